@@ -1,0 +1,300 @@
+//! The line between host and app. **Frozen text**: the layout check compares every name here, the
+//! names of parameters included, so even a renaming makes every library built before it
+//! incompatible. What may change, and what then has to rise, is said at [`ABI`](crate::ABI).
+//!
+//! Owns every type that crosses. What host and app make of them is left to the host's `loader` and
+//! to this crate's other modules.
+//!
+//! Rules of the line, for both sides:
+//! - Every function may be called on any thread, and at the same time on several, except that what
+//!   belongs to one handle or one stream is called by its one owner, one call at a time.
+//! - No function blocks and none unwinds. What may panic in the app is caught on the app's side.
+//! - A pointer that comes as a borrowed text lives as long as its handle does; texts of the host
+//!   itself live as long as the process. Nothing is ever unloaded and an app is never freed.
+//! - A table of functions grows at its end only, behind its `last_prefix_field`.
+#![expect(
+    missing_docs,
+    clippy::must_use_candidate,
+    clippy::expl_impl_clone_on_copy,
+    reason = "the derived prefix types are not ours to word"
+)]
+
+use abi_stable::StableAbi;
+use abi_stable::library::RootModule;
+use abi_stable::sabi_types::VersionStrings;
+use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
+use abi_stable::type_layout::TypeLayout;
+use async_ffi::{FfiContext, FfiFuture};
+
+/// What every app exports.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = AppModuleRef)))]
+#[sabi(missing_field(panic))]
+pub struct AppModule {
+    /// What the app needs of its host; called and checked before anything else.
+    pub required_host: extern "C" fn() -> RSlice<'static, Required>,
+    /// Starts the app, once a process. The error is for people.
+    pub start: unsafe extern "C" fn(host: FfiHost) -> FfiFuture<RResult<FfiApp, RString>>,
+    /// Answers one request. The app owns the request from here on and drops it when done.
+    pub call: unsafe extern "C" fn(app: FfiApp, request: FfiRequest) -> FfiFuture<FfiResponse>,
+    /// Notice that the worker drains: no new connections, the last requests are being finished.
+    pub drain: unsafe extern "C" fn(app: FfiApp),
+    /// Ends the app; the worker exits when the future is ready.
+    pub stop: unsafe extern "C" fn(app: FfiApp) -> FfiFuture<()>,
+    /// A later hook of the app by its number, null if the app has none.
+    #[sabi(last_prefix_field)]
+    pub extension: extern "C" fn(id: u32) -> *const (),
+}
+
+impl RootModule for AppModuleRef {
+    abi_stable::declare_root_module_statics! {AppModuleRef}
+    const BASE_NAME: &'static str = "app";
+    const NAME: &'static str = "app";
+    const VERSION_STRINGS: VersionStrings = abi_stable::package_version_strings!();
+}
+
+/// A service that the app needs of its host.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Required {
+    /// The service's number, one of the `SERVICE_` constants.
+    pub id: u32,
+    /// The least minor of the service.
+    pub minor: u32,
+    /// The service's name, for messages.
+    pub name: RStr<'static>,
+    /// The layout of the service's table as the app knows it.
+    pub layout: &'static TypeLayout,
+}
+
+/// What the host hands to an app at its start.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiHost {
+    /// The host's own; the first argument of its functions.
+    pub data: *const (),
+    /// The table of a service, null if the host doesn't have it or only an older minor of it.
+    pub service: unsafe extern "C" fn(data: *const (), id: u32, min_minor: u32) -> *const (),
+}
+
+/// A started app. Lives as long as the process.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiApp(pub *const ());
+
+/// A request of the host's, owned by the app until it calls [`RequestService`]'s `drop`.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiRequest(pub *mut ());
+
+/// The number of [`InfoService`].
+pub const SERVICE_INFO: u32 = 1;
+/// The number of [`LogService`].
+pub const SERVICE_LOG: u32 = 2;
+/// The number of [`RequestService`].
+pub const SERVICE_REQUEST: u32 = 3;
+
+/// Who the app is within the service: configuration and place.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = InfoServiceRef)))]
+#[sabi(missing_field(panic))]
+pub struct InfoService {
+    /// `app.config` as JSON text.
+    pub config: unsafe extern "C" fn(data: *const ()) -> RStr<'static>,
+    pub slot: unsafe extern "C" fn(data: *const ()) -> u16,
+    pub generation: unsafe extern "C" fn(data: *const ()) -> u64,
+    #[sabi(last_prefix_field)]
+    pub worker_pid: unsafe extern "C" fn(data: *const ()) -> u32,
+}
+
+/// The host's log. Levels: 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = LogServiceRef)))]
+#[sabi(missing_field(panic))]
+pub struct LogService {
+    pub enabled: extern "C" fn(level: u8) -> bool,
+    #[sabi(last_prefix_field)]
+    pub log: unsafe extern "C" fn(record: *const FfiRecord<'_>),
+}
+
+/// One event for the log.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiRecord<'a> {
+    pub level: u8,
+    /// Where in the app the event comes from; empty when it didn't say.
+    pub target: RStr<'a>,
+    pub message: RStr<'a>,
+    pub fields: RSlice<'a, FfiField<'a>>,
+}
+
+/// One field of an event.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiField<'a> {
+    pub key: RStr<'a>,
+    pub value: RStr<'a>,
+}
+
+/// What can be done with a request. One table serves all requests.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = RequestServiceRef)))]
+#[sabi(missing_field(panic))]
+pub struct RequestService {
+    /// Fills in the fixed part of the head and the sizes that `fill` needs.
+    pub head: unsafe extern "C" fn(request: FfiRequest, head: *mut FfiHead),
+    /// Copies the texts of the head, one behind the other, to `buffer`, which has room for
+    /// [`FfiHead::text_len`] bytes: method (only when its code is 0), scheme, authority, path and
+    /// query, then name (in lower case) and value of each header, all of them valid by RFC 9110 and
+    /// RFC 3986. Writes the length of each name and value to
+    /// `spans`, which has room for [`FfiHead::header_count`] items.
+    pub fill: unsafe extern "C" fn(request: FfiRequest, buffer: *mut u8, spans: *mut FfiSpan),
+    /// Fills in what is known of the connection.
+    pub connection: unsafe extern "C" fn(request: FfiRequest, connection: *mut FfiConnection),
+    /// The next frame of the body.
+    pub poll_frame: unsafe extern "C" fn(request: FfiRequest, context: *mut FfiContext<'_>) -> FfiFrame,
+    pub size_hint: unsafe extern "C" fn(request: FfiRequest) -> FfiSizeHint,
+    /// Something of the request that came later than this table, by its number; null if the host
+    /// has none.
+    pub extension: unsafe extern "C" fn(request: FfiRequest, id: u32) -> *const (),
+    #[sabi(last_prefix_field)]
+    pub drop: unsafe extern "C" fn(request: FfiRequest),
+}
+
+/// The fixed part of a request's head.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Default)]
+pub struct FfiHead {
+    /// 1 GET, 2 HEAD, 3 POST, 4 PUT, 5 DELETE, 6 OPTIONS, 7 PATCH, 8 CONNECT, 9 TRACE; 0 another
+    /// one, whose name is in the texts.
+    pub method: u8,
+    /// 9, 10, 11, 20, 30: HTTP/0.9 to HTTP/3.
+    pub version: u8,
+    /// Whether it is known already that the body has no frames.
+    pub ended: bool,
+    pub method_len: u32,
+    pub scheme_len: u32,
+    pub authority_len: u32,
+    pub path_len: u32,
+    pub header_count: u32,
+    /// The sum of the lengths of all texts.
+    pub text_len: usize,
+}
+
+/// The lengths of one header's name and value.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Default)]
+pub struct FfiSpan {
+    pub name_len: u32,
+    /// The highest bit marks a value that is sensitive (RFC 7541, section 7.1.3).
+    pub value_len: u32,
+}
+
+/// What is known of the connection that a request came on.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiConnection {
+    pub peer: FfiAddress,
+    pub local: FfiAddress,
+    /// The listener as the configuration names it.
+    pub listener: RStr<'static>,
+    /// `http` or `https`.
+    pub scheme: RStr<'static>,
+}
+
+/// One end of a connection.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiAddress {
+    /// 4: the first four bytes of `ip` are an IPv4 address; 6: `ip` is an IPv6 address; anything
+    /// else: a Unix socket, and the rest means nothing.
+    pub family: u8,
+    pub port: u16,
+    pub ip: [u8; 16],
+    pub flow_info: u32,
+    pub scope_id: u32,
+}
+
+/// The app's answer.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiResponse {
+    pub status: u16,
+    pub headers: FfiHeaders,
+    pub body: FfiBody,
+}
+
+/// A set of headers in one buffer. For each header, one behind the other: the length of the name
+/// (u16), the length of the value (u32, the highest bit marks it as sensitive), name, value; numbers
+/// in native order, unaligned.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiHeaders {
+    pub count: u32,
+    pub arena: RVec<u8>,
+}
+
+/// The body of a response.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum FfiBody {
+    Empty,
+    /// All of it at once.
+    Full(FfiChunk),
+    Stream(FfiStream),
+}
+
+/// Bytes of the other side's, not copied. `drop` is called with a pointer to `owner` once, on any
+/// thread, when they are no longer needed; the struct may have been moved meanwhile.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiChunk {
+    pub ptr: *const u8,
+    pub len: usize,
+    pub owner: [*mut (); 4],
+    pub drop: unsafe extern "C" fn(owner: *mut [*mut (); 4]),
+}
+
+/// A stream of frames. Its owner calls `drop` once.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiStream {
+    pub state: *mut (),
+    pub vtable: &'static FfiStreamVtable,
+}
+
+/// What can be done with a stream.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiStreamVtable {
+    pub poll_frame: unsafe extern "C" fn(state: *mut (), context: *mut FfiContext<'_>) -> FfiFrame,
+    pub size_hint: unsafe extern "C" fn(state: *mut ()) -> FfiSizeHint,
+    /// Whether it is known that no frame will come any more.
+    pub ended: unsafe extern "C" fn(state: *mut ()) -> bool,
+    pub drop: unsafe extern "C" fn(state: *mut ()),
+}
+
+/// What a poll of a body gives.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum FfiFrame {
+    Pending,
+    Data(FfiChunk),
+    Trailers(FfiHeaders),
+    End,
+    /// The body broke; the text is for people. No frame comes after it.
+    Error(RString),
+}
+
+/// How many bytes of data are still to come.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiSizeHint {
+    pub lower: u64,
+    /// `u64::MAX` when there is no bound.
+    pub upper: u64,
+}

@@ -1,0 +1,100 @@
+//! Bytes across the line without copying them.
+//!
+//! Owns the only place where a [`Bytes`] is laid into an [`FfiChunk`], and what makes a chunk of the
+//! other side's a [`Bytes`] again. Neither side frees what the other one allocated: the chunk
+//! carries the function that does.
+#![expect(unsafe_code, reason = "a chunk is a pointer and a length of the other library's")]
+
+use crate::abi::FfiChunk;
+use bytes::Bytes;
+use std::{mem::MaybeUninit, ptr, slice};
+
+type Owner = [*mut (); 4];
+
+const _: () = assert!(
+    size_of::<Bytes>() <= size_of::<Owner>() && align_of::<Bytes>() <= align_of::<Owner>(),
+    "this release of `bytes` does not fit into a chunk's owner"
+);
+
+// SAFETY: the bytes are immutable, and by the rules of the line `drop` may be called on any thread.
+unsafe impl Send for FfiChunk {}
+// SAFETY: as above; a shared chunk can only be read.
+unsafe impl Sync for FfiChunk {}
+
+impl From<Bytes> for FfiChunk {
+    fn from(bytes: Bytes) -> Self {
+        let (ptr, len) = (bytes.as_ptr(), bytes.len());
+        let mut owner = MaybeUninit::<Owner>::zeroed();
+        // SAFETY: size and alignment are asserted above, and `Owner` is plain data for which the
+        // zeros behind a smaller `Bytes` are valid. The bytes don't move with their handle.
+        let owner = unsafe {
+            owner.as_mut_ptr().cast::<Bytes>().write(bytes);
+            owner.assume_init()
+        };
+        Self { ptr, len, owner, drop: drop_bytes }
+    }
+}
+
+/// Drops the [`Bytes`] in `owner`.
+unsafe extern "C" fn drop_bytes(owner: *mut Owner) {
+    // SAFETY: only `From<Bytes>` pairs an owner with this function, and the chunk calls it once.
+    unsafe { ptr::drop_in_place(owner.cast::<Bytes>()) }
+}
+
+impl Drop for FfiChunk {
+    fn drop(&mut self) {
+        // SAFETY: this is the one call, with the owner that came with the function.
+        unsafe { (self.drop)(&raw mut self.owner) }
+    }
+}
+
+impl AsRef<[u8]> for FfiChunk {
+    fn as_ref(&self) -> &[u8] {
+        if self.len == 0 {
+            // The pointer of an empty chunk need not be valid.
+            return &[];
+        }
+        // SAFETY: the other side lends `len` bytes at `ptr` until `drop` is called.
+        unsafe { slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+
+impl From<FfiChunk> for Bytes {
+    fn from(chunk: FfiChunk) -> Self {
+        if chunk.len == 0 { Self::new() } else { Self::from_owner(chunk) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    struct Counted {
+        _count: Arc<()>,
+    }
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            b"counted"
+        }
+    }
+
+    #[test]
+    fn bytes_cross_without_a_copy_and_are_freed_once() {
+        let count = Arc::new(());
+        let bytes = Bytes::from_owner(Counted { _count: Arc::clone(&count) });
+        let address = bytes.as_ptr();
+        let there = Bytes::from(FfiChunk::from(bytes));
+        assert_eq!(&there[..], b"counted");
+        assert_eq!(there.as_ptr(), address);
+        assert_eq!(Arc::strong_count(&count), 2);
+        drop(there);
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
+
+    #[test]
+    fn empty_bytes_cross() {
+        assert!(Bytes::from(FfiChunk::from(Bytes::new())).is_empty());
+    }
+}

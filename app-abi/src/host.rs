@@ -1,0 +1,178 @@
+//! What an app may ask of its host.
+//!
+//! Owns [`Host`] and its small types. How requests reach the app is left to `request`.
+#![expect(unsafe_code, reason = "calls into the tables of the host")]
+
+use crate::abi::{
+    FfiField, FfiHost, FfiRecord, InfoServiceRef, LogServiceRef, RequestServiceRef, SERVICE_INFO, SERVICE_LOG,
+    SERVICE_REQUEST,
+};
+use abi_stable::{
+    prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_},
+    std_types::RStr,
+};
+use serde::de::DeserializeOwned;
+use std::fmt;
+
+/// The host, as the app sees it. Cheap to clone; works on every thread, as long as the process lives.
+#[derive(Clone, Copy)]
+pub struct Host {
+    ffi: FfiHost,
+    info: InfoServiceRef,
+    log: Log,
+    pub(crate) requests: RequestServiceRef,
+}
+
+// SAFETY: by the rules of the line, the host's functions may be called on any thread and `data`
+// lives as long as the process.
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
+
+/// How urgent a line in the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Somebody must act.
+    Error = 1,
+    /// Something is degraded.
+    Warn = 2,
+    /// Part of the normal course of things.
+    Info = 3,
+    /// For whoever looks for a fault.
+    Debug = 4,
+    /// Every step.
+    Trace = 5,
+}
+
+/// Why `app.config` could not be read into the type that the app asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("app.config{} is not as the app expects it", if key == "." { String::new() } else { format!(".{key}") })]
+pub struct ConfigError {
+    /// The key's path within `app.config`, `.` for the whole of it.
+    pub key: String,
+    /// What was wrong; line and column count within the text of `app.config`.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+impl Host {
+    /// Takes up the host's services. The error names the service that the host lacks.
+    pub(crate) fn connect(ffi: FfiHost) -> Result<Self, String> {
+        let table = |id, name: &str| {
+            // SAFETY: `ffi` is what the host handed over at the start.
+            let table = unsafe { (ffi.service)(ffi.data, id, 0) };
+            if table.is_null() { Err(format!("the host has no service `{name}`")) } else { Ok(table) }
+        };
+        let info = table(SERVICE_INFO, "info")?;
+        let log = table(SERVICE_LOG, "log")?;
+        let requests = table(SERVICE_REQUEST, "request")?;
+        // SAFETY: a service's number stands for its table's type, tables are static, and the host
+        // has checked their layouts against those that this library asks for.
+        unsafe { Ok(Self { ffi, info: table_ref(info), log: Log(table_ref(log)), requests: table_ref(requests) }) }
+    }
+
+    /// Reads `app.config` into a type of the app's.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        let mut json = serde_json::Deserializer::from_str(self.config_json());
+        serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| ConfigError { key: error.path().to_string(), source: error.into_inner() })
+    }
+
+    /// `app.config` as it is: JSON text.
+    #[must_use]
+    pub fn config_json(&self) -> &str {
+        // SAFETY: `data` is what the host handed over together with its services.
+        unsafe { (self.info.config())(self.ffi.data) }.as_str()
+    }
+
+    /// The worker's seat, from 0.
+    #[must_use]
+    pub fn slot(&self) -> u16 {
+        // SAFETY: as in `config_json`.
+        unsafe { (self.info.slot())(self.ffi.data) }
+    }
+
+    /// The generation that this worker belongs to, from 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        // SAFETY: as in `config_json`.
+        unsafe { (self.info.generation())(self.ffi.data) }
+    }
+
+    /// The process id of the worker.
+    #[must_use]
+    pub fn worker_pid(&self) -> u32 {
+        // SAFETY: as in `config_json`.
+        unsafe { (self.info.worker_pid())(self.ffi.data) }
+    }
+
+    /// Whether a line of this level would be written: ask before you make an expensive one.
+    #[must_use]
+    pub fn log_enabled(&self, level: Level) -> bool {
+        self.log.enabled(level)
+    }
+
+    /// Writes a line to the host's log.
+    pub fn log(&self, level: Level, message: &str) {
+        self.log.write(level, message, &[]);
+    }
+
+    /// Writes a line to the host's log, with fields. Keep the message constant and put what varies
+    /// into the fields: then lines can be counted.
+    pub fn log_with(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        self.log.write(level, message, fields);
+    }
+
+    pub(crate) fn log_service(&self) -> Log {
+        self.log
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("slot", &self.slot())
+            .field("generation", &self.generation())
+            .field("worker_pid", &self.worker_pid())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The table behind a pointer.
+///
+/// # Safety
+/// `table` is a static table of the type that `R` refers to.
+unsafe fn table_ref<R: PrefixRefTrait>(table: *const ()) -> R {
+    let table = table.cast::<WithMetadata_<R::PrefixFields, R::PrefixFields>>();
+    // SAFETY: the caller's promise.
+    R::from_prefix_ref(unsafe { PrefixRef::from_raw(table) })
+}
+
+/// The host's log.
+#[derive(Clone, Copy)]
+pub(crate) struct Log(LogServiceRef);
+
+impl Log {
+    pub(crate) fn enabled(self, level: Level) -> bool {
+        (self.0.enabled())(level as u8)
+    }
+
+    pub(crate) fn write(self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        if !self.enabled(level) {
+            return;
+        }
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(key, value)| FfiField { key: RStr::from_str(key), value: RStr::from_str(value) })
+            .collect();
+        let record = FfiRecord {
+            level: level as u8,
+            target: RStr::from_str(""),
+            message: RStr::from_str(message),
+            fields: fields.as_slice().into(),
+        };
+        // SAFETY: the record and what it borrows live until the call returns, which is all that the
+        // host may use it for.
+        unsafe { (self.0.log())(&raw const record) }
+    }
+}

@@ -1,0 +1,149 @@
+//! Panics of the app stay on the app's side.
+//!
+//! Owns the panic hook and every `catch_unwind`. A panic within [`catch`] isn't printed: its message
+//! and place are handed to the caller, who logs them once. A panic on a thread of the app's own goes
+//! to the host's log, or where it would go without us when the log isn't there to take it.
+#![expect(unsafe_code, reason = "pinning through a wrapper without another allocation")]
+
+use crate::host::{Level, Log};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    future::Future,
+    mem::ManuallyDrop,
+    panic::{self, AssertUnwindSafe, PanicHookInfo},
+    pin::Pin,
+    sync::OnceLock,
+    task::{Context, Poll},
+};
+
+/// What a panic said, and where.
+#[derive(Debug)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    /// `file:line:column`.
+    pub(crate) place: String,
+}
+
+thread_local! {
+    /// How many calls of `catch` are on this thread's stack.
+    static GUARDS: Cell<u32> = const { Cell::new(0) };
+    /// The last panic within `catch`.
+    static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Installs the hook, once a library, and tells it where to log.
+pub(crate) fn install_hook(log: Log) {
+    if LOG.set(log).is_err() {
+        return;
+    }
+    let previous = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let guarded = GUARDS.try_with(|guards| guards.get() > 0).unwrap_or(false);
+        if guarded {
+            let _ = LAST.try_with(|last| last.replace(Some(Panic::new(info))));
+        } else if log.enabled(Level::Error) {
+            Panic::new(info).log(log, "app thread panicked");
+        } else {
+            previous(info);
+        }
+    }));
+}
+
+impl Panic {
+    fn new(info: &PanicHookInfo<'_>) -> Self {
+        Self {
+            message: info.payload_as_str().unwrap_or("(not a text)").to_owned(),
+            place: info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string),
+        }
+    }
+
+    /// One line in the host's log.
+    pub(crate) fn log(&self, log: Log, message: &str) {
+        log.write(Level::Error, message, &[("panic", &self.message), ("place", &self.place)]);
+    }
+}
+
+/// Where the panics of this library are logged: nowhere before its start.
+pub(crate) fn log(panic: &Panic, message: &str) {
+    if let Some(log) = LOG.get() {
+        panic.log(*log, message);
+    }
+}
+
+/// Runs `body`; its panic comes back as a value.
+pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            GUARDS.set(GUARDS.get() - 1);
+        }
+    }
+    GUARDS.set(GUARDS.get() + 1);
+    let guard = Guard;
+    let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+    let outcome = outcome.map_err(|payload| {
+        forget_safely(payload);
+        LAST.take().unwrap_or_else(|| Panic {
+            message: "(the app has replaced the panic hook)".to_owned(),
+            place: "unknown".to_owned(),
+        })
+    });
+    drop(guard);
+    outcome
+}
+
+/// Drops a panic's payload, whose own drop may panic once more.
+fn forget_safely(payload: Box<dyn Any + Send>) {
+    let last = LAST.take();
+    if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Someone who panics in the drop of a panic gets leaked.
+        std::mem::forget(again);
+    }
+    LAST.set(last);
+}
+
+/// Drops a value of the app's; a panic in its drop is logged and goes no further.
+pub(crate) fn drop_guarded<T>(value: T) {
+    if let Err(panic) = catch(|| drop(value)) {
+        log(&panic, "app panicked in a drop");
+    }
+}
+
+/// A future whose panics, those of its drop included, go no further.
+pub(crate) struct Caught<F> {
+    future: ManuallyDrop<F>,
+}
+
+impl<F> Caught<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self { future: ManuallyDrop::new(future) }
+    }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panic>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: the inner future is never moved out of the pinned wrapper: it is polled in place
+        // here and dropped in place below.
+        let future = unsafe { self.map_unchecked_mut(|caught| &mut *caught.future) };
+        match catch(|| future.poll(context)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+impl<F> Drop for Caught<F> {
+    fn drop(&mut self) {
+        // SAFETY: the field is dropped here, once, in place, and not touched afterwards.
+        let outcome = catch(|| unsafe { ManuallyDrop::drop(&mut self.future) });
+        if let Err(panic) = outcome {
+            log(&panic, "app panicked in a drop");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A request on its way into the app.
+//!
+//! Owns the step from the host's handle to an ordinary [`http::Request`]: one buffer for the whole
+//! head, filled by one call, out of which method, URI and header values are sliced. Reading the body
+//! is left to `body`.
+#![expect(unsafe_code, reason = "calls into the host's request table")]
+
+use crate::abi::{FfiAddress, FfiConnection, FfiHead, FfiRequest, FfiSpan, RequestServiceRef};
+use crate::{arena::SENSITIVE, body::Body, stream::Polled};
+use async_ffi::ContextExt;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::SizeHint;
+use std::{
+    mem::MaybeUninit,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    task::Context,
+};
+
+/// So many headers have their lengths on the stack; more of them cost an allocation.
+const SPANS: usize = 32;
+
+/// What is known of the connection that a request came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// The other end.
+    pub peer: Address,
+    /// This end.
+    pub local: Address,
+    /// The listener, as the configuration names it.
+    pub listener: &'static str,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP socket.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix,
+}
+
+/// What a request of the host's knows beyond what [`http::Request`] has a place for.
+pub trait RequestExt {
+    /// The connection that the request came on. `None` if it came from no host: a request that a
+    /// test made, or one whose body was replaced. An info among the request's extensions comes first.
+    fn connection(&self) -> Option<ConnectionInfo>;
+}
+
+impl RequestExt for Request<Body> {
+    fn connection(&self) -> Option<ConnectionInfo> {
+        self.extensions().get().copied().or_else(|| self.body().connection())
+    }
+}
+
+/// The app's ownership of a request of the host's.
+pub(crate) struct Handle {
+    request: FfiRequest,
+    table: RequestServiceRef,
+}
+
+// SAFETY: by the rules of the line a handle is used by its one owner, on any thread.
+unsafe impl Send for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned, and this is its last use.
+        unsafe { (self.table.drop())(self.request) }
+    }
+}
+
+impl Handle {
+    /// # Safety
+    /// The caller hands over a request of the host's that `table` belongs to.
+    pub(crate) unsafe fn new(request: FfiRequest, table: RequestServiceRef) -> Self {
+        Self { request, table }
+    }
+
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Polled {
+        let poll_frame = self.table.poll_frame();
+        // SAFETY: the handle is owned and borrowed for this one call.
+        context.with_ffi_context(|context| unsafe { poll_frame(self.request, context) }).into()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        // SAFETY: the handle is owned, and isn't `Sync`, so no other call runs.
+        unsafe { (self.table.size_hint())(self.request) }.into()
+    }
+
+    pub(crate) fn connection(&self) -> ConnectionInfo {
+        let mut connection = MaybeUninit::<FfiConnection>::uninit();
+        // SAFETY: the handle is owned, and the host fills in all of the struct.
+        let connection = unsafe {
+            (self.table.connection())(self.request, connection.as_mut_ptr());
+            connection.assume_init()
+        };
+        ConnectionInfo {
+            peer: connection.peer.into(),
+            local: connection.local.into(),
+            listener: connection.listener.as_str(),
+            scheme: connection.scheme.as_str(),
+        }
+    }
+
+    /// Makes an ordinary request of the handle. `None` if the head is not valid, which a host that
+    /// keeps the contract never sends.
+    pub(crate) fn into_request(self) -> Option<Request<Body>> {
+        let mut head = FfiHead::default();
+        // SAFETY: the handle is owned; `head` lives for the call.
+        unsafe { (self.table.head())(self.request, &raw mut head) };
+        let count = head.header_count as usize;
+        let mut few = [FfiSpan::default(); SPANS];
+        let mut many = Vec::new();
+        let spans = if count <= SPANS {
+            &mut few[..count]
+        } else {
+            many.resize(count, FfiSpan::default());
+            &mut many[..]
+        };
+        let mut buffer = Vec::with_capacity(head.text_len);
+        // SAFETY: the buffer has room for `text_len` bytes and `spans` for `header_count` items, and
+        // the host fills all of both.
+        unsafe {
+            (self.table.fill())(self.request, buffer.as_mut_ptr(), spans.as_mut_ptr());
+            buffer.set_len(head.text_len);
+        }
+        let mut texts = Texts { buffer: buffer.into(), at: 0 };
+        let method = method(&head, &mut texts)?;
+        let uri = uri(&head, &mut texts)?;
+        let headers = headers(spans, &mut texts)?;
+        let mut request = Request::new(Body::from_host(self, head.ended));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = match head.version {
+            9 => Version::HTTP_09,
+            10 => Version::HTTP_10,
+            20 => Version::HTTP_2,
+            30 => Version::HTTP_3,
+            _ => Version::HTTP_11,
+        };
+        *request.headers_mut() = headers;
+        Some(request)
+    }
+}
+
+/// The texts of a head, one behind the other.
+struct Texts {
+    buffer: Bytes,
+    at: usize,
+}
+
+impl Texts {
+    fn next(&mut self, len: u32) -> Option<std::ops::Range<usize>> {
+        let end = self.at.checked_add(len as usize).filter(|end| *end <= self.buffer.len())?;
+        let range = self.at..end;
+        self.at = end;
+        Some(range)
+    }
+
+    fn bytes(&mut self, len: u32) -> Option<Bytes> {
+        self.next(len).map(|range| self.buffer.slice(range))
+    }
+
+    fn borrowed(&mut self, len: u32) -> Option<&[u8]> {
+        self.next(len).map(|range| &self.buffer[range])
+    }
+}
+
+fn method(head: &FfiHead, texts: &mut Texts) -> Option<Method> {
+    Some(match head.method {
+        1 => Method::GET,
+        2 => Method::HEAD,
+        3 => Method::POST,
+        4 => Method::PUT,
+        5 => Method::DELETE,
+        6 => Method::OPTIONS,
+        7 => Method::PATCH,
+        8 => Method::CONNECT,
+        9 => Method::TRACE,
+        _ => Method::from_bytes(texts.borrowed(head.method_len)?).ok()?,
+    })
+}
+
+fn uri(head: &FfiHead, texts: &mut Texts) -> Option<Uri> {
+    let scheme = match texts.borrowed(head.scheme_len)? {
+        b"" => None,
+        b"http" => Some(Scheme::HTTP),
+        b"https" => Some(Scheme::HTTPS),
+        other => Some(Scheme::try_from(other).ok()?),
+    };
+    let authority = texts.bytes(head.authority_len)?;
+    let path = texts.bytes(head.path_len)?;
+    if scheme.is_none() && authority.is_empty() {
+        return PathAndQuery::from_maybe_shared(path).ok().map(Uri::from);
+    }
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = scheme;
+    if !authority.is_empty() {
+        parts.authority = Some(Authority::from_maybe_shared(authority).ok()?);
+    }
+    if !path.is_empty() {
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(path).ok()?);
+    }
+    Uri::from_parts(parts).ok()
+}
+
+fn headers(spans: &[FfiSpan], texts: &mut Texts) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(spans.len());
+    for span in spans {
+        let name = HeaderName::from_bytes(texts.borrowed(span.name_len)?).ok()?;
+        let value = texts.bytes(span.value_len & !SENSITIVE)?;
+        // SAFETY: the host takes these bytes from a `HeaderValue` of its own, whose rules are those
+        // of RFC 9110 in every release. Checking each byte again costs more than the rest of this.
+        let mut value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
+        value.set_sensitive(span.value_len & SENSITIVE != 0);
+        headers.append(name, value);
+    }
+    Some(headers)
+}
+
+impl From<FfiAddress> for Address {
+    fn from(address: FfiAddress) -> Self {
+        let [a, b, c, d, ..] = address.ip;
+        match address.family {
+            4 => Self::Tcp(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), address.port).into()),
+            6 => {
+                let ip = Ipv6Addr::from(address.ip);
+                let (flow, scope) = (address.flow_info, address.scope_id);
+                Self::Tcp(SocketAddrV6::new(ip, address.port, flow, scope).into())
+            }
+            _ => Self::Unix,
+        }
+    }
+}
+
+impl From<Address> for FfiAddress {
+    fn from(address: Address) -> Self {
+        let mut ffi = Self { family: 0, port: 0, ip: [0; 16], flow_info: 0, scope_id: 0 };
+        if let Address::Tcp(socket) = address {
+            ffi.port = socket.port();
+            match socket.ip() {
+                IpAddr::V4(ip) => {
+                    ffi.family = 4;
+                    ffi.ip[..4].copy_from_slice(&ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    ffi.family = 6;
+                    ffi.ip = ip.octets();
+                }
+            }
+            if let SocketAddr::V6(socket) = socket {
+                ffi.flow_info = socket.flowinfo();
+                ffi.scope_id = socket.scope_id();
+            }
+        }
+        ffi
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_line() {
+        for text in ["127.0.0.1:80", "[2001:db8::1]:65535", "[fe80::1%7]:1"] {
+            let address = Address::Tcp(text.parse().unwrap());
+            assert_eq!(Address::from(FfiAddress::from(address)), address);
+        }
+        assert_eq!(Address::from(FfiAddress::from(Address::Unix)), Address::Unix);
+    }
+
+    #[test]
+    fn a_connection_among_the_extensions_is_found() {
+        let info = ConnectionInfo {
+            peer: Address::Unix,
+            local: Address::Unix,
+            listener: "unix:/run/app.sock",
+            scheme: "http",
+        };
+        let mut request = Request::new(Body::empty());
+        assert_eq!(request.connection(), None);
+        request.extensions_mut().insert(info);
+        assert_eq!(request.connection(), Some(info));
+    }
+}
