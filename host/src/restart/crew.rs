@@ -1,0 +1,184 @@
+//! The workers' lives: spawned, ready or unfit, drained, killed, gone, and respawned.
+//!
+//! Owns the worker table's changes and the deadlines in it. Whether a worker's loss ends the start
+//! or a restart is decided here as well, since only the worker's generation and the machine's state
+//! decide it; what follows is the business of `roll` and `stop`.
+
+use crate::ids::{Ended, Generation, Slot, Time, WorkerId};
+
+use super::machine::{Machine, State};
+use super::worker::{Life, Worker, WorkerView};
+use super::{Action, ExitReason, Failure, KillReason, Report, Settings};
+
+impl Machine {
+    pub(super) fn spawn(
+        &mut self,
+        slot: Slot,
+        generation: Generation,
+        settings: Settings,
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
+        self.last_worker.0 += 1;
+        let worker = self.last_worker;
+        let until = now.saturating_add(settings.start_timeout);
+        self.workers.insert(
+            worker,
+            Worker { slot, generation, shutdown_timeout: settings.shutdown_timeout, life: Life::Starting { until } },
+        );
+        out.push(Action::Spawn { worker, slot, generation });
+    }
+
+    /// The worker, if it is known and still starting.
+    pub(super) fn starting(&self, id: WorkerId) -> Option<WorkerView> {
+        let worker = self.workers.get(&id)?;
+        worker.is_starting().then(|| worker.view(id))
+    }
+
+    pub(super) fn ready(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
+        if let Some(worker) = self.workers.get_mut(&id).filter(|it| it.is_starting()) {
+            worker.life = Life::Ready { since: now };
+            out.push(Action::Report(Report::WorkerReady(worker.view(id))));
+        }
+    }
+
+    /// A starting worker says that it can't serve; it is expected to exit by itself.
+    pub(super) fn said_unfit(
+        &mut self,
+        id: WorkerId,
+        now: Time,
+        out: &mut Vec<Action>,
+        failure: impl FnOnce(Slot) -> Failure,
+    ) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let Life::Starting { until } = worker.life else {
+            return;
+        };
+        worker.life = Life::Leaving { until };
+        let view = worker.view(id);
+        self.unfit(view, failure(view.slot), now, out);
+    }
+
+    pub(super) fn spawn_failed(&mut self, id: WorkerId, error: String, now: Time, out: &mut Vec<Action>) {
+        // A worker that has spoken has a process. One that is draining or killed may have been
+        // given up while its spawn was still under way.
+        let Some(worker) = self.workers.get(&id).copied() else {
+            return;
+        };
+        if !matches!(worker.life, Life::Starting { .. } | Life::Draining { .. } | Life::Killed) {
+            return;
+        }
+        self.workers.remove(&id);
+        let slot = worker.slot;
+        let failure = Failure::CannotSpawn { slot, error };
+        self.unfit(worker.view(id), failure, now, out);
+        self.schedule_respawn(&worker, now, out);
+    }
+
+    /// A worker will never be ready.
+    fn unfit(&mut self, worker: WorkerView, failure: Failure, now: Time, out: &mut Vec<Action>) {
+        out.push(Action::Report(Report::WorkerUnfit { worker, failure: failure.clone() }));
+        self.lost(worker.generation, failure, now, out);
+    }
+
+    pub(super) fn exited(&mut self, id: WorkerId, how: Ended, now: Time, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        let expected = worker.is_going();
+        out.push(Action::Report(Report::WorkerExited { worker: worker.view(id), how, expected }));
+        if !expected {
+            let slot = worker.slot;
+            let failure = Failure::WorkerDied { slot, how };
+            self.lost(worker.generation, failure, now, out);
+        }
+        self.schedule_respawn(&worker, now, out);
+    }
+
+    /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
+    fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
+        match &self.state {
+            State::Starting => {
+                self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
+            }
+            State::Rolling(roll) if roll.candidate == generation => {
+                self.fail_restart(*roll, failure, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// A worker has gone; outside a restart's roll its slot gets another of the active generation.
+    fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Serving | State::Preflight { .. }) {
+            let slot = gone.slot;
+            let back_off = self.back_offs.entry(slot).or_default();
+            let after = back_off.crashed(gone.ready_for(now), now);
+            out.push(Action::Report(Report::RespawnScheduled { slot, after }));
+        }
+    }
+
+    pub(super) fn respawn_due(&mut self, now: Time, out: &mut Vec<Action>) {
+        let due: Vec<Slot> =
+            self.back_offs.iter_mut().filter_map(|(&slot, back_off)| back_off.take_due(now).then_some(slot)).collect();
+        for slot in due {
+            self.spawn(slot, self.active, self.settings, now, out);
+        }
+    }
+
+    pub(super) fn kill_overdue(&mut self, now: Time, out: &mut Vec<Action>) {
+        let overdue: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.deadline().is_some_and(|until| until <= now))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in overdue {
+            let worker = self.workers[&id];
+            match worker.life {
+                Life::Starting { .. } => {
+                    let slot = worker.slot;
+                    self.kill(id, KillReason::NotReadyInTime, out);
+                    let failure = Failure::NotReadyInTime { slot };
+                    self.unfit(worker.view(id), failure, now, out);
+                }
+                Life::Leaving { .. } => self.kill(id, KillReason::StayedUnfit, out),
+                // The failure of one worker may have given another a new deadline meanwhile.
+                Life::Draining { until } if until <= now => {
+                    self.kill(id, KillReason::DrainTimedOut, out);
+                }
+                Life::Draining { .. } | Life::Ready { .. } | Life::Killed => {}
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: WorkerId, why: KillReason, out: &mut Vec<Action>) {
+        if let Some(worker) = self.workers.get_mut(&id)
+            && worker.life != Life::Killed
+        {
+            let view = worker.view(id);
+            worker.life = Life::Killed;
+            out.push(Action::Report(Report::KillOrdered { worker: view, why }));
+            out.push(Action::Kill { worker: id, why });
+        }
+    }
+
+    /// Orders a drain, or tells a worker that drains already that it has no successor any more.
+    /// Its deadline is never moved.
+    pub(super) fn drain(&mut self, id: WorkerId, successor: bool, now: Time, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let until = match worker.life {
+            Life::Starting { .. } | Life::Ready { .. } => now.saturating_add(worker.shutdown_timeout),
+            Life::Draining { until } => until,
+            Life::Leaving { .. } | Life::Killed => return,
+        };
+        let timeout = until.saturating_sub(now);
+        out.push(Action::Report(Report::DrainOrdered { worker: worker.view(id), successor, timeout }));
+        worker.life = Life::Draining { until };
+        out.push(Action::Drain { worker: id, successor, timeout });
+    }
+}

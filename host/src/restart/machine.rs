@@ -1,0 +1,221 @@
+//! The machine: its states, the one line through which every event goes, and the gate.
+//!
+//! Each call goes the same way: the event first (so that what happened at a deadline counts as
+//! before it), then the deadlines that have passed, then whatever has become possible.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
+
+use super::respawn::BackOff;
+use super::roll::Roll;
+use super::worker::Worker;
+#[cfg(test)]
+use super::worker::WorkerView;
+use super::{Action, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
+
+/// The restart logic of one master. See the module for its states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub(super) state: State,
+    pub(super) active: Generation,
+    pub(super) settings: Settings,
+    /// Everyone whose exit hasn't been seen yet.
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    /// Crash histories of the active generation's slots.
+    pub(super) back_offs: BTreeMap<Slot, BackOff>,
+    pub(super) last_generation: Generation,
+    pub(super) last_worker: WorkerId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Before [`Event::Begin`].
+    Fresh,
+    Starting,
+    Serving,
+    Preflight {
+        request: RequestId,
+    },
+    Rolling(Roll),
+    Locked {
+        /// The failed generation, for as long as it has workers.
+        candidate: Option<Generation>,
+    },
+    Stopping {
+        exit: ExitReason,
+        /// The generation whose roll was given up, for as long as it has workers.
+        candidate: Option<Generation>,
+    },
+    Exited,
+}
+
+impl Machine {
+    /// A machine that waits for [`Event::Begin`]; its first generation is number 1.
+    pub const fn new(settings: Settings) -> Self {
+        Self {
+            state: State::Fresh,
+            active: Generation(1),
+            settings,
+            workers: BTreeMap::new(),
+            back_offs: BTreeMap::new(),
+            last_generation: Generation(1),
+            last_worker: WorkerId(0),
+        }
+    }
+
+    /// Takes note of an event at time `now`; returns what is to be done, in this order.
+    pub fn handle(&mut self, event: Event, now: Time) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.state != State::Exited {
+            self.take(event, now, &mut out);
+            self.kill_overdue(now, &mut out);
+            self.advance(now, &mut out);
+        }
+        out
+    }
+
+    /// When [`Event::Tick`] must be handled next, if nothing else happens before.
+    pub fn deadline(&self) -> Option<Time> {
+        let workers = self.workers.values().filter_map(Worker::deadline);
+        let respawns = self.back_offs.values().filter_map(BackOff::due);
+        let probation = match &self.state {
+            State::Rolling(roll) => roll.probation_ends(),
+            _ => None,
+        };
+        workers.chain(respawns).chain(probation).min()
+    }
+
+    /// Where the machine stands.
+    pub const fn phase(&self) -> Phase {
+        match self.state {
+            State::Fresh | State::Starting => Phase::Starting,
+            State::Serving => Phase::Serving,
+            State::Preflight { .. } => Phase::Preflight,
+            State::Rolling(_) => Phase::Rolling,
+            State::Locked { .. } => Phase::Locked,
+            State::Stopping { .. } => Phase::Stopping,
+            State::Exited => Phase::Exited,
+        }
+    }
+
+    /// Every worker whose exit hasn't been seen yet, oldest first.
+    #[cfg(test)]
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView> {
+        self.workers.iter().map(|(&id, worker)| worker.view(id))
+    }
+
+    /// The generation that respawns use.
+    #[cfg(test)]
+    pub const fn active(&self) -> Generation {
+        self.active
+    }
+
+    /// How many workers are ready and not draining.
+    pub fn serving(&self) -> usize {
+        self.workers.values().filter(|it| it.is_ready()).count()
+    }
+
+    /// Whether an earlier restart failed and nothing is restarted or respawned any more.
+    #[cfg(test)]
+    pub const fn is_locked(&self) -> bool {
+        matches!(self.state, State::Locked { .. })
+    }
+
+    fn take(&mut self, event: Event, now: Time, out: &mut Vec<Action>) {
+        match event {
+            Event::Begin => self.begin(now, out),
+            Event::Request { request } => self.gate(request, out),
+            Event::PreflightPassed { request, settings } => {
+                if self.state == (State::Preflight { request }) {
+                    self.preflight_passed(request, settings, now, out);
+                }
+            }
+            Event::PreflightRefused { request, refusal } => {
+                if self.state == (State::Preflight { request }) {
+                    self.refuse_preflight(request, refusal, out);
+                }
+            }
+            Event::Spawned { worker } => {
+                if let Some(view) = self.starting(worker) {
+                    out.push(Action::Report(Report::WorkerSpawned(view)));
+                }
+            }
+            Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error, now, out),
+            Event::Ready { worker } => self.ready(worker, now, out),
+            Event::CannotListen { worker, error } => {
+                self.said_unfit(worker, now, out, |slot| Failure::CannotListen { slot, error });
+            }
+            Event::StartFailed { worker, error } => {
+                self.said_unfit(worker, now, out, |slot| Failure::AppFailedToStart { slot, error });
+            }
+            Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::Stop => self.stop(now, out),
+            Event::Tick => {}
+        }
+    }
+
+    /// Does whatever has become possible.
+    fn advance(&mut self, now: Time, out: &mut Vec<Action>) {
+        match &self.state {
+            State::Starting => {
+                if self.serving() == usize::from(self.settings.workers) {
+                    self.state = State::Serving;
+                    out.push(Action::Report(Report::Serving {
+                        generation: self.active,
+                        workers: self.settings.workers,
+                    }));
+                }
+            }
+            State::Serving | State::Preflight { .. } => self.respawn_due(now, out),
+            State::Rolling(roll) => self.advance_roll(*roll, now, out),
+            State::Locked { .. } | State::Stopping { .. } => {
+                self.discard_candidate(out);
+                self.exit_when_empty(out);
+            }
+            State::Fresh | State::Exited => {}
+        }
+    }
+
+    fn begin(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.state != State::Fresh {
+            return;
+        }
+        self.state = State::Starting;
+        for slot in 0..self.settings.workers {
+            self.spawn(Slot(slot), self.active, self.settings, now, out);
+        }
+    }
+
+    fn gate(&mut self, request: RequestId, out: &mut Vec<Action>) {
+        let refusal = match self.state {
+            // Nobody is left to be told anything; `handle` doesn't get here.
+            State::Stopping { .. } | State::Exited => Refusal::Stopping,
+            State::Fresh | State::Starting => Refusal::Starting,
+            State::Locked { .. } => Refusal::AbortedRestart,
+            State::Preflight { .. } | State::Rolling(_) => Refusal::RestartInFlight,
+            State::Serving if self.settings.workers < 2 => Refusal::NoWorkers,
+            State::Serving => {
+                self.state = State::Preflight { request };
+                out.push(Action::Preflight { request });
+                return;
+            }
+        };
+        let verdict = Verdict::Refused(refusal);
+        out.push(Action::Verdict { request, verdict });
+    }
+
+    fn preflight_passed(&mut self, request: RequestId, settings: Settings, now: Time, out: &mut Vec<Action>) {
+        if settings.workers < 2 {
+            self.refuse_preflight(request, Refusal::NoWorkers, out);
+        } else {
+            self.start_roll(request, settings, now, out);
+        }
+    }
+
+    fn refuse_preflight(&mut self, request: RequestId, refusal: Refusal, out: &mut Vec<Action>) {
+        self.state = State::Serving;
+        let verdict = Verdict::Refused(refusal);
+        out.push(Action::Verdict { request, verdict });
+    }
+}

@@ -1,0 +1,378 @@
+//! The restart logic: a pure state machine from events to actions.
+//!
+//! Owns the answer to every "may this happen now?": which requests are refused, when a worker is
+//! spawned, drained, killed or respawned, and what a restart's verdict is. Leaves to others: the
+//! clock (each call says what time it is), processes, listeners, files and logs. Who calls
+//! [`Machine::handle`] turns the returned [`Action`]s into effects, in their order, and calls again
+//! with [`Event::Tick`] at [`Machine::deadline`]. Every timer is derived from a stored deadline, so
+//! a tick that comes early or late does no harm and a stale one doesn't exist.
+//!
+//! ```text
+//!  Begin                all ready                 Request
+//! ───────▶ starting ───────────────▶ serving ◀──────────────▶ preflight
+//!             │                       ▲  │     refused           │
+//!             │ a first worker is     │  │ Stop                  │ passed
+//!             │ lost, or Stop         │  │                       ▼
+//!             │              complete └──┼──────────────────── rolling
+//!             ▼                          ▼       Stop            │ failed
+//!          stopping ◀────────────────────┴──────────────┐        ▼
+//!             │                                         └───── locked
+//!             │ the last worker has exited                       │ the last worker has exited
+//!             ▼                                                  ▼
+//!           exited ◀─────────────────────────────────────────────┘
+//! ```
+//!
+//! A worker is starting, then ready, then draining; it is *leaving* when it has said that it can't
+//! serve, and *killed* when SIGKILL was ordered and its exit is still to come. Whatever a worker
+//! says that doesn't fit its state, or that comes from an unknown worker, changes nothing.
+//!
+//! What is kept at every step: no drain with a successor is ordered unless as many other workers as
+//! configured are ready; each request gets one verdict; at most one candidate generation exists;
+//! nothing is spawned when locked or stopping; each adopted generation is either activated or
+//! discarded; [`Action::Exit`] comes once and last.
+
+mod crew;
+mod machine;
+mod respawn;
+mod roll;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod worker;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
+
+pub use machine::Machine;
+pub use verdict::{Failure, Refusal, Verdict};
+#[cfg(test)]
+pub use worker::WorkerState;
+pub use worker::WorkerView;
+
+/// What the machine needs to know of a generation's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many slots there are.
+    pub workers: u16,
+    /// How long a spawned worker may take to become ready.
+    pub start_timeout: Duration,
+    /// How long the first candidate worker must stay alive once it is ready, before any active
+    /// worker is drained.
+    pub probation: Duration,
+    /// How long a drain may take before the worker is killed.
+    pub shutdown_timeout: Duration,
+    /// What happens after a failed restart. The active generation's word counts, not that of the
+    /// candidate that has just failed.
+    pub on_failure: OnFailure,
+}
+
+/// What happens after a failed restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The roll stops where it is, and nothing is spawned any more.
+    Lock,
+}
+
+/// What has happened in the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The first generation is prepared: spawn its workers.
+    Begin,
+    /// Somebody asks for a restart. The number must be new.
+    Request {
+        /// The number that the verdict will carry.
+        request: RequestId,
+    },
+    /// The preflight found nothing wrong.
+    PreflightPassed {
+        /// Whose preflight this was.
+        request: RequestId,
+        /// The candidate's settings.
+        settings: Settings,
+    },
+    /// The preflight found a reason to refuse.
+    PreflightRefused {
+        /// Whose preflight this was.
+        request: RequestId,
+        /// The reason.
+        refusal: Refusal,
+    },
+    /// The process of a worker exists.
+    Spawned {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The process of a worker could not be made; no exit will follow.
+    SpawnFailed {
+        /// The worker.
+        worker: WorkerId,
+        /// The cause.
+        error: String,
+    },
+    /// The worker has loaded the app and accepts on every listener.
+    Ready {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The worker says that it can't take its listeners; it will exit.
+    CannotListen {
+        /// The worker.
+        worker: WorkerId,
+        /// The worker's own words.
+        error: String,
+    },
+    /// The worker says that the app didn't load or start; it will exit.
+    StartFailed {
+        /// The worker.
+        worker: WorkerId,
+        /// The worker's own words.
+        error: String,
+    },
+    /// The worker's process has ended and was reaped.
+    Exited {
+        /// The worker.
+        worker: WorkerId,
+        /// Its status.
+        how: Ended,
+    },
+    /// The service shall stop, gracefully the first time, at once the second time.
+    Stop,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start the preflight; it answers with [`Event::PreflightPassed`] or
+    /// [`Event::PreflightRefused`]. A refused verdict of this request means that whatever it has
+    /// prepared is to be dropped.
+    Preflight {
+        /// The request it belongs to.
+        request: RequestId,
+    },
+    /// Nobody waits for this preflight any more. Its answer, should it still come, is ignored.
+    CancelPreflight {
+        /// The request it belongs to.
+        request: RequestId,
+    },
+    /// Make a worker process; it answers with [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn {
+        /// The new worker.
+        worker: WorkerId,
+        /// Its seat.
+        slot: Slot,
+        /// Its version and configuration.
+        generation: Generation,
+    },
+    /// Tell a worker to drain. A worker that drains already can get it once more, without a
+    /// successor and with what is left of its time, when the whole service stops.
+    Drain {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether other workers serve on; if not, the service stops.
+        successor: bool,
+        /// When it is killed, from now.
+        timeout: Duration,
+    },
+    /// Send SIGKILL. Ordered at most once a worker.
+    Kill {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        why: KillReason,
+    },
+    /// What the preflight of `request` prepared is now this generation, the candidate.
+    Adopt {
+        /// The request whose preflight passed.
+        request: RequestId,
+        /// The candidate.
+        generation: Generation,
+    },
+    /// The candidate is active now: close listeners that it doesn't configure, write it down.
+    Activate {
+        /// The generation.
+        generation: Generation,
+    },
+    /// No worker belongs to this generation and none ever will again.
+    Discard {
+        /// The generation.
+        generation: Generation,
+    },
+    /// Stop listening: new clients are to be refused from now on.
+    CloseListeners,
+    /// Tell whoever waits for this request what became of it.
+    Verdict {
+        /// The request.
+        request: RequestId,
+        /// What became of it.
+        verdict: Verdict,
+    },
+    /// A fact for the log; nothing is to be done.
+    Report(Report),
+    /// The master is to exit. Always the last action.
+    Exit(ExitReason),
+}
+
+/// Why a worker gets SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KillReason {
+    /// It didn't become ready within the start timeout.
+    NotReadyInTime,
+    /// It said that it can't serve, and was still there at the end of its start timeout.
+    StayedUnfit,
+    /// It didn't finish its drain within the shutdown timeout.
+    DrainTimedOut,
+    /// The operator asked a second time to stop.
+    FastStop,
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotReadyInTime => "not ready in time",
+            Self::StayedUnfit => "can't serve and didn't exit",
+            Self::DrainTimedOut => "drain timed out",
+            Self::FastStop => "fast stop",
+        })
+    }
+}
+
+/// Why the master exits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExitReason {
+    /// It was asked to.
+    Stopped,
+    /// One of the first workers didn't make it.
+    StartFailed(Failure),
+    /// The master is locked and its last worker has gone.
+    LockedAndEmpty,
+}
+
+/// A fact for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The first workers are all ready.
+    Serving {
+        /// The first generation.
+        generation: Generation,
+        /// How many workers serve.
+        workers: u16,
+    },
+    /// The process of a worker exists.
+    WorkerSpawned(WorkerView),
+    /// A worker is ready.
+    WorkerReady(WorkerView),
+    /// A starting worker will not become ready; for the reason see the failure.
+    WorkerUnfit {
+        /// The worker.
+        worker: WorkerView,
+        /// Why it won't.
+        failure: Failure,
+    },
+    /// A worker's process has ended.
+    WorkerExited {
+        /// The worker as it was before it exited.
+        worker: WorkerView,
+        /// Its status.
+        how: Ended,
+        /// Whether it was draining, killed, or had said that it would exit.
+        expected: bool,
+    },
+    /// A drain was ordered.
+    DrainOrdered {
+        /// The worker.
+        worker: WorkerView,
+        /// Whether other workers serve on.
+        successor: bool,
+        /// When it is killed, from now.
+        timeout: Duration,
+    },
+    /// SIGKILL was ordered.
+    KillOrdered {
+        /// The worker.
+        worker: WorkerView,
+        /// Why.
+        why: KillReason,
+    },
+    /// A crashed worker's slot will get a new worker of the active generation.
+    RespawnScheduled {
+        /// The slot.
+        slot: Slot,
+        /// In how long; zero means at once.
+        after: Duration,
+    },
+    /// Preflight passed, the roll begins.
+    RollStarted {
+        /// The request.
+        request: RequestId,
+        /// The active generation.
+        from: Generation,
+        /// The candidate.
+        to: Generation,
+        /// How many workers the candidate configures.
+        workers: u16,
+    },
+    /// The first candidate worker is ready and must now live for this long.
+    ProbationStarted {
+        /// The request.
+        request: RequestId,
+        /// How long.
+        probation: Duration,
+    },
+    /// The first candidate worker has lived through its probation.
+    ProbationPassed {
+        /// The request.
+        request: RequestId,
+    },
+    /// A restart failed: no restart and no respawn any more until the master is restarted.
+    Locked {
+        /// How many workers serve on.
+        serving: usize,
+    },
+    /// The service stops; living workers drain.
+    Stopping,
+    /// The second order to stop: living workers are killed.
+    StoppingAtOnce,
+}
+
+/// Where the machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The first workers aren't all ready yet.
+    Starting,
+    /// No restart is in flight.
+    Serving,
+    /// A restart is in flight that has touched nothing yet.
+    Preflight,
+    /// A restart is in flight and replaces workers.
+    Rolling,
+    /// A restart failed.
+    Locked,
+    /// The master is on its way out.
+    Stopping,
+    /// [`Action::Exit`] was given; nothing follows.
+    Exited,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Preflight => "preflight",
+            Self::Rolling => "rolling",
+            Self::Locked => "locked",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+        })
+    }
+}

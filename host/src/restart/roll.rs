@@ -1,0 +1,163 @@
+//! The roll: from a passed preflight to the verdict.
+//!
+//! Owns the order in which candidate workers are spawned and active ones drained, and what a
+//! failure does. Candidates come one at a time, slot by slot; a drain is never waited for, except
+//! that the verdict waits for the last one.
+//!
+//! A drain that isn't allowed yet is ordered later, and none is forbidden for ever: each candidate
+//! becomes ready or fails the restart within its start timeout, and once all of them are ready they
+//! alone are as many as configured, so every drain is allowed.
+
+use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
+
+use super::machine::{Machine, State};
+use super::worker::{Life, Worker};
+use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
+
+/// A restart between its preflight and its verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Roll {
+    pub(super) request: RequestId,
+    pub(super) candidate: Generation,
+    settings: Settings,
+    probation: Probation,
+}
+
+/// The trial of the first candidate worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probation {
+    /// It isn't ready yet.
+    NotBegun,
+    Running {
+        until: Time,
+    },
+    Passed,
+}
+
+impl Roll {
+    /// When the probation is over, if it is running.
+    pub(super) const fn probation_ends(&self) -> Option<Time> {
+        match self.probation {
+            Probation::Running { until } => Some(until),
+            Probation::NotBegun | Probation::Passed => None,
+        }
+    }
+}
+
+impl Machine {
+    pub(super) fn start_roll(&mut self, request: RequestId, settings: Settings, now: Time, out: &mut Vec<Action>) {
+        self.last_generation.0 += 1;
+        let candidate = self.last_generation;
+        // From here on an empty slot waits for its candidate, and the candidate's code deserves
+        // a clean record.
+        self.back_offs.clear();
+        self.state = State::Rolling(Roll { request, candidate, settings, probation: Probation::NotBegun });
+        out.push(Action::Adopt { request, generation: candidate });
+        out.push(Action::Report(Report::RollStarted {
+            request,
+            from: self.active,
+            to: candidate,
+            workers: settings.workers,
+        }));
+        self.spawn(Slot(0), candidate, settings, now, out);
+    }
+
+    /// Takes every step of the roll that is possible now.
+    pub(super) fn advance_roll(&mut self, roll: Roll, now: Time, out: &mut Vec<Action>) {
+        let roll = self.advance_probation(roll, now, out);
+        self.state = State::Rolling(roll);
+        if roll.probation != Probation::Passed {
+            return;
+        }
+        self.spawn_next_candidate(&roll, now, out);
+        self.drain_predecessors(&roll, now, out);
+        if self.all_candidates_ready(&roll) && self.candidates(&roll).count() == self.workers.len() {
+            self.complete(roll, out);
+        }
+    }
+
+    fn advance_probation(&self, mut roll: Roll, now: Time, out: &mut Vec<Action>) -> Roll {
+        let request = roll.request;
+        // Before the probation has passed, the first candidate worker is the only one.
+        let ready_since = self.candidates(&roll).find_map(|it| match it.life {
+            Life::Ready { since } => Some(since),
+            _ => None,
+        });
+        if let (Probation::NotBegun, Some(since)) = (roll.probation, ready_since) {
+            let probation = roll.settings.probation;
+            let until = since.saturating_add(probation);
+            roll.probation = Probation::Running { until };
+            out.push(Action::Report(Report::ProbationStarted { request, probation }));
+        }
+        if roll.probation_ends().is_some_and(|until| until <= now) {
+            roll.probation = Probation::Passed;
+            out.push(Action::Report(Report::ProbationPassed { request }));
+        }
+        roll
+    }
+
+    fn spawn_next_candidate(&mut self, roll: &Roll, now: Time, out: &mut Vec<Action>) {
+        // Candidates come in the order of their slots and none goes before the verdict, so their
+        // number is the next one's slot.
+        let next = (0..roll.settings.workers).map(Slot).nth(self.candidates(roll).count());
+        if let Some(slot) = next
+            && self.candidates(roll).all(Worker::is_ready)
+        {
+            self.spawn(slot, roll.candidate, roll.settings, now, out);
+        }
+    }
+
+    /// Orders every drain that is allowed now, lowest slot first.
+    fn drain_predecessors(&mut self, roll: &Roll, now: Time, out: &mut Vec<Action>) {
+        let all_ready = self.all_candidates_ready(roll);
+        let configured = if all_ready { roll.settings.workers } else { self.settings.workers };
+        let mut predecessors: Vec<(Slot, WorkerId)> = self
+            .workers
+            .iter()
+            .filter(|(_, it)| it.generation != roll.candidate && !it.is_going())
+            .filter(|(_, it)| all_ready || self.has_ready_candidate(roll, it.slot))
+            .map(|(&id, it)| (it.slot, id))
+            .collect();
+        predecessors.sort_unstable();
+        for (_, id) in predecessors {
+            let others_ready = self.serving() - usize::from(self.workers[&id].is_ready());
+            if others_ready >= usize::from(configured) {
+                self.drain(id, true, now, out);
+            }
+        }
+    }
+
+    fn complete(&mut self, roll: Roll, out: &mut Vec<Action>) {
+        let old = std::mem::replace(&mut self.active, roll.candidate);
+        self.settings = roll.settings;
+        self.state = State::Serving;
+        out.push(Action::Activate { generation: roll.candidate });
+        out.push(Action::Discard { generation: old });
+        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Complete });
+    }
+
+    /// Ends the roll without success.
+    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, out: &mut Vec<Action>) {
+        match self.settings.on_failure {
+            OnFailure::Lock => {
+                self.state = State::Locked { candidate: Some(roll.candidate) };
+                out.push(Action::Report(Report::Locked { serving: self.serving() }));
+            }
+        }
+        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Failed(failure) });
+    }
+
+    fn candidates(&self, roll: &Roll) -> impl Iterator<Item = &Worker> {
+        let candidate = roll.candidate;
+        self.workers.values().filter(move |it| it.generation == candidate)
+    }
+
+    fn has_ready_candidate(&self, roll: &Roll, slot: Slot) -> bool {
+        self.candidates(roll).any(|it| it.slot == slot && it.is_ready())
+    }
+
+    fn all_candidates_ready(&self, roll: &Roll) -> bool {
+        let ready = self.candidates(roll).filter(|it| it.is_ready()).count();
+        ready == usize::from(roll.settings.workers)
+    }
+}

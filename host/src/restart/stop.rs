@@ -1,0 +1,79 @@
+//! The way out: a graceful stop, a fast one, and the end when the last worker has gone.
+
+use crate::ids::{Generation, Time, WorkerId};
+
+use super::machine::{Machine, State};
+use super::{Action, ExitReason, Failure, KillReason, Refusal, Report, Verdict};
+
+impl Machine {
+    pub(super) fn stop(&mut self, now: Time, out: &mut Vec<Action>) {
+        let mut candidate = None;
+        match self.state {
+            State::Stopping { .. } => return self.stop_at_once(out),
+            State::Preflight { request } => {
+                out.push(Action::CancelPreflight { request });
+                let verdict = Verdict::Refused(Refusal::Stopping);
+                out.push(Action::Verdict { request, verdict });
+            }
+            State::Rolling(roll) => {
+                let request = roll.request;
+                let verdict = Verdict::Failed(Failure::Stopped);
+                out.push(Action::Verdict { request, verdict });
+                candidate = Some(roll.candidate);
+            }
+            State::Locked { candidate: failed } => candidate = failed,
+            State::Fresh | State::Starting | State::Serving | State::Exited => {}
+        }
+        self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+    }
+
+    pub(super) fn begin_stopping(
+        &mut self,
+        exit: ExitReason,
+        candidate: Option<Generation>,
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
+        self.state = State::Stopping { exit, candidate };
+        self.back_offs.clear();
+        out.push(Action::Report(Report::Stopping));
+        // Listeners close first, so that new clients are refused at once, not queued and reset.
+        out.push(Action::CloseListeners);
+        for id in self.ids() {
+            self.drain(id, false, now, out);
+        }
+    }
+
+    fn stop_at_once(&mut self, out: &mut Vec<Action>) {
+        out.push(Action::Report(Report::StoppingAtOnce));
+        for id in self.ids() {
+            self.kill(id, KillReason::FastStop, out);
+        }
+    }
+
+    fn ids(&self) -> Vec<WorkerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// Lets go of a failed or given-up candidate once its last worker has gone.
+    pub(super) fn discard_candidate(&mut self, out: &mut Vec<Action>) {
+        if let State::Locked { candidate } | State::Stopping { candidate, .. } = &mut self.state
+            && let Some(generation) = *candidate
+            && self.workers.values().all(|it| it.generation != generation)
+        {
+            *candidate = None;
+            out.push(Action::Discard { generation });
+        }
+    }
+
+    pub(super) fn exit_when_empty(&mut self, out: &mut Vec<Action>) {
+        if !self.workers.is_empty() {
+            return;
+        }
+        let reason = match std::mem::replace(&mut self.state, State::Exited) {
+            State::Stopping { exit, .. } => exit,
+            _ => ExitReason::LockedAndEmpty,
+        };
+        out.push(Action::Exit(reason));
+    }
+}

@@ -1,0 +1,186 @@
+//! What holds in every world, however its events are interleaved. The checks that are made after
+//! every step are the world's; see there.
+
+use proptest::prelude::*;
+
+use super::world::World;
+use super::*;
+
+/// More steps than any world of these tests needs to come to rest.
+const PLENTY: usize = 500;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Request,
+    Pass(Settings),
+    Refuse,
+    StalePreflight,
+    Stop,
+    Sleep(Duration),
+    Tick,
+    NextDeadline,
+    /// Somebody who is due does what a good worker does.
+    Cooperate,
+    /// Something is said about the chosen one of the living.
+    SayLiving(usize, Message),
+    /// Something is said about anyone who ever lived, or never did.
+    SayAny(usize, Message),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Message {
+    Spawned,
+    SpawnFailed,
+    Ready,
+    CannotListen,
+    StartFailed,
+    Exited,
+}
+
+impl Message {
+    fn about(self, worker: WorkerId) -> Event {
+        match self {
+            Self::Spawned => spawned(worker.0),
+            Self::SpawnFailed => spawn_failed(worker.0),
+            Self::Ready => ready(worker.0),
+            Self::CannotListen => cannot_listen(worker.0),
+            Self::StartFailed => start_failed(worker.0),
+            Self::Exited => exited(worker.0, 1),
+        }
+    }
+}
+
+fn any_settings(workers: impl Strategy<Value = u16>) -> impl Strategy<Value = Settings> {
+    let probation = prop_oneof![Just(Duration::ZERO), Just(PROBATION)];
+    // The timeouts are close to each other, so that either may come first.
+    let timeout = || (1_u64..4).prop_map(|it| ms(it * 200));
+    (workers, probation, timeout(), timeout()).prop_map(|(workers, probation, start_timeout, shutdown_timeout)| {
+        Settings { workers, start_timeout, probation, shutdown_timeout, on_failure: OnFailure::Lock }
+    })
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        1 => Just(Message::Spawned),
+        1 => Just(Message::SpawnFailed),
+        4 => Just(Message::Ready),
+        1 => Just(Message::CannotListen),
+        1 => Just(Message::StartFailed),
+        2 => Just(Message::Exited),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => Just(Step::Request),
+        6 => any_settings(1_u16..5).prop_map(Step::Pass),
+        1 => Just(Step::Refuse),
+        1 => Just(Step::StalePreflight),
+        1 => Just(Step::Stop),
+        4 => (0_u64..400).prop_map(|it| Step::Sleep(ms(it))),
+        1 => Just(Step::Sleep(Duration::from_secs(11))),
+        2 => Just(Step::Tick),
+        6 => Just(Step::NextDeadline),
+        24 => Just(Step::Cooperate),
+        3 => (any::<usize>(), any_message()).prop_map(|(who, what)| Step::SayLiving(who, what)),
+        4 => (any::<usize>(), any_message()).prop_map(|(who, what)| Step::SayAny(who, what)),
+    ]
+}
+
+fn take(world: &mut World, step: &Step) {
+    match *step {
+        Step::Request => world.ask(),
+        Step::Pass(settings) => world.pass_preflight(settings),
+        Step::Refuse => world.refuse_preflight(),
+        Step::StalePreflight => world.stale_preflight(settings(2)),
+        Step::Stop => world.stop(),
+        Step::Sleep(pause) => world.sleep(pause),
+        Step::Tick => world.tick(),
+        Step::NextDeadline => drop(world.sleep_until_deadline()),
+        Step::Cooperate => drop(world.cooperate()),
+        Step::SayLiving(who, what) => {
+            if let Some(worker) = world.living_worker(who) {
+                world.say(worker, what.about(worker));
+            }
+        }
+        Step::SayAny(who, what) => {
+            let worker = world.any_worker(who);
+            world.say(worker, what.about(worker));
+        }
+    }
+}
+
+fn world_after(first: Settings, steps: &[Step]) -> World {
+    let mut world = World::new(first);
+    for step in steps {
+        take(&mut world, step);
+    }
+    world
+}
+
+/// Lets the world go on, each worker doing what a good one does, until nothing is left to do.
+fn settle(world: &mut World) {
+    for _ in 0..PLENTY {
+        if !world.answer(settings(2)) && !world.cooperate() && !world.sleep_until_deadline() {
+            return;
+        }
+    }
+    panic!("no rest: {:?}", world.machine);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_promise_holds_after_every_step(
+        first in any_settings(0_u16..5),
+        steps in prop::collection::vec(any_step(), 0..120),
+    ) {
+        world_after(first, &steps);
+    }
+
+    #[test]
+    fn a_world_of_good_workers_comes_to_rest_with_every_verdict_given(
+        first in any_settings(1_u16..5),
+        steps in prop::collection::vec(any_step(), 0..80),
+    ) {
+        let mut world = world_after(first, &steps);
+        settle(&mut world);
+        prop_assert!(world.nobody_waits());
+        if world.is_at_rest() && first.workers > 1 {
+            world.ask();
+            settle(&mut world);
+            prop_assert!(world.nobody_waits());
+            prop_assert!(world.last_verdict_was_complete());
+        }
+        prop_assert!(
+            world.is_over() || world.machine.is_locked() || world.is_at_rest(),
+            "{:?}",
+            world.machine
+        );
+        world.stop();
+        settle(&mut world);
+        prop_assert!(world.is_over());
+    }
+
+    #[test]
+    fn a_world_of_workers_that_do_nothing_gives_every_verdict_too(
+        first in any_settings(1_u16..5),
+        steps in prop::collection::vec(any_step(), 0..80),
+    ) {
+        let mut world = world_after(first, &steps);
+        world.answer(settings(3));
+        for _ in 0..PLENTY {
+            if world.nobody_waits() {
+                break;
+            }
+            // SIGKILL is the one thing that nobody can ignore.
+            prop_assert!(world.bury() || world.sleep_until_deadline(), "{:?}", world.machine);
+        }
+        prop_assert!(world.nobody_waits());
+        world.stop();
+        world.stop();
+        while world.bury() {}
+        prop_assert!(world.is_over());
+    }
+}

@@ -1,0 +1,952 @@
+//! Claims about the machine, one a test. `FAULTS n` names the row of the list of known faults.
+
+use std::time::Duration;
+
+use super::super::{ExitReason, Failure, Machine, Phase, Report};
+use super::*;
+use crate::ids::Time;
+
+/// A machine and its clock.
+#[derive(Clone)]
+struct Bench {
+    machine: Machine,
+    now: Time,
+}
+
+impl Bench {
+    fn new(workers: u16) -> Self {
+        let machine = Machine::new(settings(workers));
+        Self { machine, now: ms(1000) }
+    }
+
+    /// All first workers, 1 to `workers`, are ready.
+    fn serving(workers: u16) -> Self {
+        let mut bench = Self::new(workers);
+        bench.on(Event::Begin);
+        for worker in 1..=u64::from(workers) {
+            bench.on(ready(worker));
+        }
+        assert_eq!(bench.machine.phase(), Phase::Serving);
+        bench
+    }
+
+    /// Request 1 has passed preflight; the first candidate worker, `workers + 1`, is starting.
+    fn rolling(workers: u16, candidate: Settings) -> Self {
+        let mut bench = Self::serving(workers);
+        bench.on(request(1));
+        bench.on(passed(1, candidate));
+        assert_eq!(bench.machine.phase(), Phase::Rolling);
+        bench
+    }
+
+    /// As `rolling`; the first candidate worker has passed its probation.
+    fn past_probation(workers: u16, candidate: Settings) -> Self {
+        let mut bench = Self::rolling(workers, candidate);
+        bench.on(ready(u64::from(workers) + 1));
+        bench.after(candidate.probation);
+        bench
+    }
+
+    /// Two workers of generation 1 serve on; the first candidate worker has died.
+    fn locked() -> Self {
+        let mut bench = Self::rolling(2, settings(2));
+        bench.on(exited(3, 1));
+        assert!(bench.machine.is_locked());
+        bench
+    }
+
+    fn stopping() -> Self {
+        let mut bench = Self::serving(2);
+        bench.on(Event::Stop);
+        bench
+    }
+
+    /// Handles an event; returns the actions without the reports.
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = self.machine.handle(event, self.now);
+        actions.retain(|action| !matches!(action, Action::Report(_)));
+        actions
+    }
+
+    /// Handles an event; returns the reports.
+    fn reports_on(&mut self, event: Event) -> Vec<Report> {
+        let actions = self.machine.handle(event, self.now);
+        let reports = actions.into_iter().filter_map(|action| match action {
+            Action::Report(report) => Some(report),
+            _ => None,
+        });
+        reports.collect()
+    }
+
+    fn after(&mut self, pause: Duration) -> Vec<Action> {
+        self.now += pause;
+        self.on(Event::Tick)
+    }
+
+    fn state_of(&self, worker: u64) -> Option<WorkerState> {
+        let mut workers = self.machine.workers();
+        Some(workers.find(|it| it.id == WorkerId(worker))?.state)
+    }
+
+    fn until_deadline(&self) -> Option<Duration> {
+        Some(self.machine.deadline()?.saturating_sub(self.now))
+    }
+}
+
+fn failed(failure: Failure) -> Action {
+    verdict(1, Verdict::Failed(failure))
+}
+
+const fn died(slot: u16, code: i32) -> Failure {
+    Failure::WorkerDied { slot: Slot(slot), how: Ended::Code(code) }
+}
+
+const fn discard(generation: u64) -> Action {
+    Action::Discard { generation: Generation(generation) }
+}
+
+/// The last actions of a complete restart.
+fn complete(number: u64, old: u64, new: u64) -> Vec<Action> {
+    let generation = Generation(new);
+    vec![Action::Activate { generation }, discard(old), verdict(number, Verdict::Complete)]
+}
+
+// Starting
+
+#[test]
+fn begin_spawns_a_worker_for_every_slot_at_once() {
+    let mut bench = Bench::new(3);
+    let expected = [spawn(1, 0, 1), spawn(2, 1, 1), spawn(3, 2, 1)];
+    assert_eq!(bench.on(Event::Begin), expected);
+    assert_eq!(bench.machine.phase(), Phase::Starting);
+    assert_eq!(bench.on(Event::Begin), [], "a second begin is ignored");
+}
+
+#[test]
+fn the_service_serves_when_the_last_of_the_first_workers_is_ready() {
+    let mut bench = Bench::new(2);
+    bench.on(Event::Begin);
+    bench.on(ready(2));
+    assert_eq!(bench.machine.phase(), Phase::Starting);
+    let serving = Report::Serving { generation: Generation(1), workers: 2 };
+    assert!(bench.reports_on(ready(1)).contains(&serving));
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+    assert_eq!(bench.machine.deadline(), None);
+}
+
+#[test]
+fn a_request_before_the_first_workers_are_ready_is_refused() {
+    // FAULTS 2
+    let mut bench = Bench::new(2);
+    let expected = [verdict(1, Verdict::Refused(Refusal::Starting))];
+    assert_eq!(bench.on(request(1)), expected);
+    bench.on(Event::Begin);
+    bench.on(ready(1));
+    let expected = [verdict(2, Verdict::Refused(Refusal::Starting))];
+    assert_eq!(bench.on(request(2)), expected);
+    bench.on(ready(2));
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+}
+
+#[test]
+fn a_first_worker_that_is_lost_ends_the_start() {
+    let slot = Slot(1);
+    let cases = [
+        (exited(2, 0), died(1, 0), false),
+        (cannot_listen(2), Failure::CannotListen { slot, error: "no descriptor".to_owned() }, true),
+        (start_failed(2), Failure::AppFailedToStart { slot, error: "no route".to_owned() }, true),
+        (spawn_failed(2), Failure::CannotSpawn { slot, error: "EAGAIN".to_owned() }, false),
+    ];
+    for (event, failure, still_there) in cases {
+        let mut bench = Bench::new(3);
+        bench.on(Event::Begin);
+        bench.on(ready(1));
+        let expected = [Action::CloseListeners, last_drain(1), last_drain(3)];
+        assert_eq!(bench.on(event), expected);
+        assert_eq!(bench.machine.phase(), Phase::Stopping);
+        if still_there {
+            assert_eq!(bench.on(exited(2, 1)), []);
+        }
+        assert_eq!(bench.on(exited(1, 0)), []);
+        let exit = Action::Exit(ExitReason::StartFailed(failure));
+        assert_eq!(bench.on(exited(3, 0)), [exit]);
+    }
+}
+
+#[test]
+fn a_first_worker_that_is_not_ready_in_time_is_killed_and_ends_the_start() {
+    // FAULTS 8
+    let mut bench = Bench::new(2);
+    bench.on(Event::Begin);
+    bench.on(ready(1));
+    assert_eq!(bench.until_deadline(), Some(START_TIMEOUT));
+    assert_eq!(
+        bench.after(START_TIMEOUT),
+        [kill(2, KillReason::NotReadyInTime), Action::CloseListeners, last_drain(1)]
+    );
+    bench.on(exited(1, 0));
+    let failure = Failure::NotReadyInTime { slot: Slot(1) };
+    let exit = Action::Exit(ExitReason::StartFailed(failure));
+    assert_eq!(bench.on(exited(2, 9)), [exit]);
+}
+
+#[test]
+fn all_first_workers_late_at_once_are_each_killed_or_drained_once() {
+    let mut bench = Bench::new(2);
+    bench.on(Event::Begin);
+    assert_eq!(
+        bench.after(START_TIMEOUT),
+        [kill(1, KillReason::NotReadyInTime), Action::CloseListeners, last_drain(2)]
+    );
+    let expected = [kill(2, KillReason::DrainTimedOut)];
+    assert_eq!(bench.after(SHUTDOWN_TIMEOUT), expected);
+}
+
+// Gate and preflight
+
+#[test]
+fn a_second_request_is_refused_while_one_is_in_flight() {
+    // FAULTS 1
+    let in_flight = |number| [verdict(number, Verdict::Refused(Refusal::RestartInFlight))];
+    let mut bench = Bench::serving(2);
+    let preflight = Action::Preflight { request: RequestId(1) };
+    assert_eq!(bench.on(request(1)), [preflight]);
+    assert_eq!(bench.on(request(2)), in_flight(2));
+    bench.on(passed(1, settings(2)));
+    assert_eq!(bench.on(request(3)), in_flight(3));
+    bench.on(ready(3));
+    bench.after(PROBATION);
+    bench.on(ready(4));
+    bench.on(exited(1, 0));
+    assert_eq!(bench.on(request(4)), in_flight(4));
+    assert_eq!(bench.on(exited(2, 0)), complete(1, 1, 2));
+}
+
+#[test]
+fn each_phase_refuses_with_its_own_reason() {
+    let locked_with_one_worker = {
+        let mut bench = Bench::locked();
+        bench.on(exited(1, 1));
+        bench
+    };
+    let cases = [
+        (Bench::new(1), Refusal::Starting),
+        (Bench::serving(1), Refusal::NoWorkers),
+        (Bench::rolling(2, settings(2)), Refusal::RestartInFlight),
+        (locked_with_one_worker, Refusal::AbortedRestart),
+        (Bench::stopping(), Refusal::Stopping),
+    ];
+    for (mut bench, refusal) in cases {
+        let before = bench.machine.clone();
+        let expected = [verdict(7, Verdict::Refused(refusal))];
+        assert_eq!(bench.on(request(7)), expected);
+        assert_eq!(bench.machine, before, "a refusal changes nothing");
+    }
+}
+
+#[test]
+fn a_refused_preflight_touches_nothing_and_the_next_request_may_come() {
+    let mut bench = Bench::serving(2);
+    let before = bench.machine.clone();
+    bench.on(request(1));
+    let refusal = Refusal::BadConfig("app-host.json:3:5: unknown key".to_owned());
+    let expected = [verdict(1, Verdict::Refused(refusal.clone()))];
+    assert_eq!(bench.on(refused(1, refusal)), expected);
+    assert_eq!(bench.machine, before);
+    let preflight = Action::Preflight { request: RequestId(2) };
+    assert_eq!(bench.on(request(2)), [preflight]);
+}
+
+#[test]
+fn a_candidate_with_fewer_than_two_workers_is_refused() {
+    for workers in [0, 1] {
+        let mut bench = Bench::serving(2);
+        bench.on(request(1));
+        let expected = [verdict(1, Verdict::Refused(Refusal::NoWorkers))];
+        assert_eq!(bench.on(passed(1, settings(workers))), expected);
+        assert_eq!(bench.machine.phase(), Phase::Serving);
+    }
+}
+
+#[test]
+fn answers_of_another_preflight_are_ignored() {
+    let mut bench = Bench::serving(2);
+    assert_eq!(bench.on(passed(1, settings(2))), []);
+    bench.on(request(2));
+    assert_eq!(bench.on(passed(1, settings(2))), []);
+    assert_eq!(bench.on(refused(1, Refusal::BadArtifact(String::new()))), []);
+    assert_eq!(bench.machine.phase(), Phase::Preflight);
+    bench.on(passed(2, settings(2)));
+    let before = bench.machine.clone();
+    assert_eq!(bench.on(passed(2, settings(2))), []);
+    assert_eq!(bench.machine, before);
+}
+
+// Roll
+
+#[test]
+fn a_roll_replaces_slot_by_slot_new_before_old() {
+    let mut bench = Bench::serving(2);
+    bench.on(request(1));
+    let adopt = Action::Adopt { request: RequestId(1), generation: Generation(2) };
+    assert_eq!(bench.on(passed(1, settings(2))), [adopt, spawn(3, 0, 2)]);
+    assert_eq!(bench.on(spawned(3)), []);
+    assert_eq!(bench.on(ready(3)), []);
+    assert_eq!(bench.after(PROBATION), [spawn(4, 1, 2), drain(1)]);
+    assert_eq!(bench.on(ready(4)), [drain(2)]);
+    assert_eq!(bench.machine.serving(), 2);
+    assert_eq!(bench.on(exited(2, 0)), []);
+    assert_eq!(bench.machine.active(), Generation(1));
+    assert_eq!(bench.on(exited(1, 0)), complete(1, 1, 2));
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+    assert_eq!(bench.machine.active(), Generation(2));
+    assert_eq!(bench.machine.deadline(), None);
+}
+
+#[test]
+fn nothing_is_spawned_or_drained_before_the_probation_has_passed() {
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(ready(3));
+    assert_eq!(bench.until_deadline(), Some(PROBATION));
+    assert_eq!(bench.after(ms(249)), []);
+    assert_eq!(bench.machine.serving(), 3);
+    assert_eq!(bench.after(ms(1)), [spawn(4, 1, 2), drain(1)]);
+}
+
+#[test]
+fn a_probation_of_zero_is_over_at_once() {
+    let mut candidate = settings(2);
+    candidate.probation = Duration::ZERO;
+    let mut bench = Bench::rolling(2, candidate);
+    assert_eq!(bench.on(ready(3)), [spawn(4, 1, 2), drain(1)]);
+}
+
+#[test]
+fn a_growing_roll_ends_with_more_workers() {
+    let mut bench = Bench::past_probation(2, settings(4));
+    assert_eq!(bench.on(ready(4)), [spawn(5, 2, 2), drain(2)]);
+    assert_eq!(bench.on(exited(1, 0)), []);
+    assert_eq!(bench.on(exited(2, 0)), []);
+    assert_eq!(bench.on(ready(5)), [spawn(6, 3, 2)]);
+    assert_eq!(bench.on(ready(6)), complete(1, 1, 2));
+    assert_eq!(bench.machine.serving(), 4);
+}
+
+#[test]
+fn a_shrinking_roll_drains_the_slots_that_go_once_all_candidates_are_ready() {
+    let mut bench = Bench::rolling(4, settings(2));
+    bench.on(ready(5));
+    assert_eq!(bench.after(PROBATION), [spawn(6, 1, 2), drain(1)]);
+    assert_eq!(bench.on(ready(6)), [drain(2), drain(3), drain(4)]);
+    for worker in [1, 2, 3] {
+        assert_eq!(bench.on(exited(worker, 0)), []);
+    }
+    assert_eq!(bench.on(exited(4, 0)), complete(1, 1, 2));
+    assert_eq!(bench.machine.serving(), 2);
+}
+
+#[test]
+fn a_worker_that_ignores_its_drain_is_killed_and_the_restart_goes_on() {
+    // FAULTS 11
+    let mut bench = Bench::past_probation(2, settings(2));
+    bench.on(ready(4));
+    bench.on(exited(2, 0));
+    assert_eq!(bench.until_deadline(), Some(SHUTDOWN_TIMEOUT));
+    let expected = [kill(1, KillReason::DrainTimedOut)];
+    assert_eq!(bench.after(SHUTDOWN_TIMEOUT), expected);
+    assert_eq!(bench.after(SHUTDOWN_TIMEOUT), [], "it is killed once");
+    assert_eq!(bench.on(exited(1, 9)), complete(1, 1, 2));
+}
+
+#[test]
+fn a_drain_is_bounded_by_the_timeout_of_the_workers_own_generation() {
+    let mut candidate = settings(2);
+    candidate.shutdown_timeout = ms(5);
+    let mut bench = Bench::past_probation(2, candidate);
+    bench.on(ready(4));
+    assert_eq!(bench.until_deadline(), Some(SHUTDOWN_TIMEOUT));
+    bench.on(exited(1, 0));
+    bench.on(exited(2, 0));
+    let drain = |worker| Action::Drain { worker: WorkerId(worker), successor: false, timeout: ms(5) };
+    let expected = [Action::CloseListeners, drain(3), drain(4)];
+    assert_eq!(bench.on(Event::Stop), expected);
+}
+
+#[test]
+fn the_exit_of_a_draining_worker_is_expected_whatever_its_status() {
+    let mut bench = Bench::past_probation(2, settings(2));
+    let reports = bench.reports_on(exited(1, 3));
+    let [Report::WorkerExited { how, expected, .. }] = &reports[..] else {
+        panic!("{reports:?}");
+    };
+    assert_eq!((*how, *expected), (Ended::Code(3), true));
+    assert_eq!(bench.machine.phase(), Phase::Rolling);
+}
+
+#[test]
+fn restart_after_restart_counts_generations_and_uses_the_newest_settings() {
+    let mut bench = Bench::serving(2);
+    for (number, workers, newest) in [(1, 3, 3), (2, 2, 6), (3, 2, 8)] {
+        bench.on(request(number));
+        bench.on(passed(number, settings(workers)));
+        for worker in 0..u64::from(workers) {
+            bench.on(ready(newest + worker));
+            bench.after(PROBATION);
+        }
+        let old: Vec<u64> = bench.machine.workers().map(|it| it.id.0).collect();
+        let mut last = Vec::new();
+        for worker in old.into_iter().filter(|it| *it < newest) {
+            last = bench.on(exited(worker, 0));
+        }
+        assert_eq!(last, complete(number, number, number + 1));
+    }
+}
+
+#[test]
+fn an_active_worker_that_crashes_in_a_roll_gets_its_candidate_in_turn() {
+    // FAULTS 16: the worker of the other slot dies, so the drain of slot 0 has to wait.
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(ready(3));
+    assert_eq!(bench.on(exited(2, 1)), [], "it is not respawned");
+    assert_eq!(bench.after(PROBATION), [spawn(4, 1, 2)]);
+    assert_eq!(bench.on(ready(4)), [drain(1)]);
+    assert_eq!(bench.on(exited(1, 0)), complete(1, 1, 2));
+}
+
+#[test]
+fn a_roll_completes_although_every_active_worker_has_crashed() {
+    // FAULTS 16
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(exited(1, 1));
+    bench.on(exited(2, 1));
+    bench.on(ready(3));
+    assert_eq!(bench.after(PROBATION), [spawn(4, 1, 2)]);
+    assert_eq!(bench.on(ready(4)), complete(1, 1, 2));
+}
+
+#[test]
+fn a_pending_respawn_is_dropped_when_a_roll_begins() {
+    // FAULTS 16 and 17: slot 1 crash-loops while a restart comes.
+    let mut bench = Bench::serving(2);
+    assert_eq!(bench.on(exited(2, 1)), [spawn(3, 1, 1)]);
+    assert_eq!(bench.on(exited(3, 1)), []);
+    assert_eq!(bench.until_deadline(), Some(ms(100)));
+    bench.on(request(1));
+    assert_eq!(bench.on(passed(1, settings(2)))[1..], [spawn(4, 0, 2)]);
+    assert_eq!(bench.after(ms(100)), []);
+    bench.on(ready(4));
+    assert_eq!(bench.after(PROBATION), [spawn(5, 1, 2)]);
+    assert_eq!(bench.on(ready(5)), [drain(1)]);
+    assert_eq!(bench.on(exited(1, 0)), complete(1, 1, 2));
+    assert_eq!(bench.on(exited(5, 1)), [spawn(6, 1, 2)], "the new generation has a clean record");
+}
+
+#[test]
+fn a_respawn_still_starting_when_a_roll_begins_is_drained_in_its_turn() {
+    let mut bench = Bench::serving(2);
+    bench.on(exited(1, 1));
+    assert_eq!(bench.state_of(3), Some(WorkerState::Starting));
+    bench.on(request(1));
+    bench.on(passed(1, settings(2)));
+    bench.on(ready(4));
+    assert_eq!(bench.after(PROBATION), [spawn(5, 1, 2), drain(3)]);
+    assert_eq!(bench.on(ready(3)), [], "ready comes too late");
+    assert_eq!(bench.state_of(3), Some(WorkerState::Draining));
+    assert_eq!(bench.on(ready(5)), [drain(2)]);
+    bench.on(exited(2, 0));
+    assert_eq!(bench.on(exited(3, 0)), complete(1, 1, 2));
+}
+
+#[test]
+fn a_starting_worker_is_not_drained_before_its_slots_candidate_is_ready() {
+    let mut bench = Bench::serving(2);
+    bench.on(exited(2, 1));
+    bench.on(request(1));
+    bench.on(passed(1, settings(2)));
+    bench.on(ready(4));
+    // Two others serve, but slot 1 isn't replaced yet; and slot 0 can't be spared without it.
+    assert_eq!(bench.after(PROBATION), [spawn(5, 1, 2)]);
+    assert_eq!(bench.on(ready(3)), [drain(1)]);
+}
+
+#[test]
+fn an_active_worker_killed_for_not_being_ready_fails_no_roll() {
+    let mut bench = Bench::serving(2);
+    bench.on(exited(2, 1));
+    bench.after(ms(9_999));
+    bench.on(request(1));
+    bench.on(passed(1, settings(2)));
+    let expected = [kill(3, KillReason::NotReadyInTime)];
+    assert_eq!(bench.after(ms(1)), expected);
+    assert_eq!(bench.on(exited(3, 9)), []);
+    assert_eq!(bench.machine.phase(), Phase::Rolling);
+}
+
+// Failure and lock
+
+#[test]
+fn a_first_candidate_that_is_lost_fails_the_restart_and_nothing_was_drained() {
+    // FAULTS 5, 6, 8, 25
+    let slot = Slot(0);
+    let no_listener = Failure::CannotListen { slot, error: "no descriptor".to_owned() };
+    let no_start = Failure::AppFailedToStart { slot, error: "no route".to_owned() };
+    let no_process = Failure::CannotSpawn { slot, error: "EAGAIN".to_owned() };
+    let cases = [
+        (vec![exited(3, 0)], died(0, 0), true),
+        (vec![ready(3), exited(3, 1)], died(0, 1), true),
+        (vec![cannot_listen(3)], no_listener, false),
+        (vec![start_failed(3)], no_start, false),
+        (vec![spawn_failed(3)], no_process, true),
+    ];
+    for (mut events, failure, gone) in cases {
+        let mut bench = Bench::rolling(2, settings(2));
+        let last = events.pop().expect("there is a last event");
+        for event in events {
+            assert_eq!(bench.on(event), []);
+        }
+        let mut expected = vec![failed(failure)];
+        if gone {
+            expected.push(discard(2));
+        }
+        assert_eq!(bench.on(last), expected);
+        assert!(bench.machine.is_locked());
+        assert_eq!(bench.machine.serving(), 2);
+        assert_eq!(bench.machine.active(), Generation(1));
+        if !gone {
+            assert_eq!(bench.state_of(3), Some(WorkerState::Leaving));
+            assert_eq!(bench.on(exited(3, 1)), [discard(2)]);
+        }
+    }
+}
+
+#[test]
+fn a_candidate_that_is_not_ready_in_time_is_killed_and_fails_the_restart() {
+    // FAULTS 7
+    let mut candidate = settings(2);
+    candidate.start_timeout = ms(700);
+    let mut bench = Bench::rolling(2, candidate);
+    assert_eq!(bench.until_deadline(), Some(ms(700)));
+    assert_eq!(
+        bench.after(ms(700)),
+        [kill(3, KillReason::NotReadyInTime), failed(Failure::NotReadyInTime { slot: Slot(0) }),]
+    );
+    assert_eq!(bench.on(ready(3)), [], "a timeout is never taken back");
+    assert_eq!(bench.machine.serving(), 2);
+    assert_eq!(bench.on(exited(3, 9)), [discard(2)]);
+}
+
+#[test]
+fn a_later_candidate_that_dies_leaves_all_others_serving() {
+    // FAULTS 5
+    let mut bench = Bench::past_probation(3, settings(3));
+    assert_eq!(bench.on(exited(5, 1)), [failed(died(1, 1))]);
+    // Worker 1 was draining already; its drain runs on.
+    assert_eq!(bench.state_of(1), Some(WorkerState::Draining));
+    assert_eq!(bench.machine.serving(), 3);
+    assert_eq!(bench.on(exited(1, 0)), []);
+    assert_eq!(bench.machine.serving(), 3);
+}
+
+#[test]
+fn a_candidate_that_dies_while_the_last_drain_runs_fails_the_restart() {
+    let mut bench = Bench::past_probation(2, settings(2));
+    bench.on(ready(4));
+    bench.on(exited(1, 0));
+    assert_eq!(bench.on(exited(3, 1)), [failed(died(0, 1))]);
+    assert_eq!(bench.machine.serving(), 1);
+    assert_eq!(bench.on(exited(2, 0)), []);
+    assert_eq!(bench.machine.phase(), Phase::Locked);
+}
+
+#[test]
+fn no_worker_is_respawned_when_locked() {
+    let mut bench = Bench::locked();
+    assert_eq!(bench.on(exited(2, 1)), []);
+    assert_eq!(bench.machine.deadline(), None);
+    assert_eq!(bench.after(Duration::from_hours(1)), []);
+    let expected = [verdict(2, Verdict::Refused(Refusal::AbortedRestart))];
+    assert_eq!(bench.on(request(2)), expected);
+}
+
+#[test]
+fn a_locked_master_exits_when_its_last_worker_has_gone() {
+    let mut bench = Bench::locked();
+    assert_eq!(bench.on(exited(1, 1)), []);
+    let exit = Action::Exit(ExitReason::LockedAndEmpty);
+    assert_eq!(bench.on(exited(2, 1)), [exit]);
+    assert_eq!(bench.machine.phase(), Phase::Exited);
+    assert_eq!(bench.on(request(2)), [], "nothing follows the exit");
+}
+
+#[test]
+fn a_failure_that_leaves_no_worker_exits_after_its_verdict() {
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(exited(1, 1));
+    bench.on(exited(2, 1));
+    let exit = Action::Exit(ExitReason::LockedAndEmpty);
+    assert_eq!(bench.on(exited(3, 1)), [failed(died(0, 1)), discard(2), exit]);
+}
+
+#[test]
+fn a_drain_ordered_before_the_lock_is_still_bounded() {
+    let mut bench = Bench::past_probation(2, settings(2));
+    bench.on(exited(4, 1));
+    let expected = [kill(1, KillReason::DrainTimedOut)];
+    assert_eq!(bench.after(SHUTDOWN_TIMEOUT), expected);
+    assert_eq!(bench.on(exited(1, 9)), []);
+    assert_eq!(bench.machine.serving(), 2);
+}
+
+#[test]
+fn a_worker_still_starting_when_the_lock_comes_serves_or_is_killed() {
+    let locked_with_a_starting_respawn = || {
+        let mut bench = Bench::serving(2);
+        bench.on(exited(2, 1));
+        bench.on(request(1));
+        bench.on(passed(1, settings(2)));
+        bench.on(exited(4, 1));
+        assert!(bench.machine.is_locked());
+        bench
+    };
+    let mut bench = locked_with_a_starting_respawn();
+    bench.on(ready(3));
+    assert_eq!(bench.machine.serving(), 2);
+    let mut bench = locked_with_a_starting_respawn();
+    let expected = [kill(3, KillReason::NotReadyInTime)];
+    assert_eq!(bench.after(START_TIMEOUT), expected);
+    assert_eq!(bench.on(exited(3, 9)), []);
+}
+
+#[test]
+fn a_worker_that_said_it_cannot_serve_and_stays_is_killed_once() {
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.now += ms(400);
+    bench.on(cannot_listen(3));
+    assert_eq!(bench.until_deadline(), Some(ms(9_600)));
+    let expected = [kill(3, KillReason::StayedUnfit)];
+    assert_eq!(bench.after(ms(9_600)), expected);
+    assert_eq!(bench.after(START_TIMEOUT), []);
+    assert_eq!(bench.machine.deadline(), None);
+}
+
+#[test]
+fn candidates_that_serve_when_the_lock_comes_serve_on() {
+    let mut bench = Bench::past_probation(2, settings(2));
+    bench.on(exited(4, 1));
+    bench.on(exited(1, 0));
+    bench.on(exited(2, 1));
+    assert_eq!(bench.state_of(3), Some(WorkerState::Ready));
+    let exit = Action::Exit(ExitReason::LockedAndEmpty);
+    assert_eq!(bench.on(exited(3, 1)), [discard(2), exit]);
+}
+
+// Stop
+
+#[test]
+fn stop_closes_the_listeners_drains_everyone_and_exits_with_the_last() {
+    let mut bench = Bench::serving(2);
+    let expected = [Action::CloseListeners, last_drain(1), last_drain(2)];
+    assert_eq!(bench.on(Event::Stop), expected);
+    assert_eq!(bench.on(exited(2, 0)), []);
+    let expected = [Action::Exit(ExitReason::Stopped)];
+    assert_eq!(bench.on(exited(1, 0)), expected);
+    assert_eq!(bench.on(Event::Stop), []);
+}
+
+#[test]
+fn a_second_stop_kills_whoever_is_left() {
+    // FAULTS 4
+    let mut bench = Bench::stopping();
+    bench.on(exited(1, 0));
+    let expected = [kill(2, KillReason::FastStop)];
+    assert_eq!(bench.on(Event::Stop), expected);
+    assert_eq!(bench.on(Event::Stop), [], "it is killed once");
+    let expected = [Action::Exit(ExitReason::Stopped)];
+    assert_eq!(bench.on(exited(2, 9)), expected);
+}
+
+#[test]
+fn a_worker_that_ignores_the_stop_is_killed_at_its_timeout() {
+    let mut bench = Bench::stopping();
+    bench.on(exited(1, 0));
+    let expected = [kill(2, KillReason::DrainTimedOut)];
+    assert_eq!(bench.after(SHUTDOWN_TIMEOUT), expected);
+}
+
+#[test]
+fn stop_in_a_roll_fails_it_without_a_lock_and_drains_both_generations() {
+    // FAULTS 3
+    let mut bench = Bench::past_probation(2, settings(2));
+    bench.now += ms(100);
+    let remaining = Action::Drain { worker: WorkerId(1), successor: false, timeout: ms(29_900) };
+    assert_eq!(
+        bench.on(Event::Stop),
+        [failed(Failure::Stopped), Action::CloseListeners, remaining, last_drain(2), last_drain(3), last_drain(4),]
+    );
+    assert!(!bench.machine.is_locked());
+    assert_eq!(bench.until_deadline(), Some(ms(29_900)));
+    bench.on(exited(1, 0));
+    bench.on(exited(2, 0));
+    assert_eq!(bench.on(exited(3, 0)), []);
+    let exit = Action::Exit(ExitReason::Stopped);
+    assert_eq!(bench.on(exited(4, 0)), [discard(2), exit]);
+}
+
+#[test]
+fn stop_in_a_preflight_refuses_it_and_ignores_its_late_answer() {
+    let mut bench = Bench::serving(2);
+    bench.on(request(1));
+    let cancel = Action::CancelPreflight { request: RequestId(1) };
+    assert_eq!(
+        bench.on(Event::Stop)[..3],
+        [cancel, verdict(1, Verdict::Refused(Refusal::Stopping)), Action::CloseListeners]
+    );
+    let before = bench.machine.clone();
+    assert_eq!(bench.on(passed(1, settings(2))), []);
+    assert_eq!(bench.machine, before);
+}
+
+#[test]
+fn stop_while_starting_drains_the_starting_workers_too() {
+    let mut bench = Bench::new(2);
+    bench.on(Event::Begin);
+    bench.on(ready(1));
+    let expected = [Action::CloseListeners, last_drain(1), last_drain(2)];
+    assert_eq!(bench.on(Event::Stop), expected);
+    assert_eq!(bench.on(ready(2)), []);
+    bench.on(exited(2, 1));
+    let expected = [Action::Exit(ExitReason::Stopped)];
+    assert_eq!(bench.on(exited(1, 0)), expected);
+}
+
+#[test]
+fn stop_while_locked_is_an_ordinary_stop() {
+    let mut bench = Bench::locked();
+    let expected = [Action::CloseListeners, last_drain(1), last_drain(2)];
+    assert_eq!(bench.on(Event::Stop), expected);
+    bench.on(exited(1, 0));
+    let expected = [Action::Exit(ExitReason::Stopped)];
+    assert_eq!(bench.on(exited(2, 0)), expected);
+}
+
+#[test]
+fn stop_without_a_living_worker_exits_at_once() {
+    let mut bench = Bench::serving(1);
+    bench.on(exited(1, 1));
+    bench.on(exited(2, 1));
+    let expected = [Action::CloseListeners, Action::Exit(ExitReason::Stopped)];
+    assert_eq!(bench.on(Event::Stop), expected);
+    assert_eq!(bench.machine.deadline(), None);
+    assert_eq!(Bench::new(2).on(Event::Stop), expected);
+}
+
+#[test]
+fn a_spawn_that_fails_after_the_stop_counts_as_gone() {
+    let mut bench = Bench::new(2);
+    bench.on(Event::Begin);
+    bench.on(Event::Stop);
+    bench.on(spawn_failed(1));
+    bench.on(Event::Stop);
+    let expected = [Action::Exit(ExitReason::Stopped)];
+    assert_eq!(bench.on(spawn_failed(2)), expected);
+}
+
+// Respawn
+
+#[test]
+fn a_crash_loop_backs_off_and_the_others_serve_on() {
+    // FAULTS 17
+    let mut bench = Bench::serving(2);
+    let mut worker = 2;
+    for pause in [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
+        let at_once = bench.on(exited(worker, 1));
+        worker += 1;
+        let respawn = [spawn(worker, 1, 1)];
+        if pause == 0 {
+            assert_eq!(at_once, respawn);
+        } else {
+            assert_eq!(at_once, []);
+            assert_eq!(bench.until_deadline(), Some(ms(pause)));
+            assert_eq!(bench.after(ms(pause - 1)), []);
+            assert_eq!(bench.after(ms(1)), respawn);
+        }
+        bench.on(ready(worker));
+        assert_eq!(bench.machine.serving(), 2);
+    }
+}
+
+#[test]
+fn a_worker_that_was_ready_for_ten_seconds_ends_the_series_of_crashes() {
+    let mut bench = Bench::serving(2);
+    bench.on(exited(2, 1));
+    bench.on(ready(3));
+    bench.after(ms(9_999));
+    assert_eq!(bench.on(exited(3, 1)), [], "ready for too short a time");
+    bench.after(ms(100));
+    bench.on(ready(4));
+    bench.after(ms(10_000));
+    assert_eq!(bench.on(exited(4, 1)), [spawn(5, 1, 1)]);
+}
+
+#[test]
+fn slots_back_off_each_for_itself() {
+    let mut bench = Bench::serving(2);
+    assert_eq!(bench.on(exited(2, 1)), [spawn(3, 1, 1)]);
+    assert_eq!(bench.on(exited(3, 1)), []);
+    assert_eq!(bench.on(exited(1, 1)), [spawn(4, 0, 1)]);
+}
+
+#[test]
+fn a_respawn_that_is_not_ready_in_time_or_cannot_be_spawned_counts_as_a_crash() {
+    let mut bench = Bench::serving(2);
+    bench.on(exited(2, 1));
+    let expected = [kill(3, KillReason::NotReadyInTime)];
+    assert_eq!(bench.after(START_TIMEOUT), expected);
+    assert_eq!(bench.on(exited(3, 9)), []);
+    assert_eq!(bench.after(ms(100)), [spawn(4, 1, 1)]);
+    assert_eq!(bench.on(spawn_failed(4)), []);
+    assert_eq!(bench.after(ms(200)), [spawn(5, 1, 1)]);
+    assert_eq!(bench.on(cannot_listen(5)), []);
+    assert_eq!(bench.on(exited(5, 1)), []);
+    assert_eq!(bench.after(ms(400)), [spawn(6, 1, 1)]);
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+}
+
+#[test]
+fn respawns_go_on_during_a_preflight() {
+    let mut bench = Bench::serving(2);
+    bench.on(exited(2, 1));
+    bench.on(request(1));
+    assert_eq!(bench.on(exited(3, 1)), []);
+    assert_eq!(bench.after(ms(100)), [spawn(4, 1, 1)]);
+    assert_eq!(bench.machine.phase(), Phase::Preflight);
+}
+
+#[test]
+fn a_single_worker_is_respawned_as_well() {
+    let mut bench = Bench::serving(1);
+    assert_eq!(bench.on(exited(1, 1)), [spawn(2, 0, 1)]);
+}
+
+// Stale messages and timers
+
+#[test]
+fn messages_that_do_not_fit_the_worker_change_nothing() {
+    // FAULTS 10: worker 3 is a ready candidate, 1 draining, 4 starting; 99 was never spawned.
+    let bench = Bench::past_probation(2, settings(2));
+    let mut events = vec![
+        exited(99, 0),
+        spawn_failed(99),
+        spawn_failed(3),
+        passed(1, settings(2)),
+        refused(1, Refusal::Stopping),
+        Event::Begin,
+    ];
+    for worker in [1, 2, 3, 99] {
+        let messages = [spawned(worker), ready(worker), cannot_listen(worker)];
+        events.extend(messages);
+        events.push(start_failed(worker));
+    }
+    for event in events {
+        let mut bench = bench.clone();
+        let before = bench.machine.clone();
+        let actions = bench.machine.handle(event.clone(), bench.now);
+        assert_eq!(actions, [], "{event:?}");
+        assert_eq!(bench.machine, before, "{event:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_has_gone_is_heard_no_more() {
+    // FAULTS 10
+    let mut bench = Bench::serving(2);
+    bench.on(exited(2, 1));
+    let before = bench.machine.clone();
+    for event in [ready(2), exited(2, 0), cannot_listen(2), spawn_failed(2)] {
+        assert_eq!(bench.on(event), []);
+    }
+    assert_eq!(bench.machine, before);
+}
+
+#[test]
+fn an_early_tick_does_nothing_and_a_late_one_does_no_harm() {
+    let bench = Bench::past_probation(2, settings(2));
+    let mut early = bench.clone();
+    assert_eq!(early.on(Event::Tick), []);
+    assert_eq!(early.machine, bench.machine);
+    let mut late = bench;
+    // The second candidate's start timeout and the first drain's end have both passed.
+    assert_eq!(
+        late.after(SHUTDOWN_TIMEOUT * 10),
+        [
+            kill(1, KillReason::DrainTimedOut),
+            kill(4, KillReason::NotReadyInTime),
+            failed(Failure::NotReadyInTime { slot: Slot(1) }),
+        ]
+    );
+}
+
+#[test]
+fn what_happens_at_a_deadline_counts_as_before_it() {
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.now += START_TIMEOUT;
+    assert_eq!(bench.on(ready(3)), []);
+    assert_eq!(bench.state_of(3), Some(WorkerState::Ready));
+}
+
+#[test]
+fn timeouts_without_end_do_not_overflow() {
+    let mut endless = settings(2);
+    endless.start_timeout = Duration::MAX;
+    endless.probation = Duration::MAX;
+    endless.shutdown_timeout = Duration::MAX;
+    let mut bench = Bench::rolling(2, endless);
+    bench.on(ready(3));
+    assert_eq!(bench.after(Duration::from_secs(1 << 40)), []);
+}
+
+// Words
+
+#[test]
+fn reasons_are_stable_and_lead_what_is_printed() {
+    let slot = Slot(1);
+    let text = || "why".to_owned();
+    let refusals = [
+        (Refusal::Starting, "starting"),
+        (Refusal::Stopping, "stopping"),
+        (Refusal::NoWorkers, "no workers"),
+        (Refusal::AbortedRestart, "aborted restart"),
+        (Refusal::RestartInFlight, "restart in flight"),
+        (Refusal::BadConfig(text()), "bad config: why"),
+        (Refusal::BadArtifact(text()), "bad artifact: why"),
+        (Refusal::Incompatibility(text()), "incompatibility: why"),
+        (Refusal::CannotBind(text()), "cannot bind: why"),
+    ];
+    for (refusal, printed) in refusals {
+        assert_eq!(refusal.to_string(), printed);
+        assert_eq!(refusal.reason(), printed.trim_end_matches(": why"));
+        let verdict = Verdict::Refused(refusal);
+        assert_eq!(verdict.to_string(), format!("refused: {printed}"));
+    }
+    let error = text();
+    let killed = Failure::WorkerDied { slot, how: Ended::Signal(6) };
+    let no_listener = Failure::CannotListen { slot, error };
+    let error = text();
+    let no_start = Failure::AppFailedToStart { slot, error };
+    let error = text();
+    let no_process = Failure::CannotSpawn { slot, error };
+    let failures = [
+        (killed, "worker died", "worker died: slot 1, signal 6"),
+        (Failure::NotReadyInTime { slot }, "not ready in time", "not ready in time: slot 1"),
+        (no_listener, "cannot listen", "cannot listen: slot 1, why"),
+        (no_start, "app failed to start", "app failed to start: slot 1, why"),
+        (no_process, "cannot spawn", "cannot spawn: slot 1, why"),
+        (Failure::Stopped, "stopped", "stopped"),
+    ];
+    for (failure, reason, printed) in failures {
+        assert_eq!(failure.reason(), reason);
+        let verdict = Verdict::Failed(failure);
+        assert_eq!(verdict.to_string(), format!("failed: {printed}"));
+    }
+    assert_eq!(Verdict::Complete.to_string(), "complete");
+}

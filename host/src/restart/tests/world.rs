@@ -1,0 +1,462 @@
+//! A simulated world around the machine that keeps its own books.
+//!
+//! It knows the rules only from outside: which events it has delivered and which actions it got.
+//! From these it works out who is alive, ready, draining, and which generation is what, and after
+//! every step it compares that with the machine and checks each promise of the module.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::{ExitReason, Failure, Machine, Phase, Report, WorkerView};
+use super::*;
+use crate::ids::Time;
+
+/// A worker's life as the world sees it.
+struct Process {
+    slot: Slot,
+    generation: Generation,
+    state: WorkerState,
+    ready_since: Option<Time>,
+    /// When it may be killed for what it hasn't done.
+    deadline: Time,
+}
+
+/// What has ended the service's normal life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Locked,
+    Stopping,
+    StoppingAtOnce,
+    Exited,
+}
+
+pub(super) struct World {
+    pub(super) machine: Machine,
+    now: Time,
+    alive: BTreeMap<WorkerId, Process>,
+    newest_worker: WorkerId,
+    settings: BTreeMap<Generation, Settings>,
+    active: Generation,
+    candidate: Option<Generation>,
+    /// How many of the candidate's workers were ordered.
+    candidates_spawned: usize,
+    newest_generation: Generation,
+    /// Set between a request's passed preflight and the actions that follow from it.
+    to_adopt: Option<Settings>,
+    preflight: Option<RequestId>,
+    last_request: u64,
+    waiting: BTreeSet<RequestId>,
+    end: Option<End>,
+    /// Whether the event in hand is a second order to stop.
+    stop_again: bool,
+}
+
+impl World {
+    pub(super) fn new(settings: Settings) -> Self {
+        let first = Generation(1);
+        let mut world = Self {
+            machine: Machine::new(settings),
+            now: Duration::ZERO,
+            alive: BTreeMap::new(),
+            newest_worker: WorkerId(0),
+            settings: BTreeMap::from([(first, settings)]),
+            active: first,
+            candidate: None,
+            candidates_spawned: 0,
+            newest_generation: first,
+            to_adopt: None,
+            preflight: None,
+            last_request: 0,
+            waiting: BTreeSet::new(),
+            end: None,
+            stop_again: false,
+        };
+        world.deliver(Event::Begin);
+        world
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.end == Some(End::Exited)
+    }
+
+    pub(super) fn nobody_waits(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.machine.phase() == Phase::Serving && self.serving() == usize::from(self.settings[&self.active].workers)
+    }
+
+    pub(super) fn last_verdict_was_complete(&self) -> bool {
+        self.candidate.is_none() && self.active == self.newest_generation
+    }
+
+    /// Somebody asks for a restart.
+    pub(super) fn ask(&mut self) {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        if !self.is_over() {
+            self.waiting.insert(request);
+        }
+        self.deliver(Event::Request { request });
+    }
+
+    pub(super) fn pass_preflight(&mut self, settings: Settings) {
+        if let Some(request) = self.preflight.take() {
+            self.to_adopt = Some(settings);
+            self.deliver(Event::PreflightPassed { request, settings });
+            self.to_adopt = None;
+        }
+    }
+
+    pub(super) fn refuse_preflight(&mut self) {
+        if let Some(request) = self.preflight.take() {
+            let refusal = Refusal::BadArtifact("no manifest".to_owned());
+            self.deliver(Event::PreflightRefused { request, refusal });
+        }
+    }
+
+    /// An answer that belongs to no preflight under way.
+    pub(super) fn stale_preflight(&mut self, settings: Settings) {
+        let request = RequestId(self.last_request + 1);
+        self.tick();
+        self.deliver_stale(&Event::PreflightPassed { request, settings });
+        let refusal = Refusal::Stopping;
+        self.deliver_stale(&Event::PreflightRefused { request, refusal });
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stop_again = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        self.deliver(Event::Stop);
+        self.stop_again = false;
+    }
+
+    pub(super) fn sleep(&mut self, pause: Duration) {
+        self.now += pause;
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.deliver(Event::Tick);
+    }
+
+    /// Sleeps until the machine wants to be called; says whether it does.
+    pub(super) fn sleep_until_deadline(&mut self) -> bool {
+        let deadline = self.machine.deadline();
+        if let Some(deadline) = deadline {
+            self.now = self.now.max(deadline);
+            self.tick();
+        }
+        deadline.is_some()
+    }
+
+    /// Any worker ever spawned, or one that never was.
+    pub(super) fn any_worker(&self, choice: usize) -> WorkerId {
+        let known = usize::try_from(self.newest_worker.0).expect("few workers");
+        WorkerId(u64::try_from(choice % (known + 2)).expect("few workers"))
+    }
+
+    /// The chosen one among the living, if there are any.
+    pub(super) fn living_worker(&self, choice: usize) -> Option<WorkerId> {
+        let count = self.alive.len().max(1);
+        self.alive.keys().nth(choice % count).copied()
+    }
+
+    /// A worker says something, or something is said about it, whether it makes sense or not.
+    pub(super) fn say(&mut self, worker: WorkerId, event: Event) {
+        if !self.fits(worker, &event) {
+            // Let everything happen that the passing of time causes, so that nothing is left but
+            // what this message itself would change.
+            self.tick();
+        }
+        if !self.fits(worker, &event) {
+            return self.deliver_stale(&event);
+        }
+        match event {
+            Event::Ready { .. } => self.set(worker, WorkerState::Ready),
+            Event::CannotListen { .. } | Event::StartFailed { .. } => {
+                self.set(worker, WorkerState::Leaving);
+            }
+            _ => drop(self.alive.remove(&worker)),
+        }
+        self.deliver(event);
+    }
+
+    /// Whether a message can be true, so that it may change something.
+    fn fits(&self, worker: WorkerId, event: &Event) -> bool {
+        use WorkerState::{Draining, Killed, Starting};
+        let state = self.alive.get(&worker).map(|it| it.state);
+        match event {
+            Event::Ready { .. } | Event::CannotListen { .. } | Event::StartFailed { .. } => state == Some(Starting),
+            Event::SpawnFailed { .. } => matches!(state, Some(Starting | Draining | Killed)),
+            Event::Exited { .. } => state.is_some(),
+            // A spawned process is worth a line in the log and no more.
+            _ => false,
+        }
+    }
+
+    /// One living worker that is due does what a good worker does; says whether one was.
+    pub(super) fn cooperate(&mut self) -> bool {
+        let due = self.alive.iter().find(|(_, it)| it.state != WorkerState::Ready);
+        let Some((&worker, process)) = due else {
+            return false;
+        };
+        let event = match process.state {
+            WorkerState::Starting => Event::Ready { worker },
+            _ => Event::Exited { worker, how: Ended::Code(0) },
+        };
+        self.say(worker, event);
+        true
+    }
+
+    /// One killed worker goes, as even the worst must; says whether there was one.
+    pub(super) fn bury(&mut self) -> bool {
+        let killed = self.alive.iter().find(|(_, it)| it.state == WorkerState::Killed);
+        let Some((&worker, _)) = killed else {
+            return false;
+        };
+        let how = Ended::Signal(9);
+        self.say(worker, Event::Exited { worker, how });
+        true
+    }
+
+    /// A preflight under way is answered well; says whether there was one.
+    pub(super) fn answer(&mut self, settings: Settings) -> bool {
+        let under_way = self.preflight.is_some();
+        self.pass_preflight(settings);
+        under_way
+    }
+
+    fn set(&mut self, worker: WorkerId, state: WorkerState) {
+        if let Some(process) = self.alive.get_mut(&worker) {
+            process.state = state;
+            process.ready_since = (state == WorkerState::Ready).then_some(self.now);
+        }
+    }
+
+    fn serving(&self) -> usize {
+        let ready = self.alive.values();
+        ready.filter(|it| it.state == WorkerState::Ready).count()
+    }
+
+    /// An event that must change nothing and cause nothing but a line in the log.
+    fn deliver_stale(&mut self, event: &Event) {
+        let before = self.machine.clone();
+        let mut actions = self.machine.handle(event.clone(), self.now);
+        actions.retain(|it| !matches!(it, Action::Report(Report::WorkerSpawned(_))));
+        assert_eq!(actions, [], "{event:?} is stale");
+        assert_eq!(self.machine, before, "{event:?} is stale");
+    }
+
+    fn deliver(&mut self, event: Event) {
+        let was_over = self.is_over();
+        let actions = self.machine.handle(event, self.now);
+        assert!(!was_over || actions.is_empty(), "{actions:?} after exit");
+        for action in actions {
+            assert!(!self.is_over(), "{action:?} after exit");
+            self.obey(action);
+        }
+        self.compare();
+    }
+
+    fn obey(&mut self, action: Action) {
+        match action {
+            Action::Preflight { request } => {
+                assert!(self.waiting.contains(&request));
+                assert_eq!(self.preflight.replace(request), None);
+            }
+            Action::CancelPreflight { request } => {
+                assert_eq!(self.preflight.take(), Some(request));
+            }
+            Action::Spawn { worker, slot, generation } => self.obey_spawn(worker, slot, generation),
+            Action::Drain { worker, successor, timeout } => self.obey_drain(worker, successor, timeout),
+            Action::Kill { worker, why } => self.obey_kill(worker, why),
+            Action::Adopt { generation, .. } => {
+                let settings = self.to_adopt.take().expect("a preflight has passed");
+                assert_eq!(self.candidate.replace(generation), None, "one candidate");
+                assert!(generation > self.newest_generation);
+                self.newest_generation = generation;
+                self.candidates_spawned = 0;
+                self.settings.insert(generation, settings);
+            }
+            Action::Activate { generation } => {
+                assert_eq!(self.candidate.take(), Some(generation));
+                self.active = generation;
+            }
+            Action::Discard { generation } => {
+                assert_ne!(generation, self.active);
+                assert!(self.alive.values().all(|it| it.generation != generation));
+                assert!(self.settings.remove(&generation).is_some(), "discarded once");
+                self.candidate.take_if(|it| *it == generation);
+            }
+            Action::CloseListeners => {
+                assert!(matches!(self.end, None | Some(End::Locked)));
+                self.end = Some(End::Stopping);
+            }
+            Action::Verdict { request, verdict } => self.obey_verdict(request, &verdict),
+            Action::Report(Report::StoppingAtOnce) => self.end = Some(End::StoppingAtOnce),
+            Action::Report(_) => {}
+            Action::Exit(reason) => self.obey_exit(&reason),
+        }
+    }
+
+    fn obey_spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation) {
+        assert_eq!(self.end, None, "nothing is spawned any more");
+        assert!(worker > self.newest_worker);
+        let is_active = self.candidate.is_none() && generation == self.active;
+        assert!(is_active || Some(generation) == self.candidate);
+        let settings = self.settings[&generation];
+        assert!(slot.0 < settings.workers);
+        assert!(is_active || slot == Slot(0) || self.probation_has_passed(generation));
+        let mut others = self.alive.values();
+        assert!(others.all(|it| (it.slot, it.generation) != (slot, generation)));
+        self.candidates_spawned += usize::from(!is_active);
+        self.newest_worker = worker;
+        self.alive.insert(
+            worker,
+            Process {
+                slot,
+                generation,
+                state: WorkerState::Starting,
+                ready_since: None,
+                deadline: self.now + settings.start_timeout,
+            },
+        );
+    }
+
+    fn obey_drain(&mut self, worker: WorkerId, successor: bool, timeout: Duration) {
+        let process = &self.alive[&worker];
+        let own_timeout = self.settings[&process.generation].shutdown_timeout;
+        match process.state {
+            WorkerState::Starting | WorkerState::Ready => assert_eq!(timeout, own_timeout),
+            WorkerState::Draining => {
+                assert!(!successor, "drained twice");
+                let left = process.deadline.saturating_sub(self.now);
+                assert_eq!(timeout, left, "the deadline was moved");
+            }
+            state => panic!("a {state} worker was told to drain"),
+        }
+        if successor {
+            assert_eq!(self.end, None);
+            let candidate = self.candidate.expect("only a roll drains");
+            assert_ne!(process.generation, candidate);
+            assert!(self.probation_has_passed(candidate));
+            assert!(self.is_replaced(process.slot, candidate));
+            let others = self.serving() - usize::from(process.state == WorkerState::Ready);
+            let configured = self.configured(candidate);
+            assert!(others >= configured, "{others} of {configured} serve on");
+        } else {
+            assert_eq!(self.end, Some(End::Stopping));
+        }
+        let process = self.alive.get_mut(&worker).expect("it was there");
+        if process.state != WorkerState::Draining {
+            process.state = WorkerState::Draining;
+            process.deadline = self.now + timeout;
+        }
+    }
+
+    /// How many workers must serve: as many as before, until the candidate is there in full.
+    fn configured(&self, candidate: Generation) -> usize {
+        let ready =
+            self.alive.values().filter(|it| it.generation == candidate && it.state == WorkerState::Ready).count();
+        let new = usize::from(self.settings[&candidate].workers);
+        let old = usize::from(self.settings[&self.active].workers);
+        if ready == new { new } else { old }
+    }
+
+    /// Whether the slot's candidate serves; a slot that goes is replaced by all of them together.
+    fn is_replaced(&self, slot: Slot, candidate: Generation) -> bool {
+        let mut ready = self.alive.values().filter(|it| it.generation == candidate && it.state == WorkerState::Ready);
+        let workers = self.settings[&candidate].workers;
+        if slot.0 < workers { ready.any(|it| it.slot == slot) } else { ready.count() == usize::from(workers) }
+    }
+
+    fn probation_has_passed(&self, candidate: Generation) -> bool {
+        let probation = self.settings[&candidate].probation;
+        let mut workers = self.alive.values();
+        let first = workers.find(|it| it.generation == candidate && it.slot == Slot(0));
+        let ready_since = first.and_then(|it| it.ready_since);
+        ready_since.is_some_and(|since| since + probation <= self.now)
+    }
+
+    fn obey_kill(&mut self, worker: WorkerId, why: KillReason) {
+        let process = self.alive.get_mut(&worker).expect("the living are killed");
+        assert_ne!(process.state, WorkerState::Killed, "killed twice");
+        if why == KillReason::FastStop {
+            assert!(self.stop_again);
+        } else {
+            assert!(process.deadline <= self.now, "killed before its time");
+            let expected = match process.state {
+                WorkerState::Starting => KillReason::NotReadyInTime,
+                WorkerState::Leaving => KillReason::StayedUnfit,
+                WorkerState::Draining => KillReason::DrainTimedOut,
+                state => panic!("a {state} worker was killed"),
+            };
+            assert_eq!(why, expected);
+        }
+        process.state = WorkerState::Killed;
+    }
+
+    fn obey_verdict(&mut self, request: RequestId, verdict: &Verdict) {
+        assert!(self.waiting.remove(&request), "one verdict a request");
+        match verdict {
+            Verdict::Complete => {
+                assert_eq!(self.candidate, None, "the candidate is active");
+                let settings = self.settings[&self.active];
+                assert_eq!(self.serving(), usize::from(settings.workers));
+                assert!(self.alive.values().all(|it| it.generation == self.active));
+            }
+            Verdict::Refused(_) => {}
+            Verdict::Failed(Failure::Stopped) => assert_eq!(self.end, None),
+            Verdict::Failed(_) => {
+                assert_eq!(self.end, None);
+                assert!(self.has_lost_a_candidate(), "failed without a cause");
+                self.end = Some(End::Locked);
+            }
+        }
+    }
+
+    fn obey_exit(&mut self, reason: &ExitReason) {
+        assert!(self.alive.is_empty(), "somebody is left");
+        assert!(self.waiting.is_empty(), "somebody waits for a verdict");
+        assert_eq!(self.preflight, None);
+        assert_eq!(self.candidate, None, "each candidate is discarded");
+        let locked = *reason == ExitReason::LockedAndEmpty;
+        assert_eq!(locked, self.end == Some(End::Locked));
+        assert!(self.end.is_some());
+        self.end = Some(End::Exited);
+    }
+
+    fn has_lost_a_candidate(&self) -> bool {
+        let good = self.alive.values().filter(|it| {
+            Some(it.generation) == self.candidate && matches!(it.state, WorkerState::Starting | WorkerState::Ready)
+        });
+        self.candidate.is_some() && good.count() < self.candidates_spawned
+    }
+
+    /// The machine's books are the world's.
+    fn compare(&self) {
+        let books = self.alive.iter().map(|(&id, process)| WorkerView {
+            id,
+            slot: process.slot,
+            generation: process.generation,
+            state: process.state,
+        });
+        assert!(self.machine.workers().eq(books), "{:?}", self.machine);
+        assert_eq!(self.machine.serving(), self.serving());
+        assert_eq!(self.machine.active(), self.active);
+        assert_eq!(self.machine.is_locked(), self.end == Some(End::Locked));
+        let stopping = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        assert_eq!(self.machine.phase() == Phase::Stopping, stopping);
+        assert_eq!(self.machine.phase() == Phase::Exited, self.is_over());
+        assert!(self.end.is_some() || !self.has_lost_a_candidate());
+        assert!(self.settings.len() <= 2, "at most one candidate");
+        let wanted: u16 = self.settings.values().map(|it| it.workers).sum();
+        assert!(self.alive.len() <= usize::from(wanted), "bounded memory");
+        if let Some(deadline) = self.machine.deadline() {
+            assert!(deadline > self.now, "the machine would be called for ever");
+        }
+        for process in self.alive.values() {
+            let waits = !matches!(process.state, WorkerState::Ready | WorkerState::Killed);
+            assert!(!waits || process.deadline > self.now, "not killed in time");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What becomes of a request for a restart, with its stable reason strings.
+//!
+//! A *refused* restart never touched a worker; a *failed* one did, and went wrong. The strings are
+//! an interface: operators' scripts compare them.
+
+use std::fmt;
+
+use crate::ids::{Ended, Slot};
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every worker is of the new generation.
+    Complete,
+    /// Nothing was touched.
+    Refused(Refusal),
+    /// Workers were touched, and it went wrong.
+    Failed(Failure),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("complete"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Self::Failed(failure) => write!(f, "failed: {failure}"),
+        }
+    }
+}
+
+/// Why a restart was refused. Prints as its reason, and its detail where it has one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The first workers aren't ready yet.
+    #[error("starting")]
+    Starting,
+    /// The master is on its way out.
+    #[error("stopping")]
+    Stopping,
+    /// Fewer than two workers are configured.
+    #[error("no workers")]
+    NoWorkers,
+    /// An earlier restart failed and the master is locked.
+    #[error("aborted restart")]
+    AbortedRestart,
+    /// A restart is in progress.
+    #[error("restart in flight")]
+    RestartInFlight,
+    /// The configuration file on disk isn't valid.
+    #[error("bad config: {0}")]
+    BadConfig(String),
+    /// The library can't be used.
+    #[error("bad artifact: {0}")]
+    BadArtifact(String),
+    /// The new generation must not run beside the active one.
+    #[error("incompatibility: {0}")]
+    Incompatibility(String),
+    /// A listener that is new in the configuration can't be bound.
+    #[error("cannot bind: {0}")]
+    CannotBind(String),
+}
+
+impl Refusal {
+    /// The stable reason string.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::NoWorkers => "no workers",
+            Self::AbortedRestart => "aborted restart",
+            Self::RestartInFlight => "restart in flight",
+            Self::BadConfig(_) => "bad config",
+            Self::BadArtifact(_) => "bad artifact",
+            Self::Incompatibility(_) => "incompatibility",
+            Self::CannotBind(_) => "cannot bind",
+        }
+    }
+}
+
+/// Why a restart, or the start, failed. Prints as its reason and its detail.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A worker ended by itself.
+    #[error("worker died: slot {slot}, {how}")]
+    WorkerDied {
+        /// Its seat.
+        slot: Slot,
+        /// Its status.
+        how: Ended,
+    },
+    /// A worker didn't become ready within the start timeout.
+    #[error("not ready in time: slot {slot}")]
+    NotReadyInTime {
+        /// Its seat.
+        slot: Slot,
+    },
+    /// A worker couldn't take its listeners.
+    #[error("cannot listen: slot {slot}, {error}")]
+    CannotListen {
+        /// Its seat.
+        slot: Slot,
+        /// Its own words.
+        error: String,
+    },
+    /// The app didn't load or start in a worker.
+    #[error("app failed to start: slot {slot}, {error}")]
+    AppFailedToStart {
+        /// Its seat.
+        slot: Slot,
+        /// Its own words.
+        error: String,
+    },
+    /// A worker's process couldn't be made.
+    #[error("cannot spawn: slot {slot}, {error}")]
+    CannotSpawn {
+        /// Its seat.
+        slot: Slot,
+        /// The cause.
+        error: String,
+    },
+    /// The master was told to stop in the middle of the roll.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl Failure {
+    /// The stable reason string.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::WorkerDied { .. } => "worker died",
+            Self::NotReadyInTime { .. } => "not ready in time",
+            Self::CannotListen { .. } => "cannot listen",
+            Self::AppFailedToStart { .. } => "app failed to start",
+            Self::CannotSpawn { .. } => "cannot spawn",
+            Self::Stopped => "stopped",
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One worker as the machine sees it: its seat, its generation, and how far its life has come.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, Slot, Time, WorkerId};
+
+/// How far a worker's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Spawned, not ready yet.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It said that it can't serve and is expected to exit.
+    Leaving,
+    /// It was told to drain.
+    Draining,
+    /// SIGKILL was ordered; its exit is still to come.
+    Killed,
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Leaving => "leaving",
+            Self::Draining => "draining",
+            Self::Killed => "killed",
+        })
+    }
+}
+
+/// A worker as the status and the log see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its name.
+    pub id: WorkerId,
+    /// Its seat.
+    pub slot: Slot,
+    /// Its version and configuration.
+    pub generation: Generation,
+    /// How far its life has come.
+    pub state: WorkerState,
+}
+
+/// A worker whose exit hasn't been seen yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Worker {
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    /// Its own generation's, which may be neither active nor candidate by the time it drains.
+    pub(super) shutdown_timeout: Duration,
+    pub(super) life: Life,
+}
+
+/// The states of a worker with the moments that matter in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Starting { until: Time },
+    Ready { since: Time },
+    Leaving { until: Time },
+    Draining { until: Time },
+    Killed,
+}
+
+impl Worker {
+    /// When this worker is to be killed, if nothing happens until then.
+    pub(super) const fn deadline(&self) -> Option<Time> {
+        match self.life {
+            Life::Starting { until } | Life::Leaving { until } | Life::Draining { until } => Some(until),
+            Life::Ready { .. } | Life::Killed => None,
+        }
+    }
+
+    pub(super) const fn is_starting(&self) -> bool {
+        matches!(self.life, Life::Starting { .. })
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.life, Life::Ready { .. })
+    }
+
+    /// Whether its exit surprises nobody.
+    pub(super) const fn is_going(&self) -> bool {
+        matches!(self.life, Life::Leaving { .. } | Life::Draining { .. } | Life::Killed)
+    }
+
+    /// How long it has been ready without a break until now.
+    pub(super) const fn ready_for(&self, now: Time) -> Duration {
+        match self.life {
+            Life::Ready { since } => now.saturating_sub(since),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(super) const fn view(&self, id: WorkerId) -> WorkerView {
+        WorkerView {
+            id,
+            slot: self.slot,
+            generation: self.generation,
+            state: match self.life {
+                Life::Starting { .. } => WorkerState::Starting,
+                Life::Ready { .. } => WorkerState::Ready,
+                Life::Leaving { .. } => WorkerState::Leaving,
+                Life::Draining { .. } => WorkerState::Draining,
+                Life::Killed => WorkerState::Killed,
+            },
+        }
+    }
+}
