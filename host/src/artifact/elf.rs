@@ -1,0 +1,126 @@
+//! What an ELF file says without being run: whether it is whole, whom it is for, its manifest.
+//!
+//! Sources: `elf(5)`, and ABI.md on what `dlopen` does with a file that isn't whole (SIGBUS).
+
+use std::fs::File;
+
+use app_abi::Magic;
+use app_abi::manifest::{Manifest, ManifestError, NOTE_NAME};
+use object::elf;
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::{Endianness, ReadCache, ReadRef};
+
+/// The symbol that repeats the magic.
+const MAGIC_SYMBOL: &[u8] = b"APP_ABI_MAGIC";
+
+/// A file that can't be loaded, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum ElfError {
+    #[error("it is no ELF file for 64-bit machines")]
+    NoElf(#[source] object::read::Error),
+    #[error("it is for another architecture: machine {found}, expected {expected}")]
+    Architecture { found: u16, expected: u16 },
+    #[error("it is no shared library (ELF type {0}); build it with crate-type \"cdylib\"")]
+    NoLibrary(u16),
+    #[error("it is truncated: {what} would end at byte {end}, and the file has {size}")]
+    Truncated { what: &'static str, end: u64, size: u64 },
+    #[error("its headers are damaged")]
+    Damaged(#[source] object::read::Error),
+    #[error("it has no app-abi manifest; export an app with app_abi::export_app!")]
+    NoManifest,
+    #[error("its app-abi manifest can't be read")]
+    Manifest(#[from] ManifestError),
+    #[error("it doesn't export APP_ABI_MAGIC")]
+    NoMagic,
+    #[error("it contradicts itself: APP_ABI_MAGIC is {symbol}, and its manifest says {manifest}")]
+    TwoMagics { symbol: Magic, manifest: Magic },
+}
+
+#[cfg(target_arch = "x86_64")]
+const MACHINE: elf::Machine = elf::EM_X86_64;
+#[cfg(target_arch = "aarch64")]
+const MACHINE: elf::Machine = elf::EM_AARCH64;
+
+type Header = elf::FileHeader64<Endianness>;
+
+/// Checks that `file` is a whole library for this machine and returns its manifest.
+pub fn read(file: &File) -> Result<Manifest, ElfError> {
+    let cache = ReadCache::new(file);
+    let data = &cache;
+    let header = Header::parse(data).map_err(ElfError::NoElf)?;
+    let endian = header.endian().map_err(ElfError::NoElf)?;
+    let machine = header.e_machine(endian);
+    if machine != MACHINE {
+        return Err(ElfError::Architecture { found: machine.0, expected: MACHINE.0 });
+    }
+    let kind = header.e_type(endian);
+    if kind != elf::ET_DYN {
+        return Err(ElfError::NoLibrary(kind.0));
+    }
+    check_complete(header, endian, data)?;
+    let manifest = find_manifest(header, endian, data)?;
+    let symbol = find_magic(header, endian, data)?;
+    if symbol != manifest.magic {
+        return Err(ElfError::TwoMagics { symbol, manifest: manifest.magic });
+    }
+    Ok(manifest)
+}
+
+/// The section headers come last in what linkers write, and the loader maps what `PT_LOAD` names: a
+/// file that holds the ends of both was copied whole.
+fn check_complete<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness, data: R) -> Result<(), ElfError> {
+    let size = data.len().map_err(|()| ElfError::Truncated { what: "the file", end: 0, size: 0 })?;
+    let within = |what, start: u64, length: u64| match start.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        end => Err(ElfError::Truncated { what, end: end.unwrap_or(u64::MAX), size }),
+    };
+    let table = |count: u16, each: u16| u64::from(count) * u64::from(each);
+    within("the program headers", header.e_phoff(endian), table(header.e_phnum(endian), header.e_phentsize(endian)))?;
+    within("the section headers", header.e_shoff(endian), table(header.e_shnum(endian), header.e_shentsize(endian)))?;
+    for segment in header.program_headers(endian, data).map_err(ElfError::Damaged)? {
+        if segment.p_type(endian) == elf::PT_LOAD {
+            within("a loaded segment", segment.p_offset(endian), segment.p_filesz(endian))?;
+        }
+    }
+    for section in header.section_headers(endian, data).map_err(ElfError::Damaged)? {
+        if let Some((start, length)) = section.file_range(endian) {
+            within("a section", start, length)?;
+        }
+    }
+    Ok(())
+}
+
+fn find_manifest<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness, data: R) -> Result<Manifest, ElfError> {
+    for segment in header.program_headers(endian, data).map_err(ElfError::Damaged)? {
+        let Some(mut notes) = segment.notes(endian, data).map_err(ElfError::Damaged)? else { continue };
+        while let Some(note) = notes.next().map_err(ElfError::Damaged)? {
+            if note.name() == NOTE_NAME.as_bytes() {
+                return Ok(Manifest::from_note_desc(note.desc())?);
+            }
+        }
+    }
+    Err(ElfError::NoManifest)
+}
+
+/// Reads the value of the exported symbol where the loader would find it.
+fn find_magic<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness, data: R) -> Result<Magic, ElfError> {
+    let sections = header.sections(endian, data).map_err(ElfError::Damaged)?;
+    let symbols = sections.symbols(endian, data, elf::SHT_DYNSYM).map_err(ElfError::Damaged)?;
+    let symbol = symbols
+        .iter()
+        .find(|symbol| {
+            !symbol.is_undefined(endian)
+                && symbol.name(endian, symbols.strings()).is_ok_and(|name| name == MAGIC_SYMBOL)
+        })
+        .ok_or(ElfError::NoMagic)?;
+    let address = symbol.st_value(endian);
+    for segment in header.program_headers(endian, data).map_err(ElfError::Damaged)? {
+        if segment.p_type(endian) == elf::PT_LOAD
+            && let Ok(Some(bytes)) = segment.data_range(endian, data, address, 8)
+        {
+            let bytes: [u8; 8] = bytes.try_into().map_err(|_| ElfError::NoMagic)?;
+            return Ok(Magic(u64::from_ne_bytes(bytes)));
+        }
+    }
+    Err(ElfError::NoMagic)
+}

@@ -1,0 +1,271 @@
+//! Artifacts and versions: from the file that a build leaves to the master's own immutable copy.
+//!
+//! Owns the store of versions and what can be known of a library without running it. Nothing here
+//! executes a byte of it: the first `dlopen` is the probe's.
+//!
+//! A library is copied first and looked at then, because the file at the configured path may change
+//! under a reader at any moment, and only the copy is ever loaded.
+
+mod elf;
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use app_abi::Magic;
+use app_abi::manifest::Manifest;
+use sha2::{Digest, Sha256};
+
+use crate::ids::VersionId;
+
+pub use elf::ElfError;
+
+/// The largest library that is taken, in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// How many versions are kept besides those in use, newest first.
+const KEPT: usize = 5;
+
+/// How a version's file ends, and that of a copy that isn't finished.
+const SUFFIX: &str = ".so";
+const PARTIAL_PREFIX: &str = ".partial-";
+
+/// A library that can't be taken, or a version that isn't what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("{} can't be read", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is {found}, expected a regular file", path.display())]
+    NoFile { path: PathBuf, found: &'static str },
+    #[error("{} has {size} bytes, expected at most {MAX_BYTES}", path.display())]
+    TooLarge { path: PathBuf, size: u64 },
+    #[error("{} can't be copied to {}", path.display(), directory.display())]
+    Copy { path: PathBuf, directory: PathBuf, source: io::Error },
+    #[error("{} can't be loaded", path.display())]
+    Elf { path: PathBuf, source: ElfError },
+    #[error("{} has changed: its hash is {found}, expected {expected}", path.display())]
+    Changed { path: PathBuf, found: VersionId, expected: VersionId },
+}
+
+/// The master's own, immutable copy of an artifact.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub id: VersionId,
+    pub path: PathBuf,
+    pub manifest: Manifest,
+}
+
+impl Version {
+    pub fn magic(&self) -> Magic {
+        self.manifest.magic
+    }
+}
+
+/// The directory of versions, each named by its hash.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which must exist, and removes what an earlier master left
+    /// half-copied. Only one master may use a store (the pid file's lock sees to that).
+    pub fn open(directory: PathBuf) -> io::Result<Self> {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Self { directory })
+    }
+
+    /// Copies the artifact at `path` and reads what it says of itself. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When it is no complete library for this machine, or can't be copied; no copy remains then.
+    pub fn admit(&self, path: &Path) -> Result<Version, ArtifactError> {
+        let mut source = open_regular(path)?;
+        let copy_failed =
+            |source| ArtifactError::Copy { path: path.to_owned(), directory: self.directory.clone(), source };
+        // Removed when dropped before it is given its name.
+        let mut copy = tempfile::Builder::new()
+            .prefix(PARTIAL_PREFIX)
+            .permissions(Permissions::from_mode(0o444))
+            .tempfile_in(&self.directory)
+            .map_err(copy_failed)?;
+        let id = copy_hashed(&mut source, copy.as_file_mut(), path, copy_failed)?;
+        let manifest =
+            elf::read(copy.as_file()).map_err(|source| ArtifactError::Elf { path: path.to_owned(), source })?;
+        let target = self.path(id);
+        // The umask may have taken read permission from the workers' user.
+        copy.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(copy_failed)?;
+        if verify(&target, id).is_err() {
+            copy.as_file().sync_all().map_err(copy_failed)?;
+            copy.persist(&target).map_err(|error| copy_failed(error.error))?;
+            File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(copy_failed)?;
+        }
+        Ok(Version { id, path: target, manifest })
+    }
+
+    /// Removes old versions, except those `in_use` and a few of the newest.
+    pub fn prune(&self, in_use: &HashSet<VersionId>) -> io::Result<()> {
+        let mut unused = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(VersionId::parse);
+            if let Some(id) = id
+                && !in_use.contains(&id)
+            {
+                let modified = entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                unused.push((modified, entry.path()));
+            }
+        }
+        unused.sort();
+        for (_, path) in unused.iter().rev().skip(KEPT) {
+            // A process that has it mapped keeps it: only the name goes.
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: VersionId) -> PathBuf {
+        self.directory.join(format!("{id}{SUFFIX}"))
+    }
+}
+
+/// Checks that the file at `path` still has the hash that it is named by.
+pub fn verify(path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
+    let mut file = open_regular(path)?;
+    let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
+    let found = copy_hashed(&mut file, &mut io::sink(), path, read_failed)?;
+    if found == expected { Ok(()) } else { Err(ArtifactError::Changed { path: path.to_owned(), found, expected }) }
+}
+
+/// Opens a regular file; never waits for the writer of a FIFO.
+fn open_regular(path: &Path) -> Result<File, ArtifactError> {
+    let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_failed)?;
+    let metadata = file.metadata().map_err(read_failed)?;
+    let kind = metadata.file_type();
+    if !kind.is_file() {
+        let found = if kind.is_dir() { "a directory" } else { "a special file" };
+        return Err(ArtifactError::NoFile { path: path.to_owned(), found });
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(ArtifactError::TooLarge { path: path.to_owned(), size: metadata.len() });
+    }
+    Ok(file)
+}
+
+fn copy_hashed(
+    source: &mut File,
+    target: &mut impl Write,
+    path: &Path,
+    write_failed: impl FnOnce(io::Error) -> ArtifactError,
+) -> Result<VersionId, ArtifactError> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    let mut total = 0;
+    loop {
+        let length = match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(ArtifactError::Read { path: path.to_owned(), source }),
+        };
+        total += length as u64;
+        if total > MAX_BYTES {
+            return Err(ArtifactError::TooLarge { path: path.to_owned(), size: total });
+        }
+        hasher.update(&buffer[..length]);
+        if let Err(error) = target.write_all(&buffer[..length]) {
+            return Err(write_failed(error));
+        }
+    }
+    Ok(VersionId::from_digest(hasher.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A library that is there on every machine that runs the tests: no app, but a complete file.
+    fn some_library() -> PathBuf {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| line.contains("libc.so")).expect("tests link libc");
+        PathBuf::from(&line[line.find('/').unwrap()..])
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let versions = tempfile::tempdir().unwrap();
+        let store = Store::open(versions.path().to_owned()).unwrap();
+        let path = |name: &str| directory.path().join(name);
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(path("loop"), path("loop")).unwrap();
+        fs::write(path("empty"), "").unwrap();
+        fs::write(path("text"), "#!/bin/sh\n".repeat(100)).unwrap();
+        for (name, expected) in [
+            ("", "is a directory"),
+            ("fifo", "is a special file"),
+            ("loop", "can't be read: Too many levels of symbolic links"),
+            ("missing", "can't be read: No such file"),
+            ("empty", "no ELF file"),
+            ("text", "no ELF file"),
+        ] {
+            let error = anyhow::Error::new(store.admit(&path(name)).unwrap_err());
+            assert!(format!("{error:#}").contains(expected), "{name}: {error:#}");
+        }
+        assert_eq!(fs::read_dir(versions.path()).unwrap().count(), 0, "no copy remains");
+    }
+
+    #[test]
+    fn every_truncation_of_a_library_is_refused() {
+        let versions = tempfile::tempdir().unwrap();
+        let store = Store::open(versions.path().to_owned()).unwrap();
+        let whole = fs::read(some_library()).unwrap();
+        let path = versions.path().join("cut");
+        for length in (0..whole.len()).step_by(whole.len() / 97).chain([whole.len() - 1]) {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = anyhow::Error::new(store.admit(&path).unwrap_err());
+            let text = format!("{error:#}");
+            assert!(text.contains("truncated") || text.contains("no ELF file"), "{length}: {text}");
+        }
+        fs::write(&path, &whole).unwrap();
+        let error = anyhow::Error::new(store.admit(&path).unwrap_err());
+        assert!(format!("{error:#}").contains("no app-abi manifest"), "{error:#}");
+    }
+
+    #[test]
+    fn pruning_keeps_what_is_in_use_and_the_newest() {
+        let versions = tempfile::tempdir().unwrap();
+        let store = Store::open(versions.path().to_owned()).unwrap();
+        let id = |n: u8| VersionId::from_digest([n; 32]);
+        for n in 0..10 {
+            fs::write(store.path(id(n)), [n]).unwrap();
+            let file = File::options().write(true).open(store.path(id(n))).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n.into())).unwrap();
+        }
+        fs::write(versions.path().join("foreign"), "").unwrap();
+        store.prune(&HashSet::from([id(0), id(9)])).unwrap();
+        let left: Vec<u8> = (0..10).filter(|n| store.path(id(*n)).exists()).collect();
+        assert_eq!(left, [0, 4, 5, 6, 7, 8, 9]);
+        assert!(versions.path().join("foreign").exists());
+    }
+
+    #[test]
+    fn a_version_that_was_tampered_with_is_noticed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "abc").unwrap();
+        let id = VersionId::parse("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
+        verify(file.path(), id).unwrap();
+        fs::write(file.path(), "abd").unwrap();
+        assert!(matches!(verify(file.path(), id), Err(ArtifactError::Changed { .. })));
+    }
+}

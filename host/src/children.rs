@@ -1,0 +1,108 @@
+//! The children of this process: spawned, watched and reaped in one place.
+//!
+//! Owns the table of living children by pid. A pid in the table has not been reaped yet, so a signal
+//! to it can't reach a stranger. What a child is for is its spawner's business.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::channel::Channel;
+use crate::ids::Ended;
+use crate::sys::process::{self, Identity};
+
+/// The roles that the running binary plays when it is spawned by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Worker,
+    Probe,
+}
+
+impl Role {
+    /// The hidden subcommand that `main` knows it by.
+    pub const fn argument(self) -> &'static str {
+        match self {
+            Self::Worker => "internal-worker",
+            Self::Probe => "internal-probe",
+        }
+    }
+}
+
+/// A child that has just been spawned.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: Pid,
+    pub channel: Channel,
+    /// How it ended, once it has been reaped.
+    pub ended: oneshot::Receiver<Ended>,
+}
+
+/// All living children. Cheap to clone; belongs to one thread.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    table: Rc<RefCell<HashMap<Pid, oneshot::Sender<Ended>>>>,
+}
+
+impl Children {
+    /// Starts to reap. Must be called inside a `LocalSet`, before the first spawn.
+    pub fn watch() -> io::Result<Self> {
+        let children = Self::default();
+        let mut signals = signal(SignalKind::child())?;
+        let reaper = children.clone();
+        tokio::task::spawn_local(async move {
+            while signals.recv().await.is_some() {
+                reaper.reap();
+            }
+        });
+        Ok(children)
+    }
+
+    /// Spawns the running binary in `role`.
+    ///
+    /// # Errors
+    /// Those of socketpair, fork, setuid and exec.
+    pub fn spawn(&self, role: Role, stderr: Option<OwnedFd>, identity: Option<Identity>) -> io::Result<Child> {
+        let (channel, theirs) = Channel::pair()?;
+        let pid = process::spawn(role.argument(), theirs, stderr, identity)?;
+        let (sender, ended) = oneshot::channel();
+        // Nothing reaps between the spawn and this line: both happen on one thread without a wait.
+        self.table.borrow_mut().insert(pid, sender);
+        Ok(Child { pid, channel, ended })
+    }
+
+    /// Kills a child, unless it has been reaped already.
+    pub fn kill(&self, pid: Pid) {
+        if self.table.borrow().contains_key(&pid)
+            && let Err(error) = process::kill_now(pid)
+        {
+            tracing::error!(child_pid = pid.as_raw(), error = %error, "a child can't be killed");
+        }
+    }
+
+    fn reap(&self) {
+        loop {
+            match process::reap_one() {
+                Ok(None) => return,
+                Ok(Some((pid, ended))) => {
+                    if let Some(sender) = self.table.borrow_mut().remove(&pid) {
+                        // The receiver may be gone: nobody waits for a probe that was given up.
+                        drop(sender.send(ended));
+                    } else {
+                        // As process 1 of a namespace we inherit what others leave behind.
+                        tracing::debug!(child_pid = pid.as_raw(), status = %ended, "orphan reaped");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "children can't be waited for");
+                    return;
+                }
+            }
+        }
+    }
+}

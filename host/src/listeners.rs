@@ -1,0 +1,245 @@
+//! The listening sockets: bound by the master, kept open for as long as they are configured.
+//!
+//! Owns the sockets and the files of Unix sockets. A generation holds a share in each of its
+//! listeners, so a socket closes with the last generation that names it. Who accepts is not its
+//! business.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::{Address, Config, Listen};
+use crate::message::ListenerInfo;
+
+/// A listener that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("{address} can't be bound")]
+    Bind { address: Address, source: io::Error },
+    #[error("unix:{} is in use: a process accepts connections on it", path.display())]
+    Live { path: PathBuf },
+    #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
+    NoSocket { path: PathBuf },
+}
+
+impl BindError {
+    /// Whether the address is merely taken at the moment.
+    pub fn is_in_use(&self) -> bool {
+        match self {
+            Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Live { .. } => true,
+            Self::NoSocket { .. } => false,
+        }
+    }
+}
+
+/// One bound, listening socket.
+#[derive(Debug)]
+pub struct Bound {
+    address: Address,
+    socket: Socket,
+    file: Option<SocketFile>,
+}
+
+/// The file of a Unix socket, removed when the listener closes, if it is still the one we made.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), error = %error, "socket file can't be removed");
+        }
+    }
+}
+
+impl Bound {
+    fn bind(listen: &Listen) -> Result<Self, BindError> {
+        let failed = |source| BindError::Bind { address: listen.address.clone(), source };
+        let (socket, file) = match &listen.address {
+            Address::Tcp(address) => (bind_tcp(*address).map_err(failed)?, None),
+            Address::Unix(path) => {
+                make_room(path)?;
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+                socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
+                let found = fs::symlink_metadata(path).map_err(failed)?;
+                let file = SocketFile { path: path.clone(), device: found.dev(), inode: found.ino() };
+                // Nobody can connect before `listen`, so nobody sees other permissions than these.
+                if let Some(mode) = listen.mode {
+                    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+                }
+                (socket, Some(file))
+            }
+        };
+        socket.set_nonblocking(true).map_err(failed)?;
+        socket.listen(backlog(listen)).map_err(failed)?;
+        Ok(Self { address: listen.address.clone(), socket, file })
+    }
+
+    /// The address as the kernel knows it: with the real port where 0 was configured.
+    pub fn local_address(&self) -> String {
+        match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
+            Some(address) => address.to_string(),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// The socket, to hand to a worker.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn backlog(listen: &Listen) -> i32 {
+    i32::try_from(listen.backlog).unwrap_or(i32::MAX)
+}
+
+/// Removes a socket file that nobody accepts on; leaves everything else alone.
+fn make_room(path: &Path) -> Result<(), BindError> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NoSocket { path: path.to_owned() });
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| BindError::Bind { address: Address::Unix(path.to_owned()), source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(BindError::Live { path: path.to_owned() }),
+    }
+}
+
+/// The listeners of one generation, in the order of its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Listeners(Vec<(Listen, Rc<Bound>)>);
+
+impl Listeners {
+    /// The listeners that `config` names: shared with `running` where it has them already, bound
+    /// where they are new.
+    ///
+    /// # Errors
+    /// When one that is new can't be bound; those bound before it are closed again.
+    pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
+        config
+            .listen
+            .iter()
+            .map(|listen| match running.find(&listen.address) {
+                Some(bound) => Ok((listen.clone(), bound)),
+                None => Bound::bind(listen).map(|bound| (listen.clone(), Rc::new(bound))),
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Applies the settings that a listener can take over while it is open.
+    pub fn apply_settings(&self) {
+        for (listen, bound) in &self.0 {
+            // listen(2) again only changes the backlog.
+            if let Err(error) = bound.socket.listen(backlog(listen)) {
+                tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
+            }
+            if let (Some(mode), Some(file)) = (listen.mode, &bound.file)
+                && let Err(error) = fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))
+            {
+                tracing::warn!(listener = listen.name, error = %error, "mode can't be changed");
+            }
+        }
+    }
+
+    /// What workers are told of them.
+    pub fn infos(&self) -> Vec<ListenerInfo> {
+        self.0
+            .iter()
+            .map(|(listen, bound)| ListenerInfo { name: listen.name.clone(), unix: bound.file.is_some() })
+            .collect()
+    }
+
+    /// Their sockets, in the same order.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().map(|(_, bound)| bound.as_fd())
+    }
+
+    /// Their names and real addresses, in the same order.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, String)> {
+        self.0.iter().map(|(listen, bound)| (listen.name.as_str(), bound.local_address()))
+    }
+
+    /// Those of ours that `other` lacks.
+    pub fn without(&self, other: &Self) -> Self {
+        Self(self.0.iter().filter(|(listen, _)| other.find(&listen.address).is_none()).cloned().collect())
+    }
+
+    fn find(&self, address: &Address) -> Option<Rc<Bound>> {
+        self.0.iter().find(|(listen, _)| listen.address == *address).map(|(_, bound)| Rc::clone(bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str) -> Config {
+        let text = format!(r#"{{"app": {{"library": "a"}}, "listen": {listen}}}"#);
+        Config::parse(text.as_bytes(), Path::new("/c.json")).unwrap()
+    }
+
+    #[test]
+    fn a_listener_that_stays_keeps_its_socket_and_a_removed_one_closes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let both = config(&format!(r#"["127.0.0.1:0", "unix:{}"]"#, path.display()));
+        let first = Listeners::for_config(&both, &Listeners::default()).unwrap();
+        let second = Listeners::for_config(&config(r#"["127.0.0.1:0"]"#), &first).unwrap();
+        assert_eq!(first.addresses().next().unwrap().1, second.addresses().next().unwrap().1);
+        assert!(second.without(&first).0.is_empty());
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(first);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listen = config(&format!(r#"["unix:{}"]"#, path.display()));
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let live = Listeners::for_config(&listen, &Listeners::default()).unwrap();
+        let error = Listeners::for_config(&listen, &Listeners::default()).unwrap_err();
+        assert!(matches!(error, BindError::Live { .. }), "{error}");
+        drop(live);
+        fs::write(&path, "precious").unwrap();
+        let error = Listeners::for_config(&listen, &Listeners::default()).unwrap_err();
+        assert!(matches!(error, BindError::NoSocket { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn an_address_in_use_is_told_from_one_that_is_not_ours() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = config(&format!(r#"["{}"]"#, taken.local_addr().unwrap()));
+        assert!(Listeners::for_config(&listen, &Listeners::default()).unwrap_err().is_in_use());
+        let foreign = config(r#"["203.0.113.1:80"]"#);
+        assert!(!Listeners::for_config(&foreign, &Listeners::default()).unwrap_err().is_in_use());
+    }
+}

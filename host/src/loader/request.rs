@@ -1,0 +1,247 @@
+//! A request on its way to the app.
+//!
+//! Owns the handle that the app gets for a request, and the table of functions it works with. The
+//! head is copied once, by `fill`, into a buffer of the app's; the body is polled when the app asks.
+
+use abi_stable::{prefix_type::WithMetadata, std_types::RStr};
+use app_abi::{
+    abi::{FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService},
+    arena::SENSITIVE,
+};
+use async_ffi::FfiContext;
+use bytes::Bytes;
+use http::{Method, Request, Version, request::Parts};
+use http_body::{Body, SizeHint};
+use std::{error::Error, pin::Pin, ptr, sync::Arc, task::Context};
+
+pub use app_abi::Address;
+
+/// What a connection knows of itself, shared by all its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// The other end.
+    pub peer: Address,
+    /// This end.
+    pub local: Address,
+    /// The listener as the configuration names it.
+    pub listener: &'static str,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// The table that every app works with.
+pub(super) const TABLE: &WithMetadata<RequestService> =
+    &WithMetadata::new(RequestService { head, fill, connection, poll_frame, size_hint, extension, drop: drop_request });
+
+/// What is behind a handle: first what is the same for every kind of body, so that one table serves
+/// all kinds.
+#[repr(C)]
+struct Held<B> {
+    common: Common,
+    body: B,
+}
+
+struct Common {
+    parts: Parts,
+    connection: Arc<Connection>,
+    kind: &'static Kind,
+    ended: bool,
+}
+
+/// What depends on the kind of the body. Each function takes the handle.
+struct Kind {
+    poll_frame: unsafe fn(*mut (), &mut Context<'_>) -> FfiFrame,
+    size_hint: unsafe fn(*mut ()) -> SizeHint,
+    drop: unsafe fn(*mut ()),
+}
+
+/// Makes a handle for the app, which drops it.
+pub(super) fn hand_over<B>(request: Request<B>, connection: Arc<Connection>) -> FfiRequest
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (parts, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let common = Common { parts, connection, kind: Held::<B>::KIND, ended };
+    FfiRequest(Box::into_raw(Box::new(Held { common, body })).cast())
+}
+
+impl<B> Held<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    const KIND: &'static Kind = &Kind {
+        poll_frame: |handle, context| {
+            // SAFETY: a handle of `Held<B>` names this kind only; the app makes one call at a time.
+            let held = unsafe { &mut *handle.cast::<Self>() };
+            let polled = Pin::new(&mut held.body).poll_frame(context);
+            polled.map(|frame| frame.map(|frame| frame.map_err(|e| chain(&*e.into())))).into()
+        },
+        size_hint: |handle| {
+            // SAFETY: as above.
+            let held = unsafe { &*handle.cast::<Self>() };
+            held.body.size_hint()
+        },
+        drop: |handle| {
+            // SAFETY: as above, and the app drops a handle once.
+            drop(unsafe { Box::from_raw(handle.cast::<Self>()) });
+        },
+    };
+}
+
+/// An error's text with those of its causes.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The common part of what is behind a handle.
+///
+/// # Safety
+/// `request` is from `hand_over` and has not been dropped.
+unsafe fn common<'a>(request: FfiRequest) -> &'a Common {
+    // SAFETY: the caller's promise; `Held` is `repr(C)` and starts with its common part.
+    unsafe { &*request.0.cast::<Common>() }
+}
+
+/// The texts of a head that come before its headers, in their order.
+struct Texts<'a> {
+    method: &'a str,
+    scheme: &'a str,
+    authority: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Texts<'a> {
+    fn new(parts: &'a Parts) -> Self {
+        let uri = &parts.uri;
+        Self {
+            method: if method_code(&parts.method) == 0 { parts.method.as_str() } else { "" },
+            scheme: uri.scheme_str().unwrap_or_default(),
+            authority: uri.authority().map_or("", |authority| authority.as_str()),
+            path: uri.path_and_query().map_or("", |path| path.as_str()),
+        }
+    }
+}
+
+fn method_code(method: &Method) -> u8 {
+    match *method {
+        Method::GET => 1,
+        Method::HEAD => 2,
+        Method::POST => 3,
+        Method::PUT => 4,
+        Method::DELETE => 5,
+        Method::OPTIONS => 6,
+        Method::PATCH => 7,
+        Method::CONNECT => 8,
+        Method::TRACE => 9,
+        _ => 0,
+    }
+}
+
+fn version_code(version: Version) -> u8 {
+    match version {
+        Version::HTTP_09 => 9,
+        Version::HTTP_10 => 10,
+        Version::HTTP_2 => 20,
+        Version::HTTP_3 => 30,
+        _ => 11,
+    }
+}
+
+/// The length of a text of a head. Hyper bounds a whole head far below 4 GiB.
+fn len(text: &[u8]) -> u32 {
+    u32::try_from(text.len()).unwrap_or(u32::MAX)
+}
+
+unsafe extern "C" fn head(request: FfiRequest, head: *mut FfiHead) {
+    // SAFETY: the app owns the handle.
+    let common = unsafe { common(request) };
+    let parts = &common.parts;
+    let texts = Texts::new(parts);
+    let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let before = texts.method.len() + texts.scheme.len() + texts.authority.len() + texts.path.len();
+    let value = FfiHead {
+        method: method_code(&parts.method),
+        version: version_code(parts.version),
+        ended: common.ended,
+        method_len: len(texts.method.as_bytes()),
+        scheme_len: len(texts.scheme.as_bytes()),
+        authority_len: len(texts.authority.as_bytes()),
+        path_len: len(texts.path.as_bytes()),
+        header_count: u32::try_from(parts.headers.len()).unwrap_or(u32::MAX),
+        text_len: before + headers,
+    };
+    // SAFETY: the app lends room for the head.
+    unsafe { head.write(value) }
+}
+
+unsafe extern "C" fn fill(request: FfiRequest, buffer: *mut u8, spans: *mut FfiSpan) {
+    // SAFETY: the app owns the handle.
+    let parts = unsafe { &common(request).parts };
+    let texts = Texts::new(parts);
+    let mut at = buffer;
+    let mut put = |text: &[u8]| {
+        // SAFETY: the app lends room for as many bytes as `head` said, which is what all texts
+        // together have; they are put down once each.
+        unsafe {
+            ptr::copy_nonoverlapping(text.as_ptr(), at, text.len());
+            at = at.add(text.len());
+        }
+    };
+    for text in [texts.method, texts.scheme, texts.authority, texts.path] {
+        put(text.as_bytes());
+    }
+    for (index, (name, value)) in parts.headers.iter().enumerate() {
+        let flag = if value.is_sensitive() { SENSITIVE } else { 0 };
+        let name = name.as_str().as_bytes();
+        put(name);
+        put(value.as_bytes());
+        let span = FfiSpan { name_len: len(name), value_len: len(value.as_bytes()) | flag };
+        // SAFETY: the app lends room for as many spans as there are headers.
+        unsafe { spans.add(index).write(span) }
+    }
+}
+
+unsafe extern "C" fn connection(request: FfiRequest, connection: *mut FfiConnection) {
+    // SAFETY: the app owns the handle.
+    let known = unsafe { &common(request).connection };
+    let value = FfiConnection {
+        peer: known.peer.into(),
+        local: known.local.into(),
+        listener: RStr::from_str(known.listener),
+        scheme: RStr::from_str(known.scheme),
+    };
+    // SAFETY: the app lends room for the struct.
+    unsafe { connection.write(value) }
+}
+
+unsafe extern "C" fn poll_frame(request: FfiRequest, context: *mut FfiContext<'_>) -> FfiFrame {
+    // SAFETY: the app owns the handle and lends the context for this call.
+    unsafe {
+        let poll_frame = common(request).kind.poll_frame;
+        (*context).with_context(|context| poll_frame(request.0, context))
+    }
+}
+
+unsafe extern "C" fn size_hint(request: FfiRequest) -> FfiSizeHint {
+    // SAFETY: the app owns the handle.
+    unsafe { (common(request).kind.size_hint)(request.0) }.into()
+}
+
+unsafe extern "C" fn extension(_request: FfiRequest, _id: u32) -> *const () {
+    ptr::null()
+}
+
+unsafe extern "C" fn drop_request(request: FfiRequest) {
+    // SAFETY: the app owns the handle and gives it up.
+    unsafe { (common(request).kind.drop)(request.0) }
+}

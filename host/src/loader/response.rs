@@ -1,0 +1,101 @@
+//! An app's answer on its way to the client.
+//!
+//! Owns the step from what crosses the line to an ordinary [`http::Response`]. An answer that isn't
+//! valid is an error, never undefined behaviour.
+
+use app_abi::{
+    abi::{FfiBody, FfiResponse, FfiStream},
+    arena::{self, ArenaError},
+};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// Why an app's answer can't be sent. Answer with 500 instead.
+#[derive(Debug, thiserror::Error)]
+pub enum AppResponseError {
+    /// There is no such status.
+    #[error("the app answered with status {status}, expected 100 to 999")]
+    Status {
+        /// What the app gave.
+        status: u16,
+    },
+    /// The headers are not valid.
+    #[error("the app's headers are not valid")]
+    Headers(#[from] ArenaError),
+}
+
+/// An app's body broke off.
+#[derive(Debug, thiserror::Error)]
+#[error("the app's body broke off: {reason}")]
+pub struct AppBodyError {
+    /// What the app said.
+    pub reason: String,
+}
+
+/// The body of an app's answer. Frames are asked of the app when the client can take them.
+pub struct AppBody(Inner);
+
+enum Inner {
+    Empty,
+    Full(Bytes),
+    Stream(FfiStream),
+}
+
+/// Makes an ordinary response of what the app gave.
+pub(super) fn decode(response: FfiResponse) -> Result<Response<AppBody>, AppResponseError> {
+    let FfiResponse { status, headers, body } = response;
+    let mut response = Response::new(AppBody(match body {
+        FfiBody::Empty => Inner::Empty,
+        FfiBody::Full(chunk) => Inner::Full(chunk.into()),
+        FfiBody::Stream(stream) => Inner::Stream(stream),
+    }));
+    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| AppResponseError::Status { status })?;
+    *response.headers_mut() = arena::decode(headers)?;
+    Ok(response)
+}
+
+impl Body for AppBody {
+    type Data = Bytes;
+    type Error = AppBodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AppBodyError>>> {
+        let inner = &mut self.get_mut().0;
+        match inner {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *inner = Inner::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Inner::Stream(stream) => {
+                let polled = stream.poll(context);
+                if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                    // Releases what the app holds for the stream before the connection is through.
+                    *inner = Inner::Empty;
+                }
+                polled.map(|frame| frame.map(|frame| frame.map_err(|reason| AppBodyError { reason })))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Empty => true,
+            Inner::Full(bytes) => bytes.is_empty(),
+            Inner::Stream(stream) => stream.is_ended(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Stream(stream) => stream.size_hint(),
+        }
+    }
+}

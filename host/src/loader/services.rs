@@ -1,0 +1,134 @@
+//! What the host offers to an app: the tables of its services.
+//!
+//! Owns the list of services with their minors, and the tables `info` and `log`. The table for
+//! requests is `request`'s.
+
+use super::{app::HostInfo, request};
+use abi_stable::{
+    StableAbi,
+    prefix_type::{PrefixRef, WithMetadata},
+    std_types::RStr,
+    type_layout::TypeLayout,
+};
+use app_abi::abi::{
+    FfiHost, FfiRecord, InfoService, InfoServiceRef, LogService, LogServiceRef, RequestServiceRef, SERVICE_INFO,
+    SERVICE_LOG, SERVICE_REQUEST,
+};
+use std::ptr;
+use tracing::Level;
+
+/// A service as this host has it.
+pub(super) struct Offered {
+    id: u32,
+    minor: u32,
+    /// The layout of its table.
+    pub(super) layout: &'static TypeLayout,
+    table: fn() -> *const (),
+}
+
+const OFFERED: &[Offered] = &[
+    Offered {
+        id: SERVICE_INFO,
+        minor: 0,
+        layout: <InfoServiceRef as StableAbi>::LAYOUT,
+        table: || erase(INFO.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_LOG,
+        minor: 0,
+        layout: <LogServiceRef as StableAbi>::LAYOUT,
+        table: || erase(LOG.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_REQUEST,
+        minor: 0,
+        layout: <RequestServiceRef as StableAbi>::LAYOUT,
+        table: || erase(request::TABLE.static_as_prefix()),
+    },
+];
+
+const INFO: &WithMetadata<InfoService> = &WithMetadata::new(InfoService { config, slot, generation, worker_pid });
+
+const LOG: &WithMetadata<LogService> = &WithMetadata::new(LogService { enabled, log });
+
+fn erase<P>(table: PrefixRef<P>) -> *const () {
+    table.to_raw_ptr().cast()
+}
+
+/// The service with this number, in this minor at least.
+pub(super) fn offered(id: u32, min_minor: u32) -> Option<&'static Offered> {
+    OFFERED.iter().find(|offered| offered.id == id && offered.minor >= min_minor)
+}
+
+/// What an app is handed at its start. What it says of the worker lives as long as the process.
+pub(super) fn host(info: HostInfo) -> FfiHost {
+    FfiHost { data: ptr::from_ref::<HostInfo>(Box::leak(Box::new(info))).cast(), service }
+}
+
+unsafe extern "C" fn service(_data: *const (), id: u32, min_minor: u32) -> *const () {
+    offered(id, min_minor).map_or(ptr::null(), |offered| (offered.table)())
+}
+
+/// What the app was started with.
+///
+/// # Safety
+/// `data` is from `host`.
+unsafe fn info(data: *const ()) -> &'static HostInfo {
+    // SAFETY: the caller's promise; what `host` leaks lives as long as the process.
+    unsafe { &*data.cast::<HostInfo>() }
+}
+
+unsafe extern "C" fn config(data: *const ()) -> RStr<'static> {
+    // SAFETY: the app passes what it was handed.
+    RStr::from_str(unsafe { &info(data).config })
+}
+
+unsafe extern "C" fn slot(data: *const ()) -> u16 {
+    // SAFETY: the app passes what it was handed.
+    unsafe { info(data).slot }
+}
+
+unsafe extern "C" fn generation(data: *const ()) -> u64 {
+    // SAFETY: the app passes what it was handed.
+    unsafe { info(data).generation }
+}
+
+unsafe extern "C" fn worker_pid(data: *const ()) -> u32 {
+    // SAFETY: the app passes what it was handed.
+    unsafe { info(data).pid }
+}
+
+extern "C" fn enabled(level: u8) -> bool {
+    match level {
+        1 => tracing::enabled!(target: "app", Level::ERROR),
+        2 => tracing::enabled!(target: "app", Level::WARN),
+        3 => tracing::enabled!(target: "app", Level::INFO),
+        4 => tracing::enabled!(target: "app", Level::DEBUG),
+        _ => tracing::enabled!(target: "app", Level::TRACE),
+    }
+}
+
+unsafe extern "C" fn log(record: *const FfiRecord<'_>) {
+    // SAFETY: the app lends the record for this call.
+    let record = unsafe { &*record };
+    let message = record.message.as_str();
+    let fields = fields_json(record);
+    let fields = fields.as_deref();
+    let from = Some(record.target.as_str()).filter(|target| !target.is_empty());
+    match record.level {
+        1 => tracing::error!(target: "app", fields, from, "{message}"),
+        2 => tracing::warn!(target: "app", fields, from, "{message}"),
+        3 => tracing::info!(target: "app", fields, from, "{message}"),
+        4 => tracing::debug!(target: "app", fields, from, "{message}"),
+        _ => tracing::trace!(target: "app", fields, from, "{message}"),
+    }
+}
+
+/// The fields as a JSON object: their names are the app's, and `tracing` knows only names that were
+/// there at compile time.
+fn fields_json(record: &FfiRecord<'_>) -> Option<String> {
+    let fields = record.fields.as_slice();
+    let pair = |text: RStr<'_>| serde_json::Value::from(text.as_str());
+    let object: serde_json::Map<_, _> = fields.iter().map(|field| (field.key.to_string(), pair(field.value))).collect();
+    (!object.is_empty()).then(|| serde_json::Value::from(object).to_string())
+}

@@ -1,0 +1,497 @@
+//! Whole round trips over the line, with apps that live in the test binary.
+
+use super::*;
+use app_abi::{
+    App, Body as AppSideBody, Host, Level, RequestExt, StartError,
+    abi::{FfiBody, FfiHeaders, FfiResponse},
+    arena, export, serde_json,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Empty};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::pending,
+    io::Write,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(app_abi::serde::Deserialize)]
+#[serde(crate = "app_abi::serde", deny_unknown_fields)]
+struct Config {
+    greeting: String,
+}
+
+struct TestApp {
+    greeting: String,
+    host: Host,
+}
+
+impl App for TestApp {
+    async fn start(host: Host) -> Result<Self, StartError> {
+        let Config { greeting } = host.config()?;
+        match &*greeting {
+            "panic" => panic!("no greeting today"),
+            "refuse" => Err(StartError::new("nobody to greet")),
+            _ => Ok(Self { greeting, host }),
+        }
+    }
+
+    async fn call(&self, request: Request<AppSideBody>) -> Response<AppSideBody> {
+        match request.uri().path() {
+            "/greet" => Response::new(format!("{} from {}", self.greeting, self.host.slot()).into()),
+            "/head" => Response::new(describe(&request).into()),
+            "/echo" => Response::new(request.into_body()),
+            "/json" => {
+                let value: Result<Vec<u32>, _> = request.into_body().json(20).await;
+                Response::new(format!("{value:?}").into())
+            }
+            "/panic" => panic!("the handler gave up"),
+            "/panic-in-body" => Response::new(AppSideBody::stream(Panicking)),
+            "/hang" => {
+                let _held = request;
+                pending().await
+            }
+            "/log" => {
+                self.host.log_with(Level::Warn, "low on paper", &[("tray", "2"), ("left", "\"3\"")]);
+                Response::new(AppSideBody::empty())
+            }
+            _ => {
+                let mut response = Response::new("not found".into());
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                let value = HeaderValue::from_static("a");
+                response.headers_mut().append("x-twice", value.clone());
+                response.headers_mut().append("x-twice", value);
+                response
+            }
+        }
+    }
+
+    async fn stop(&self) {
+        panic!("the stop gave up");
+    }
+
+    fn drain(&self) {
+        self.host.log(Level::Info, "drain noticed");
+    }
+}
+
+/// What an app sees of a request.
+fn describe(request: &Request<AppSideBody>) -> String {
+    let connection = request.connection();
+    let (method, uri, version) = (request.method(), request.uri(), request.version());
+    let ended = request.body().is_end_stream();
+    format!("{method} {uri} {version:?} {:?} {ended} {connection:?}", request.headers())
+}
+
+/// A body of the app's that panics after its first frame, and once more when it is dropped.
+struct Panicking;
+
+impl Body for Panicking {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("the body gave up");
+    }
+}
+
+impl Drop for Panicking {
+    fn drop(&mut self) {
+        panic!("even the drop gave up");
+    }
+}
+
+/// A body of the client's: frames one by one, and a count of how often it was asked.
+#[derive(Default)]
+struct Frames {
+    queue: VecDeque<Frame<Bytes>>,
+    asked: Arc<AtomicUsize>,
+    fail: bool,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let frame = self.queue.pop_front().map(Ok);
+        Poll::Ready(match frame {
+            None if self.fail => Some(Err(std::io::Error::other("the client has gone"))),
+            frame => frame,
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::default();
+        hint.set_lower(7);
+        hint
+    }
+}
+
+fn library() -> Library {
+    static HEADER: LibHeader = export::header::<TestApp>();
+    check(&HEADER).expect("an app of this very build fits")
+}
+
+fn info(greeting: &str) -> HostInfo {
+    let config = serde_json::json!({ "greeting": greeting }).to_string();
+    HostInfo { config, slot: 3, generation: 7, pid: 42 }
+}
+
+async fn app() -> LoadedApp {
+    library().start(info("hello")).await.expect("the app starts")
+}
+
+fn connection() -> Arc<Connection> {
+    Arc::new(Connection {
+        peer: Address::Tcp("192.0.2.1:4711".parse().unwrap()),
+        local: Address::Unix,
+        listener: "127.0.0.1:8080",
+        scheme: "http",
+    })
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(path).body(Empty::new()).unwrap()
+}
+
+async fn text(response: Response<AppBody>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Everything that is logged while it is the thread's subscriber.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
+        let format = tracing_subscriber::fmt().with_writer(self.clone()).with_ansi(false).without_time();
+        tracing::subscriber::set_default(format.finish())
+    }
+
+    fn all(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| line.trim_start().to_owned()).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn the_app_learns_its_configuration_and_place() {
+    let response = app().await.call(get("/greet"), &connection()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.body().size_hint().exact(), Some(12));
+    assert_eq!(text(response).await, "hello from 3");
+}
+
+#[tokio::test]
+async fn every_part_of_a_head_reaches_the_app() {
+    let app = app().await;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::from_bytes(b"PROPFIND").unwrap();
+    *request.uri_mut() = "https://example.org:1/head?q=%20".parse().unwrap();
+    *request.version_mut() = Version::HTTP_2;
+    for (name, value) in [("host", "a"), ("x-own", "b"), ("x-own", "c"), ("accept", "")] {
+        request.headers_mut().append(name, HeaderValue::from_static(value));
+    }
+    let mut secret = HeaderValue::from_static("s3cret");
+    secret.set_sensitive(true);
+    request.headers_mut().insert("authorization", secret);
+    let expected = format!(
+        "PROPFIND https://example.org:1/head?q=%20 HTTP/2.0 {:?} true {:?}",
+        request.headers(),
+        Some(app_abi::ConnectionInfo {
+            peer: connection().peer,
+            local: Address::Unix,
+            listener: "127.0.0.1:8080",
+            scheme: "http",
+        })
+    );
+    assert!(expected.contains("Sensitive"));
+    assert_eq!(text(app.call(request, &connection()).await.unwrap()).await, expected);
+}
+
+#[tokio::test]
+async fn a_head_with_more_headers_than_fit_on_the_stack_reaches_the_app() {
+    let mut request = get("/head");
+    for index in 0..100_u32 {
+        let name: http::HeaderName = format!("x-{index}").parse().unwrap();
+        request.headers_mut().insert(name, index.into());
+    }
+    let headers = format!("{:?}", request.headers());
+    assert!(text(app().await.call(request, &connection()).await.unwrap()).await.contains(&headers));
+}
+
+#[tokio::test]
+async fn every_form_of_a_target_reaches_the_app() {
+    let app = app().await;
+    for target in ["*", "example.org:443"] {
+        let mut request = get("/");
+        *request.uri_mut() = target.parse().unwrap();
+        let response = app.call(request, &connection()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn headers_of_an_answer_keep_their_repetitions() {
+    let response = app().await.call(get("/nowhere"), &connection()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.headers().get_all("x-twice").iter().count(), 2);
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_frame_by_frame_with_trailers_and_backpressure() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let chunk = Bytes::from(vec![7; 64 * 1024]);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("42"));
+    let body = Frames {
+        queue: [Frame::data(chunk.clone()), Frame::data(chunk.clone()), Frame::trailers(trailers.clone())].into(),
+        asked: Arc::clone(&asked),
+        fail: false,
+    };
+    let request = Request::post("/echo").body(body).unwrap();
+    let mut body = app().await.call(request, &connection()).await.unwrap().into_body();
+    assert_eq!(body.size_hint().lower(), 7, "the hint crosses twice");
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nothing is read ahead");
+    let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(data.as_ptr(), chunk.as_ptr(), "no byte is copied");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), chunk);
+    assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
+    assert!(body.frame().await.is_none());
+    assert!(body.is_end_stream());
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_breaks_off_on_the_other_side() {
+    let body = Frames { fail: true, ..Frames::default() };
+    let request = Request::post("/echo").body(body).unwrap();
+    let response = app().await.call(request, &connection()).await.unwrap();
+    let error = response.into_body().collect().await.err().unwrap();
+    assert!(error.to_string().contains("the client has gone"), "{error}");
+}
+
+#[tokio::test]
+async fn an_app_reads_json_up_to_its_limit() {
+    let app = app().await;
+    for (sent, answer) in
+        [("[1, 2, 3]", "Ok([1, 2, 3])"), ("[1, 2, 3, 4, 5, 6, 7, 8, 9]", "Err(TooLarge { limit: 20 })")]
+    {
+        let (first, second) = sent.split_at(4);
+        let frames = [first, second].map(|part| Frame::data(Bytes::copy_from_slice(part.as_bytes())));
+        let body = Frames { queue: frames.into(), ..Frames::default() };
+        let request = Request::post("/json").body(body).unwrap();
+        assert_eq!(text(app.call(request, &connection()).await.unwrap()).await, answer);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
+    let lines = Lines::default();
+    let guard = lines.subscribe();
+    let response = app().await.call(get("/panic"), &connection()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(text(response).await, "internal server error\n");
+    drop(guard);
+    let [line] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
+    assert!(line.starts_with("ERROR app: app panicked fields="), "{line}");
+    assert!(line.contains("the handler gave up") && line.contains("tests.rs:"), "{line}");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_body_or_its_drop_breaks_only_the_body() {
+    let lines = Lines::default();
+    let guard = lines.subscribe();
+    let app = app().await;
+    let response = app.call(get("/panic-in-body"), &connection()).await.unwrap();
+    let error = response.into_body().collect().await.err().unwrap();
+    assert!(error.to_string().contains("panicked while it produced the body"), "{error}");
+    assert_eq!(app.call(get("/greet"), &connection()).await.unwrap().status(), StatusCode::OK);
+    drop(guard);
+    let [body, drop] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
+    assert!(body.starts_with("ERROR app: app panicked in a body fields="), "{body}");
+    assert!(drop.starts_with("ERROR app: app panicked in a drop fields="), "{drop}");
+}
+
+#[tokio::test]
+async fn a_failed_start_says_why() {
+    let failure = async |info| library().start(info).await.err().unwrap().to_string();
+    assert_eq!(failure(info("refuse")).await, "nobody to greet");
+    let text = failure(info("panic")).await;
+    assert!(text.starts_with("the app panicked in its start: no greeting today ("), "{text}");
+    assert!(text.contains("tests.rs:"), "{text}");
+    let config = r#"{ "greeting": 7 }"#.to_owned();
+    let text = failure(HostInfo { config, ..info("") }).await;
+    assert!(text.starts_with("app.config.greeting is not as the app expects it: invalid type"), "{text}");
+    assert!(text.contains("line 1 column"), "{text}");
+}
+
+#[tokio::test]
+async fn drain_and_stop_reach_the_app_and_a_panic_there_is_logged() {
+    let lines = Lines::default();
+    let guard = lines.subscribe();
+    let app = app().await;
+    app.drain();
+    app.stop().await;
+    drop(guard);
+    let [drain, stop] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
+    assert_eq!(drain, "INFO app: drain noticed");
+    assert!(stop.starts_with("ERROR app: app panicked in its stop fields="), "{stop}");
+}
+
+#[tokio::test]
+async fn lines_of_the_app_keep_level_and_fields() {
+    let lines = Lines::default();
+    let guard = lines.subscribe();
+    app().await.call(get("/log"), &connection()).await.unwrap();
+    drop(guard);
+    let [line] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
+    let fields = r#"fields="{\"left\":\"\\\"3\\\"\",\"tray\":\"2\"}""#;
+    assert_eq!(*line, format!("WARN app: low on paper {fields}"));
+}
+
+#[tokio::test]
+async fn a_dropped_call_releases_the_request() {
+    let app = app().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let body = || Frames { asked: Arc::clone(&asked), ..Frames::default() };
+    let connection = connection();
+
+    // Before its first poll, and in the middle.
+    drop(app.call(Request::post("/hang").body(body()).unwrap(), &connection));
+    assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
+    let mut call = Box::pin(app.call(Request::post("/hang").body(body()).unwrap(), &connection));
+    assert!(futures_poll(call.as_mut()).is_pending());
+    assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (2, 2));
+    drop(call);
+    assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
+
+    // And a response that nobody reads.
+    let echo = Request::post("/echo").body(body()).unwrap();
+    let response = app.call(echo, &connection).await.unwrap();
+    assert_eq!(Arc::strong_count(&asked), 2);
+    drop(response);
+    assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
+}
+
+/// Polls once, with nobody to wake.
+fn futures_poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
+
+#[test]
+fn an_answer_that_is_not_valid_is_an_error() {
+    let decode = |status, headers| {
+        let answer = FfiResponse { status, headers, body: FfiBody::Empty };
+        response::decode(answer).err().map(|error| error.to_string())
+    };
+    let none = || arena::encode(&HeaderMap::new());
+    assert_eq!(decode(200, none()), None);
+    assert_eq!(decode(42, none()).unwrap(), "the app answered with status 42, expected 100 to 999");
+    let cut = FfiHeaders { count: 1, arena: vec![1, 0].into() };
+    assert_eq!(decode(200, cut).unwrap(), "the app's headers are not valid");
+}
+
+/// One table in several forms.
+#[expect(
+    dead_code,
+    clippy::cast_ptr_alignment,
+    clippy::expl_impl_clone_on_copy,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "derived code, and only the layout is looked at"
+)]
+mod tables {
+    pub(super) mod old {
+        use abi_stable::StableAbi;
+
+        #[repr(C)]
+        #[derive(StableAbi)]
+        #[sabi(kind(Prefix(prefix_ref = TableRef)))]
+        #[sabi(missing_field(panic))]
+        pub(in super::super) struct Table {
+            #[sabi(last_prefix_field)]
+            pub(in super::super) first: extern "C" fn(count: u32),
+        }
+    }
+
+    pub(super) mod new {
+        use abi_stable::StableAbi;
+
+        #[repr(C)]
+        #[derive(StableAbi)]
+        #[sabi(kind(Prefix(prefix_ref = TableRef)))]
+        #[sabi(missing_field(panic))]
+        pub(in super::super) struct Table {
+            #[sabi(last_prefix_field)]
+            pub(in super::super) first: extern "C" fn(count: u32),
+            pub(in super::super) second: extern "C" fn(),
+        }
+    }
+
+    pub(super) mod other {
+        use abi_stable::StableAbi;
+
+        #[repr(C)]
+        #[derive(StableAbi)]
+        #[sabi(kind(Prefix(prefix_ref = TableRef)))]
+        #[sabi(missing_field(panic))]
+        pub(in super::super) struct Table {
+            #[sabi(last_prefix_field)]
+            pub(in super::super) first: extern "C" fn(count: u64),
+        }
+    }
+}
+
+#[test]
+fn a_table_may_grow_and_a_refusal_names_the_field() {
+    let (old, new, other) =
+        (tables::old::TableRef::LAYOUT, tables::new::TableRef::LAYOUT, tables::other::TableRef::LAYOUT);
+    assert_eq!(layout::compare(old, new), Ok(()), "an old app runs on a new host");
+    let refusal = layout::compare(new, old).unwrap_err();
+    assert!(refusal.contains("field `second` is missing"), "{refusal}");
+    let refusal = layout::compare(other, old).unwrap_err();
+    assert!(refusal.contains("field `first`") && refusal.contains("u64"), "{refusal}");
+    assert_eq!(refusal.lines().count(), 1, "{refusal}");
+}
+
+#[test]
+fn a_file_that_is_no_library_is_refused_with_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libapp.so");
+    std::fs::write(&path, "not a library").unwrap();
+    let error = open(&path, Magic(app_abi::magic(1))).err().unwrap();
+    assert!(!error.is_incompatibility());
+    assert_eq!(error.to_string(), format!("the library {} is refused", path.display()));
+    let reason = error.source.to_string();
+    assert!(reason.starts_with("the dynamic linker cannot load it: "), "{reason}");
+}

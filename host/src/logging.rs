@@ -1,0 +1,124 @@
+//! The log: text for people or bunyan's JSON, on standard error or in a file.
+//!
+//! The master opens the file; children write to it through their standard error, so they need no
+//! right to it. What is logged is for the rooms that log it.
+//!
+//! Bunyan's fields are `v`, `name`, `hostname`, `pid`, `level`, `time` and `msg`
+//! (<https://github.com/trentm/node-bunyan#core-fields>). `pid` is that of the process that logs, so
+//! a worker that a line is *about* is `worker_pid` everywhere.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::level_filters::LevelFilter;
+use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::config::{Log, LogFormat, LogLevel};
+use crate::message::LogSetup;
+
+/// A log that can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    #[error("the log file {} can't be opened", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("standard error can't be passed on")]
+    Stderr(#[source] io::Error),
+}
+
+type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The master's log, which follows the configuration.
+pub struct Logging {
+    settings: Log,
+    file: Option<Arc<File>>,
+    layer: reload::Handle<Boxed, Registry>,
+}
+
+impl Logging {
+    /// Starts logging in this process. Call once.
+    pub fn init(settings: &Log) -> Result<Self, LoggingError> {
+        let file = open(settings)?;
+        let (layer, handle) = reload::Layer::new(layer(settings.format, settings.level, file.as_ref()));
+        tracing_subscriber::registry().with(layer).init();
+        Ok(Self { settings: settings.clone(), file, layer: handle })
+    }
+
+    /// Logs as `settings` say from now on; as before, if their file can't be opened.
+    pub fn change(&mut self, settings: &Log) -> Result<(), LoggingError> {
+        if *settings == self.settings {
+            return Ok(());
+        }
+        let file = open(settings)?;
+        // A reload can only fail when the subscriber is gone, and it lives as long as the process.
+        let _ = self.layer.reload(layer(settings.format, settings.level, file.as_ref()));
+        self.file = file;
+        self.settings = settings.clone();
+        Ok(())
+    }
+
+    /// What a child gets as its standard error; `None` to inherit ours.
+    pub fn stderr_for(&self, settings: &Log) -> Result<Option<OwnedFd>, LoggingError> {
+        let file = if settings.file == self.settings.file { self.file.clone() } else { open(settings)? };
+        file.map(|file| file.as_fd().try_clone_to_owned().map_err(LoggingError::Stderr)).transpose()
+    }
+}
+
+/// Starts logging to standard error. Call once, in a process that reads no configuration itself.
+pub fn init_child(setup: LogSetup) {
+    tracing_subscriber::registry().with(layer(setup.format, setup.level, None)).init();
+}
+
+/// What a child needs to know of these settings.
+pub fn for_child(settings: &Log) -> LogSetup {
+    LogSetup { format: settings.format, level: settings.level }
+}
+
+fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
+    let Some(path) = &settings.file else { return Ok(None) };
+    // Non-blocking, so that a FIFO without a reader is an error and not a hang.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map(|file| Some(Arc::new(file)))
+        .map_err(|source| LoggingError::Open { path: path.clone(), source })
+}
+
+fn layer(format: LogFormat, level: LogLevel, file: Option<&Arc<File>>) -> Boxed {
+    let writer = match file {
+        Some(file) => BoxMakeWriter::new(Arc::clone(file)),
+        None => BoxMakeWriter::new(io::stderr),
+    };
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    match format {
+        LogFormat::Text => {
+            let colours = file.is_none() && io::stderr().is_terminal();
+            tracing_subscriber::fmt::layer()
+                .with_ansi(colours)
+                .with_target(false)
+                .with_writer(writer)
+                .with_filter(level)
+                .boxed()
+        }
+        LogFormat::Bunyan => JsonStorageLayer
+            .and_then(BunyanFormattingLayer::new(crate::sys::PROCESS_NAME.to_owned(), writer))
+            .with_filter(level)
+            .boxed(),
+    }
+}

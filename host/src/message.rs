@@ -1,0 +1,95 @@
+//! What the master and its children say to each other over a worker's control socket.
+//!
+//! Pure: types only. How a message travels (and the descriptors beside it) is `channel`'s business.
+//! Both ends are always the same binary (`/proc/self/exe`), so the format needs no version.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{LogFormat, LogLevel};
+use crate::ids::{Generation, Slot, VersionId};
+
+/// The first message to a worker. Its descriptors come in this order: the dispatch socket, the
+/// handover socket, the stats page, the lock that names the magic, and one a listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerSetup {
+    pub slot: Slot,
+    pub generation: Generation,
+    pub library: Library,
+    /// The app's configuration, JSON as it was written.
+    pub app_config: String,
+    pub threads: u16,
+    pub listeners: Vec<ListenerInfo>,
+    pub idle_linger: Duration,
+    /// What bounds a drain that nobody orders because the master has died.
+    pub shutdown_timeout: Duration,
+    pub log: LogSetup,
+}
+
+/// The only message to a probe; no descriptors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProbeSetup {
+    pub library: Library,
+    pub log: LogSetup,
+}
+
+/// The version copy to load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Library {
+    pub path: PathBuf,
+    /// The hash that its bytes must have.
+    pub version: VersionId,
+    /// The magic that the master read from it, which the loaded library must repeat.
+    pub magic: u64,
+}
+
+/// What a worker's log looks like. It always goes to standard error, which the master has pointed
+/// at the log file.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LogSetup {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+/// What a worker must know of a listener besides its descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerInfo {
+    pub name: String,
+    pub unix: bool,
+}
+
+/// From the master to a worker, after its setup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Stop accepting, finish what is in flight, exit with 0.
+    Drain {
+        /// Whether other workers go on serving the listeners. If not, they are shut down.
+        successor: bool,
+        /// After this the worker is killed; it cuts what is left a little earlier.
+        timeout: Duration,
+    },
+}
+
+/// From a worker to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The app is loaded and started, and every listener is accepted on.
+    Ready,
+    /// The listeners can't be taken over; the worker exits.
+    CannotListen { error: String },
+    /// The library can't be loaded or the app's `start` failed; the worker exits.
+    StartFailed { error: String },
+}
+
+/// From a probe to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromProbe {
+    /// The library loads here, and its layout and its demands fit this host.
+    Fits,
+    /// It loads, but its layout, magic or demands don't fit.
+    Incompatible { error: String },
+    /// It doesn't load.
+    Bad { error: String },
+}

@@ -1,0 +1,107 @@
+//! Packets with descriptors, over `SOCK_SEQPACKET` sockets (`unix(7)`).
+//!
+//! A packet arrives whole or not at all, and the end of the other side is seen: datagrams lack the
+//! second, streams the first.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The most descriptors that one packet carries (`SCM_MAX_FD`, `unix(7)`).
+pub const MAX_DESCRIPTORS: usize = 253;
+
+/// A connected pair; both ends are non-blocking and closed on exec.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
+}
+
+/// One end of a pair, known to the runtime that it was made in.
+#[derive(Debug)]
+pub struct Socket(AsyncFd<OwnedFd>);
+
+impl Socket {
+    /// Takes over a non-blocking socket. Must be called inside a runtime.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        #[expect(unsafe_code, reason = "tokio can't see that a descriptor stays the same")]
+        // SAFETY: an `OwnedFd` is open, always names the same descriptor, and nothing takes it out.
+        let registered = unsafe { AsyncFd::register(socket)? };
+        Ok(Self(registered))
+    }
+
+    /// [`send`], waiting while the other side has too much to read.
+    pub async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.0.async_io(Interest::WRITABLE, |socket| send(socket.as_fd(), bytes, descriptors)).await
+    }
+
+    /// [`receive`], waiting for a packet. Cancel-safe.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        self.0.async_io(Interest::READABLE, |socket| receive(socket.as_fd(), buffer)).await
+    }
+}
+
+/// Sends one packet; `WouldBlock` when the other side has too much to read already.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Receives one packet into `buffer` and says how long it was; 0 means that the other side has
+/// closed. The descriptors are closed on exec.
+///
+/// # Errors
+/// `InvalidData` when the packet or its descriptors did not fit; what arrived of it is closed.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for each in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = each {
+            for fd in raw {
+                #[expect(unsafe_code, reason = "received descriptors are raw numbers")]
+                // SAFETY: the kernel has just installed this descriptor for us and nobody else
+                // knows its number.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet was cut off"));
+    }
+    Ok((message.bytes, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_travel_and_the_end_is_seen() {
+        let (left, right) = pair().unwrap();
+        let (inner, _outer) = pair().unwrap();
+        send(left.as_fd(), b"hello", &[inner.as_fd()]).unwrap();
+        let mut buffer = [0; 16];
+        let (length, descriptors) = receive(right.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..length], descriptors.len()), (&b"hello"[..], 1));
+        drop(left);
+        assert_eq!(receive(right.as_fd(), &mut buffer).unwrap().0, 0);
+    }
+
+    #[test]
+    fn a_packet_that_does_not_fit_is_an_error() {
+        let (left, right) = pair().unwrap();
+        send(left.as_fd(), b"much too long", &[]).unwrap();
+        let error = receive(right.as_fd(), &mut [0; 4]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
