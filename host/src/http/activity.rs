@@ -1,0 +1,150 @@
+//! What goes on in one connection: shared by its transport, its requests and its driver.
+//!
+//! All three run in one task (HTTP/2 streams: on one thread), so accesses are relaxed and the lock is
+//! never waited for.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::boundary::{Behind, Boundary};
+use crate::sys::stats::Lane;
+
+/// Which of the HTTP/1 responses to come say that the connection closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Announce {
+    /// The first that has no further request behind the one that it answers.
+    IfAlone,
+    /// The next.
+    Always,
+}
+
+/// How that is stored. At first none does.
+const NEVER: u8 = 0;
+const IF_ALONE: u8 = 1;
+const ALWAYS: u8 = 2;
+
+pub(super) struct Activity {
+    lane: &'static Lane,
+    begun: AtomicU64,
+    ended: AtomicU64,
+    unflushed: AtomicBool,
+    closing: AtomicBool,
+    announce: AtomicU8,
+    boundary: Mutex<Boundary>,
+}
+
+impl Activity {
+    /// The activity of a connection that has just been opened.
+    pub(super) fn new(lane: &'static Lane) -> Self {
+        lane.opened();
+        Self {
+            lane,
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            unflushed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            announce: AtomicU8::new(NEVER),
+            boundary: Mutex::new(Boundary::new()),
+        }
+    }
+
+    /// Where the stream is. A panic elsewhere can't leave it half-changed.
+    pub(super) fn boundary(&self) -> MutexGuard<'_, Boundary> {
+        self.boundary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes are on their way out.
+    pub(super) fn writes(&self) {
+        self.unflushed.store(true, Relaxed);
+    }
+
+    /// All bytes have gone out.
+    pub(super) fn flushed(&self) {
+        self.unflushed.store(false, Relaxed);
+    }
+
+    /// The connection has come to its proper close.
+    pub(super) fn closes(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// Whether the connection is at its proper close, which is bounded by itself.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// Decides what responses say from now on.
+    pub(super) fn announce(&self, announce: Announce) {
+        let number = match announce {
+            Announce::IfAlone => IF_ALONE,
+            Announce::Always => ALWAYS,
+        };
+        self.announce.store(number, Relaxed);
+    }
+
+    /// Whether the response that is about to go out says that the connection closes.
+    pub(super) fn is_announced(&self) -> bool {
+        match self.announce.load(Relaxed) {
+            NEVER => false,
+            IF_ALONE => self.boundary().behind() == Behind::Nothing,
+            _ => true,
+        }
+    }
+
+    /// Whether the client may have sent something that has not been read.
+    pub(super) fn may_be_unread(&self) -> bool {
+        self.announce.load(Relaxed) != NEVER || !self.boundary().is_clean()
+    }
+
+    /// Requests handed to the app so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    /// Requests whose response is not complete yet.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.begun.load(Relaxed).saturating_sub(self.ended.load(Relaxed))
+    }
+
+    /// Whether no request is in flight and every response has gone out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight() == 0 && !self.unflushed.load(Relaxed)
+    }
+
+    /// Counts the requests that are given up.
+    pub(super) fn cut(&self) {
+        self.lane.cut(self.in_flight());
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.lane.closed();
+    }
+}
+
+/// A request in flight: from its head until its response is complete or given up.
+pub(super) struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    pub(super) fn begin(activity: Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Relaxed);
+        activity.lane.began();
+        Self(activity)
+    }
+
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0
+    }
+
+    pub(super) fn lane(&self) -> &'static Lane {
+        self.0.lane
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+        self.0.lane.ended();
+    }
+}

@@ -1,0 +1,93 @@
+//! HTTP on one connection: from its first byte to a close that loses nothing.
+//!
+//! Owns the choice between HTTP/1.1 and HTTP/2, the driving of hyper's connections, their time-outs
+//! and their drain. Knows nothing of workers, listeners, signals or how the app is loaded: it gets a
+//! transport, something that answers requests, a lane for its figures and a signal.
+//!
+//! hyper's own connections are driven, rather than a ready-made automatic server, because that would
+//! expose neither the moment of a response nor the parts of a connection.
+//!
+//! # Drain
+//! ```text
+//! HTTP/1   busy ── response, closing announced ─────────────────────────────────▶ lingering close
+//!           │ └─── response, a further request may lie behind it ──▶ busy or idle
+//!          idle ── next request ──▶ busy
+//!             └─── `linger` over ───────────────────────────────────────────────▶ lingering close
+//! HTTP/2   GOAWAY in two steps ── all streams done ─────────────────────────────▶ lingering close
+//! ```
+//! From `linger` after the drain's begin every HTTP/1 response announces the close, whatever lies
+//! behind it, and an HTTP/2 connection without a stream is closed. [`Phase::Cut`] ends a connection
+//! wherever it is.
+
+mod activity;
+mod boundary;
+mod drain;
+mod driver;
+mod io;
+mod request;
+mod sniff;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::sys::stats::Lane;
+use activity::Activity;
+pub use drain::{DrainControl, DrainSignal, Phase, drain_signal};
+use driver::{Ended, Wakes};
+use io::Io;
+use sniff::Protocol;
+
+/// How long the first bytes of a connection may take, and, roughly, the rest of a request's head.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What answers requests. A trait because tests of this room answer with something else than an app.
+pub trait Application: Clone + Send + Sync + 'static {
+    /// The body of its responses.
+    type Body: Body<Data = Bytes, Error: Error + Send + Sync + 'static> + Send + Unpin + 'static;
+    /// Why there is no response.
+    type Error: Error + Send + 'static;
+
+    /// Answers one request.
+    fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
+}
+
+/// Serves one connection to its end. Must run inside a runtime with timers.
+pub async fn serve_connection<T, A>(mut transport: T, app: A, lane: &'static Lane, drain: DrainSignal)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Application,
+{
+    let activity = Arc::new(Activity::new(lane));
+    let change = pin!(drain.clone().changed());
+    let sleep = pin!(tokio::time::sleep_until(Instant::now() + HEAD_TIMEOUT));
+    let mut wakes = Wakes::new(drain, DrainSignal::changed, change, sleep);
+    let Some((protocol, first)) = sniff::first_bytes(&mut transport, &mut wakes).await else {
+        return;
+    };
+    let io = Io::new(transport, first, Arc::clone(&activity), protocol == Protocol::Http1);
+    let ended = match protocol {
+        Protocol::Http1 => driver::http1(io, app, &activity, &mut wakes).await,
+        // Boxed, so that the many connections that are none don't take its room.
+        Protocol::Http2 => Box::pin(driver::http2(io, app, &activity, &mut wakes)).await,
+    };
+    match ended {
+        Ended::Done => {}
+        Ended::Failed(error) => tracing::debug!(error = &error as &dyn Error, "connection failed"),
+        Ended::TimedOut => tracing::debug!("connection timed out"),
+        Ended::Cut => tracing::debug!("connection was cut"),
+    }
+}

@@ -1,0 +1,602 @@
+//! Connections from a client's side, over an in-memory transport and a clock that only moves when
+//! everybody waits.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use crate::sys::stats::LaneSnapshot;
+
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Answers by path; stands where an app would.
+#[derive(Clone)]
+struct Double {
+    /// A permit lets one request to `/hold` go on.
+    gate: Arc<Semaphore>,
+    /// Chunks that `/endless` has made.
+    made: Arc<AtomicUsize>,
+}
+
+const CHUNK: Bytes = Bytes::from_static(&[b'x'; 1024]);
+
+/// A body without end.
+struct Endless(Arc<AtomicUsize>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.fetch_add(1, Relaxed);
+        std::task::Poll::Ready(Some(Ok(Frame::data(CHUNK))))
+    }
+}
+
+fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, io::Error> {
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+impl Application for Double {
+    type Body = BoxBody<Bytes, io::Error>;
+    type Error = io::Error;
+
+    async fn call(&self, request: Request<Incoming>) -> Result<Response<Self::Body>, io::Error> {
+        let path = request.uri().path().to_owned();
+        Ok(Response::new(match path.as_str() {
+            "/hold" => {
+                self.gate.acquire().await.unwrap().forget();
+                full("held")
+            }
+            // The head goes out at once, the rest when the gate opens.
+            "/late" => {
+                let gate = Arc::clone(&self.gate);
+                let stream = async move {
+                    gate.acquire_owned().await.unwrap().forget();
+                    Ok::<_, io::Error>(Bytes::from_static(b"late"))
+                };
+                Late(Box::pin(stream)).boxed()
+            }
+            "/echo" => {
+                let body = request.into_body().collect().await.map_err(io::Error::other)?;
+                full(body.to_bytes())
+            }
+            "/stream" => request.into_body().map_err(io::Error::other).boxed(),
+            "/ignore" => {
+                self.gate.acquire().await.unwrap().forget();
+                drop(request);
+                full("ignored")
+            }
+            "/endless" => Endless(Arc::clone(&self.made)).map_err(|never| match never {}).boxed(),
+            "/fail" => return Err(io::Error::other("the app's head is missing")),
+            path => full(path.to_owned()),
+        }))
+    }
+}
+
+/// A body of one chunk that comes later.
+struct Late<F>(std::pin::Pin<Box<F>>);
+
+impl<F: Future<Output = Result<Bytes, io::Error>>> Body for Late<F> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0.as_mut().poll(cx).map(|chunk| Some(chunk.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(4)
+    }
+}
+
+struct Rig {
+    client: DuplexStream,
+    control: DrainControl,
+    lane: &'static Lane,
+    app: Double,
+    served: JoinHandle<()>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (client, transport) = tokio::io::duplex(64 * 1024);
+        let (control, signal) = drain_signal();
+        let lane: &'static Lane = Box::leak(Box::default());
+        let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
+        let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+        Self { client, control, lane, app, served }
+    }
+
+    fn drain(&self) {
+        self.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    async fn get(&mut self, path: &str) -> Answered {
+        self.send(&get(path)).await;
+        self.answer().await
+    }
+
+    /// Reads one response with a length.
+    async fn answer(&mut self) -> Answered {
+        read_answer(&mut self.client).await
+    }
+
+    /// Lets the server do all that it can.
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Reads the end of the stream; says after how long it came.
+    async fn end(&mut self) -> Duration {
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        self.client.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+        began.elapsed()
+    }
+
+    fn open_gate(&self) {
+        self.app.gate.add_permits(1);
+    }
+
+    fn figures(&self) -> LaneSnapshot {
+        self.lane.snapshot()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Answered {
+    status: u16,
+    closes: bool,
+    body: String,
+}
+
+fn kept(body: &str) -> Answered {
+    Answered { status: 200, closes: false, body: body.to_owned() }
+}
+
+fn closing(body: &str) -> Answered {
+    Answered { closes: true, ..kept(body) }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+async fn read_answer(client: &mut (impl AsyncRead + Unpin)) -> Answered {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.expect("the connection ended in a response's head"));
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1).expect("a length").split("\r\n").next().unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    client.read_exact(&mut body).await.unwrap();
+    Answered {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        closes: head.contains("\r\nconnection: close\r\n"),
+        body: String::from_utf8(body).unwrap(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_kept_and_pipelined_requests_are_answered_in_order() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.get("/one").await, kept("/one"));
+    rig.send(&(get("/two") + &post("/echo", "body") + &get("/three"))).await;
+    assert_eq!(rig.answer().await, kept("/two"));
+    assert_eq!(rig.answer().await, kept("body"));
+    assert_eq!(rig.answer().await, kept("/three"));
+    drop(rig.client);
+    rig.served.await.unwrap();
+    let figures = rig.lane.snapshot();
+    assert_eq!((figures.requests, figures.in_flight, figures.connections, figures.cut), (4, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_byte_by_byte_is_answered() {
+    let mut rig = Rig::new();
+    for byte in get("/slow").chars() {
+        rig.send(&byte.to_string()).await;
+        rig.settle().await;
+    }
+    assert_eq!(rig.answer().await, kept("/slow"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_gives_no_response_is_answered_for() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.get("/fail").await, Answered { status: 500, ..kept("") });
+    assert_eq!(rig.get("/next").await, kept("/next"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_connection_announces_its_close() {
+    let mut rig = Rig::new();
+    rig.send(&get("/hold")).await;
+    rig.settle().await;
+    assert_eq!(rig.figures().in_flight, 1);
+    rig.drain();
+    rig.settle().await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, closing("held"));
+    assert_eq!(rig.end().await, Duration::ZERO);
+}
+
+/// FAULTS 15.
+#[tokio::test(start_paused = true)]
+async fn a_pipelined_request_is_answered_at_drain_and_then_the_close_is_announced() {
+    for gap in [false, true] {
+        let mut rig = Rig::new();
+        rig.send(&get("/hold")).await;
+        if gap {
+            rig.settle().await;
+        }
+        rig.send(&(post("/echo", "second") + &get("/third"))).await;
+        rig.settle().await;
+        rig.drain();
+        rig.settle().await;
+        rig.open_gate();
+        assert_eq!(rig.answer().await, kept("held"), "gap {gap}");
+        assert_eq!(rig.answer().await, kept("second"), "gap {gap}");
+        assert_eq!(rig.answer().await, closing("/third"), "gap {gap}");
+        assert_eq!(rig.end().await, Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_pipelined_request_is_waited_for() {
+    let mut rig = Rig::new();
+    rig.send(&get("/hold")).await;
+    rig.settle().await;
+    let second = post("/echo", "second");
+    rig.send(&second[..20]).await;
+    rig.settle().await;
+    rig.drain();
+    rig.open_gate();
+    assert_eq!(rig.answer().await, kept("held"));
+    rig.settle().await;
+    rig.send(&second[20..]).await;
+    assert_eq!(rig.answer().await, closing("second"));
+    rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_chunked_body_the_close_is_announced_when_the_linger_is_over() {
+    let mut rig = Rig::new();
+    rig.send("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n").await;
+    assert_eq!(rig.answer().await, kept("body"));
+    rig.send(&get("/hold")).await;
+    rig.settle().await;
+    rig.drain();
+    rig.open_gate();
+    // Whether something lies behind it is not known.
+    assert_eq!(rig.answer().await, kept("held"));
+    rig.send(&get("/hold")).await;
+    tokio::time::sleep(LINGER + Duration::from_millis(10)).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, closing("held"));
+    rig.end().await;
+}
+
+/// FAULTS 14.
+#[tokio::test(start_paused = true)]
+async fn a_request_on_an_idle_connection_that_races_the_drain_is_served() {
+    for pause in [Duration::ZERO, LINGER / 2, LINGER / 100 * 99] {
+        let mut rig = Rig::new();
+        assert_eq!(rig.get("/first").await, kept("/first"));
+        rig.drain();
+        tokio::time::sleep(pause).await;
+        rig.send(&post("/echo", "raced")).await;
+        assert_eq!(rig.answer().await, closing("raced"), "after {pause:?}");
+        assert_eq!(rig.end().await, Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_ends_when_its_linger_is_over() {
+    for first in [false, true] {
+        let mut rig = Rig::new();
+        if first {
+            rig.get("/first").await;
+            rig.settle().await;
+        }
+        let began = Instant::now();
+        rig.drain();
+        rig.end().await;
+        let lingered = began.elapsed();
+        assert!(lingered >= LINGER && lingered < LINGER + Duration::from_millis(20), "{lingered:?}");
+        drop(rig.client);
+        rig.served.await.unwrap();
+    }
+}
+
+/// FAULTS 13.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_never_ends_does_not_outlive_the_linger() {
+    for first in [false, true] {
+        let mut rig = Rig::new();
+        if first {
+            rig.get("/first").await;
+        }
+        rig.send("GET / HTTP/1.1\r\n").await;
+        rig.settle().await;
+        rig.drain();
+        let began = Instant::now();
+        while rig.client.write_all(b"x: y\r\n").await.is_ok() && began.elapsed() < LINGER * 3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // A lingering close may take another half second.
+        assert!(began.elapsed() < LINGER + Duration::from_secs(1), "{:?}", began.elapsed());
+        rig.served.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_preface_does_not_outlive_the_linger() {
+    let mut rig = Rig::new();
+    rig.send("PRI * HTTP/2.0\r\n").await;
+    rig.settle().await;
+    rig.drain();
+    assert!(rig.end().await <= LINGER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_whose_head_is_out_goes_on_and_the_connection_lingers() {
+    let mut rig = Rig::new();
+    rig.send(&get("/late")).await;
+    rig.settle().await;
+    rig.drain();
+    tokio::time::sleep(LINGER * 3).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, kept("late"));
+    tokio::time::sleep(LINGER / 2).await;
+    assert_eq!(rig.get("/next").await, closing("/next"));
+    assert_eq!(rig.end().await, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_linger_a_close_is_announced_whatever_lies_behind() {
+    let mut rig = Rig::new();
+    rig.send(&(get("/hold") + &get("/behind"))).await;
+    rig.settle().await;
+    rig.drain();
+    tokio::time::sleep(LINGER + Duration::from_millis(10)).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, closing("held"));
+    rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_accepted_during_the_drain_knows_it() {
+    let (mut client, transport) = tokio::io::duplex(4096);
+    let (control, signal) = drain_signal();
+    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
+    let served = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal));
+    client.write_all(get("/queued").as_bytes()).await.unwrap();
+    assert_eq!(read_answer(&mut client).await, closing("/queued"));
+    drop(client);
+    served.await.unwrap();
+}
+
+/// FAULTS 12.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_flight_at_the_cut_is_cut_and_counted() {
+    let mut rig = Rig::new();
+    rig.send(&(get("/hold") + &get("/behind"))).await;
+    rig.settle().await;
+    rig.drain();
+    rig.settle().await;
+    rig.control.begin(Phase::Cut);
+    rig.served.await.unwrap();
+    let figures = rig.lane.snapshot();
+    assert_eq!((figures.cut, figures.in_flight, figures.connections), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_waits_for_its_client() {
+    let mut rig = Rig::new();
+    rig.send(&get("/endless")).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let made = rig.app.made.load(Relaxed) * CHUNK.len();
+    assert!(made < 1024 * 1024, "{made} bytes were made for a client that reads nothing");
+    let mut some = vec![0; 256 * 1024];
+    rig.client.read_exact(&mut some).await.unwrap();
+    assert!(rig.app.made.load(Relaxed) * CHUNK.len() > made);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_waits_for_its_app_and_comes_back_whole() {
+    const LENGTH: usize = 8 * 1024 * 1024;
+    let mut rig = Rig::new();
+    rig.send(&format!("POST /stream HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (mut reading, mut writing) = tokio::io::split(rig.client);
+    let progress = Arc::clone(&sent);
+    let upload = tokio::spawn(async move {
+        for _ in 0..LENGTH / 1024 {
+            writing.write_all(&CHUNK).await.unwrap();
+            progress.fetch_add(1024, Relaxed);
+        }
+        writing
+    });
+    // The echo can't go on before its client reads, and then nothing more may be taken from it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(sent.load(Relaxed) < LENGTH / 4, "{} bytes were taken", sent.load(Relaxed));
+    let mut received = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    while received < LENGTH {
+        let length = reading.read(&mut buffer).await.unwrap();
+        assert!(length > 0, "the echo ended after {received} bytes");
+        received += length;
+    }
+    upload.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_left_after_a_while() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.end().await, HEAD_TIMEOUT);
+
+    let mut rig = Rig::new();
+    rig.send("GET / HT").await;
+    rig.settle().await;
+    assert!(rig.end().await <= HEAD_TIMEOUT);
+
+    let mut rig = Rig::new();
+    rig.get("/first").await;
+    rig.send("GET / HT").await;
+    let late = rig.end().await;
+    assert!(late >= HEAD_TIMEOUT && late <= 2 * HEAD_TIMEOUT, "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_kept_for_longer_than_proxies_do() {
+    let mut rig = Rig::new();
+    rig.get("/first").await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(rig.get("/second").await, kept("/second"));
+    let kept_for = rig.end().await;
+    assert!(kept_for >= HEAD_TIMEOUT * 3 && kept_for <= HEAD_TIMEOUT * 4, "{kept_for:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_long_is_not_late() {
+    let mut rig = Rig::new();
+    rig.send(&get("/hold")).await;
+    tokio::time::sleep(HEAD_TIMEOUT * 10).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, kept("held"));
+}
+
+/// FAULTS 14, over a real socket, where a close with unread bytes is a reset.
+#[tokio::test]
+async fn an_announced_close_resets_no_client_that_goes_on_sending() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (transport, _) = listener.accept().await.unwrap();
+    let (control, signal) = drain_signal();
+    let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
+    let lane: &'static Lane = Box::leak(Box::default());
+    let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+    // An upload that the app refuses without reading it.
+    let body = "x".repeat(300_000);
+    client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
+    while lane.snapshot().in_flight == 0 {
+        tokio::task::yield_now().await;
+    }
+    control.begin(Phase::Draining { since: Instant::now(), linger: Duration::ZERO });
+    app.gate.add_permits(1);
+    client.readable().await.unwrap();
+    client.write_all(&body.as_bytes()[..250_000]).await.unwrap();
+    let answered = timeout(Duration::from_secs(5), read_answer(&mut client)).await.unwrap();
+    assert_eq!(answered, closing("ignored"));
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "a clean end, not a reset");
+    drop(client);
+    timeout(Duration::from_secs(5), served).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
+    let rig = Rig::new();
+    let (control, lane, app, served) = (rig.control, rig.lane, rig.app, rig.served);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(rig.client)).await.unwrap();
+    let client = tokio::spawn(connection);
+    let request = |path: &str| Request::get(format!("http://test{path}")).body(Empty::<Bytes>::new()).unwrap();
+    let first = sender.send_request(request("/first")).await.unwrap();
+    assert_eq!(first.version(), http::Version::HTTP_2);
+    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "/first");
+
+    let held = tokio::spawn(sender.send_request(request("/hold")));
+    while lane.snapshot().in_flight == 0 {
+        tokio::task::yield_now().await;
+    }
+    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(sender.send_request(request("/new")).await.is_err());
+    app.gate.add_permits(1);
+    let held = held.await.unwrap().unwrap();
+    assert_eq!(held.into_body().collect().await.unwrap().to_bytes(), "held");
+    client.await.unwrap().unwrap();
+    served.await.unwrap();
+    let figures = lane.snapshot();
+    assert_eq!((figures.requests, figures.in_flight, figures.connections), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_without_streams_ends_at_drain() {
+    let rig = Rig::new();
+    let (_sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(rig.client))
+            .await
+            .unwrap();
+    let client = tokio::spawn(connection);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let began = Instant::now();
+    rig.control.begin(Phase::Draining { since: began, linger: LINGER });
+    client.await.unwrap().unwrap();
+    rig.served.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_ignores_the_goaway_does_not_outlive_the_linger() {
+    let mut rig = Rig::new();
+    rig.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // An empty SETTINGS frame, and never an answer to a PING.
+    rig.client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    rig.settle().await;
+    rig.drain();
+    timeout(LINGER + Duration::from_secs(1), rig.served).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
+    #[derive(Clone)]
+    struct Looks(&'static Lane);
+
+    impl Application for Looks {
+        type Body = Full<Bytes>;
+        type Error = Infallible;
+
+        async fn call(&self, _: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+            Ok(Response::new(Full::from(self.0.snapshot().route.unwrap_or_default())))
+        }
+    }
+
+    let lane: &'static Lane = Box::leak(Box::default());
+    let (mut client, transport) = tokio::io::duplex(4096);
+    let (_control, signal) = drain_signal();
+    tokio::spawn(serve_connection(transport, Looks(lane), lane, signal));
+    client.write_all(get("/where?secret=1").as_bytes()).await.unwrap();
+    assert_eq!(read_answer(&mut client).await, kept("GET /where"));
+    assert_eq!(lane.snapshot().route, None);
+}

@@ -1,0 +1,229 @@
+//! Accepting: from a listener to connections in the care of `http`.
+//!
+//! Owns the loop, what an error of `accept(2)` means, and the last call that empties a queue before
+//! a listener is shut down.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, Socket};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+
+use super::Listener;
+use super::serving::Connected;
+use crate::http::{self, DrainSignal};
+use crate::loader::{Address, Connection, LoadedApp};
+use crate::sys::stats::Lane;
+
+/// How long a thread rests when the process or the system has run out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often that is logged at most.
+const WARN_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the last call may take, and how long the control thread waits for it.
+pub(super) const LAST_CALL: Duration = Duration::from_millis(50);
+
+/// Whether connections are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// Yes.
+    Open,
+    /// Those that wait already, and then no more: the listeners are about to be shut down.
+    LastCall,
+    /// No more; others take those that wait.
+    Closed,
+}
+
+/// A listener that can't be taken over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TakeOverError {
+    #[error("the descriptor is no listening socket")]
+    NotListening,
+    #[error("the socket can't be used")]
+    Socket(#[from] io::Error),
+}
+
+/// What a connection of this thread gets.
+#[derive(Clone)]
+pub(super) struct Seat {
+    pub(super) app: LoadedApp,
+    pub(super) lane: &'static Lane,
+    pub(super) drain: DrainSignal,
+    /// Held by each connection until its end.
+    pub(super) held: mpsc::Sender<Infallible>,
+}
+
+/// A listener on a serving thread.
+pub(super) struct Open {
+    socket: Accepting,
+    name: &'static str,
+    /// What every connection's own end is, if that is known beforehand.
+    local: Option<Address>,
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Open {
+    /// Takes a duplicate of the listener into this thread's runtime.
+    pub(super) fn take_over(listener: &Listener) -> Result<Self, TakeOverError> {
+        let socket = Socket::from(listener.socket.try_clone()?);
+        if !socket.is_listener().unwrap_or(false) {
+            return Err(TakeOverError::NotListening);
+        }
+        socket.set_nonblocking(true)?;
+        let bound = socket.local_addr()?.as_socket();
+        let socket = OwnedFd::from(socket);
+        let (socket, local) = if listener.unix {
+            (Accepting::Unix(UnixListener::from_std(socket.into())?), Some(Address::Unix))
+        } else {
+            let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
+            (Accepting::Tcp(TcpListener::from_std(socket.into())?), known)
+        };
+        Ok(Self { socket, name: listener.name, local })
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match &self.socket {
+            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Accepted::Tcp(stream, peer)),
+            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        }
+    }
+
+    /// Starts a task that serves a connection.
+    fn take(&self, accepted: Accepted, seat: &Seat) {
+        seat.lane.accepted();
+        match accepted {
+            Accepted::Tcp(stream, peer) => {
+                // The client is gone when either fails; serving it would only tell so later.
+                let Ok(local) = self.local.map_or_else(|| stream.local_addr().map(Address::Tcp), Ok) else { return };
+                if stream.set_nodelay(true).is_ok() {
+                    self.serve(stream, Address::Tcp(peer), local, seat.clone());
+                }
+            }
+            Accepted::Unix(stream) => self.serve(stream, Address::Unix, Address::Unix, seat.clone()),
+        }
+    }
+
+    fn serve<T>(&self, stream: T, peer: Address, local: Address, seat: Seat)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
+        let Seat { app, lane, drain, held } = seat;
+        tokio::spawn(async move {
+            http::serve_connection(stream, Connected { app, connection }, lane, drain).await;
+            drop(held);
+        });
+    }
+
+    /// Takes every connection that waits.
+    ///
+    /// The queue itself is asked, not the runtime, which may not have noticed yet that it has become
+    /// ready. Clients that never stop coming don't hold the drain up: there is a deadline.
+    fn last_call(&self, seat: &Seat) {
+        let until = Instant::now() + LAST_CALL;
+        while Instant::now() < until {
+            match self.accept_waiting() {
+                Ok(accepted) => self.take(accepted, seat),
+                Err(error) if is_the_clients(&error) => {}
+                // The queue is empty, another worker has shut the listener down already, or there
+                // are no descriptors left: nothing more can be taken.
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn accept_waiting(&self) -> io::Result<Accepted> {
+        let queue = match &self.socket {
+            Accepting::Tcp(listener) => SockRef::from(listener),
+            Accepting::Unix(listener) => SockRef::from(listener),
+        };
+        let (socket, peer) = queue.accept()?;
+        socket.set_nonblocking(true)?;
+        match (&self.socket, peer.as_socket()) {
+            (Accepting::Tcp(_), Some(peer)) => Ok(Accepted::Tcp(TcpStream::from_std(socket.into())?, peer)),
+            (Accepting::Tcp(_), None) => Err(io::ErrorKind::ConnectionAborted.into()),
+            (Accepting::Unix(_), _) => Ok(Accepted::Unix(UnixStream::from_std(socket.into())?)),
+        }
+    }
+}
+
+/// Accepts until the intake closes or the listener is shut down. Never gives up, and never spins.
+pub(super) async fn run(listener: Open, seat: Seat, mut intake: watch::Receiver<Intake>) {
+    let mut warned: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            now = closing(&mut intake) => {
+                if now == Intake::LastCall {
+                    listener.last_call(&seat);
+                }
+                return;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => listener.take(accepted, &seat),
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) if is_shut_down(&error) => {
+                tracing::debug!(listener = listener.name, "listener was shut down");
+                return;
+            }
+            Err(error) => {
+                if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(listener = listener.name, error, "connections can't be accepted");
+                }
+                // An order to close is taken up right after.
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Waits until no more connections are taken.
+async fn closing(intake: &mut watch::Receiver<Intake>) -> Intake {
+    // Without its sender the process is about to end.
+    intake.wait_for(|intake| *intake != Intake::Open).await.map_or(Intake::Closed, |intake| *intake)
+}
+
+/// Whether the client of a connection that waited was the reason (`accept(2)`, "Error handling").
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::ECONNRESET
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT
+        )
+    ) || error.kind() == io::ErrorKind::ConnectionAborted
+}
+
+/// Whether the socket no longer listens.
+fn is_shut_down(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK))
+}

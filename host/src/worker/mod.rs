@@ -1,0 +1,112 @@
+//! The worker: loads one version of the app, serves HTTP with it, drains and exits.
+//!
+//! Owns the threads of the process and the order of its life. How a connection is served is for
+//! `http`, how the app is reached for `loader`; which worker lives when is the master's decision.
+//!
+//! ```text
+//! control thread   setup ─ wait for the threads ─ Ready ─ listen to master and signals ─ drain ─ exit
+//! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
+//! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
+//! ```
+//! The control thread runs no code of the app's, so an app that blocks can't make the worker deaf.
+//! Each serving thread has its own runtime and its own accept loops: a connection stays on the thread
+//! that accepted it, and no request pays for a scheduler between threads.
+//!
+//! The process leaves by `_exit`, always from the control thread: no destructor of the app's, and no
+//! thread of it, runs against a half-dead process.
+
+mod accept;
+mod control;
+mod serving;
+mod signals;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use crate::channel::{Channel, ChannelError};
+use crate::message::{ListenerInfo, WorkerSetup};
+use crate::preflight::chain;
+use crate::sys::stats::{Lane, StatsPage};
+use crate::{logging, sys};
+
+/// A worker that can't even say why to its master, or need not.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("the control socket can't be taken from standard input")]
+    Control(#[source] io::Error),
+    #[error("the runtime of the control thread can't be made")]
+    Runtime(#[source] io::Error),
+    #[error("the setup can't be received")]
+    Setup(#[source] ChannelError),
+    #[error("the setup came with {found} descriptors, expected {expected}")]
+    Descriptors { found: usize, expected: usize },
+    #[error("the stats page can't be opened")]
+    Stats(#[source] io::Error),
+    #[error("signal handlers can't be installed")]
+    Signals(#[source] io::Error),
+    #[error("thread {name} can't be made")]
+    Thread { name: String, source: io::Error },
+    #[error("a message to the master can't be sent")]
+    Send(#[source] ChannelError),
+}
+
+/// What came with the setup.
+struct Equipment {
+    lanes: &'static [Lane],
+    listeners: Vec<Listener>,
+    /// Held until the process ends: messages between workers, connections between workers, and the
+    /// lock by which a new master learns that this magic still runs.
+    _held: [OwnedFd; 3],
+}
+
+/// One listener as the master handed it over.
+struct Listener {
+    socket: OwnedFd,
+    /// For the rest of the process, as the ABI promises the app.
+    name: &'static str,
+    unix: bool,
+}
+
+/// Plays the role; the control socket is standard input.
+pub fn run() -> ExitCode {
+    let error = match play() {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // There may be no log yet; standard error is where it goes anyway.
+    eprintln!("app-host: worker: {}", chain(&error));
+    ExitCode::FAILURE
+}
+
+fn play() -> Result<ExitCode, WorkerError> {
+    let socket = sys::take_stdin().map_err(WorkerError::Control)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Runtime)?;
+    runtime.block_on(async {
+        let channel = Channel::from_owned_fd(socket).map_err(WorkerError::Control)?;
+        let received = channel.receive::<WorkerSetup>().await.map_err(WorkerError::Setup)?;
+        // The master has died before it said anything: there is nothing to serve.
+        let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
+        logging::init_child(setup.log);
+        let equipment = unpack(descriptors, &setup.listeners)?;
+        control::work(&channel, setup, equipment).await
+    })
+}
+
+/// Takes the descriptors in the order that `message` gives.
+fn unpack(descriptors: Vec<OwnedFd>, infos: &[ListenerInfo]) -> Result<Equipment, WorkerError> {
+    let found = descriptors.len();
+    let wrong = || WorkerError::Descriptors { found, expected: 4 + infos.len() };
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(wrong);
+    let (dispatch, handover, stats, lock) = (next()?, next()?, next()?, next()?);
+    if found != 4 + infos.len() {
+        return Err(wrong());
+    }
+    let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
+    let listeners = descriptors
+        .zip(infos)
+        .map(|(socket, info)| Listener { socket, name: info.name.clone().leak(), unix: info.unix })
+        .collect();
+    Ok(Equipment { lanes, listeners, _held: [dispatch, handover, lock] })
+}

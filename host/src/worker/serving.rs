@@ -1,0 +1,196 @@
+//! A serving thread: one runtime, its accept loops and its connections.
+//!
+//! Thread 0 also starts and stops the app. What a thread has come to it says to the control thread,
+//! which never waits for it without a deadline.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::accept::{self, Intake, Open};
+use super::{Listener, WorkerError};
+use crate::http::{Application, DrainSignal};
+use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
+use crate::message::Library;
+use crate::preflight::chain;
+use crate::sys::stats::Lane;
+use crate::{artifact, message};
+
+/// How often a thread says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// What a thread says to the control thread.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// The app can't be loaded or started.
+    CannotStart(String),
+    /// A listener can't be taken over.
+    CannotListen(String),
+    /// It accepts on every listener.
+    Accepting,
+    /// It accepts no more.
+    Closed,
+    /// Its last connection has ended.
+    Drained,
+    /// The app has stopped.
+    Stopped,
+    /// It is gone, which only a bug in the host makes it.
+    Gone,
+}
+
+/// The way to the control thread.
+#[derive(Clone, Debug)]
+pub(super) struct Says(pub(super) mpsc::UnboundedSender<Word>);
+
+impl Says {
+    fn say(&self, word: Word) {
+        // The control thread takes words until the process ends.
+        let _ = self.0.send(word);
+    }
+}
+
+/// Says that a thread is gone, also when it panics.
+struct Farewell(Says);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.say(Word::Gone);
+    }
+}
+
+/// What thread 0 starts.
+pub(super) struct Start {
+    pub(super) library: Library,
+    pub(super) host: HostInfo,
+    pub(super) app: watch::Sender<Option<LoadedApp>>,
+}
+
+/// What every thread needs.
+#[derive(Clone)]
+pub(super) struct Orders {
+    pub(super) listeners: Arc<[Listener]>,
+    pub(super) app: watch::Receiver<Option<LoadedApp>>,
+    pub(super) intake: watch::Receiver<Intake>,
+    pub(super) drain: DrainSignal,
+    /// Becomes true when thread 0 is to stop the app.
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) says: Says,
+}
+
+/// Makes the serving thread `index`. The one that gets a `start` is thread 0.
+pub(super) fn spawn(
+    index: usize,
+    lane: &'static Lane,
+    start: Option<Start>,
+    orders: Orders,
+) -> Result<(), WorkerError> {
+    let name = format!("serve-{index}");
+    let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let farewell = Farewell(orders.says.clone());
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => match runtime.block_on(serve(lane, start, orders)) {},
+            Err(error) => farewell.0.say(Word::CannotStart(chain(&error))),
+        }
+    });
+    spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
+}
+
+/// The life of a serving thread. Its end is the end of the process, which the control thread decides.
+async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) -> Infallible {
+    tokio::spawn(beat(lane));
+    let starts = start.is_some();
+    if let Some(start) = start {
+        match load(&start.library, start.host).await {
+            Ok(app) => drop(start.app.send_replace(Some(app))),
+            Err(error) => return last_word(&orders.says, Word::CannotStart(error)).await,
+        }
+    }
+    let Some(app) = orders.app.wait_for(Option::is_some).await.ok().and_then(|app| *app) else {
+        // Thread 0 has failed and has said so.
+        return std::future::pending().await;
+    };
+
+    let mut open = Vec::with_capacity(orders.listeners.len());
+    for listener in orders.listeners.iter() {
+        match Open::take_over(listener) {
+            Ok(taken) => open.push(taken),
+            Err(error) => {
+                let error = format!("listener \"{}\": {}", listener.name, chain(&error));
+                return last_word(&orders.says, Word::CannotListen(error)).await;
+            }
+        }
+    }
+    drop(orders.listeners);
+    // Each connection holds a sender, so the receiver ends with the last of them.
+    let (held, mut connections) = mpsc::channel::<Infallible>(1);
+    let seat = accept::Seat { app, lane, drain: orders.drain.clone(), held };
+    let mut accepting = JoinSet::new();
+    for listener in open {
+        accepting.spawn(accept::run(listener, seat.clone(), orders.intake.clone()));
+    }
+    drop(seat);
+    orders.says.say(Word::Accepting);
+
+    // A loop ends when the control thread says so; one whose listener was shut down from elsewhere
+    // ends before, and then the word is still to come.
+    while accepting.join_next().await.is_some() {}
+    let _ = orders.intake.wait_for(|intake| *intake != Intake::Open).await;
+    orders.says.say(Word::Closed);
+    if starts {
+        app.drain();
+    }
+    let _ = connections.recv().await;
+    orders.says.say(Word::Drained);
+    if starts {
+        let _ = orders.stop.wait_for(|stop| *stop).await;
+        app.stop().await;
+        orders.says.say(Word::Stopped);
+    }
+    std::future::pending().await
+}
+
+async fn last_word(says: &Says, word: Word) -> Infallible {
+    says.say(word);
+    std::future::pending().await
+}
+
+async fn beat(lane: &'static Lane) {
+    let mut interval = tokio::time::interval(HEARTBEAT);
+    loop {
+        interval.tick().await;
+        lane.beat();
+    }
+}
+
+/// Makes sure that the version is what it was, loads it and starts the app.
+async fn load(library: &message::Library, host: HostInfo) -> Result<LoadedApp, String> {
+    let path: &Path = &library.path;
+    artifact::verify(path, library.version).map_err(|error| chain(&error))?;
+    let loaded = loader::open(path, app_abi::Magic(library.magic)).map_err(|error| chain(&error))?;
+    loaded.start(host).await.map_err(|error| chain(&error))
+}
+
+/// The app, as a connection reaches it.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) app: LoadedApp,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Application for Connected {
+    type Body = AppBody;
+    type Error = AppResponseError;
+
+    fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
+        self.app.call(request, &self.connection)
+    }
+}

@@ -1,0 +1,32 @@
+//! Signals that are the master's business: taken, noted and left to it.
+//!
+//! Until here they were ignored, and what is ignored stays so through `execve`. A handler doesn't
+//! (`execve(2)`), so from now on children that the app starts have the default again.
+
+use std::io;
+
+use nix::sys::signal::Signal as Number;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::sys::signals::MASTERS;
+
+/// Installs the handlers. Must run inside the control thread's runtime.
+///
+/// SIGINT is among them: a terminal sends it to the whole process group, and the master decides.
+pub(super) fn leave_to_master() -> io::Result<()> {
+    for number in MASTERS.into_iter().chain([Number::SIGINT]) {
+        tokio::spawn(note(signal(SignalKind::from_raw(number as i32))?, number.as_str()));
+    }
+    Ok(())
+}
+
+/// What asks this worker alone to drain.
+pub(super) fn terminate() -> io::Result<Signal> {
+    signal(SignalKind::terminate())
+}
+
+async fn note(mut signal: Signal, name: &'static str) {
+    while signal.recv().await.is_some() {
+        tracing::info!(signal = name, "signal left to the master");
+    }
+}
