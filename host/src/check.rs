@@ -1,0 +1,52 @@
+//! `check`: would this configuration and its library be accepted?
+//!
+//! Does what preflight does, with a copy of its own that is gone afterwards. Touches neither the
+//! state directory nor the listeners, so it may run beside the master.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::task::LocalSet;
+
+use crate::artifact::{Store, Version};
+use crate::children::Children;
+use crate::preflight::{Preflight, read_config};
+use crate::restart::Refusal;
+
+/// Checks the configuration at `path` and says what it found; refusals go to standard error.
+pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let path =
+        std::path::absolute(path).with_context(|| format!("the path {} can't be made absolute", path.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match LocalSet::new().block_on(&runtime, check(&path))? {
+        Ok(version) => {
+            let manifest = &version.manifest;
+            println!("accepted: {}", path.display());
+            println!("  app      {} {}", manifest.app_name, manifest.app_version);
+            println!("  version  {}", version.id);
+            println!("  magic    {} (ABI {}, epoch {})", manifest.magic, manifest.magic.abi(), manifest.magic.epoch());
+            println!("  built    app-abi {}, {}", manifest.app_abi, manifest.rustc);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(refusal) => {
+            eprintln!("refused: {refusal}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let directory = tempfile::tempdir().context("a temporary directory can't be made")?;
+    let preflight = Preflight {
+        config_path: path.to_owned(),
+        store: Store::open(directory.path().to_owned())?,
+        children: Children::watch()?,
+        identity: None,
+    };
+    Ok(preflight.version(&config, None).await.map(|(version, _)| version))
+}

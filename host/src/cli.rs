@@ -1,0 +1,41 @@
+//! The command line: what can be said, and to which role it goes.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps a Rust service running while its code changes.
+#[derive(Debug, Parser)]
+#[command(name = "app-host", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the app that FILE configures; SIGUSR2 restarts it without downtime.
+    ///
+    /// Exits with 0 when it was stopped, with 1 when it couldn't start, and with 3 when a restart
+    /// has failed and the last worker has gone since.
+    Run {
+        /// The configuration, a JSON file.
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say whether FILE and the library that it names would be accepted; start nothing.
+    ///
+    /// Loads the library once in a throw-away process, as each restart does. Doesn't bind the
+    /// listeners: a running master may hold them. Exits with 0 when accepted, with 1 when not.
+    Check {
+        /// The configuration, a JSON file.
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// A worker; the master spawns it.
+    #[command(hide = true)]
+    InternalWorker,
+    /// A probe; the master spawns it.
+    #[command(hide = true)]
+    InternalProbe,
+}

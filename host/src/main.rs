@@ -1,0 +1,58 @@
+//! `app-host` keeps a Rust service running while its code changes.
+//!
+//! A stable **master** owns the listening sockets and the restart logic; **workers** load the app,
+//! a versioned library written against `app-abi`, and serve HTTP with it.
+//!
+//! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe` and `check`
+//! are the roles; they never import each other. Below them are rooms with one job each. `sys` and
+//! `loader` hold the only `unsafe`. `restart`, `message`, `config` and `ids` are pure. A room uses
+//! rooms further down in this list only.
+
+mod cli;
+
+// The roles.
+mod check;
+mod master;
+mod probe;
+mod worker;
+
+// One room, one job.
+mod artifact;
+mod channel;
+mod children;
+mod http;
+mod listeners;
+mod locks;
+mod logging;
+mod preflight;
+
+// The only `unsafe`.
+mod loader;
+mod sys;
+
+// Pure.
+mod config;
+mod ids;
+mod message;
+mod restart;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // Before anything else, in every role: nobody dies of a signal that is meant for the master.
+    sys::signals::ignore();
+    let outcome = sys::process::set_name().map_err(anyhow::Error::from).and_then(|()| match Cli::parse().command {
+        Command::Run { config } => master::run(&config),
+        Command::Check { config } => check::run(&config),
+        Command::InternalWorker => Ok(worker::run()),
+        Command::InternalProbe => probe::run(),
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("app-host: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,211 @@
+//! The worker processes of the master: spawned, talked to and watched.
+//!
+//! Owns each worker's pid, its sockets and its stats page. Which worker is to do what is the
+//! machine's business; what they report goes into the loop's inbox, a worker's messages always
+//! before its exit.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::Happening;
+use crate::channel::ChannelError;
+use crate::children::{Child, Children, Role};
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::locks::MagicLock;
+use crate::logging::{self, Logging, LoggingError};
+use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::preflight::{Prepared, chain};
+use crate::restart::Event;
+use crate::sys::packet;
+use crate::sys::process::Identity;
+use crate::sys::stats::{StatsPage, StatsSnapshot};
+
+/// How long a dead worker's last words may take to arrive: they are in the socket already, unless
+/// a child of the app's holds it open.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How many orders may wait for one worker: a drain, and a second one when the service stops.
+const ORDERS: usize = 4;
+
+/// A worker that could not be spawned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpawnError {
+    #[error("its stats page or sockets can't be made")]
+    Equipment(#[source] io::Error),
+    #[error("its log can't be opened")]
+    Log(#[from] LoggingError),
+    #[error("its process can't be made")]
+    Process(#[source] io::Error),
+}
+
+/// One living worker process.
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    orders: mpsc::Sender<ToWorker>,
+    stats: StatsPage,
+    /// Held so that the worker sees the end of the master; what travels on them comes later.
+    _dispatch: OwnedFd,
+    _handover: OwnedFd,
+}
+
+/// All worker processes whose exit hasn't been seen yet.
+#[derive(Debug)]
+pub(super) struct Crew {
+    children: Children,
+    identity: Option<Identity>,
+    lock: MagicLock,
+    inbox: mpsc::Sender<Happening>,
+    processes: HashMap<WorkerId, Process>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        children: Children,
+        identity: Option<Identity>,
+        lock: MagicLock,
+        inbox: mpsc::Sender<Happening>,
+    ) -> Self {
+        Self { children, identity, lock, inbox, processes: HashMap::new() }
+    }
+
+    /// Spawns a worker from `prepared` and hands it what it needs.
+    pub(super) fn spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        prepared: &Prepared,
+        logging: &Logging,
+    ) -> Result<(), SpawnError> {
+        let config = &prepared.config;
+        let (stats, stats_fd) = StatsPage::create().map_err(SpawnError::Equipment)?;
+        let (dispatch, their_dispatch) = packet::pair().map_err(SpawnError::Equipment)?;
+        let (handover, their_handover) = packet::pair().map_err(SpawnError::Equipment)?;
+        let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
+        let mut descriptors = vec![their_dispatch, their_handover, stats_fd, lock];
+        for listener in prepared.listeners.descriptors() {
+            // Duplicates, so that the generation may go before they have been sent.
+            descriptors.push(listener.try_clone_to_owned().map_err(SpawnError::Equipment)?);
+        }
+        let setup = WorkerSetup {
+            slot,
+            generation,
+            library: prepared.library(),
+            app_config: config.app.config.get().to_owned(),
+            threads: config.threads,
+            listeners: prepared.listeners.infos(),
+            idle_linger: config.restart.idle_linger,
+            shutdown_timeout: config.restart.shutdown_timeout,
+            log: logging::for_child(&config.log),
+        };
+        let stderr = logging.stderr_for(&config.log)?;
+        let child = self.children.spawn(Role::Worker, stderr, self.identity).map_err(SpawnError::Process)?;
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let pid = child.pid;
+        tokio::task::spawn_local(attend(worker, child, setup, descriptors, queue, self.inbox.clone()));
+        let process = Process { pid, orders, stats, _dispatch: dispatch, _handover: handover };
+        self.processes.insert(worker, process);
+        Ok(())
+    }
+
+    /// Gives an order. A worker that is gone or takes no orders is noticed elsewhere: by its exit,
+    /// or by the machine's deadline.
+    pub(super) fn order(&self, worker: WorkerId, order: ToWorker) {
+        if let Some(process) = self.processes.get(&worker)
+            && process.orders.try_send(order).is_err()
+        {
+            warn!(worker_pid = process.pid.as_raw(), "worker takes no orders");
+        }
+    }
+
+    pub(super) fn kill(&self, worker: WorkerId) {
+        if let Some(process) = self.processes.get(&worker) {
+            self.children.kill(process.pid);
+        }
+    }
+
+    /// Forgets a worker that has exited.
+    pub(super) fn remove(&mut self, worker: WorkerId) {
+        self.processes.remove(&worker);
+    }
+
+    /// The process id for a log line; 0 for a worker that has none.
+    pub(super) fn pid(&self, worker: WorkerId) -> i32 {
+        self.processes.get(&worker).map_or(0, |process| process.pid.as_raw())
+    }
+
+    /// What the worker has done so far; it outlives the worker until [`remove`](Self::remove).
+    pub(super) fn stats(&self, worker: WorkerId) -> Option<StatsSnapshot> {
+        self.processes.get(&worker).map(|process| process.stats.snapshot())
+    }
+}
+
+/// Talks to one worker until it has exited and has said everything.
+async fn attend(
+    worker: WorkerId,
+    child: Child,
+    setup: WorkerSetup,
+    descriptors: Vec<OwnedFd>,
+    mut orders: mpsc::Receiver<ToWorker>,
+    inbox: mpsc::Sender<Happening>,
+) {
+    let Child { pid, channel, mut ended } = child;
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    if let Err(error) = channel.send_with(&setup, &borrowed).await {
+        // It has died already: its exit says so.
+        warn!(worker_pid = pid.as_raw(), error = chain(&error), "setup can't be sent");
+    }
+    drop(borrowed);
+    drop((setup, descriptors));
+    let mut talking = true;
+    let how = loop {
+        tokio::select! {
+            how = &mut ended => break how,
+            received = channel.receive::<FromWorker>(), if talking => {
+                talking = forward(worker, received, &inbox).await;
+            }
+            Some(order) = orders.recv() => {
+                if let Err(error) = channel.send(&order).await {
+                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "order can't be sent");
+                }
+            }
+        }
+    };
+    let rest = async { while talking && forward(worker, channel.receive().await, &inbox).await {} };
+    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+    // The reaper drops its sender only with the whole master.
+    let Ok(how) = how else { return };
+    report(&inbox, Event::Exited { worker, how }).await;
+}
+
+/// Passes a message on; says whether another may follow.
+async fn forward(
+    worker: WorkerId,
+    received: Result<Option<(FromWorker, Vec<OwnedFd>)>, ChannelError>,
+    inbox: &mpsc::Sender<Happening>,
+) -> bool {
+    let event = match received {
+        Ok(None) => return false,
+        Ok(Some((FromWorker::Ready, _))) => Event::Ready { worker },
+        Ok(Some((FromWorker::CannotListen { error }, _))) => Event::CannotListen { worker, error },
+        Ok(Some((FromWorker::StartFailed { error }, _))) => Event::StartFailed { worker, error },
+        Err(error) => {
+            warn!(error = chain(&error), "a worker's message is not understood");
+            return matches!(error, ChannelError::Message(_) | ChannelError::Form);
+        }
+    };
+    report(inbox, event).await;
+    true
+}
+
+async fn report(inbox: &mpsc::Sender<Happening>, event: Event) {
+    // The loop has ended: nobody is interested any more.
+    let _ = inbox.send(Happening::Event(event)).await;
+}

@@ -1,0 +1,229 @@
+//! Effects: what the machine orders, done in the world.
+//!
+//! Owns everything that a master holds: the generations with their versions and listeners, the
+//! workers' processes, the log, the locks. Decides nothing.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tracing::{error, info, warn};
+
+use app_abi::Magic;
+
+use super::crew::Crew;
+use super::{Happening, report};
+use crate::config::OnFailure as ConfiguredOnFailure;
+use crate::ids::{Generation, RequestId, Time};
+use crate::listeners::Listeners;
+use crate::locks::{MagicLock, PidFile};
+use crate::logging::Logging;
+use crate::message::ToWorker;
+use crate::preflight::{Preflight, Prepared, Took, chain};
+use crate::restart::{Action, Event, ExitReason, OnFailure, Refusal, Settings, Verdict};
+
+/// The number that the machine gives to what the master started with.
+const FIRST: Generation = Generation(1);
+
+/// Everything that a running master holds.
+pub(super) struct Effects {
+    crew: Crew,
+    generations: HashMap<Generation, Prepared>,
+    active: Generation,
+    /// The magic of the library loaded when the master started.
+    magic: Magic,
+    preflight: Preflight,
+    /// The preflight in flight.
+    checking: Option<AbortHandle>,
+    /// What the last preflight prepared, until the machine adopts or refuses it.
+    prepared: Option<(Prepared, Took)>,
+    /// When the requests without a verdict came.
+    requested: HashMap<RequestId, Time>,
+    follow_ups: VecDeque<Event>,
+    logging: Logging,
+    inbox: mpsc::Sender<Happening>,
+    /// Held until the master exits.
+    _pid_file: PidFile,
+}
+
+impl Effects {
+    pub(super) fn new(
+        first: Prepared,
+        preflight: Preflight,
+        logging: Logging,
+        pid_file: PidFile,
+        lock: MagicLock,
+        inbox: mpsc::Sender<Happening>,
+    ) -> Self {
+        let magic = first.version.magic();
+        let effects = Self {
+            crew: Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone()),
+            generations: HashMap::from([(FIRST, first)]),
+            active: FIRST,
+            magic,
+            preflight,
+            checking: None,
+            prepared: None,
+            requested: HashMap::new(),
+            follow_ups: VecDeque::new(),
+            logging,
+            inbox,
+            _pid_file: pid_file,
+        };
+        effects.prune();
+        effects
+    }
+
+    /// The settings of what the master starts with.
+    pub(super) fn first_settings(&self) -> Settings {
+        settings(&self.generations[&FIRST])
+    }
+
+    /// Takes note of a request before the machine sees it.
+    pub(super) fn requested(&mut self, request: RequestId, by: &str, now: Time) {
+        info!(request = request.0, by, "restart requested");
+        self.requested.insert(request, now);
+    }
+
+    /// Keeps what a preflight prepared, and makes an event of its outcome.
+    pub(super) fn preflight_ended(&mut self, request: RequestId, outcome: Result<(Prepared, Took), Refusal>) -> Event {
+        self.checking = None;
+        match outcome {
+            Ok((prepared, took)) => {
+                let settings = settings(&prepared);
+                self.prepared = Some((prepared, took));
+                Event::PreflightPassed { request, settings }
+            }
+            Err(refusal) => Event::PreflightRefused { request, refusal },
+        }
+    }
+
+    /// An event that an effect has caused at once.
+    pub(super) fn follow_up(&mut self) -> Option<Event> {
+        self.follow_ups.pop_front()
+    }
+
+    /// Does what the machine ordered; says why the master is to exit, when it is.
+    pub(super) fn perform(&mut self, actions: Vec<Action>, now: Time) -> Option<ExitReason> {
+        let mut exit = None;
+        for action in actions {
+            match action {
+                Action::Preflight { request } => self.start_preflight(request),
+                Action::CancelPreflight { .. } => self.cancel_preflight(),
+                Action::Spawn { worker, slot, generation } => {
+                    let prepared = &self.generations[&generation];
+                    let spawned = self.crew.spawn(worker, slot, generation, prepared, &self.logging);
+                    self.follow_ups.push_back(match spawned {
+                        Ok(()) => Event::Spawned { worker },
+                        Err(error) => Event::SpawnFailed { worker, error: chain(&error) },
+                    });
+                }
+                Action::Drain { worker, successor, timeout } => {
+                    self.crew.order(worker, ToWorker::Drain { successor, timeout });
+                }
+                Action::Kill { worker, .. } => self.crew.kill(worker),
+                Action::Adopt { request, generation } => self.adopt(request, generation),
+                Action::Activate { generation } => self.activate(generation),
+                Action::Discard { generation } => {
+                    self.generations.remove(&generation);
+                    self.prune();
+                }
+                Action::CloseListeners => self.close_listeners(),
+                Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
+                Action::Report(report) => report::log(&report, &mut self.crew, self.generations.get(&self.active)),
+                Action::Exit(reason) => {
+                    report::log_exit(&reason);
+                    exit = Some(reason);
+                }
+            }
+        }
+        exit
+    }
+
+    fn start_preflight(&mut self, request: RequestId) {
+        let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
+        let (running, magic) = (self.generations[&self.active].clone(), self.magic);
+        let task = tokio::task::spawn_local(async move {
+            let outcome = preflight.next(&running, magic).await;
+            drop(running);
+            // The loop has ended: nobody is interested any more.
+            let _ = inbox.send(Happening::Preflight { request, outcome }).await;
+        });
+        self.checking = Some(task.abort_handle());
+    }
+
+    fn cancel_preflight(&mut self) {
+        if let Some(task) = self.checking.take() {
+            task.abort();
+        }
+        self.prepared = None;
+    }
+
+    fn adopt(&mut self, request: RequestId, generation: Generation) {
+        let (prepared, took) = self.prepared.take().expect("a generation is adopted after its preflight passed");
+        let active = &self.generations[&self.active];
+        for (listener, address) in prepared.listeners.without(&active.listeners).addresses() {
+            info!(listener, address, "listening");
+        }
+        let manifest = &prepared.version.manifest;
+        info!(
+            request = request.0,
+            generation = generation.0,
+            version = prepared.version.id.short(),
+            app = manifest.app_name,
+            app_version = manifest.app_version,
+            magic = %manifest.magic,
+            copy_us = micros(took.copy),
+            probe_us = micros(took.probe),
+            "restart preflight passed"
+        );
+        self.generations.insert(generation, prepared);
+    }
+
+    fn activate(&mut self, generation: Generation) {
+        self.active = generation;
+        let Prepared { config, listeners, .. } = &self.generations[&generation];
+        listeners.apply_settings();
+        if let Err(error) = self.logging.change(&config.log) {
+            error!(error = chain(&error), "the log stays as it was");
+        }
+    }
+
+    /// Drops the master's share in every listener; the workers shut them down.
+    fn close_listeners(&mut self) {
+        for prepared in self.generations.values_mut() {
+            prepared.listeners = Listeners::default();
+        }
+    }
+
+    fn announce(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
+        self.prepared = None;
+        let begin = self.requested.remove(&request).unwrap_or(now);
+        let active = self.generations.get(&self.active);
+        report::log_verdict(request, verdict, now.saturating_sub(begin), self.active, active);
+    }
+
+    fn prune(&self) {
+        let in_use: HashSet<_> = self.generations.values().map(|prepared| prepared.version.id).collect();
+        if let Err(error) = self.preflight.store.prune(&in_use) {
+            warn!(error = %error, "old versions can't be removed");
+        }
+    }
+}
+
+fn settings(prepared: &Prepared) -> Settings {
+    let config = &prepared.config;
+    Settings {
+        workers: config.workers,
+        start_timeout: config.restart.start_timeout,
+        probation: config.restart.probation,
+        shutdown_timeout: config.restart.shutdown_timeout,
+        on_failure: match config.restart.on_failure {
+            ConfiguredOnFailure::Lock => OnFailure::Lock,
+        },
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,140 @@
+//! The master: owns the listeners, the versions and the generations, and never loads app code.
+//!
+//! Its story: [`start`](start::start) prepares the first generation; then one loop turns whatever happens in the
+//! world into events for the [`Machine`], and the machine's actions into effects. Policy is in
+//! `restart`, nowhere here.
+//!
+//! ```text
+//!  signals ──────────────┐
+//!  workers' messages ────┤                    ┌──▶ effects: spawn, drain, kill, bind, log …
+//!  workers' exits ───────┼──▶ Machine::handle ┤
+//!  preflight's outcome ──┤                    └──▶ deadline ─┐
+//!  the clock ────────────┘◀──────────────────────────────────┘
+//! ```
+
+mod crew;
+mod effects;
+mod report;
+mod start;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tracing::debug;
+
+use crate::ids::{RequestId, Time};
+use crate::preflight::{Prepared, Took};
+use crate::restart::{Event, ExitReason, Machine, Refusal};
+use effects::Effects;
+
+/// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
+pub const EXIT_LOCKED_AND_EMPTY: u8 = 3;
+
+/// How many happenings may wait to be looked at; whoever reports more waits itself.
+const INBOX: usize = 64;
+
+/// What the world reports to the loop.
+enum Happening {
+    /// Something that the machine takes as it is.
+    Event(Event),
+    /// A preflight has ended.
+    Preflight { request: RequestId, outcome: Result<(Prepared, Took), Refusal> },
+}
+
+/// Runs the master until it is stopped; returns its exit code.
+///
+/// # Errors
+/// When it can't start. Everything that was taken is given back then.
+pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = LocalSet::new().block_on(&runtime, master(config_path));
+    // A copy that hangs on a dead disk must not keep the master from leaving.
+    runtime.shutdown_background();
+    code
+}
+
+async fn master(config_path: &Path) -> anyhow::Result<ExitCode> {
+    // Before anything else: a signal that comes early is kept for the loop.
+    let mut signals = Signals::listen()?;
+    let (inbox, happenings) = mpsc::channel(INBOX);
+    let effects = tokio::select! {
+        effects = start::start(config_path, inbox) => effects?,
+        () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
+    };
+    let exit = serve(effects, signals, happenings).await;
+    Ok(match exit {
+        ExitReason::Stopped => ExitCode::SUCCESS,
+        ExitReason::LockedAndEmpty => ExitCode::from(EXIT_LOCKED_AND_EMPTY),
+        ExitReason::StartFailed(_) => ExitCode::FAILURE,
+    })
+}
+
+/// The loop. Ends when the machine says so.
+async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc::Receiver<Happening>) -> ExitReason {
+    let mut machine = Machine::new(effects.first_settings());
+    let begin = Instant::now();
+    let mut last_request = RequestId(0);
+    let mut event = Event::Begin;
+    loop {
+        // An effect may be an event itself: a spawn has succeeded or failed.
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let now: Time = begin.elapsed();
+            let actions = machine.handle(event, now);
+            debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
+            if let Some(exit) = effects.perform(actions, now) {
+                return exit;
+            }
+            next = effects.follow_up();
+        }
+        let deadline = machine.deadline().and_then(|deadline| begin.checked_add(deadline));
+        event = tokio::select! {
+            happening = happenings.recv() => match happening.expect("the effects hold a sender") {
+                Happening::Event(event) => event,
+                Happening::Preflight { request, outcome } => effects.preflight_ended(request, outcome),
+            },
+            _ = signals.usr2.recv() => {
+                last_request = RequestId(last_request.0 + 1);
+                effects.requested(last_request, "SIGUSR2", begin.elapsed());
+                Event::Request { request: last_request }
+            }
+            () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
+            () = sleep_until(deadline) => Event::Tick,
+        };
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that the master acts on. All others that could hurt are ignored since `main`.
+struct Signals {
+    usr2: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            usr2: signal(SignalKind::user_defined2())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn stop(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

@@ -1,0 +1,124 @@
+//! The master's log lines: one for each fact that the machine reports.
+//!
+//! Messages are constant and the data are fields, named the same everywhere. error: an operator must
+//! act; warn: degraded; info: lifecycle; debug: decisions.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::crew::Crew;
+use crate::ids::{Generation, RequestId};
+use crate::preflight::Prepared;
+use crate::restart::{ExitReason, Report, Verdict};
+
+/// A worker's fields, the same in every line about one.
+macro_rules! about {
+    ($level:ident, $crew:expr, $worker:expr, $($rest:tt)+) => {
+        $level!(
+            slot = $worker.slot.0,
+            generation = $worker.generation.0,
+            worker_pid = $crew.pid($worker.id),
+            $($rest)+
+        )
+    };
+}
+
+/// Logs a fact. An exited worker's process is forgotten with the line that tells of it.
+pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
+    match report {
+        Report::Serving { generation, workers } => {
+            let (version, app) = names(active);
+            info!(generation = generation.0, version, app, workers, "serving");
+        }
+        Report::WorkerSpawned(worker) => about!(info, crew, worker, "worker spawned"),
+        Report::WorkerReady(worker) => about!(info, crew, worker, "worker ready"),
+        Report::WorkerUnfit { worker, failure } => {
+            about!(error, crew, worker, reason = failure.reason(), detail = %failure, "worker can't serve");
+        }
+        Report::WorkerExited { worker, how, expected } => {
+            let lanes = crew.stats(worker.id).map(|stats| stats.lanes).unwrap_or_default();
+            let requests: u64 = lanes.iter().map(|lane| lane.requests).sum();
+            let cut: u64 = lanes.iter().map(|lane| lane.cut).sum();
+            if *expected {
+                about!(info, crew, worker, status = %how, expected, requests, cut, "worker exited");
+            } else {
+                // What a crashed worker had in hand is the first question.
+                let in_flight: u64 = lanes.iter().map(|lane| lane.in_flight).sum();
+                let routes = lanes.into_iter().filter_map(|lane| lane.route).collect::<Vec<_>>().join(", ");
+                about!(error, crew, worker, status = %how, expected, requests, cut, in_flight, routes, "worker exited");
+            }
+            crew.remove(worker.id);
+        }
+        Report::DrainOrdered { worker, successor, timeout } => {
+            about!(info, crew, worker, successor, timeout_ms = millis(*timeout), "worker ordered to drain");
+        }
+        Report::KillOrdered { worker, why } => about!(warn, crew, worker, why = %why, "worker killed"),
+        Report::RespawnScheduled { slot, after } => {
+            warn!(slot = slot.0, after_ms = millis(*after), "worker respawn scheduled");
+        }
+        Report::RollStarted { request, from, to, workers } => {
+            info!(request = request.0, from = from.0, to = to.0, workers, "restart roll started");
+        }
+        Report::ProbationStarted { request, probation } => {
+            info!(request = request.0, probation_ms = millis(*probation), "restart probation started");
+        }
+        Report::ProbationPassed { request } => info!(request = request.0, "restart probation passed"),
+        Report::Locked { serving } => {
+            let advice =
+                "restart the master as soon as possible: until then restarts are refused and no worker is respawned";
+            error!(serving, advice, "locked");
+        }
+        Report::Stopping => info!("stopping"),
+        Report::StoppingAtOnce => warn!("stopping at once"),
+    }
+}
+
+/// Logs what became of a request. The last line of a restart is its verdict.
+pub(super) fn log_verdict(
+    request: RequestId,
+    verdict: &Verdict,
+    took: Duration,
+    active: Generation,
+    prepared: Option<&Prepared>,
+) {
+    let (request, took_ms) = (request.0, millis(took));
+    match verdict {
+        Verdict::Complete => {
+            let (version, app) = names(prepared);
+            let generation = active.0;
+            info!(request, verdict = "complete", generation, version, app, took_ms, "zero-downtime restart complete");
+        }
+        Verdict::Refused(refusal) => {
+            let reason = refusal.reason();
+            let verdict = format!("refused: {reason}");
+            warn!(request, verdict, reason, detail = %refusal, took_ms, "zero-downtime restart refused");
+        }
+        Verdict::Failed(failure) => {
+            let reason = failure.reason();
+            let verdict = format!("failed: {reason}");
+            error!(request, verdict, reason, detail = %failure, took_ms, "zero-downtime restart failed");
+        }
+    }
+}
+
+/// Logs why the master exits.
+pub(super) fn log_exit(reason: &ExitReason) {
+    match reason {
+        ExitReason::Stopped => info!("stopped"),
+        ExitReason::StartFailed(failure) => {
+            error!(reason = failure.reason(), detail = %failure, "the first workers could not start");
+        }
+        ExitReason::LockedAndEmpty => error!("the last worker of a locked master has gone"),
+    }
+}
+
+fn names(prepared: Option<&Prepared>) -> (String, &str) {
+    prepared.map_or((String::new(), ""), |prepared| {
+        (prepared.version.id.short(), prepared.version.manifest.app_name.as_str())
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

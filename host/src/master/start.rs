@@ -1,0 +1,148 @@
+//! How a master starts: configuration, pid file, first version, orphans, listeners.
+//!
+//! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::unistd::{Gid, Group, Uid, User};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::Happening;
+use super::effects::Effects;
+use crate::artifact::Store;
+use crate::children::Children;
+use crate::config::Config;
+use crate::listeners::{BindError, Listeners};
+use crate::locks::{self, LockError, MagicLock, PidFile};
+use crate::logging::Logging;
+use crate::preflight::{Preflight, Prepared, read_config};
+use crate::sys::process::Identity;
+
+/// How much longer than one drain a new master waits for the orphans of the last one.
+const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
+
+/// How often it looks whether they have gone.
+const ORPHANS_POLL: Duration = Duration::from_millis(50);
+
+/// Prepares everything up to the first spawn.
+pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) -> anyhow::Result<Effects> {
+    let config_path = std::path::absolute(config_path)
+        .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
+    let config = Arc::new(read_config(&config_path)?);
+    let logging = Logging::init(&config.log)?;
+    let identity = identity(&config)?;
+    for directory in [&config.state_dir, &config.versions_dir(), &config.locks_dir()] {
+        make_directory(directory)?;
+    }
+    let pid_file = PidFile::acquire(&config.pid_file)?;
+    info!(
+        config = %config_path.display(),
+        pid_file = %config.pid_file.display(),
+        app_host_version = env!("CARGO_PKG_VERSION"),
+        "master started"
+    );
+    let preflight = Preflight {
+        store: Store::open(config.versions_dir())
+            .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
+        config_path,
+        children: Children::watch()?,
+        identity,
+    };
+    let (version, _) = preflight.version(&config, None).await.context("the first library is refused")?;
+    let listeners = bind(&config, &version.magic().to_string()).await?;
+    for (listener, address) in listeners.addresses() {
+        info!(listener, address, "listening");
+    }
+    let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
+    let first = Prepared { config, version, listeners };
+    Ok(Effects::new(first, preflight, logging, pid_file, lock, inbox))
+}
+
+/// Binds the listeners. While workers that a dead master left behind still drain, waits for those
+/// of another magic to go, and for those that still hold an address.
+async fn bind(config: &Config, magic: &str) -> anyhow::Result<Listeners> {
+    let limit = config.restart.shutdown_timeout + ORPHANS_MARGIN;
+    let begin = Instant::now();
+    let mut said = false;
+    loop {
+        let held = locks::held_magics(&config.locks_dir())?;
+        let foreign = held.iter().find(|each| *each != magic);
+        let obstacle = match (foreign, Listeners::for_config(config, &Listeners::default())) {
+            (None, Ok(listeners)) => return Ok(listeners),
+            (None, Err(error)) if held.is_empty() || !error.is_in_use() => return Err(error.into()),
+            (None, Err(error)) => Obstacle::Address(error),
+            (Some(foreign), _) => Obstacle::Magic(foreign.clone()),
+        };
+        if begin.elapsed() >= limit {
+            return Err(obstacle.into_error(config, limit));
+        }
+        if !said {
+            said = true;
+            warn!(obstacle = %obstacle, "waiting for workers that an earlier master left behind");
+        }
+        tokio::time::sleep(ORPHANS_POLL).await;
+    }
+}
+
+/// What keeps a master from binding while orphans drain.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error("workers with magic {0} still run")]
+    Magic(String),
+    #[error("{0}")]
+    Address(#[source] BindError),
+}
+
+impl Obstacle {
+    fn into_error(self, config: &Config, waited: Duration) -> anyhow::Error {
+        let locks = config.locks_dir();
+        anyhow::Error::new(self).context(format!(
+            "workers of an earlier master still run after {waited:?} (they hold locks in {})",
+            locks.display()
+        ))
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), LockError> {
+    // Readable by the workers' user, writable by us alone.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .and_then(|()| if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) })
+        .map_err(|source| LockError::File { path: PathBuf::from(path), source })
+}
+
+/// Whom children run as. `None`: as the master does.
+fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
+    let own = Uid::effective();
+    if config.user.is_none() && config.group.is_none() {
+        if own.is_root() {
+            warn!("workers run as root, like the master; set \"user\" in the configuration");
+        }
+        return Ok(None);
+    }
+    let mut identity = Identity { uid: own, gid: Gid::effective() };
+    if let Some(name) = &config.user {
+        let Some(user) = User::from_name(name)? else { bail!("user: there is no user \"{name}\"") };
+        identity = Identity { uid: user.uid, gid: user.gid };
+    }
+    if let Some(name) = &config.group {
+        let Some(group) = Group::from_name(name)? else { bail!("group: there is no group \"{name}\"") };
+        identity.gid = group.gid;
+    }
+    if identity == (Identity { uid: own, gid: Gid::effective() }) {
+        return Ok(None);
+    }
+    if !own.is_root() {
+        bail!("user, group: only root can run workers as somebody else");
+    }
+    Ok(Some(identity))
+}

@@ -1,0 +1,34 @@
+//! The probe: a throw-away process that does the first `dlopen` of a version.
+//!
+//! A library's constructors run at `dlopen` and may abort, hang or exit. Here they hurt nobody: the
+//! master sees the probe die or stay silent. The probe never calls the app's `start`.
+
+use std::process::ExitCode;
+
+use app_abi::Magic;
+
+use crate::channel::Channel;
+use crate::loader;
+use crate::message::{FromProbe, ProbeSetup};
+use crate::preflight::chain;
+use crate::{logging, sys};
+
+/// Plays the role; the control socket is standard input.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let control = sys::take_stdin()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = Channel::from_owned_fd(control)?;
+        // The master has died or given up: nobody wants an answer.
+        let Some((setup, _)) = channel.receive::<ProbeSetup>().await? else { return Ok(ExitCode::SUCCESS) };
+        logging::init_child(setup.log);
+        let answer = match loader::open(&setup.library.path, Magic(setup.library.magic)) {
+            Ok(_) => FromProbe::Fits,
+            Err(error) if error.is_incompatibility() => FromProbe::Incompatible { error: chain(&error) },
+            Err(error) => FromProbe::Bad { error: chain(&error) },
+        };
+        channel.send(&answer).await?;
+        // Destructors of a library that was only looked at have nothing to do.
+        sys::exit_now(0)
+    })
+}
