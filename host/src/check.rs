@@ -11,6 +11,7 @@ use tokio::task::LocalSet;
 
 use crate::artifact::{Store, Version};
 use crate::children::Children;
+use crate::desk::Desk;
 use crate::preflight::{Preflight, read_config};
 use crate::restart::Refusal;
 
@@ -45,6 +46,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
     let preflight = Preflight {
         config_path: path.to_owned(),
         store: Store::open(directory.path().to_owned())?,
+        desk: Desk::open()?,
         children: Children::watch()?,
         identity: None,
     };

@@ -92,7 +92,7 @@ impl Children {
                 Ok(Some((pid, ended))) => {
                     if let Some(sender) = self.table.borrow_mut().remove(&pid) {
                         // The receiver may be gone: nobody waits for a probe that was given up.
-                        drop(sender.send(ended));
+                        let _ = sender.send(ended);
                     } else {
                         // As process 1 of a namespace we inherit what others leave behind.
                         tracing::debug!(child_pid = pid.as_raw(), status = %ended, "orphan reaped");

@@ -20,6 +20,7 @@ mod worker;
 mod artifact;
 mod channel;
 mod children;
+mod desk;
 mod http;
 mod listeners;
 mod locks;

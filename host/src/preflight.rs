@@ -16,12 +16,16 @@ use tokio::time::timeout;
 use crate::artifact::{Store, Version};
 use crate::children::{Children, Role};
 use crate::config::{self, Config};
+use crate::desk::Desk;
 use crate::ids::Ended;
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::message::{FromProbe, Library, ProbeSetup};
 use crate::restart::Refusal;
 use crate::sys::process::Identity;
+
+/// How long the disk may take for the configuration, or for the copy of a library.
+const DISK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A generation before it has a number: configuration, version and listeners.
 #[derive(Clone, Debug)]
@@ -54,6 +58,7 @@ pub struct Took {
 pub struct Preflight {
     pub config_path: PathBuf,
     pub store: Store,
+    pub desk: Desk,
     pub children: Children,
     pub identity: Option<Identity>,
 }
@@ -78,7 +83,9 @@ impl Preflight {
     pub async fn version(&self, config: &Config, beside: Option<Magic>) -> Result<(Version, Took), Refusal> {
         let begin = Instant::now();
         let (store, path) = (self.store.clone(), config.app.library.clone());
-        let version = tokio::task::spawn_blocking(move || store.admit(&path))
+        let version = self
+            .desk
+            .run(DISK_TIMEOUT, move || store.admit(&path))
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
             .map_err(|error| Refusal::BadArtifact(chain(&error)))?;
@@ -97,7 +104,9 @@ impl Preflight {
     /// the library loaded when the master started.
     pub async fn next(&self, running: &Prepared, magic: Magic) -> Result<(Prepared, Took), Refusal> {
         let path = self.config_path.clone();
-        let config = tokio::task::spawn_blocking(move || read_config(&path))
+        let config = self
+            .desk
+            .run(DISK_TIMEOUT, move || read_config(&path))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
         if let Some(key) = config.fixed_difference(&running.config) {

@@ -29,6 +29,7 @@ use tracing::debug;
 use crate::ids::{RequestId, Time};
 use crate::preflight::{Prepared, Took};
 use crate::restart::{Event, ExitReason, Machine, Refusal};
+use crate::sys;
 use effects::Effects;
 
 /// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
@@ -50,11 +51,9 @@ enum Happening {
 /// # Errors
 /// When it can't start. Everything that was taken is given back then.
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
+    sys::keep_inherited_from_children()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = LocalSet::new().block_on(&runtime, master(config_path));
-    // A copy that hangs on a dead disk must not keep the master from leaving.
-    runtime.shutdown_background();
-    code
+    LocalSet::new().block_on(&runtime, master(config_path))
 }
 
 async fn master(config_path: &Path) -> anyhow::Result<ExitCode> {

@@ -19,6 +19,7 @@ use super::effects::Effects;
 use crate::artifact::Store;
 use crate::children::Children;
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::listeners::{BindError, Listeners};
 use crate::locks::{self, LockError, MagicLock, PidFile};
 use crate::logging::Logging;
@@ -52,6 +53,7 @@ pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) ->
         store: Store::open(config.versions_dir())
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
         config_path,
+        desk: Desk::open().context("the thread that waits for the disk can't be made")?,
         children: Children::watch()?,
         identity,
     };

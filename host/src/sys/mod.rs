@@ -25,6 +25,15 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
+/// Closes on exec whatever this process was started with beyond the standard three: neither workers
+/// nor the app's children get a descriptor that they don't need (`close_range(2)`).
+pub fn keep_inherited_from_children() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "libc::close_range has no safe wrapper")]
+    // SAFETY: with this flag nothing is closed, so no owner of a descriptor is deceived.
+    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Ends the process at once: no destructor, no `atexit` handler, so background threads of the app
 /// never run against a half-dead process.
 pub fn exit_now(code: i32) -> ! {

@@ -1,0 +1,70 @@
+//! The desk: one thread for work that waits for the disk, so that the loop never does.
+//!
+//! Made once, when the master starts: a machine that has no thread to spare later (`EAGAIN`, a limit
+//! on processes) then refuses a restart for what fails, and nothing else. Jobs are done one after
+//! the other.
+
+use std::io;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// A job that didn't end in time, or took its thread with it.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    #[error("the disk didn't answer within {0:?}")]
+    Late(Duration),
+    #[error("the thread that waits for the disk has ended, which is a bug in the host")]
+    Gone,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The way to the thread. It ends with the last clone.
+#[derive(Clone, Debug)]
+pub struct Desk(mpsc::Sender<Job>);
+
+impl Desk {
+    /// Makes the thread.
+    pub fn open() -> io::Result<Self> {
+        let (sender, jobs) = mpsc::channel::<Job>();
+        std::thread::Builder::new().name("desk".to_owned()).spawn(move || jobs.into_iter().for_each(|job| job()))?;
+        Ok(Self(sender))
+    }
+
+    /// Has `job` done there; waits for it for at most `limit`. A job that is given up goes on, but
+    /// its result is dropped.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, DeskError> {
+        let (answer, result) = oneshot::channel();
+        let job = Box::new(move || {
+            // Nobody waits any more: the result is of no use.
+            let _ = answer.send(job());
+        });
+        self.0.send(job).map_err(|_| DeskError::Gone)?;
+        match tokio::time::timeout(limit, result).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(_)) => Err(DeskError::Gone),
+            Err(_) => Err(DeskError::Late(limit)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_has_a_deadline_and_the_next_one_its_turn() {
+        let desk = Desk::open().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let late = desk.run(Duration::from_millis(10), move || held.recv()).await;
+        assert!(matches!(late, Err(DeskError::Late(_))));
+        release.send(()).unwrap();
+        assert_eq!(desk.run(Duration::from_secs(20), || 7).await.unwrap(), 7);
+    }
+}
