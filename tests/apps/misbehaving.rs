@@ -1,0 +1,271 @@
+//! An app that does whatever its configuration or a request tells it to, however bad it is.
+//!
+//! `app.config` has the keys of [`Config`]. Paths: `/whoami` answers JSON, `/block` never gives the
+//! thread back, `/never` never answers, `/sleep/MS` answers late, `/panic` panics, `/upload` counts
+//! a body, `/download/BYTES` streams one, `/echo` sends one back, `/connection` shows what is known
+//! of the connection, `/child` shows what a process spawned by the app inherits, `/orphan` leaves one
+//! behind.
+#![expect(clippy::disallowed_methods, reason = "the app has no runtime, and bad manners")]
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use app_abi::http_body::{Frame, SizeHint};
+use app_abi::{App, Body, Bytes, Host, Level, Request, RequestExt, Response, StartError, StatusCode, serde_json};
+
+#[derive(Default, app_abi::serde::Deserialize)]
+#[serde(crate = "app_abi::serde", default, deny_unknown_fields)]
+struct Config {
+    /// `abort`, `exit`, `hang`, `panic`, `error`, or `null_listeners`: makes the listeners unusable.
+    on_start: String,
+    /// Limits `on_start` and `die_after_ms` to one slot.
+    only_slot: Option<u16>,
+    /// How long `start` takes.
+    start_ms: u64,
+    /// The process ends this long after its start.
+    die_after_ms: Option<u64>,
+    /// `start` aborts while this file exists.
+    die_if: Option<String>,
+    /// `hang`.
+    on_stop: String,
+    /// Shown by `/whoami`.
+    marker: String,
+}
+
+struct Misbehaving {
+    host: Host,
+    config: Config,
+}
+
+impl App for Misbehaving {
+    async fn start(host: Host) -> Result<Self, StartError> {
+        let config: Config = host.config()?;
+        sleep(Duration::from_millis(config.start_ms)).await;
+        if config.die_if.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
+            std::process::abort();
+        }
+        if config.only_slot.is_none_or(|slot| slot == host.slot()) {
+            match config.on_start.as_str() {
+                "abort" => std::process::abort(),
+                "exit" => std::process::exit(0),
+                "hang" => block(),
+                "panic" => panic!("start was told to panic"),
+                "error" => return Err(StartError::new("start was told to fail")),
+                "null_listeners" => listeners::make_unusable(),
+                "" => {}
+                other => return Err(StartError::new(format!("unknown on_start: {other}"))),
+            }
+            if let Some(ms) = config.die_after_ms {
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(ms));
+                    std::process::abort();
+                });
+            }
+        }
+        Ok(Self { host, config })
+    }
+
+    async fn call(&self, request: Request<Body>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let (route, argument) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+        let number = || argument.parse().unwrap_or(0);
+        match route {
+            "whoami" => self.whoami(),
+            "block" => block(),
+            "never" => pending().await,
+            "sleep" => {
+                sleep(Duration::from_millis(number())).await;
+                self.whoami()
+            }
+            "panic" => panic!("a handler was told to panic"),
+            "upload" => upload(request.into_body()).await,
+            "download" => Response::new(Body::stream(Zeros { left: number(), sized: true })),
+            "stream" => Response::new(Body::stream(Zeros { left: number(), sized: false })),
+            "echo" => Response::new(request.into_body()),
+            "connection" => {
+                let text = format!("{:?} {:?}", request.connection(), request.version());
+                Response::new(text.into())
+            }
+            "log" => {
+                self.host.log_with(Level::Info, "the app says something", &[("key", "value")]);
+                self.whoami()
+            }
+            "child" => Response::new(show_child().into()),
+            "orphan" => Response::new(make_orphan().into()),
+            _ => {
+                let mut response = Response::new(Body::from("not found"));
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                response
+            }
+        }
+    }
+
+    async fn stop(&self) {
+        if self.config.on_stop == "hang" {
+            block();
+        }
+        self.host.log(Level::Info, "the app has stopped");
+    }
+}
+
+impl Misbehaving {
+    fn whoami(&self) -> Response<Body> {
+        let body = serde_json::json!({
+            "pid": self.host.worker_pid(),
+            "slot": self.host.slot(),
+            "generation": self.host.generation(),
+            "marker": self.config.marker,
+        });
+        Response::new(body.to_string().into())
+    }
+}
+
+/// Never gives the thread back.
+fn block() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+async fn upload(mut body: Body) -> Response<Body> {
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => total += frame.data_ref().map_or(0, Bytes::len),
+            Err(error) => return Response::new(format!("error: {error}").into()),
+        }
+    }
+    Response::new(total.to_string().into())
+}
+
+/// A body of zeros that is made while it is sent.
+struct Zeros {
+    left: u64,
+    sized: bool,
+}
+
+impl app_abi::http_body::Body for Zeros {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(ZEROS.len());
+        self.left -= length as u64;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&ZEROS[..length])))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.sized { SizeHint::with_exact(self.left) } else { SizeHint::default() }
+    }
+}
+
+/// Starts a process as an app may, and tells its descriptors and signal dispositions.
+fn show_child() -> String {
+    let Ok(mut child) = std::process::Command::new("sleep").arg("60").spawn() else {
+        return "no child".to_owned();
+    };
+    let proc = format!("/proc/{}", child.id());
+    let mut text = String::new();
+    if let Ok(entries) = std::fs::read_dir(format!("{proc}/fd")) {
+        for entry in entries.flatten() {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            let (descriptor, target) = (entry.file_name(), target.to_string_lossy());
+            text.extend(["fd ", &descriptor.to_string_lossy(), " ", &target, "\n"]);
+        }
+    }
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
+    for line in status.lines().filter(|line| line.starts_with("Sig")) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    text
+}
+
+/// Leaves a process behind whose parent has gone; answers its process id.
+fn make_orphan() -> String {
+    let output = std::process::Command::new("sh").args(["-c", "sleep 60 >&- 2>&- & echo $!"]).output();
+    output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A timer without a runtime: a thread that wakes the task.
+fn sleep(duration: Duration) -> Sleep {
+    let state = Arc::new(SleepState { done: AtomicBool::new(duration.is_zero()), waker: Mutex::new(None) });
+    if !duration.is_zero() {
+        let state = Arc::clone(&state);
+        std::thread::spawn(move || {
+            std::thread::sleep(duration);
+            state.done.store(true, Ordering::SeqCst);
+            if let Some(waker) = state.waker.lock().ok().and_then(|mut waker| waker.take()) {
+                waker.wake();
+            }
+        });
+    }
+    Sleep(state)
+}
+
+struct Sleep(Arc<SleepState>);
+
+struct SleepState {
+    done: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Ok(mut waker) = self.0.waker.lock() {
+            *waker = Some(context.waker().clone());
+        }
+        if self.0.done.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+mod listeners {
+    #![expect(unsafe_code, reason = "an app can reach every descriptor of its process by number")]
+
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+
+    /// Puts `/dev/null` in the place of every listening socket of the process.
+    pub(crate) fn make_unusable() {
+        let null = File::open("/dev/null").expect("there is a /dev/null");
+        let open: Vec<i32> = fs::read_dir("/proc/self/fd")
+            .expect("/proc is mounted")
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        for descriptor in open.into_iter().filter(|descriptor| is_listening(*descriptor)) {
+            // SAFETY: both are numbers of descriptors, and nothing in this process relies on the
+            // old one: to see what the worker makes of that is the point.
+            unsafe { libc::dup2(null.as_raw_fd(), descriptor) };
+        }
+    }
+
+    fn is_listening(descriptor: i32) -> bool {
+        let mut listening: libc::c_int = 0;
+        let mut length: libc::socklen_t = size_of::<libc::c_int>().try_into().expect("four fits");
+        // SAFETY: the pointers are to an integer and to its length.
+        let result = unsafe {
+            libc::getsockopt(
+                descriptor,
+                libc::SOL_SOCKET,
+                libc::SO_ACCEPTCONN,
+                (&raw mut listening).cast(),
+                &raw mut length,
+            )
+        };
+        result == 0 && listening == 1
+    }
+}
+
+app_abi::export_app!(Misbehaving);

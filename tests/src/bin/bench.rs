@@ -1,0 +1,233 @@
+//! Benchmarks, to be run by hand: `cargo run --release -p app-host-tests --bin bench -- COMMAND`.
+//!
+//! - `requests [ROUNDS] [SECONDS]`: the example app's `GET /` through app-host, and the same handler
+//!   in a plain axum server with as many threads, alternating in one run.
+//! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
+//!   split by stage, and as a multiple of a bare exec of the binary.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use app_host_tests::load::{Allowed, Kind, Load};
+use app_host_tests::{Address, App, Host, Line, process};
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use nix::sys::signal::Signal;
+
+/// Workers of one thread each, against one process with as many threads.
+const THREADS: u16 = 2;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize, default: u64| arguments.get(index).map_or(Ok(default), |text| text.parse::<u64>());
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
+        Some("restarts") => (|| restarts(number(1, 30)?))(),
+        Some("serve-axum") => serve_axum(),
+        _ => Err("expected: bench requests [ROUNDS] [SECONDS], or: bench restarts [COUNT]".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The plain server: the example app's greeting in axum.
+fn serve_axum() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS.into()).enable_all().build()?;
+    runtime.block_on(async {
+        let pid = std::process::id();
+        let greeting =
+            axum::body::Bytes::from(format!("Hello from app-host, world! (slot 0, generation 1, pid {pid})\n"));
+        let handler = move || {
+            let greeting = greeting.clone();
+            async move { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], greeting) }
+        };
+        let router = Router::new().route("/", get(handler));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        // The host's workers set it as well.
+        let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        axum::serve(listener, router).await?;
+        Ok(())
+    })
+}
+
+/// Killed on drop.
+struct Axum(Child);
+
+impl Drop for Axum {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One measurement: requests a second, and CPU time a request in microseconds.
+struct Measured {
+    rate: f64,
+    cpu: f64,
+    p50: Duration,
+    p999: Duration,
+}
+
+fn measure(address: &Address, processes: &[u32], kind: Kind, limit: Duration) -> Result<Measured> {
+    let load = |limit| Load { address: address.clone(), clients: 8, kind, post_bytes: 0, path: "/".to_owned(), limit };
+    let any = Arc::new(Allowed::default());
+    // Warm up: allocators, caches, the clients' connections.
+    load(Duration::from_millis(300)).start(&any).finish();
+    let cpu = || processes.iter().filter_map(|pid| process::cpu_time(*pid)).sum::<Duration>();
+    let before = cpu();
+    let outcome = load(limit).start(&any).finish();
+    let used = cpu().saturating_sub(before);
+    if outcome.failed > 0 {
+        return Err(format!("{} requests failed: {:?}", outcome.failed, outcome.failures).into());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
+    let cpu = used.as_secs_f64() * 1e6 / outcome.answered as f64;
+    Ok(Measured { rate: outcome.rate(), cpu, p50: outcome.percentile(0.5), p999: outcome.percentile(0.999) })
+}
+
+fn requests(rounds: u64, limit: Duration) -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?).arg("serve-axum").stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().ok_or("axum has no output")?;
+    let axum = Axum(child);
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    let axum_address = Address::parse(line.trim()).ok_or("axum says no address")?;
+    let axum_processes = [axum.0.id()];
+
+    let host = Host::new(&App::build().example()).with("/workers", THREADS).with("/log/level", "info").start();
+    let host_address = host.address();
+    let mut host_processes = host.workers();
+    host_processes.push(host.master());
+
+    for kind in [Kind::KeepAlive, Kind::ConnectionPerRequest] {
+        println!("{kind:?}, 8 clients, {rounds} rounds of {limit:?} each");
+        println!("  round  server      requests/s  CPU µs/request   p50 µs  p99.9 µs");
+        let (mut rates, mut cpus) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            let one = |name: &str, address: &Address, processes: &[u32]| -> Result<Measured> {
+                let measured = measure(address, processes, kind, limit)?;
+                let Measured { rate, cpu, p50, p999 } = &measured;
+                println!("  {round:5}  {name:9} {rate:12.0} {cpu:15.2} {:8} {:9}", p50.as_micros(), p999.as_micros());
+                Ok(measured)
+            };
+            // Whoever goes first has a warmer or a colder machine: take turns.
+            let (plain, ours) = if round.is_multiple_of(2) {
+                let ours = one("app-host", &host_address, &host_processes)?;
+                (one("axum", &axum_address, &axum_processes)?, ours)
+            } else {
+                (one("axum", &axum_address, &axum_processes)?, one("app-host", &host_address, &host_processes)?)
+            };
+            rates.push(ours.rate / plain.rate);
+            cpus.push(ours.cpu / plain.cpu);
+        }
+        println!("  app-host / axum: CPU a request {}, requests/s {}\n", spread(&mut cpus), spread(&mut rates));
+    }
+    Ok(())
+}
+
+/// Median, least and most.
+fn spread(values: &mut [f64]) -> String {
+    values.sort_by(f64::total_cmp);
+    match (values.first(), values.last()) {
+        (Some(least), Some(most)) => format!("{:.3} (from {least:.3} to {most:.3})", values[values.len() / 2]),
+        _ => "-".to_owned(),
+    }
+}
+
+/// Seconds since midnight UTC, as the log's times are read.
+fn seconds_now() -> Result<f64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() % 86_400.0)
+}
+
+fn restarts(count: u64) -> Result<()> {
+    let binary = App::build().host();
+    let mut bare = Vec::new();
+    for _ in 0..50 {
+        let began = Instant::now();
+        Command::new(&binary).arg("--version").stdout(Stdio::null()).status()?;
+        bare.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("bare exec of the binary (app-host --version), ms: {}", spread(&mut bare));
+    let bare = bare[bare.len() / 2];
+
+    let library = App::build().example();
+    let host = Host::new(&library).with("/restart/probation", "0s").with("/log/level", "info").start();
+    let mut columns: Vec<(&str, Vec<f64>)> = [
+        "signal to request",
+        "preflight",
+        "of it copy and hash",
+        "of it probe",
+        "spawn to ready, slot 0",
+        "ready to ready, slot 1",
+        "last drain to verdict",
+        "SIGUSR2 to verdict",
+    ]
+    .into_iter()
+    .map(|name| (name, Vec::new()))
+    .collect();
+    for _ in 0..count {
+        host.install_fresh(&library);
+        let mark = host.mark();
+        let signalled = seconds_now()?;
+        host.signal(Signal::SIGUSR2);
+        let verdict = host.wait("the verdict", || {
+            host.lines().into_iter().skip(mark).find(|line| line.msg().starts_with("zero-downtime restart"))
+        });
+        if verdict.str("verdict") != "complete" {
+            return Err(verdict.text().into());
+        }
+        let lines = host.lines().split_off(mark);
+        let at = |msg: &str, slot: Option<u64>| -> Result<f64> {
+            let fits = |line: &&Line| line.msg() == msg && (slot.is_none() || line.number("slot") == slot);
+            lines.iter().find(fits).and_then(Line::seconds).ok_or_else(|| format!("no line \"{msg}\"").into())
+        };
+        let passed = lines.iter().find(|line| line.msg() == "restart preflight passed").ok_or("no preflight")?;
+        #[expect(clippy::cast_precision_loss, reason = "a time of microseconds")]
+        let took = |key: &str| passed.number(key).map_or(f64::NAN, |micros| micros as f64 / 1e6);
+        let requested = at("restart requested", None)?;
+        let preflight = at("restart preflight passed", None)?;
+        let spawned = at("worker spawned", Some(0))?;
+        let ready = [at("worker ready", Some(0))?, at("worker ready", Some(1))?];
+        let drained = lines.iter().filter(|line| line.msg() == "worker ordered to drain").filter_map(Line::seconds);
+        let verdict = verdict.seconds().ok_or("the verdict has no time")?;
+        let stages = [
+            requested - signalled,
+            preflight - requested,
+            took("copy_us"),
+            took("probe_us"),
+            ready[0] - spawned,
+            ready[1] - ready[0],
+            verdict - drained.fold(0.0, f64::max),
+            verdict - signalled,
+        ];
+        for ((_, values), seconds) in columns.iter_mut().zip(stages) {
+            values.push(seconds * 1e3);
+        }
+    }
+    println!("{count} restarts of 2 idle workers, probation 0, ms:");
+    for (name, values) in &mut columns {
+        println!("  {name:24} {}", spread(values));
+    }
+    let median = |index: usize| columns[index].1[columns[index].1.len() / 2];
+    let (probe, total) = (median(3), median(7));
+    println!(
+        "the whole is {:.1} times a bare exec; without the probe, {:.1} times one a worker",
+        total / bare,
+        (total - probe) / bare / 2.0
+    );
+    Ok(())
+}

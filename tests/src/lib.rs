@@ -1,0 +1,26 @@
+//! What the process tests share: everything that is needed to drive the real `app-host` as a user
+//! does, and to look at it from outside.
+//!
+//! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), readers of
+//! its log ([`log`]) and of `/proc` ([`process`]), a raw HTTP/1.1 client ([`client`]) and the load
+//! generator ([`load`]). It knows nothing of how the host works inside: it sees files, signals,
+//! sockets and log lines.
+//!
+//! What can't go on panics, and says what was expected: a panic is a failed test.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "a panic is how a test fails, and who drives a process often doesn't need its answer"
+)]
+
+pub mod build;
+pub mod client;
+pub mod host;
+pub mod load;
+pub mod log;
+pub mod process;
+
+pub use build::App;
+pub use client::{Address, Connection};
+pub use host::{Host, Verdict};
+pub use log::Line;

@@ -1,0 +1,161 @@
+//! Inside host, dependencies point one way, and `unsafe` lives where it belongs: read from the
+//! sources, because nothing else would notice.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use app_host_tests::build::workspace;
+
+/// Who may use whom: a room uses rooms of later lines, and those behind it in its own line. Roles
+/// never use each other.
+const LAYERS: [(&str, &[&str]); 5] = [
+    ("entry", &["main", "cli"]),
+    ("roles", &["check", "master", "probe", "worker"]),
+    ("rooms", &["preflight", "artifact", "children", "http", "listeners", "locks", "logging", "channel", "desk"]),
+    ("unsafe", &["loader", "sys"]),
+    ("pure", &["restart", "message", "config", "ids"]),
+];
+
+/// What the pure rooms may use besides each other.
+const PURE_CRATES: [&str; 7] = ["std", "serde", "serde_json", "serde_path_to_error", "thiserror", "humantime", "super"];
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap_or_default();
+        if name == "tests" {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The code without its comments and without its unit tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The room that a file of `host/src` belongs to.
+fn room(path: &Path) -> String {
+    let inner = path.strip_prefix(workspace().join("host/src")).unwrap();
+    let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Every room that the code names by `crate::`, also within braces.
+fn used_rooms(code: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    for (at, prefix) in code.match_indices("crate::") {
+        let rest = &code[at + prefix.len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 1;
+            let mut begins = true;
+            for (at, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if depth == 0 {
+                    break;
+                }
+                if depth == 1 && begins && (c.is_alphabetic() || c == '_') {
+                    used.insert(word(&group[at..]));
+                    begins = false;
+                }
+                begins |= depth == 1 && c == ',';
+            }
+        } else {
+            used.insert(word(rest));
+        }
+    }
+    used
+}
+
+fn place(room: &str) -> (usize, usize) {
+    LAYERS
+        .iter()
+        .enumerate()
+        .find_map(|(layer, (_, rooms))| Some((layer, rooms.iter().position(|name| *name == room)?)))
+        .unwrap_or_else(|| panic!("room {room} has no place in the architecture: give it one in LAYERS and in main.rs"))
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let mut wrong = Vec::new();
+    for path in sources(&workspace().join("host/src")) {
+        let user = room(&path);
+        let (layer, rank) = place(&user);
+        for used in used_rooms(&code(&path)) {
+            if used == user || used.is_empty() {
+                continue;
+            }
+            let (used_layer, used_rank) = place(&used);
+            let allowed = used_layer > layer || (used_layer == layer && used_rank > rank && LAYERS[layer].0 != "roles");
+            if !allowed {
+                wrong.push(format!("{} uses {used}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn pure_rooms_know_no_runtime_no_system_and_no_clock() {
+    let pure = LAYERS[4].1;
+    for path in sources(&workspace().join("host/src")).into_iter().filter(|path| pure.contains(&room(path).as_str())) {
+        let code = code(&path);
+        for line in code.lines().filter_map(|line| line.trim().trim_start_matches("pub ").strip_prefix("use ")) {
+            let root = line.split([':', ';', ' ']).next().unwrap_or_default();
+            let own =
+                root == "crate" || code.contains(&format!("mod {root};")) || code.contains(&format!("mod {root} {{"));
+            assert!(own || PURE_CRATES.contains(&root), "{}: {line}", path.display());
+        }
+        for banned in
+            ["std::fs", "std::process", "std::thread", "Instant::now", "SystemTime", "tokio::", "nix::", "tracing::"]
+        {
+            assert!(!code.contains(banned), "{} knows {banned}", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_only_where_it_belongs() {
+    for path in sources(&workspace().join("host/src")) {
+        let room = room(&path);
+        let code = code(&path);
+        if room != "sys" && room != "loader" {
+            for banned in ["unsafe {", "unsafe fn", "unsafe impl", "expect(unsafe_code", "allow(unsafe_code"] {
+                assert!(!code.contains(banned), "{} has {banned}", path.display());
+            }
+        }
+    }
+    assert!(fs::read_to_string(workspace().join("Cargo.toml")).unwrap().contains("unsafe_code = \"deny\""));
+}
+
+#[test]
+fn contract_knows_neither_host_nor_runtime() {
+    let manifest = fs::read_to_string(workspace().join("app-abi/Cargo.toml")).unwrap();
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    for banned in ["tokio", "hyper", "app-host", "nix", "tracing"] {
+        assert!(!dependencies.contains(banned), "app-abi depends on {banned}");
+    }
+}
+
+#[test]
+fn app_needs_no_dependency_but_the_contract() {
+    let manifest = fs::read_to_string(workspace().join("example-app/Cargo.toml")).unwrap();
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let names: Vec<&str> = dependencies.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(names, ["app-abi.workspace = true"]);
+}

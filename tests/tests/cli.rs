@@ -1,0 +1,150 @@
+//! The command line: `check`, exit codes, and one master a pid file.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output};
+
+use app_host_tests::{App, Host, process};
+use nix::sys::signal::Signal;
+
+fn app_host(host: &Host, arguments: &[&str]) -> Output {
+    Command::new(App::build().host()).args(arguments).current_dir(host.directory()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn check_accepts_what_would_run_and_starts_nothing() {
+    let host = Host::misbehaving();
+    host.restore_config();
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!host.path("state").exists(), "nothing was made");
+}
+
+#[test]
+fn check_says_why_not() {
+    let host = Host::misbehaving();
+    host.write_config(b"{");
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("refused: bad config: "), "{}", stderr(&output));
+    host.restore_config();
+    host.install_bytes(b"no library");
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("refused: bad artifact: "), "{}", stderr(&output));
+    host.install(&App::build().app("constructor_abort"));
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("refused: bad artifact: "), "{}", stderr(&output));
+}
+
+#[test]
+fn check_may_run_beside_the_master() {
+    let host = Host::misbehaving().start();
+    let before = host.serving();
+    assert_eq!(app_host(&host, &["check", "app-host.json"]).status.code(), Some(0));
+    assert_eq!(host.serving(), before);
+    host.restart_completes();
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_configuration_file() {
+    let host = Host::misbehaving();
+    host.restore_config();
+    let output =
+        Command::new(App::build().host()).arg("check").arg(host.config_path()).current_dir("/").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let host = Host::misbehaving();
+    for arguments in [&[][..], &["walk"], &["run"], &["run", "a", "b"]] {
+        assert_eq!(app_host(&host, arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn master_that_cannot_start_exits_with_1_and_says_why() {
+    let host = Host::misbehaving();
+    let output = app_host(&host, &["run", "no-such-file.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no-such-file.json"), "{}", stderr(&output));
+    host.write_config(b"{");
+    let output = app_host(&host, &["run", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("app-host.json:1:1"), "{}", stderr(&output));
+    host.restore_config();
+    fs::remove_file(host.library_path()).unwrap();
+    let output = app_host(&host, &["run", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("No such file"), "{}", stderr(&output));
+}
+
+#[test]
+fn first_library_that_does_not_fit_keeps_the_master_from_starting() {
+    for app in ["constructor_abort", "constructor_exit", "no_manifest", "unresolved"] {
+        let host = Host::new(&App::build().app(app));
+        host.spawn();
+        assert_eq!(host.wait_exit().code(), Some(1), "{app}");
+        assert!(host.lines_with("worker spawned").is_empty(), "{app}");
+    }
+}
+
+#[test]
+fn second_master_with_the_same_pid_file_is_refused() {
+    let host = Host::misbehaving().start();
+    let before = host.serving();
+    let output = app_host(&host, &["run", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&host.master().to_string()), "it names the first: {}", stderr(&output));
+    host.assert_all_serve(&before);
+}
+
+#[test]
+fn pid_file_names_the_master_and_is_gone_after_it() {
+    let host = Host::misbehaving().start();
+    let path = host.path("state/app-host.pid");
+    assert_eq!(fs::read_to_string(&path).unwrap().trim(), host.master().to_string());
+    host.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn pid_file_of_a_killed_master_is_taken_over() {
+    let host = Host::misbehaving().start();
+    host.signal(Signal::SIGKILL);
+    host.wait_exit();
+    let path = host.path("state/app-host.pid");
+    assert!(path.exists());
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, "serving", |_| true);
+    assert_eq!(fs::read_to_string(&path).unwrap().trim(), host.master().to_string());
+}
+
+#[test]
+fn everyone_is_called_app_host_even_when_the_binary_is_not() {
+    let host = Host::misbehaving();
+    let link = host.path("other-name");
+    symlink(App::build().host(), &link).unwrap();
+    let host = host.with_binary(&link).start();
+    assert_eq!(process::name(host.master()), "app-host");
+    assert_eq!(host.workers().len(), 2);
+}
+
+#[test]
+fn replaced_binary_does_not_matter_to_a_running_master() {
+    // Workers are spawned from the binary that runs, not from what lies at its path.
+    let host = Host::misbehaving();
+    let binary = host.path("app-host-copy");
+    fs::copy(App::build().host(), &binary).unwrap();
+    let host = host.with_binary(&binary).start();
+    fs::remove_file(&binary).unwrap();
+    fs::write(&binary, "#!/bin/sh\nexit 1\n").unwrap();
+    host.restart_completes();
+}

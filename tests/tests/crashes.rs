@@ -1,0 +1,105 @@
+//! A worker that crashes outside a restart comes back from the active generation, whatever lies on
+//! disk by then.
+
+use std::fs;
+
+use app_host_tests::{App, Host, process};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+#[test]
+fn crashed_worker_is_respawned_at_once_in_its_slot() {
+    let host = Host::misbehaving().start();
+    let before = host.serving();
+    process::signal(before[1], Signal::SIGKILL);
+    let exited = host.wait_for("worker exited", |_| true);
+    assert_eq!((exited.worker_pid(), exited.str("status")), (before[1], "signal 9"));
+    assert_eq!(exited.flag("expected"), Some(false));
+    let ready = host.wait_for("worker ready", |line| !before.contains(&line.worker_pid()));
+    assert_eq!((ready.number("slot"), ready.number("generation")), (Some(1), Some(1)));
+    host.assert_all_serve(&[before[0], ready.worker_pid()]);
+}
+
+#[test]
+fn deleted_library_does_not_keep_a_worker_from_its_respawn() {
+    // FAULTS 19
+    let host = Host::misbehaving().start();
+    let before = host.serving();
+    fs::remove_file(host.library_path()).unwrap();
+    process::signal(before[0], Signal::SIGKILL);
+    host.wait_for("worker ready", |line| !before.contains(&line.worker_pid()));
+    host.assert_all_serve(&host.serving());
+}
+
+#[test]
+fn respawn_uses_the_version_copy_and_not_what_lies_at_the_path() {
+    let host = Host::answering("a").start();
+    let before = host.serving();
+    host.install(&App::build().app("answer_b"));
+    for pid in &before {
+        process::signal(*pid, Signal::SIGKILL);
+        host.wait_for("worker exited", |line| line.worker_pid() == *pid);
+    }
+    host.wait("two new workers", || {
+        let serving = host.serving();
+        (serving.len() == 2 && serving.iter().all(|pid| !before.contains(pid))).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(host.get("/").trim(), "a");
+    }
+}
+
+#[test]
+fn crash_loop_backs_off_while_others_serve_and_ends_when_its_cause_does() {
+    // FAULTS 17
+    let mut host = Host::misbehaving();
+    let switch = host.path("die").display().to_string();
+    host.set("/app/config", json!({ "die_if": switch }));
+    let host = host.start();
+    let before = host.serving();
+    fs::write(&switch, "").unwrap();
+    process::signal(before[1], Signal::SIGKILL);
+    let delays = host.wait("five scheduled respawns", || {
+        let lines = host.lines_with("worker respawn scheduled");
+        let delays: Vec<u64> = lines.iter().filter_map(|line| line.number("after_ms")).collect();
+        (delays.len() >= 5).then_some(delays)
+    });
+    assert!(delays.is_sorted(), "the back-off grows: {delays:?}");
+    assert!(delays[4] >= 8 * delays[1].max(50), "exponentially: {delays:?}");
+    host.assert_all_serve(&before[..1]);
+    fs::remove_file(&switch).unwrap();
+    host.wait_for("worker ready", |line| !before.contains(&line.worker_pid()));
+    host.assert_all_serve(&host.serving());
+}
+
+#[test]
+fn restart_ends_a_crash_loop() {
+    let mut host = Host::misbehaving();
+    let switch = host.path("die").display().to_string();
+    host.set("/app/config", json!({ "die_if": switch }));
+    let mut host = host.start();
+    let before = host.serving();
+    fs::write(&switch, "").unwrap();
+    process::signal(before[0], Signal::SIGKILL);
+    host.wait_for("worker respawn scheduled", |line| line.number("after_ms") > Some(100));
+    host.set("/app/config", json!({}));
+    assert_eq!(host.restart().verdict, "complete");
+    host.assert_all_serve(&host.serving());
+    assert_eq!(host.serving().len(), 2);
+}
+
+#[test]
+fn panic_in_a_handler_is_a_500_and_a_line_in_the_log_and_kills_nobody() {
+    let host = Host::misbehaving().start();
+    let before = host.serving();
+    let mut connection = host.connect();
+    assert_eq!(connection.get("/panic").unwrap(), 500);
+    assert_eq!(connection.get("/whoami").unwrap(), 200, "the connection lives on");
+    host.wait("the panic's line", || {
+        host.lines()
+            .into_iter()
+            .find(|line| line.text().contains("a handler was told to panic") && line.text().contains("misbehaving.rs"))
+    });
+    assert_eq!(host.serving(), before);
+    host.assert_all_serve(&before);
+}

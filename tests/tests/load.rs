@@ -1,0 +1,122 @@
+//! No client loses a request over many restarts at full load, whichever way it uses connections.
+//!
+//! Two compiled versions with different answers alternate, each answer is checked against the
+//! versions that may give it at that moment, and the serving workers are counted throughout.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use app_host_tests::host::{Serving, pause};
+use app_host_tests::load::{Allowed, Kind, Load, Outcome};
+use app_host_tests::{App, Host, process};
+
+/// How many restarts each load sees.
+const RESTARTS: usize = 50;
+
+/// One load at a time: each takes the whole machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn restarts_under_load(kind: Kind, post_bytes: usize, unix: bool) -> Outcome {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut host = Host::answering("a").with("/restart/probation", "10ms").with("/log/level", "info");
+    if unix {
+        host.set("/listen", serde_json::json!(["unix:socket"]));
+    }
+    let host = host.start();
+    let allowed = Arc::new(Allowed::default());
+    allowed.set("a");
+    let load = Load {
+        address: host.address(),
+        clients: 8,
+        kind,
+        post_bytes,
+        path: "/".to_owned(),
+        limit: Duration::from_mins(3),
+    };
+    let running = load.start(&allowed);
+    let sampling = AtomicBool::new(true);
+    let least_alive = std::thread::scope(|scope| {
+        // As seen from outside, at any time: never fewer worker processes than configured.
+        let sampler = scope.spawn(|| {
+            let mut least = usize::MAX;
+            while sampling.load(Ordering::Relaxed) {
+                // What `/proc` shows is no snapshot: it counts if nothing came or went meanwhile.
+                let before = process::children(host.master());
+                let workers = host.workers().len();
+                if before == process::children(host.master()) {
+                    least = least.min(workers);
+                }
+                pause();
+            }
+            least
+        });
+        for number in 0..RESTARTS {
+            let next = if number.is_multiple_of(2) { "b" } else { "a" };
+            host.install(&App::build().app(&format!("answer_{next}")));
+            allowed.set("ab");
+            let verdict = host.restart();
+            assert_eq!(verdict.verdict, "complete", "restart {number}: {}", verdict.line.text());
+            allowed.set(next);
+        }
+        sampling.store(false, Ordering::Relaxed);
+        sampler.join().unwrap()
+    });
+    let outcome = running.stop();
+    println!(
+        "{kind:?}, bodies of {post_bytes} bytes: {} answered, {} failed, {:.0} a second; closed {} unannounced and {} \
+         announced; longest gap {:?}; latency p50 {:?}, p99 {:?}, p99.9 {:?}",
+        outcome.answered,
+        outcome.failed,
+        outcome.rate(),
+        outcome.closed,
+        outcome.announced,
+        outcome.longest_gap,
+        outcome.percentile(0.5),
+        outcome.percentile(0.99),
+        outcome.percentile(0.999),
+    );
+    assert_eq!(outcome.failed, 0, "{:#?}", outcome.failures);
+    assert!(outcome.letters[0] > 0 && outcome.letters[1] > 0, "both versions have answered");
+    assert!(least_alive >= 2, "only {least_alive} workers were alive");
+    assert_new_before_old(&host);
+    outcome
+}
+
+/// At every step that the log tells of, two workers serve.
+fn assert_new_before_old(host: &Host) {
+    let mut serving = Serving::default();
+    let mut begun = false;
+    for line in host.lines() {
+        serving.see(&line);
+        begun |= line.msg() == "serving";
+        assert!(!begun || serving.count() >= 2, "{} serve after {}", serving.count(), line.text());
+    }
+}
+
+#[test]
+fn keep_alive_clients_lose_no_request_over_50_restarts() {
+    let outcome = restarts_under_load(Kind::KeepAlive, 0, false);
+    assert_eq!(outcome.closed, 0, "at full load no connection is idle long enough to be closed");
+}
+
+#[test]
+fn keep_alive_clients_that_post_lose_no_request_over_50_restarts() {
+    // FAULTS 14
+    restarts_under_load(Kind::KeepAlive, 3_000, false);
+}
+
+#[test]
+fn clients_with_a_connection_a_request_lose_none_over_50_restarts() {
+    restarts_under_load(Kind::ConnectionPerRequest, 0, false);
+}
+
+#[test]
+fn clients_with_a_connection_a_post_lose_none_over_50_restarts() {
+    restarts_under_load(Kind::ConnectionPerRequest, 3_000, false);
+}
+
+#[test]
+fn clients_of_a_unix_socket_lose_no_request_over_50_restarts() {
+    restarts_under_load(Kind::ConnectionPerRequest, 0, true);
+}
