@@ -4,7 +4,6 @@
 //! on drop, orphans included, and a failing test prints the command, the directory, the status and
 //! the whole log.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -22,20 +21,10 @@ use crate::build::App;
 use crate::client::{Address, Connection};
 use crate::log::{Line, Log};
 use crate::process;
+use crate::restart::Serving;
 
 /// How long a wait may take: far more than any of them needs, so that a busy machine fails no test.
 pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What became of one request for a restart.
-#[derive(Clone, Debug)]
-pub struct Verdict {
-    /// The request's number.
-    pub request: u64,
-    /// `complete`, `refused: REASON` or `failed: REASON`.
-    pub verdict: String,
-    /// The line that said so.
-    pub line: Line,
-}
 
 /// One master, started or not yet, and its directory.
 #[derive(Debug)]
@@ -273,76 +262,9 @@ impl Host {
         })
     }
 
-    /// Asks for a restart by SIGUSR2 and waits for its verdict.
-    pub fn restart(&self) -> Verdict {
-        let request = self.last_request() + 1;
-        self.signal(Signal::SIGUSR2);
-        self.verdict(request)
-    }
-
-    /// The number of the last request for a restart that the log knows of.
-    pub fn last_request(&self) -> u64 {
-        lock(&self.log).lines().iter().filter_map(|line| line.number("request")).max().unwrap_or(0)
-    }
-
-    /// Waits for the verdict on a request.
-    pub fn verdict(&self, request: u64) -> Verdict {
-        let line = self.wait(&format!("the verdict on request {request}"), || {
-            let gone = self.try_exit();
-            let mut log = lock(&self.log);
-            let is_verdict = |line: &&Line| line.msg().starts_with("zero-downtime restart");
-            let verdict = log.lines().iter().filter(is_verdict).find(|line| line.number("request") == Some(request));
-            assert!(verdict.is_some() || gone.is_none(), "the master has gone without a verdict: {gone:?}");
-            verdict.cloned()
-        });
-        Verdict { request, verdict: line.str("verdict").to_owned(), line }
-    }
-
-    /// Asks for a restart that must complete, and in which no drain may leave fewer workers serving
-    /// than there were, or than are configured if those are fewer.
-    pub fn restart_completes(&self) -> Verdict {
-        let mark = self.mark();
-        let verdict = self.restart();
-        assert_eq!(verdict.verdict, "complete", "{}", verdict.line.text());
-        self.assert_served_since(mark);
-        verdict
-    }
-
-    /// Checks that, since a mark in the log, no ordered drain has left fewer workers serving than
-    /// there were at the mark, or than are configured if those are fewer.
-    pub fn assert_served_since(&self, mark: usize) {
-        let configured = self.config["workers"].as_u64().unwrap_or(2);
-        let mut serving = Serving::default();
-        let mut least = 0;
-        for (number, line) in self.lines().iter().enumerate() {
-            if number == mark {
-                least = serving.count().min(usize::try_from(configured).unwrap_or(usize::MAX));
-            }
-            serving.see(line);
-            if number >= mark && line.msg() == "worker ordered to drain" {
-                assert!(serving.count() >= least, "{} of {least} serve after: {}", serving.count(), line.text());
-            }
-        }
-    }
-
-    /// Asks for a restart that must be refused for this reason, and after which every worker that
-    /// served before must still serve; the detail is returned.
-    pub fn restart_is_refused(&self, reason: &str) -> String {
-        let before = self.serving();
-        let verdict = self.restart();
-        assert_eq!(verdict.verdict, format!("refused: {reason}"), "{}", verdict.line.text());
-        assert_eq!(self.serving(), before, "a refused restart touches no worker");
-        self.assert_all_serve(&before);
-        verdict.line.str("detail").to_owned()
-    }
-
-    /// Asks for a restart that must fail for this reason, and lock the master.
-    pub fn restart_fails(&self, reason: &str) -> String {
-        let mark = self.mark();
-        let verdict = self.restart();
-        assert_eq!(verdict.verdict, format!("failed: {reason}"), "{}", verdict.line.text());
-        self.wait_after(mark, "locked", |_| true);
-        verdict.line.str("detail").to_owned()
+    /// How many workers the configuration asks for.
+    pub fn configured_workers(&self) -> u64 {
+        self.config["workers"].as_u64().unwrap_or(2)
     }
 
     /// The address of the only listener, or of the first that is configured.
@@ -392,7 +314,7 @@ impl Host {
         for line in lock(&self.log).lines() {
             serving.see(line);
         }
-        serving.workers.into_values().collect()
+        serving.pids()
     }
 
     /// Waits until each of these workers has answered a request. The app must answer `/whoami` with
@@ -456,6 +378,12 @@ impl Host {
         report
     }
 
+    fn try_exit_quietly(&self) -> Option<ExitStatus> {
+        let status = lock(&self.child).as_mut()?.try_wait().ok()?;
+        *lock(&self.status) = status;
+        status
+    }
+
     /// Every process whose standard error is this test's log.
     fn processes(&self) -> Vec<u32> {
         let directory = self.directory();
@@ -495,14 +423,6 @@ impl Drop for Host {
     }
 }
 
-impl Host {
-    fn try_exit_quietly(&self) -> Option<ExitStatus> {
-        let status = lock(&self.child).as_mut()?.try_wait().ok()?;
-        *lock(&self.status) = status;
-        status
-    }
-}
-
 /// Polls a condition until it gives something or the deadline has passed.
 pub fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + DEADLINE;
@@ -532,34 +452,4 @@ fn replace(path: &Path, bytes: &[u8]) {
     file.write_all(bytes).unwrap_or_else(|error| panic!("{}: {error}", new.display()));
     drop(file);
     fs::rename(&new, path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-}
-
-/// Counts the serving workers, log line by log line.
-#[derive(Debug, Default)]
-pub struct Serving {
-    workers: BTreeMap<(u64, u64), u32>,
-}
-
-impl Serving {
-    /// Takes one line into account.
-    pub fn see(&mut self, line: &Line) {
-        let key = || Some((line.number("slot")?, line.number("generation")?));
-        match line.msg() {
-            "worker ready" => {
-                if let Some(key) = key() {
-                    self.workers.insert(key, line.worker_pid());
-                }
-            }
-            "worker ordered to drain" | "worker exited" => {
-                let pid = line.worker_pid();
-                self.workers.retain(|_, worker| *worker != pid);
-            }
-            _ => {}
-        }
-    }
-
-    /// How many serve now.
-    pub fn count(&self) -> usize {
-        self.workers.len()
-    }
 }

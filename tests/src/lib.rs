@@ -1,7 +1,8 @@
 //! What the process tests share: everything that is needed to drive the real `app-host` as a user
 //! does, and to look at it from outside.
 //!
-//! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), readers of
+//! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), its
+//! restarts ([`restart`]), readers of
 //! its log ([`log`]) and of `/proc` ([`process`]), a raw HTTP/1.1 client ([`client`]) and the load
 //! generator ([`load`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
@@ -19,8 +20,10 @@ pub mod host;
 pub mod load;
 pub mod log;
 pub mod process;
+pub mod restart;
 
 pub use build::App;
 pub use client::{Address, Connection};
-pub use host::{Host, Verdict};
+pub use host::Host;
 pub use log::Line;
+pub use restart::Verdict;

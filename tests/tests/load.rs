@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use app_host_tests::host::{Serving, pause};
+use app_host_tests::host::pause;
+use app_host_tests::restart::Serving;
 use app_host_tests::load::{Allowed, Kind, Load, Outcome};
 use app_host_tests::{App, Host, process};
 
