@@ -94,8 +94,14 @@ impl Preflight {
         if let Some(started_with) = beside {
             same_magic(version.magic(), started_with)?;
         }
-        // Last, because it runs the library's constructors.
-        self.probe(config, &version).await?;
+        // Last, because it runs the library's constructors; beside it the copy reaches the disk.
+        let (store, copied) = (self.store.clone(), version.clone());
+        let (probed, synced) =
+            tokio::join!(self.probe(config, &version), self.desk.run(DISK_TIMEOUT, move || store.sync(&copied)),);
+        probed?;
+        synced
+            .map_err(|error| Refusal::BadArtifact(error.to_string()))?
+            .map_err(|error| Refusal::BadArtifact(chain(&error)))?;
         let probe = begin.elapsed().saturating_sub(copy);
         Ok((version, Took { copy, probe }))
     }

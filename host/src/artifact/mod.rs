@@ -44,6 +44,8 @@ pub enum ArtifactError {
     TooLarge { path: PathBuf, size: u64 },
     #[error("{} can't be copied to {}", path.display(), directory.display())]
     Copy { path: PathBuf, directory: PathBuf, source: io::Error },
+    #[error("{} can't be made to outlive a loss of power", path.display())]
+    Sync { path: PathBuf, source: io::Error },
     #[error("{} can't be loaded", path.display())]
     Elf { path: PathBuf, source: ElfError },
     #[error("{} has changed: its hash is {found}, expected {expected}", path.display())]
@@ -104,11 +106,20 @@ impl Store {
         // The umask may have taken read permission from the workers' user.
         copy.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(copy_failed)?;
         if verify(&target, id).is_err() {
-            copy.as_file().sync_all().map_err(copy_failed)?;
             copy.persist(&target).map_err(|error| copy_failed(error.error))?;
-            File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(copy_failed)?;
         }
         Ok(Version { id, path: target, manifest })
+    }
+
+    /// Makes sure that a version outlives a loss of power. Blocks on the disk.
+    ///
+    /// Apart from [`admit`](Self::admit), so that it can run while the probe does. A copy that a loss
+    /// of power has left without its bytes is harmless: its name is a hash that it no longer has.
+    pub fn sync(&self, version: &Version) -> Result<(), ArtifactError> {
+        File::open(&version.path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| File::open(&self.directory)?.sync_all())
+            .map_err(|source| ArtifactError::Sync { path: version.path.clone(), source })
     }
 
     /// Removes old versions, except those `in_use` and a few of the newest.

@@ -33,8 +33,9 @@ const FAILED: i32 = 1;
 /// How a worker ends whose serving threads didn't come back from the app in time.
 const BLOCKED: i32 = 3;
 
-/// How long before a drain's timeout what is left is cut: a tenth of it, within these bounds.
-const MARGIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How long before a drain's timeout what is left is cut: a tenth of it within these bounds, so that
+/// a busy machine can still run the app's `stop`; half of a timeout that is shorter.
+const MARGIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// Plays the control thread's part. Returns only with an error.
 pub(super) async fn work(channel: &Channel, setup: WorkerSetup, equipment: Equipment) -> Result<ExitCode, WorkerError> {
@@ -307,7 +308,7 @@ struct Schedule {
 
 impl Schedule {
     fn new(began: Instant, timeout: Duration) -> Self {
-        let margin = (timeout / 10).clamp(MARGIN.0, MARGIN.1);
+        let margin = (timeout / 10).clamp(MARGIN.0, MARGIN.1).min(timeout / 2);
         Self { cut: began + timeout.saturating_sub(margin), end: began + timeout.saturating_sub(margin / 4) }
     }
 
@@ -351,7 +352,9 @@ mod tests {
     #[test]
     fn the_cut_comes_a_little_before_the_timeout() {
         let began = Instant::now();
-        for (timeout, cut, end) in [(30_000, 28_000, 29_500), (1_000, 900, 975), (100, 80, 95), (10, 0, 5)] {
+        for (timeout, cut, end) in
+            [(30_000, 28_000, 29_500), (5_000, 4_500, 4_875), (1_000, 800, 950), (80, 40, 70), (0, 0, 0)]
+        {
             let schedule = Schedule::new(began, Duration::from_millis(timeout));
             assert_eq!(schedule.cut - began, Duration::from_millis(cut), "timeout {timeout} ms");
             assert_eq!(schedule.end - began, Duration::from_millis(end), "timeout {timeout} ms");
