@@ -1,8 +1,12 @@
 //! `check`: would this configuration and its library be accepted?
 //!
 //! Does what preflight does, with a copy of its own that is gone afterwards. Touches neither the
-//! state directory nor the listeners, so it may run beside the master.
+//! state directory nor the listeners, so it may run beside the master, whose magic it doesn't know: an
+//! epoch that the running master would refuse is accepted here.
 
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::artifact::{Store, Version};
 use crate::children::Children;
 use crate::desk::Desk;
+use crate::identity::Identity;
 use crate::preflight::{Preflight, read_config};
 use crate::restart::Refusal;
 
@@ -23,11 +28,20 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     match LocalSet::new().block_on(&runtime, check(&path))? {
         Ok(version) => {
             let manifest = &version.manifest;
-            println!("accepted: {}", path.display());
-            println!("  app      {} {}", manifest.app_name, manifest.app_version);
-            println!("  version  {}", version.id);
-            println!("  magic    {} (ABI {}, epoch {})", manifest.magic, manifest.magic.abi(), manifest.magic.epoch());
-            println!("  built    app-abi {}, {}", manifest.app_abi, manifest.rustc);
+            let text = format!(
+                "accepted: {}\n  app      {} {}\n  version  {}\n  magic    {} (ABI {}, epoch {})\n  built    app-abi {}, {}\n",
+                path.display(),
+                manifest.app_name,
+                manifest.app_version,
+                version.id,
+                manifest.magic,
+                manifest.magic.abi(),
+                manifest.magic.epoch(),
+                manifest.app_abi,
+                manifest.rustc
+            );
+            // A reader that has seen enough has closed the pipe; the exit code is the answer.
+            let _ = io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Err(refusal) => {
@@ -42,13 +56,18 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         Ok(config) => config,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let directory = tempfile::tempdir().context("a temporary directory can't be made")?;
+    let identity = Identity::configured(&config)?;
+    // The probe's user must be able to read the copy.
+    let directory = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()
+        .context("a temporary directory can't be made (TMPDIR says where)")?;
     let preflight = Preflight {
         config_path: path.to_owned(),
         store: Store::open(directory.path().to_owned())?,
         desk: Desk::open()?,
         children: Children::watch()?,
-        identity: None,
+        identity,
     };
     Ok(preflight.version(&config, None).await.map(|(version, _)| version))
 }

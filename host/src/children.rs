@@ -14,8 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::channel::Channel;
+use crate::identity::Identity;
 use crate::ids::Ended;
-use crate::sys::process::{self, Identity};
+use crate::sys::process::{self, Spawn};
 
 /// The roles that the running binary plays when it is spawned by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,13 @@ impl Children {
     /// Those of socketpair, fork, setuid and exec.
     pub fn spawn(&self, role: Role, stderr: Option<OwnedFd>, identity: Option<Identity>) -> io::Result<Child> {
         let (channel, theirs) = Channel::pair()?;
-        let pid = process::spawn(role.argument(), theirs, stderr, identity)?;
+        let pid = process::spawn(Spawn {
+            role: role.argument(),
+            control: theirs,
+            stderr,
+            identity: identity.map(|identity| (identity.uid, identity.gid)),
+            dies_with_us: role == Role::Probe,
+        })?;
         let (sender, ended) = oneshot::channel();
         // Nothing reaps between the spawn and this line: both happen on one thread without a wait.
         self.table.borrow_mut().insert(pid, sender);

@@ -5,17 +5,18 @@
 //! the other.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// A job that didn't end in time, or took its thread with it.
+/// A job that didn't end, or not in time.
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
     #[error("the disk didn't answer within {0:?}")]
     Late(Duration),
-    #[error("the thread that waits for the disk has ended, which is a bug in the host")]
+    #[error("the work on the disk has panicked, which is a bug in the host")]
     Gone,
 }
 
@@ -29,8 +30,20 @@ impl Desk {
     /// Makes the thread.
     pub fn open() -> io::Result<Self> {
         let (sender, jobs) = mpsc::channel::<Job>();
-        std::thread::Builder::new().name("desk".to_owned()).spawn(move || jobs.into_iter().for_each(|job| job()))?;
+        let work = move || {
+            for job in jobs {
+                // A job that panics answers nobody; the hook has said where. The next one has its turn.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+            }
+        };
+        std::thread::Builder::new().name("desk".to_owned()).spawn(work)?;
         Ok(Self(sender))
+    }
+
+    /// Has `job` done there when its turn comes; nobody waits for it.
+    pub fn post(&self, job: impl FnOnce() + Send + 'static) {
+        // Without the thread there is no disk work to be done any more.
+        let _ = self.0.send(Box::new(job));
     }
 
     /// Has `job` done there; waits for it for at most `limit`. A job that is given up goes on, but
@@ -66,5 +79,8 @@ mod tests {
         assert!(matches!(late, Err(DeskError::Late(_))));
         release.send(()).unwrap();
         assert_eq!(desk.run(Duration::from_secs(20), || 7).await.unwrap(), 7);
+        let gone = desk.run(Duration::from_secs(20), || panic!("a job that panics")).await;
+        assert!(matches!(gone, Err::<(), _>(DeskError::Gone)));
+        assert_eq!(desk.run(Duration::from_secs(20), || 8).await.unwrap(), 8);
     }
 }

@@ -9,14 +9,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::{Address, Config, Listen};
 use crate::message::ListenerInfo;
+
+/// After how long a silent client is asked whether it is there, and how often.
+const KEEPALIVE: Duration = Duration::from_mins(1);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long what was sent may stay unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 
 /// A listener that can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +92,11 @@ impl Bound {
             }
         };
         socket.set_nonblocking(true).map_err(failed)?;
-        socket.listen(backlog(listen)).map_err(failed)?;
         Ok(Self { address: listen.address.clone(), socket, file })
+    }
+
+    fn listen(&self, listen: &Listen) -> Result<(), BindError> {
+        self.socket.listen(backlog(listen)).map_err(|source| BindError::Bind { address: self.address.clone(), source })
     }
 
     /// The address as the kernel knows it: with the real port where 0 was configured.
@@ -107,6 +117,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit both: a client that has vanished is noticed while nothing is sent,
+    // and while what was sent isn't acknowledged (tcp(7)).
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -115,18 +130,29 @@ fn backlog(listen: &Listen) -> i32 {
     i32::try_from(listen.backlog).unwrap_or(i32::MAX)
 }
 
+/// Whether somebody listens on a Unix socket. Never waits: a listener whose queue is full is one.
+fn is_live(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(false),
+        _ => Ok(true),
+    }
+}
+
 /// Removes a socket file that nobody accepts on; leaves everything else alone.
 fn make_room(path: &Path) -> Result<(), BindError> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
         return Err(BindError::NoSocket { path: path.to_owned() });
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| BindError::Bind { address: Address::Unix(path.to_owned()), source })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => Err(BindError::Live { path: path.to_owned() }),
+    let failed = |source| BindError::Bind { address: Address::Unix(path.to_owned()), source };
+    if is_live(path).map_err(failed)? {
+        return Err(BindError::Live { path: path.to_owned() });
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
     }
 }
 
@@ -141,7 +167,7 @@ impl Listeners {
     /// # Errors
     /// When one that is new can't be bound; those bound before it are closed again.
     pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
-        config
+        let listeners = config
             .listen
             .iter()
             .map(|listen| match running.find(&listen.address) {
@@ -149,7 +175,12 @@ impl Listeners {
                 None => Bound::bind(listen).map(|bound| (listen.clone(), Rc::new(bound))),
             })
             .collect::<Result<_, _>>()
-            .map(Self)
+            .map(Self)?;
+        // Only now: a client must not be taken in by one listener and reset because of the next.
+        for (listen, bound) in &listeners.without(running).0 {
+            bound.listen(listen)?;
+        }
+        Ok(listeners)
     }
 
     /// Applies the settings that a listener can take over while it is open.
@@ -197,6 +228,8 @@ impl Listeners {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn config(listen: &str) -> Config {
@@ -225,6 +258,17 @@ mod tests {
         let listen = config(&format!(r#"["unix:{}"]"#, path.display()));
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let live = Listeners::for_config(&listen, &Listeners::default()).unwrap();
+        let error = Listeners::for_config(&listen, &Listeners::default()).unwrap_err();
+        assert!(matches!(error, BindError::Live { .. }), "{error}");
+        // Also when its queue is full, where connect(2) would wait.
+        socket2::SockRef::from(&live.descriptors().next().unwrap()).listen(0).unwrap();
+        let _queued: Vec<_> = (0..8)
+            .map(|_| {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                (socket.connect(&SockAddr::unix(&path).unwrap()), socket)
+            })
+            .collect();
         let error = Listeners::for_config(&listen, &Listeners::default()).unwrap_err();
         assert!(matches!(error, BindError::Live { .. }), "{error}");
         drop(live);

@@ -1,6 +1,6 @@
-//! Locks in the file system: one master a pid file, and who still runs with which magic.
+//! Locks in the file system: one master a pid file and a state directory, and who still runs with which magic.
 //!
-//! Both are `flock(2)` locks: the kernel releases them however their holders die, and every
+//! All are `flock(2)` locks: the kernel releases them however their holders die, and every
 //! duplicate of the descriptor holds them, so that a worker needs to do nothing but keep one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -17,6 +17,8 @@ use app_abi::Magic;
 pub enum LockError {
     #[error("{} is locked: a master runs already, as process {}", path.display(), holder.trim())]
     Running { path: PathBuf, holder: String },
+    #[error("state_dir {} is used by another master; give each its own", path.display())]
+    Shared { path: PathBuf },
     #[error("{} can't be locked", path.display())]
     File { path: PathBuf, source: io::Error },
 }
@@ -87,6 +89,30 @@ fn open(path: &Path, mode: u32) -> io::Result<File> {
         .open(path)
 }
 
+/// The lock on a state directory: two masters with pid files of their own must not share one.
+#[derive(Debug)]
+pub struct StateLock {
+    /// Unlocked when it closes. The file stays: removing it would be a race.
+    _file: File,
+}
+
+impl StateLock {
+    /// Locks `directory`, which must exist.
+    ///
+    /// # Errors
+    /// [`LockError::Shared`] when another master uses it.
+    pub fn acquire(directory: &Path) -> Result<Self, LockError> {
+        let path = directory.join("master.lock");
+        let failed = |source| LockError::File { path: path.clone(), source };
+        let file = open(&path, 0o600).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Shared { path: directory.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+}
+
 /// A shared lock that says: a worker with this magic may still run. The master hands every worker a
 /// duplicate, so it stays held until the last of them has exited, whatever became of the master.
 #[derive(Debug)]
@@ -146,6 +172,15 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         PidFile::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_has_one_master() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateLock::acquire(directory.path()).unwrap();
+        assert!(matches!(StateLock::acquire(directory.path()), Err(LockError::Shared { .. })));
+        drop(first);
+        StateLock::acquire(directory.path()).unwrap();
     }
 
     #[test]

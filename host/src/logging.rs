@@ -66,8 +66,11 @@ impl Logging {
 
     /// What a child gets as its standard error; `None` to inherit ours.
     pub fn stderr_for(&self, settings: &Log) -> Result<Option<OwnedFd>, LoggingError> {
-        let file = if settings.file == self.settings.file { self.file.clone() } else { open(settings)? };
-        file.map(|file| file.as_fd().try_clone_to_owned().map_err(LoggingError::Stderr)).transpose()
+        if settings.file != self.settings.file {
+            return open_for_child(settings);
+        }
+        let duplicate = |file: &Arc<File>| file.as_fd().try_clone_to_owned().map_err(LoggingError::Stderr);
+        self.file.as_ref().map(duplicate).transpose()
     }
 }
 
@@ -79,6 +82,12 @@ pub fn init_child(setup: LogSetup) {
 /// What a child needs to know of these settings.
 pub fn for_child(settings: &Log) -> LogSetup {
     LogSetup { format: settings.format, level: settings.level }
+}
+
+/// The log file as the standard error of a child; `None` to inherit ours.
+pub fn open_for_child(settings: &Log) -> Result<Option<OwnedFd>, LoggingError> {
+    let file = open(settings)?;
+    file.map(|file| file.as_fd().try_clone_to_owned().map_err(LoggingError::Stderr)).transpose()
 }
 
 fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {

@@ -22,6 +22,7 @@ mod channel;
 mod children;
 mod desk;
 mod http;
+mod identity;
 mod listeners;
 mod locks;
 mod logging;
@@ -53,7 +54,11 @@ fn main() -> ExitCode {
         Command::InternalProbe => probe::run(),
     });
     outcome.unwrap_or_else(|error| {
-        eprintln!("app-host: {error:#}");
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(error = format!("{error:#}"), "could not start");
+        } else {
+            eprintln!("app-host: {error:#}");
+        }
         ExitCode::FAILURE
     })
 }

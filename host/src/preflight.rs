@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +18,12 @@ use crate::artifact::{Store, Version};
 use crate::children::{Children, Role};
 use crate::config::{self, Config};
 use crate::desk::Desk;
+use crate::identity::Identity;
 use crate::ids::Ended;
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::message::{FromProbe, Library, ProbeSetup};
 use crate::restart::Refusal;
-use crate::sys::process::Identity;
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
@@ -67,7 +68,11 @@ pub struct Preflight {
 pub fn read_config(path: &Path) -> Result<Config, Refusal> {
     let unreadable = |error: &io::Error| Refusal::BadConfig(format!("{} can't be read: {error}", path.display()));
     let mut bytes = Vec::new();
-    File::open(path)
+    // Non-blocking, so that a FIFO without a writer is an empty file and not a hang.
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
         .and_then(|file| file.take(config::MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| unreadable(&error))?;
     if bytes.len() as u64 > config::MAX_FILE_BYTES {
@@ -96,13 +101,14 @@ impl Preflight {
         }
         // Last, because it runs the library's constructors; beside it the copy reaches the disk.
         let (store, copied) = (self.store.clone(), version.clone());
-        let (probed, synced) =
-            tokio::join!(self.probe(config, &version), self.desk.run(DISK_TIMEOUT, move || store.sync(&copied)),);
-        probed?;
-        synced
-            .map_err(|error| Refusal::BadArtifact(error.to_string()))?
-            .map_err(|error| Refusal::BadArtifact(chain(&error)))?;
-        let probe = begin.elapsed().saturating_sub(copy);
+        let sync = async {
+            self.desk
+                .run(DISK_TIMEOUT, move || store.sync(&copied))
+                .await
+                .map_err(|error| Refusal::BadArtifact(error.to_string()))?
+                .map_err(|error| Refusal::BadArtifact(chain(&error)))
+        };
+        let (probe, ()) = tokio::try_join!(self.probe(config, &version), sync)?;
         Ok((version, Took { copy, probe }))
     }
 
@@ -119,21 +125,21 @@ impl Preflight {
             let text = format!("{key} can't change while workers run; restart the master to change it");
             return Err(Refusal::Incompatibility(text));
         }
-        if config.workers < 2 {
-            return Err(Refusal::NoWorkers);
-        }
         let (version, took) = self.version(&config, Some(magic)).await?;
         let listeners =
             Listeners::for_config(&config, &running.listeners).map_err(|error| Refusal::CannotBind(chain(&error)))?;
         Ok((Prepared { config: Arc::new(config), version, listeners }, took))
     }
 
-    /// Lets a throw-away process do the first `dlopen`.
-    async fn probe(&self, config: &Config, version: &Version) -> Result<(), Refusal> {
+    /// Lets a throw-away process do the first `dlopen`; says how long it took.
+    async fn probe(&self, config: &Config, version: &Version) -> Result<Duration, Refusal> {
+        let begin = Instant::now();
         let limit = config.restart.start_timeout;
+        // So that its last words stand in the log.
+        let stderr = logging::open_for_child(&config.log).map_err(|error| Refusal::BadConfig(chain(&error)))?;
         let child = self
             .children
-            .spawn(Role::Probe, None, self.identity)
+            .spawn(Role::Probe, stderr, self.identity)
             .map_err(|error| Refusal::BadArtifact(format!("the probe can't be spawned: {error}")))?;
         let _killed_when_dropped = Leash { children: &self.children, pid: child.pid };
         let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
@@ -143,7 +149,7 @@ impl Preflight {
             child.channel.receive::<FromProbe>().await
         };
         match timeout(limit, answer).await {
-            Ok(Ok(Some((FromProbe::Fits, _)))) => Ok(()),
+            Ok(Ok(Some((FromProbe::Fits, _)))) => Ok(begin.elapsed()),
             Ok(Ok(Some((FromProbe::Incompatible { error }, _)))) => Err(Refusal::Incompatibility(error)),
             Ok(Ok(Some((FromProbe::Bad { error }, _)))) => Err(Refusal::BadArtifact(error)),
             Ok(Ok(None) | Err(_)) => {

@@ -11,7 +11,7 @@ mod elf;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -42,6 +42,8 @@ pub enum ArtifactError {
     NoFile { path: PathBuf, found: &'static str },
     #[error("{} has {size} bytes, expected at most {MAX_BYTES}", path.display())]
     TooLarge { path: PathBuf, size: u64 },
+    #[error("{} has changed while it was copied; put it in place by a rename, or wait and try again", path.display())]
+    Moving { path: PathBuf },
     #[error("{} can't be copied to {}", path.display(), directory.display())]
     Copy { path: PathBuf, directory: PathBuf, source: io::Error },
     #[error("{} can't be made to outlive a loss of power", path.display())]
@@ -74,7 +76,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the store in `directory`, which must exist, and removes what an earlier master left
-    /// half-copied. Only one master may use a store (the pid file's lock sees to that).
+    /// half-copied. Only one master may use a store: it must hold the lock on the state directory.
     pub fn open(directory: PathBuf) -> io::Result<Self> {
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
@@ -99,7 +101,13 @@ impl Store {
             .permissions(Permissions::from_mode(0o444))
             .tempfile_in(&self.directory)
             .map_err(copy_failed)?;
+        let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
+        let before = stamp(&source).map_err(read_failed)?;
         let id = copy_hashed(&mut source, copy.as_file_mut(), path, copy_failed)?;
+        // An old head with a new tail may look whole.
+        if stamp(&source).map_err(read_failed)? != before {
+            return Err(ArtifactError::Moving { path: path.to_owned() });
+        }
         let manifest =
             elf::read(copy.as_file()).map_err(|source| ArtifactError::Elf { path: path.to_owned(), source })?;
         let target = self.path(id);
@@ -155,6 +163,12 @@ pub fn verify(path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
     let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
     let found = copy_hashed(&mut file, &mut io::sink(), path, read_failed)?;
     if found == expected { Ok(()) } else { Err(ArtifactError::Changed { path: path.to_owned(), found, expected }) }
+}
+
+/// What changes when somebody writes to a file.
+fn stamp(file: &File) -> io::Result<(u64, i64, i64, i64, i64)> {
+    let found = file.metadata()?;
+    Ok((found.len(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()))
 }
 
 /// Opens a regular file; never waits for the writer of a FIFO.

@@ -16,6 +16,7 @@ use tracing::warn;
 use super::Happening;
 use crate::channel::ChannelError;
 use crate::children::{Child, Children, Role};
+use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
 use crate::logging::{self, Logging, LoggingError};
@@ -23,7 +24,6 @@ use crate::message::{FromWorker, ToWorker, WorkerSetup};
 use crate::preflight::{Prepared, chain};
 use crate::restart::Event;
 use crate::sys::packet;
-use crate::sys::process::Identity;
 use crate::sys::stats::{StatsPage, StatsSnapshot};
 
 /// How long a dead worker's last words may take to arrive: they are in the socket already, unless
@@ -194,6 +194,7 @@ async fn forward(
     let event = match received {
         Ok(None) => return false,
         Ok(Some((FromWorker::Ready, _))) => Event::Ready { worker },
+        Ok(Some((FromWorker::Draining, _))) => Event::Draining { worker },
         Ok(Some((FromWorker::CannotListen { error }, _))) => Event::CannotListen { worker, error },
         Ok(Some((FromWorker::StartFailed { error }, _))) => Event::StartFailed { worker, error },
         Err(error) => {

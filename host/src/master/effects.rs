@@ -13,14 +13,13 @@ use app_abi::Magic;
 
 use super::crew::Crew;
 use super::{Happening, report};
-use crate::config::OnFailure as ConfiguredOnFailure;
 use crate::ids::{Generation, RequestId, Time};
 use crate::listeners::Listeners;
-use crate::locks::{MagicLock, PidFile};
+use crate::locks::{MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::ToWorker;
 use crate::preflight::{Preflight, Prepared, Took, chain};
-use crate::restart::{Action, Event, ExitReason, OnFailure, Refusal, Settings, Verdict};
+use crate::restart::{Action, Event, ExitReason, Refusal, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -42,8 +41,14 @@ pub(super) struct Effects {
     follow_ups: VecDeque<Event>,
     logging: Logging,
     inbox: mpsc::Sender<Happening>,
-    /// Held until the master exits.
-    _pid_file: PidFile,
+    _locks: Locks,
+}
+
+/// What is held until the master exits.
+#[expect(dead_code, reason = "held for its drop")]
+pub(super) struct Locks {
+    pub(super) pid_file: PidFile,
+    pub(super) state: StateLock,
 }
 
 impl Effects {
@@ -51,7 +56,7 @@ impl Effects {
         first: Prepared,
         preflight: Preflight,
         logging: Logging,
-        pid_file: PidFile,
+        locks: Locks,
         lock: MagicLock,
         inbox: mpsc::Sender<Happening>,
     ) -> Self {
@@ -68,7 +73,7 @@ impl Effects {
             follow_ups: VecDeque::new(),
             logging,
             inbox,
-            _pid_file: pid_file,
+            _locks: locks,
         };
         effects.prune();
         effects
@@ -87,11 +92,12 @@ impl Effects {
 
     /// Keeps what a preflight prepared, and makes an event of its outcome.
     pub(super) fn preflight_ended(&mut self, request: RequestId, outcome: Result<(Prepared, Took), Refusal>) -> Event {
-        self.checking = None;
+        let awaited = self.checking.take().is_some();
         match outcome {
             Ok((prepared, took)) => {
                 let settings = settings(&prepared);
-                self.prepared = Some((prepared, took));
+                // What was cancelled meanwhile must not keep its listeners open.
+                self.prepared = awaited.then_some((prepared, took));
                 Event::PreflightPassed { request, settings }
             }
             Err(refusal) => Event::PreflightRefused { request, refusal },
@@ -205,9 +211,13 @@ impl Effects {
 
     fn prune(&self) {
         let in_use: HashSet<_> = self.generations.values().map(|prepared| prepared.version.id).collect();
-        if let Err(error) = self.preflight.store.prune(&in_use) {
-            warn!(error = %error, "old versions can't be removed");
-        }
+        let store = self.preflight.store.clone();
+        // Jobs are done in turn, so this comes before the copy of the next preflight.
+        self.preflight.desk.post(move || {
+            if let Err(error) = store.prune(&in_use) {
+                warn!(error = %error, "old versions can't be removed");
+            }
+        });
     }
 }
 
@@ -218,9 +228,7 @@ fn settings(prepared: &Prepared) -> Settings {
         start_timeout: config.restart.start_timeout,
         probation: config.restart.probation,
         shutdown_timeout: config.restart.shutdown_timeout,
-        on_failure: match config.restart.on_failure {
-            ConfiguredOnFailure::Lock => OnFailure::Lock,
-        },
+        on_failure: config.restart.on_failure,
     }
 }
 

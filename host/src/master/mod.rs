@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -51,7 +52,10 @@ enum Happening {
 /// # Errors
 /// When it can't start. Everything that was taken is given back then.
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
-    sys::keep_inherited_from_children()?;
+    sys::keep_inherited_from_children().context("descriptors can't be kept from children")?;
+    if let Err(error) = sys::process::raise_descriptor_limit() {
+        eprintln!("app-host: the limit on open descriptors stays as it is: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, master(config_path))
 }

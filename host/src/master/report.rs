@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::crew::Crew;
-use crate::ids::{Ended, Generation, RequestId};
+use crate::ids::{Generation, RequestId};
 use crate::preflight::Prepared;
 use crate::restart::{ExitReason, Report, Verdict};
 
@@ -36,19 +36,17 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
         Report::WorkerUnfit { worker, failure } => {
             about!(error, crew, worker, reason = failure.reason(), detail = %failure, "worker can't serve");
         }
+        Report::WorkerLeaves(worker) => about!(warn, crew, worker, "worker was told to end by somebody else"),
         Report::WorkerExited { worker, how, expected } => {
             let lanes = crew.stats(worker.id).map(|stats| stats.lanes).unwrap_or_default();
             let requests: u64 = lanes.iter().map(|lane| lane.requests).sum();
             // What was still in flight when the process ended was cut by its end.
             let cut: u64 = lanes.iter().map(|lane| lane.cut + lane.in_flight).sum();
+            // What a killed or crashed worker had in hand is the first question.
+            let routes = lanes.into_iter().filter_map(|lane| lane.route).collect::<Vec<_>>().join(", ");
             if *expected {
-                about!(info, crew, worker, status = %how, expected, requests, cut, "worker exited");
-            } else if *how == Ended::Code(0) {
-                // Somebody has told this one worker to end (SIGTERM), and it did so properly.
-                about!(warn, crew, worker, status = %how, expected, requests, cut, "worker exited");
+                about!(info, crew, worker, status = %how, expected, requests, cut, routes, "worker exited");
             } else {
-                // What a crashed worker had in hand is the first question.
-                let routes = lanes.into_iter().filter_map(|lane| lane.route).collect::<Vec<_>>().join(", ");
                 about!(error, crew, worker, status = %how, expected, requests, cut, routes, "worker exited");
             }
             crew.remove(worker.id);

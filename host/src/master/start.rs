@@ -2,29 +2,29 @@
 //!
 //! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use nix::unistd::{Gid, Group, Uid, User};
+use anyhow::Context;
+use nix::unistd::Uid;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::Happening;
-use super::effects::Effects;
+use super::effects::{Effects, Locks};
 use crate::artifact::Store;
 use crate::children::Children;
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::identity::Identity;
 use crate::listeners::{BindError, Listeners};
-use crate::locks::{self, LockError, MagicLock, PidFile};
+use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::preflight::{Preflight, Prepared, read_config};
-use crate::sys::process::Identity;
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
@@ -38,11 +38,15 @@ pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) ->
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
     let config = Arc::new(read_config(&config_path)?);
     let logging = Logging::init(&config.log)?;
-    let identity = identity(&config)?;
+    let identity = Identity::configured(&config)?;
+    if identity.is_none() && Uid::effective().is_root() {
+        warn!("workers run as root, like the master; set \"user\" in the configuration");
+    }
     for directory in [&config.state_dir, &config.versions_dir(), &config.locks_dir()] {
         make_directory(directory)?;
     }
     let pid_file = PidFile::acquire(&config.pid_file)?;
+    let state_lock = StateLock::acquire(&config.state_dir)?;
     info!(
         config = %config_path.display(),
         pid_file = %config.pid_file.display(),
@@ -64,7 +68,7 @@ pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) ->
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
     let first = Prepared { config, version, listeners };
-    Ok(Effects::new(first, preflight, logging, pid_file, lock, inbox))
+    Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox))
 }
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those
@@ -113,38 +117,13 @@ impl Obstacle {
 }
 
 fn make_directory(path: &Path) -> Result<(), LockError> {
-    // Readable by the workers' user, writable by us alone.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .and_then(|()| if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) })
-        .map_err(|source| LockError::File { path: PathBuf::from(path), source })
-}
-
-/// Whom children run as. `None`: as the master does.
-fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
-    let own = Uid::effective();
-    if config.user.is_none() && config.group.is_none() {
-        if own.is_root() {
-            warn!("workers run as root, like the master; set \"user\" in the configuration");
+    let make = || {
+        if fs::exists(path)? {
+            return if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) };
         }
-        return Ok(None);
-    }
-    let mut identity = Identity { uid: own, gid: Gid::effective() };
-    if let Some(name) = &config.user {
-        let Some(user) = User::from_name(name)? else { bail!("user: there is no user \"{name}\"") };
-        identity = Identity { uid: user.uid, gid: user.gid };
-    }
-    if let Some(name) = &config.group {
-        let Some(group) = Group::from_name(name)? else { bail!("group: there is no group \"{name}\"") };
-        identity.gid = group.gid;
-    }
-    if identity == (Identity { uid: own, gid: Gid::effective() }) {
-        return Ok(None);
-    }
-    if !own.is_root() {
-        bail!("user, group: only root can run workers as somebody else");
-    }
-    Ok(Some(identity))
+        fs::create_dir_all(path)?;
+        // Readable by the workers' user, writable by us alone, whatever the umask is.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    };
+    make().map_err(|source| LockError::File { path: PathBuf::from(path), source })
 }

@@ -97,6 +97,20 @@ impl Machine {
         self.schedule_respawn(&worker, now, out);
     }
 
+    /// A ready worker drains because somebody else has told it to (SIGTERM to it alone). It serves no
+    /// longer, so its successor comes now and not when it has gone.
+    pub(super) fn drains_by_itself(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_ready()) else {
+            return;
+        };
+        let before = *worker;
+        worker.life = Life::Draining { until: now.saturating_add(worker.shutdown_timeout) };
+        out.push(Action::Report(Report::WorkerLeaves(worker.view(id))));
+        let slot = before.slot;
+        self.lost(before.generation, Failure::WorkerLeft { slot }, now, out);
+        self.schedule_respawn(&before, now, out);
+    }
+
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
     fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
         match &self.state {
@@ -110,10 +124,13 @@ impl Machine {
         }
     }
 
-    /// A worker has gone; outside a restart's roll its slot gets another of the active generation.
+    /// A worker has gone; outside a restart's roll its slot gets another of the active generation,
+    /// unless that one is there or due already.
     fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
-        if matches!(self.state, State::Serving | State::Preflight { .. }) {
-            let slot = gone.slot;
+        let slot = gone.slot;
+        let taken = self.workers.values().any(|it| it.slot == slot && (it.is_starting() || it.is_ready()));
+        let back_off = self.back_offs.get(&slot).copied().unwrap_or_default();
+        if matches!(self.state, State::Serving | State::Preflight { .. }) && !taken && back_off.due().is_none() {
             let back_off = self.back_offs.entry(slot).or_default();
             let after = back_off.crashed(gone.ready_for(now), now);
             out.push(Action::Report(Report::RespawnScheduled { slot, after }));

@@ -44,10 +44,9 @@ mod worker;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
+pub use crate::config::OnFailure;
 pub use machine::Machine;
 pub use verdict::{Failure, Refusal, Verdict};
 #[cfg(test)]
@@ -69,14 +68,6 @@ pub struct Settings {
     /// What happens after a failed restart. The active generation's word counts, not that of the
     /// candidate that has just failed.
     pub on_failure: OnFailure,
-}
-
-/// What happens after a failed restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFailure {
-    /// The roll stops where it is, and nothing is spawned any more.
-    Lock,
 }
 
 /// What has happened in the world.
@@ -133,6 +124,11 @@ pub enum Event {
         worker: WorkerId,
         /// The worker's own words.
         error: String,
+    },
+    /// The worker says that it drains without having been told to: somebody else has ended it.
+    Draining {
+        /// The worker.
+        worker: WorkerId,
     },
     /// The worker's process has ended and was reaped.
     Exited {
@@ -221,8 +217,7 @@ pub enum Action {
 }
 
 /// Why a worker gets SIGKILL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillReason {
     /// It didn't become ready within the start timeout.
     NotReadyInTime,
@@ -277,6 +272,8 @@ pub enum Report {
         /// Why it won't.
         failure: Failure,
     },
+    /// A worker drains without having been told to; it counts no more.
+    WorkerLeaves(WorkerView),
     /// A worker's process has ended.
     WorkerExited {
         /// The worker as it was before it exited.
@@ -344,8 +341,7 @@ pub enum Report {
 }
 
 /// Where the machine stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The first workers aren't all ready yet.
     Starting,

@@ -88,6 +88,12 @@ pub enum Failure {
         /// Its status.
         how: Ended,
     },
+    /// A worker drained because somebody other than its master had told it to end.
+    #[error("worker died: slot {slot}, told to end by somebody else")]
+    WorkerLeft {
+        /// Its seat.
+        slot: Slot,
+    },
     /// A worker didn't become ready within the start timeout.
     #[error("not ready in time: slot {slot}")]
     NotReadyInTime {
@@ -127,7 +133,7 @@ impl Failure {
     /// The stable reason string.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::WorkerDied { .. } => "worker died",
+            Self::WorkerDied { .. } | Self::WorkerLeft { .. } => "worker died",
             Self::NotReadyInTime { .. } => "not ready in time",
             Self::CannotListen { .. } => "cannot listen",
             Self::AppFailedToStart { .. } => "app failed to start",

@@ -3,13 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::ids::{Generation, Slot, Time, WorkerId};
 
 /// How far a worker's life has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerState {
     /// Spawned, not ready yet.
     Starting,

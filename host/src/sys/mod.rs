@@ -10,7 +10,9 @@ pub mod stats;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// The name that `ps`, `killall` and `/proc/PID/comm` show for each of our processes.
 ///
@@ -26,12 +28,20 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
 }
 
 /// Closes on exec whatever this process was started with beyond the standard three: neither workers
-/// nor the app's children get a descriptor that they don't need (`close_range(2)`).
+/// nor the app's children get a descriptor that they don't need. (`close_range(2)` does it in one
+/// call, from Linux 5.11 on only.)
 pub fn keep_inherited_from_children() -> io::Result<()> {
-    #[expect(unsafe_code, reason = "libc::close_range has no safe wrapper")]
-    // SAFETY: with this flag nothing is closed, so no owner of a descriptor is deceived.
-    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(number) = number.filter(|number| *number > 2) {
+            #[expect(unsafe_code, reason = "inherited descriptors are raw numbers")]
+            // SAFETY: it is open, because it was just listed and this is the only thread; whoever
+            // owns it is not deceived, because it stays open.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends the process at once: no destructor, no `atexit` handler, so background threads of the app

@@ -6,19 +6,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::{Gid, Pid, Uid, getpid, getppid};
 
 use super::signals;
 use crate::ids::Ended;
-
-/// Whom a child runs as. Supplementary groups are dropped with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub uid: Uid,
-    pub gid: Gid,
-}
 
 /// Names this process in `/proc/PID/comm` (`PR_SET_NAME`); call it on the main thread.
 pub fn set_name() -> io::Result<()> {
@@ -26,28 +20,50 @@ pub fn set_name() -> io::Result<()> {
     std::fs::write("/proc/self/comm", super::PROCESS_NAME)
 }
 
-/// Spawns the running binary again, in the role that `role` names, with `control` as its standard
-/// input and nothing else inherited but standard output and error (`stderr`, when given).
+/// How a child is spawned.
+#[derive(Debug)]
+pub struct Spawn {
+    /// The argument that tells the running binary its role.
+    pub role: &'static str,
+    /// Its standard input.
+    pub control: OwnedFd,
+    /// Its standard error; ours when absent.
+    pub stderr: Option<OwnedFd>,
+    /// Whom it runs as, without supplementary groups; as we do when absent.
+    pub identity: Option<(Uid, Gid)>,
+    /// Whether it is killed when we die. A worker must not be: it drains.
+    pub dies_with_us: bool,
+}
+
+/// Spawns the running binary again. Nothing is inherited but what is named, and standard output.
 ///
 /// # Errors
 /// Those of fork, setuid and exec; nothing is left behind then.
-pub fn spawn(role: &str, control: OwnedFd, stderr: Option<OwnedFd>, identity: Option<Identity>) -> io::Result<Pid> {
+pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(super::PROCESS_NAME).arg(role).stdin(Stdio::from(control));
-    if let Some(stderr) = stderr {
+    command.arg0(super::PROCESS_NAME).arg(spawn.role).stdin(Stdio::from(spawn.control));
+    if let Some(stderr) = spawn.stderr {
         command.stderr(Stdio::from(stderr));
     }
-    if let Some(identity) = identity {
-        command.uid(identity.uid.as_raw()).gid(identity.gid.as_raw());
+    if let Some((uid, gid)) = spawn.identity {
+        command.uid(uid.as_raw()).gid(gid.as_raw());
     }
+    let (us, dies_with_us) = (getpid(), spawn.dies_with_us);
     #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
-    // SAFETY: `signal(2)` is async-signal-safe and the closure does nothing else. It is needed
-    // because the master's own handlers would be reset to the default by exec, which is death.
-    // SIGINT reaches the whole terminal and is the master's as well.
+    // SAFETY: `signal(2)`, `prctl(2)` and `getppid(2)` are plain system calls and the closure does
+    // nothing else. The dispositions are needed because the master's own handlers would be reset to
+    // the default by exec, which is death. SIGINT reaches the whole terminal and is the master's.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             signals::ignore_all(&signals::MASTERS)?;
-            Ok(signals::ignore_all(&[Signal::SIGINT])?)
+            signals::ignore_all(&[Signal::SIGINT])?;
+            if dies_with_us {
+                prctl::set_pdeathsig(Signal::SIGKILL)?;
+                if getppid() != us {
+                    return Err(Errno::ESRCH.into());
+                }
+            }
+            Ok(())
         });
     }
     let child = command.spawn()?;
@@ -56,24 +72,31 @@ pub fn spawn(role: &str, control: OwnedFd, stderr: Option<OwnedFd>, identity: Op
 
 /// Reaps one child that has ended, whichever it is; `None` when there is none at the moment.
 ///
-/// This is the only place that waits for children. As process 1 it gets orphans too, so the caller
-/// must not take every pid for one of its own.
+/// This is the only place that waits for children, and it reaps by pid. As process 1 it gets orphans
+/// too, so the caller must not take every pid for one of its own. Reads the raw status, because nix
+/// knows no real-time signals: a child that died of one would stay for ever, and hide all others.
 pub fn reap_one() -> io::Result<Option<(Pid, Ended)>> {
-    // Looked at first and reaped by pid then: a status that isn't an end never gets lost.
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    let pid = match waitid(Id::All, flags) {
-        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
-        Ok(status) => status.pid(),
-        Err(error) => return Err(error.into()),
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "nix's waitid and waitpid fail on real-time signals")]
+    // SAFETY: all zeros is a `siginfo_t`; both calls get valid places for their results; `si_pid` may
+    // be read after a `waitid` that succeeded, which leaves it 0 when no child has ended.
+    let pid = unsafe {
+        let mut ended: libc::siginfo_t = std::mem::zeroed();
+        match libc::waitid(libc::P_ALL, 0, &raw mut ended, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
+            0 if ended.si_pid() == 0 => 0,
+            0 => libc::waitpid(ended.si_pid(), &raw mut status, libc::WNOHANG),
+            failed => failed,
+        }
     };
-    let Some(pid) = pid else { return Ok(None) };
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    let status = waitpid(pid, Some(WaitPidFlag::WNOHANG))?;
-    Ok(match status {
-        WaitStatus::Exited(pid, code) => Some((pid, Ended::Code(code))),
-        WaitStatus::Signaled(pid, signal, _) => Some((pid, Ended::Signal(signal as i32))),
-        _ => None,
-    })
+    match pid {
+        0 => Ok(None),
+        1.. if libc::WIFEXITED(status) => Ok(Some((Pid::from_raw(pid), Ended::Code(libc::WEXITSTATUS(status))))),
+        1.. => Ok(Some((Pid::from_raw(pid), Ended::Signal(libc::WTERMSIG(status))))),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+            error => Err(error),
+        },
+    }
 }
 
 /// Sends SIGKILL to a child that has not been reaped yet: until then its pid is nobody else's.
@@ -81,5 +104,40 @@ pub fn kill_now(pid: Pid) -> io::Result<()> {
     match kill(pid, Signal::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Raises the limit on open descriptors as far as this process may: each connection is one, and the
+/// usual soft limit of 1,024 is there for `select(2)`, which nothing here uses.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_by_a_real_time_signal_is_an_end_like_any_other() {
+        #[expect(clippy::zombie_processes, reason = "that is what is tested")]
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        #[expect(unsafe_code, reason = "nix knows no real-time signals")]
+        // SAFETY: the pid is that of a child that has not been reaped.
+        unsafe {
+            libc::kill(pid.as_raw(), 35);
+        }
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while std::time::Instant::now() < deadline {
+            if let Some((reaped, ended)) = reap_one().unwrap()
+                && reaped == pid
+            {
+                assert_eq!(ended, Ended::Signal(35));
+                return;
+            }
+            std::thread::yield_now();
+        }
+        panic!("the child was never reaped");
     }
 }

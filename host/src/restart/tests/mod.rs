@@ -48,6 +48,10 @@ const fn ready(worker: u64) -> Event {
     Event::Ready { worker: WorkerId(worker) }
 }
 
+const fn draining(worker: u64) -> Event {
+    Event::Draining { worker: WorkerId(worker) }
+}
+
 const fn exited(worker: u64, code: i32) -> Event {
     Event::Exited { worker: WorkerId(worker), how: Ended::Code(code) }
 }

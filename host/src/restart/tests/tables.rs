@@ -425,6 +425,49 @@ fn a_roll_completes_although_every_active_worker_has_crashed() {
 }
 
 #[test]
+fn a_worker_that_drains_by_itself_is_replaced_at_once_and_only_once() {
+    let mut bench = Bench::serving(2);
+    assert_eq!(bench.on(draining(1)), [spawn(3, 0, 1)]);
+    assert_eq!(bench.machine.serving(), 1);
+    assert_eq!(bench.on(draining(1)), [], "it has said so already");
+    bench.on(ready(3));
+    assert_eq!(bench.on(exited(1, 0)), [], "its seat is taken");
+    assert_eq!(bench.machine.serving(), 2);
+    assert_eq!(bench.on(exited(3, 1)), []);
+    assert_eq!(bench.after(ms(100)), [spawn(4, 0, 1)], "the next crash backs off");
+}
+
+#[test]
+fn a_worker_that_drains_by_itself_is_killed_at_its_timeout_and_its_successor_stays() {
+    let mut bench = Bench::serving(2);
+    bench.on(draining(1));
+    bench.on(ready(3));
+    assert_eq!(bench.after(SHUTDOWN_TIMEOUT), [kill(1, KillReason::DrainTimedOut)]);
+    let killed = Event::Exited { worker: WorkerId(1), how: Ended::Signal(9) };
+    assert_eq!(bench.on(killed), []);
+    assert_eq!(bench.machine.serving(), 2);
+}
+
+#[test]
+fn an_active_worker_that_drains_by_itself_in_a_roll_counts_no_more() {
+    let mut bench = Bench::past_probation(2, settings(2));
+    // Worker 1 is draining by now, 4 is the candidate of slot 1.
+    assert_eq!(bench.on(draining(2)), []);
+    assert_eq!(bench.on(ready(4)), []);
+    bench.on(exited(1, 0));
+    assert_eq!(bench.on(exited(2, 0)), complete(1, 1, 2));
+}
+
+#[test]
+fn a_candidate_that_drains_by_itself_fails_the_restart() {
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(ready(3));
+    assert_eq!(bench.on(draining(3)), [failed(Failure::WorkerLeft { slot: Slot(0) })]);
+    assert!(bench.machine.is_locked());
+    assert_eq!(bench.machine.serving(), 2);
+}
+
+#[test]
 fn a_pending_respawn_is_dropped_when_a_roll_begins() {
     // FAULTS 16 and 17: slot 1 crash-loops while a restart comes.
     let mut bench = Bench::serving(2);
