@@ -20,7 +20,7 @@ use abi_stable::{
 use async_ffi::FfiFuture;
 use http::{Response, header};
 use std::{
-    future::{Future, ready},
+    future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -119,13 +119,13 @@ unsafe extern "C" fn call<A: App>(app: FfiApp, request: FfiRequest) -> FfiFuture
     let running = unsafe { running::<A>(app) };
     // SAFETY: the host hands over a request of its own, whose table it gave at the start.
     let handle = unsafe { Handle::new(request, running.host.requests) };
-    let Some(request) = handle.into_request() else {
-        return FfiFuture::new(ready(failure()));
-    };
-    match panics::catch(|| running.app.call(request)) {
-        Ok(future) => FfiFuture::new(Call { future: Caught::new(future) }),
-        Err(panic) => FfiFuture::new(ready(after_panic(&panic))),
-    }
+    // The request is made at the first poll, in its place within the box: one that is made here
+    // would be copied into each future around the app's.
+    let call = Caught::new(async move {
+        let Some(request) = handle.into_request() else { return failure() };
+        encode(running.app.call(request).await)
+    });
+    FfiFuture::new(Call { call })
 }
 
 unsafe extern "C" fn drain<A: App>(app: FfiApp) {
@@ -147,30 +147,29 @@ unsafe extern "C" fn stop<A: App>(app: FfiApp) -> FfiFuture<()> {
     })
 }
 
-/// One call of the app on its way to a response.
+/// One call of the app, which becomes a response whatever the app does.
 struct Call<F> {
-    future: Caught<F>,
+    call: Caught<F>,
 }
 
-impl<F: Future<Output = Response<Body>>> Future for Call<F> {
+impl<F: Future<Output = FfiResponse>> Future for Call<F> {
     type Output = FfiResponse;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<FfiResponse> {
         // SAFETY: the only field is pinned with the struct and never moved out of it.
-        let future = unsafe { self.map_unchecked_mut(|call| &mut call.future) };
-        future.poll(context).map(|outcome| match outcome {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                FfiResponse { status: head.status.as_u16(), headers: arena::encode(&head.headers), body: body.into() }
-            }
-            Err(panic) => after_panic(&panic),
+        let call = unsafe { self.map_unchecked_mut(|this| &mut this.call) };
+        call.poll(context).map(|outcome| {
+            outcome.unwrap_or_else(|panic| {
+                panics::log(&panic, "app panicked");
+                failure()
+            })
         })
     }
 }
 
-fn after_panic(panic: &Panic) -> FfiResponse {
-    panics::log(panic, "app panicked");
-    failure()
+fn encode(response: Response<Body>) -> FfiResponse {
+    let (head, body) = response.into_parts();
+    FfiResponse { status: head.status.as_u16(), headers: arena::encode(&head.headers), body: body.into() }
 }
 
 /// The answer when the app has none.

@@ -29,6 +29,10 @@ const CLOSE_TIME: Duration = Duration::from_millis(500);
 /// How much it reads, in bytes: the upload that an app has refused may be on its way in full.
 const CLOSE_BYTES: usize = 1024 * 1024;
 
+/// How many bytes are copied into one piece, because the kernel takes one piece with less effort than
+/// several: the head and the body of a small response.
+const JOINED_BYTES: usize = 1024;
+
 /// A transport under hyper.
 pub(super) struct Io<T> {
     inner: T,
@@ -88,7 +92,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.activity.writes();
-        Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
+        let inner = Pin::new(&mut this.inner);
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() > JOINED_BYTES {
+            return inner.poll_write_vectored(cx, slices);
+        }
+        let mut space = [0; JOINED_BYTES];
+        let mut length = 0;
+        for slice in slices {
+            space[length..length + slice.len()].copy_from_slice(slice);
+            length += slice.len();
+        }
+        inner.poll_write(cx, &space[..length])
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -59,10 +59,8 @@ pub trait Application: Clone + Send + Sync + 'static {
     type Error: Error + Send + 'static;
 
     /// Answers one request.
-    fn call(
-        &self,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
+    fn call(self, request: Request<Incoming>)
+    -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
 }
 
 /// Serves one connection to its end. Must run inside a runtime with timers.

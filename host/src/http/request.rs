@@ -31,10 +31,12 @@ pub(super) fn answer<A: Application>(
         in_flight.activity().boundary().request(request.body().size_hint().exact());
     }
     let route = Route::new(request.method().as_str(), request.uri().path());
+    // Called here, so that the future doesn't carry the request besides.
+    let call = app.call(request);
     async move {
         let lane = in_flight.lane();
         let answered = {
-            let mut call = pin!(app.call(request));
+            let mut call = pin!(call);
             poll_fn(|cx| {
                 lane.enter(&route);
                 let polled = call.as_mut().poll(cx);

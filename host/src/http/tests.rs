@@ -55,7 +55,7 @@ impl Application for Double {
     type Body = BoxBody<Bytes, io::Error>;
     type Error = io::Error;
 
-    async fn call(&self, request: Request<Incoming>) -> Result<Response<Self::Body>, io::Error> {
+    async fn call(self, request: Request<Incoming>) -> Result<Response<Self::Body>, io::Error> {
         let path = request.uri().path().to_owned();
         Ok(Response::new(match path.as_str() {
             "/hold" => {
@@ -587,7 +587,7 @@ async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
         type Body = Full<Bytes>;
         type Error = Infallible;
 
-        async fn call(&self, _: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        async fn call(self, _: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
             Ok(Response::new(Full::from(self.0.snapshot().route.unwrap_or_default())))
         }
     }

@@ -67,13 +67,13 @@ impl LoadedApp {
     pub fn call<B>(
         &self,
         request: Request<B>,
-        connection: &Arc<Connection>,
+        connection: Arc<Connection>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send + use<B>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let request = request::hand_over(request, Arc::clone(connection));
+        let request = request::hand_over(request, connection);
         // SAFETY: the app is the module's own, and takes over the request.
         let answer = unsafe { self.module.call()(self.app, request) };
         async move { response::decode(answer.await) }

@@ -188,9 +188,9 @@ impl Application for Connected {
     type Error = AppResponseError;
 
     fn call(
-        &self,
+        self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
-        self.app.call(request, &self.connection)
+        self.app.call(request, self.connection)
     }
 }
