@@ -5,7 +5,7 @@
 //! carries the function that does.
 #![expect(unsafe_code, reason = "a chunk is a pointer and a length of the other library's")]
 
-use crate::abi::FfiChunk;
+use crate::{abi::FfiChunk, panics};
 use bytes::Bytes;
 use std::{mem::MaybeUninit, ptr, slice};
 
@@ -38,7 +38,9 @@ impl From<Bytes> for FfiChunk {
 /// Drops the [`Bytes`] in `owner`.
 unsafe extern "C" fn drop_bytes(owner: *mut Owner) {
     // SAFETY: only `From<Bytes>` pairs an owner with this function, and the chunk calls it once.
-    unsafe { ptr::drop_in_place(owner.cast::<Bytes>()) }
+    let bytes = unsafe { ptr::read(owner.cast::<Bytes>()) };
+    // `Bytes::from_owner` runs the owner's drop, which is the app's.
+    panics::drop_guarded(bytes);
 }
 
 impl Drop for FfiChunk {
@@ -69,6 +71,27 @@ impl From<FfiChunk> for Bytes {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    struct Panics;
+
+    impl AsRef<[u8]> for Panics {
+        fn as_ref(&self) -> &[u8] {
+            b"panics"
+        }
+    }
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("in the drop of an owner");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_panics_in_its_drop_takes_nobody_with_it() {
+        let bytes = Bytes::from(FfiChunk::from(Bytes::from_owner(Panics)));
+        assert_eq!(&bytes[..], b"panics");
+        drop(bytes);
+    }
 
     struct Counted {
         _count: Arc<()>,

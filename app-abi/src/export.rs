@@ -9,7 +9,7 @@ use crate::abi::{
     RequestServiceRef, Required, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
 };
 use crate::panics::{self, Caught, Panic};
-use crate::{App, Body, arena, host::Host, request::Handle};
+use crate::{App, Body, Level, arena, host::Host, request::Handle};
 use abi_stable::{
     StableAbi,
     library::{CheckTypeLayout, RootModuleResult},
@@ -122,7 +122,10 @@ unsafe extern "C" fn call<A: App>(app: FfiApp, request: FfiRequest) -> FfiFuture
     // The request is made at the first poll, in its place within the box: one that is made here
     // would be copied into each future around the app's.
     let call = Caught::new(async move {
-        let Some(request) = handle.into_request() else { return failure() };
+        let Some(request) = handle.into_request() else {
+            running.host.log(Level::Error, "a request's head is not valid to the app's version of `http`");
+            return failure();
+        };
         encode(running.app.call(request).await)
     });
     FfiFuture::new(Call { call })

@@ -25,7 +25,7 @@ impl FfiStream {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Display,
     {
-        let state = Box::into_raw(Box::new(State { body: Some(body), panicked: false }));
+        let state = Box::into_raw(Box::new(State { body, panicked: false }));
         Self { state: state.cast(), vtable: State::<B>::VTABLE }
     }
 
@@ -62,8 +62,8 @@ impl Drop for FfiStream {
 
 /// A body that was handed to the other side.
 struct State<B> {
-    /// Gone after a panic: what panicked is not asked again.
-    body: Option<B>,
+    body: B,
+    /// What has panicked is not asked again: whoever asks is told that it is broken.
     panicked: bool,
 }
 
@@ -79,22 +79,24 @@ where
         drop: Self::drop,
     };
 
-    /// Runs one call on the body.
+    /// Runs one call on the body; `None` if it panics now or has panicked before.
     ///
     /// # Safety
     /// `state` comes from `FfiStream::new::<B>`, and no other call on it is running.
-    unsafe fn with<T>(state: *mut (), otherwise: T, call: impl FnOnce(Pin<&mut B>) -> T) -> Result<T, ()> {
+    unsafe fn with<T>(state: *mut (), call: impl FnOnce(Pin<&mut B>) -> T) -> Option<T> {
         // SAFETY: the caller's promise.
         let state = unsafe { &mut *state.cast::<Self>() };
-        let Some(body) = &mut state.body else { return Ok(otherwise) };
+        if state.panicked {
+            return None;
+        }
         // SAFETY: the body stays in its box until it is dropped there.
-        let body = unsafe { Pin::new_unchecked(body) };
+        let body = unsafe { Pin::new_unchecked(&mut state.body) };
         match panics::catch(|| call(body)) {
-            Ok(value) => Ok(value),
+            Ok(value) => Some(value),
             Err(panic) => {
                 panics::log(&panic, "app panicked in a body");
                 state.panicked = true;
-                Err(())
+                None
             }
         }
     }
@@ -102,21 +104,19 @@ where
     unsafe extern "C" fn poll_frame(state: *mut (), context: *mut FfiContext<'_>) -> FfiFrame {
         // SAFETY: the host calls with a context that lives for this call, and with our own state.
         unsafe {
-            let polled = Self::with(state, FfiFrame::End, |body| {
-                (*context).with_context(|context| body.poll_frame(context).into())
-            });
-            polled.unwrap_or_else(|()| FfiFrame::Error("the app panicked while it produced the body".into()))
+            let polled = Self::with(state, |body| (*context).with_context(|context| body.poll_frame(context).into()));
+            polled.unwrap_or_else(|| FfiFrame::Error("the app panicked while it produced the body".into()))
         }
     }
 
     unsafe extern "C" fn size_hint(state: *mut ()) -> FfiSizeHint {
         // SAFETY: called with our own state.
-        unsafe { Self::with(state, SizeHint::default(), |body| body.as_ref().size_hint()) }.unwrap_or_default().into()
+        unsafe { Self::with(state, |body| body.as_ref().size_hint()) }.unwrap_or_default().into()
     }
 
     unsafe extern "C" fn ended(state: *mut ()) -> bool {
         // SAFETY: called with our own state.
-        unsafe { Self::with(state, true, |body| body.as_ref().is_end_stream()) }.unwrap_or(false)
+        unsafe { Self::with(state, |body| body.as_ref().is_end_stream()) }.unwrap_or(false)
     }
 
     unsafe extern "C" fn drop(state: *mut ()) {

@@ -43,7 +43,7 @@ impl App for Example {
 
     async fn call(&self, request: Request<Body>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/") => typed("text/plain; charset=utf-8", self.greeting.clone()),
+            (&Method::GET | &Method::HEAD, "/") => typed("text/plain; charset=utf-8", self.greeting.clone()),
             (&Method::GET, "/whoami") => self.whoami(request.connection()),
             // The body goes back as it comes in: however long it is, little of it is in memory.
             (&Method::POST, "/echo") => Response::new(request.into_body()),
