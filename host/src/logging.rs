@@ -48,6 +48,7 @@ impl Logging {
         let file = open(settings)?;
         let (layer, handle) = reload::Layer::new(layer(settings.format, settings.level, file.as_ref()));
         tracing_subscriber::registry().with(layer).init();
+        log_panics();
         Ok(Self { settings: settings.clone(), file, layer: handle })
     }
 
@@ -77,6 +78,16 @@ impl Logging {
 /// Starts logging to standard error. Call once, in a process that reads no configuration itself.
 pub fn init_child(setup: LogSetup) {
     tracing_subscriber::registry().with(layer(setup.format, setup.level, None)).init();
+    log_panics();
+}
+
+/// A panic of ours is a line of the log like any other. The app's library has a hook of its own.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let panic = info.payload_as_str().unwrap_or_default();
+        tracing::error!(panic, place, "a thread panicked, which is a bug in the host");
+    }));
 }
 
 /// What a child needs to know of these settings.

@@ -5,8 +5,8 @@
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe` and `check`
 //! are the roles; they never import each other. Below them are rooms with one job each. `sys` and
-//! `loader` hold the only `unsafe`. `restart`, `message`, `config` and `ids` are pure. A room uses
-//! rooms further down in this list only.
+//! `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
+//! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
 
@@ -33,6 +33,7 @@ mod loader;
 mod sys;
 
 // Pure.
+mod causes;
 mod config;
 mod ids;
 mod message;

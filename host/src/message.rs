@@ -77,8 +77,8 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// The app is loaded and started, and every listener is accepted on.
     Ready,
-    /// It was told to end by somebody else (SIGTERM) and drains.
-    Draining,
+    /// Somebody else has told it to end (SIGTERM); it waits for the order to drain.
+    Terminated,
     /// The listeners can't be taken over; the worker exits.
     CannotListen { error: String },
     /// The library can't be loaded or the app's `start` failed; the worker exits.

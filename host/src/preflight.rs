@@ -15,6 +15,7 @@ use app_abi::Magic;
 use tokio::time::timeout;
 
 use crate::artifact::{Store, Version};
+use crate::causes::chain;
 use crate::children::{Children, Role};
 use crate::config::{self, Config};
 use crate::desk::Desk;
@@ -188,16 +189,4 @@ fn same_magic(found: Magic, started_with: Magic) -> Result<(), Refusal> {
         "the high half differs, the ABI"
     };
     Err(Refusal::Incompatibility(format!("its magic is {found}, and the master started with {started_with} ({half})")))
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(each) = cause {
-        text.push_str(": ");
-        text.push_str(&each.to_string());
-        cause = each.source();
-    }
-    text
 }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use app_abi::Magic;
 
+use crate::causes::chain;
 use crate::channel::Channel;
 use crate::loader;
 use crate::message::{FromProbe, ProbeSetup};
-use crate::preflight::chain;
 use crate::{logging, sys};
 
 /// Plays the role; the control socket is standard input.

@@ -1,9 +1,10 @@
 //! What goes on in one connection: shared by its transport, its requests and its driver.
 //!
-//! All three run in one task (HTTP/2 streams: on one thread), so accesses are relaxed and the lock is
-//! never waited for.
+//! All three run in one task (HTTP/2 streams: on one thread), so accesses are relaxed, counters need
+//! no locked instruction and the lock is never waited for. Only request bodies may be read on a thread
+//! of the app's.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::boundary::{Behind, Boundary};
@@ -27,6 +28,12 @@ pub(super) struct Activity {
     lane: &'static Lane,
     begun: AtomicU64,
     ended: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// The last read found nothing.
+    thirsty: AtomicBool,
+    /// Request bodies of which the app waits for more.
+    awaited: AtomicU32,
     unflushed: AtomicBool,
     closing: AtomicBool,
     announce: AtomicU8,
@@ -41,6 +48,10 @@ impl Activity {
             lane,
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            thirsty: AtomicBool::new(false),
+            awaited: AtomicU32::new(0),
             unflushed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             announce: AtomicU8::new(NEVER),
@@ -51,6 +62,43 @@ impl Activity {
     /// Where the stream is. A panic elsewhere can't leave it half-changed.
     pub(super) fn boundary(&self) -> MutexGuard<'_, Boundary> {
         self.boundary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A read has brought so many bytes; `None` if they are still to come.
+    pub(super) fn read(&self, bytes: Option<usize>) {
+        self.thirsty.store(bytes.is_none(), Relaxed);
+        if let Some(bytes) = bytes {
+            add(&self.received, bytes);
+        }
+    }
+
+    /// The transport has taken so many bytes.
+    pub(super) fn sent(&self, bytes: usize) {
+        add(&self.sent, bytes);
+    }
+
+    /// Bytes that the transport has taken so far.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// Bytes that went either way so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.received.load(Relaxed).wrapping_add(self.bytes_sent())
+    }
+
+    /// The app waits for more of a request's body, or no longer does. On any thread.
+    pub(super) fn awaits_body(&self, awaits: bool) {
+        if awaits {
+            self.awaited.fetch_add(1, Relaxed);
+        } else {
+            self.awaited.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Whether it is the client for whose bytes a request in flight waits.
+    pub(super) fn is_starved(&self) -> bool {
+        self.awaited.load(Relaxed) > 0 && self.thirsty.load(Relaxed)
     }
 
     /// Bytes are on their way out.
@@ -123,12 +171,17 @@ impl Drop for Activity {
     }
 }
 
+/// Adds without a locked instruction, which is enough because one thread writes.
+fn add(counter: &AtomicU64, number: usize) {
+    counter.store(counter.load(Relaxed).wrapping_add(number as u64), Relaxed);
+}
+
 /// A request in flight: from its head until its response is complete or given up.
 pub(super) struct InFlight(Arc<Activity>);
 
 impl InFlight {
     pub(super) fn begin(activity: Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Relaxed);
+        add(&activity.begun, 1);
         activity.lane.began();
         Self(activity)
     }
@@ -144,7 +197,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Relaxed);
+        add(&self.0.ended, 1);
         self.0.lane.ended();
     }
 }

@@ -26,6 +26,10 @@ use super::{Application, HEAD_TIMEOUT};
 /// the 60 s for which proxies commonly keep theirs, so that it is they who close.
 const IDLE_TICKS: u32 = 4;
 
+/// After how many ticks without a byte a connection is dropped whose app waits for more of a request:
+/// 60 to 90 s. An app that has its whole request may be silent for as long as it likes.
+const STARVED_TICKS: u32 = 3;
+
 /// How many requests of one HTTP/2 connection may be in flight.
 const MAX_STREAMS: u32 = 250;
 
@@ -43,7 +47,7 @@ pub(super) enum Ended {
     Done,
     /// The client broke off or spoke no HTTP.
     Failed(hyper::Error),
-    /// No request came in time.
+    /// No request came in time, or not all of it.
     TimedOut,
     /// At the end of a drain, with whatever was in flight, which has been counted.
     Cut,
@@ -231,29 +235,42 @@ enum Next {
 /// closed after one to two of them; that spares each request a look at the clock.
 #[derive(Default)]
 struct Patience {
-    /// What was waited for at the last tick: the request after so many, with its head begun or not.
-    last: Option<(u64, bool)>,
+    /// What was waited for at the last tick.
+    last: Option<Awaited>,
+    /// At how many ticks in a row.
     ticks: u32,
+}
+
+/// What a client is to send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The request after so many.
+    Request { after: u64, in_head: bool },
+    /// More of a request's body, when so many bytes had gone either way.
+    Body { bytes: u64 },
 }
 
 impl Patience {
     fn tick(&mut self, activity: &Activity) -> Next {
         let again = Next::WaitUntil(Instant::now() + HEAD_TIMEOUT);
-        if !activity.is_idle() || activity.is_closing() {
-            self.last = None;
-            return again;
-        }
-        let in_head = activity.boundary().in_head();
-        let now = Some((activity.begun(), in_head));
-        self.ticks = if now == self.last { self.ticks + 1 } else { 1 };
-        self.last = now;
-        if activity.begun() == 0 || (in_head && self.ticks > 1) {
-            Next::Drop
-        } else if self.ticks >= IDLE_TICKS {
-            self.last = None;
-            Next::Close
+        let awaited = if activity.is_closing() {
+            None
+        } else if activity.is_idle() {
+            Some(Awaited::Request { after: activity.begun(), in_head: activity.boundary().in_head() })
         } else {
-            again
+            activity.is_starved().then(|| Awaited::Body { bytes: activity.bytes() })
+        };
+        self.ticks = if awaited == self.last { self.ticks + 1 } else { 1 };
+        self.last = awaited;
+        match awaited {
+            Some(Awaited::Request { after: 0, .. }) => Next::Drop,
+            Some(Awaited::Request { in_head: true, .. }) if self.ticks > 1 => Next::Drop,
+            Some(Awaited::Request { .. }) if self.ticks >= IDLE_TICKS => {
+                self.last = None;
+                Next::Close
+            }
+            Some(Awaited::Body { .. }) if self.ticks >= STARVED_TICKS => Next::Drop,
+            Some(_) | None => again,
         }
     }
 }
@@ -263,7 +280,7 @@ struct Drain {
     since: Instant,
     linger: Duration,
     /// After how many requests the connection became idle, and when that was noticed.
-    idle: Option<(u64, Instant)>,
+    idle: Option<((u64, u64), Instant)>,
     /// The connection has been asked to end.
     asked: bool,
 }
@@ -278,12 +295,14 @@ impl Drain {
             self.idle = None;
             return if now < patience_ends { Next::WaitUntil(patience_ends) } else { Next::Wait };
         }
-        let begun = activity.begun();
+        // HTTP/2 hands a response over as soon as its first byte fits the client's window, and says
+        // nothing of the rest: only the bytes that go out tell that there is one.
+        let progress = (activity.begun(), activity.bytes_sent());
         let since = match self.idle {
-            Some((requests, since)) if requests == begun => since,
+            Some((known, since)) if known == progress => since,
             _ => now,
         };
-        self.idle = Some((begun, since));
+        self.idle = Some((progress, since));
         if now < since + self.linger {
             // An idle connection that began its wait before the drain's patience ends must be looked
             // at then, too.

@@ -59,14 +59,27 @@ impl<T> Io<T> {
     }
 }
 
+impl<T> Io<T> {
+    /// Counts what a write has moved.
+    fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = polled {
+            self.activity.sent(bytes);
+        }
+        polled
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         if this.replay.is_empty() {
             let room = buf.remaining() > 0;
-            ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-            this.ended |= room && buf.filled().len() == before;
+            let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
+            let length = buf.filled().len() - before;
+            this.activity.read(polled.is_ready().then_some(length));
+            ready!(polled)?;
+            this.ended |= room && length == 0;
         } else {
             let length = this.replay.len().min(buf.remaining());
             buf.put_slice(&this.replay.split_to(length));
@@ -82,7 +95,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.activity.writes();
-        Pin::new(&mut this.inner).poll_write(cx, bytes)
+        let polled = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.sent(polled)
     }
 
     fn poll_write_vectored(
@@ -94,7 +108,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
         this.activity.writes();
         let inner = Pin::new(&mut this.inner);
         if slices.iter().map(|slice| slice.len()).sum::<usize>() > JOINED_BYTES {
-            return inner.poll_write_vectored(cx, slices);
+            let polled = inner.poll_write_vectored(cx, slices);
+            return this.sent(polled);
         }
         let mut space = [0; JOINED_BYTES];
         let mut length = 0;
@@ -102,7 +117,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
             space[length..length + slice.len()].copy_from_slice(slice);
             length += slice.len();
         }
-        inner.poll_write(cx, &space[..length])
+        let polled = inner.poll_write(cx, &space[..length]);
+        this.sent(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -28,6 +28,7 @@ mod request;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::error::Error;
 use std::pin::pin;
@@ -37,7 +38,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -47,6 +47,7 @@ pub use drain::{DrainControl, DrainSignal, Phase, drain_signal};
 use driver::{Ended, Wakes};
 use io::Io;
 use sniff::Protocol;
+pub use upload::Upload;
 
 /// How long the first bytes of a connection may take, and, roughly, the rest of a request's head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,8 +60,12 @@ pub trait Application: Clone + Send + Sync + 'static {
     type Error: Error + Send + 'static;
 
     /// Answers one request.
-    fn call(self, request: Request<Incoming>)
-    -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
+    fn call(self, request: Request<Upload>) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + Send;
+
+    /// Whether a body needs none of the app's code to be sent.
+    fn is_whole(body: &Self::Body) -> bool {
+        body.is_end_stream()
+    }
 }
 
 /// Serves one connection to its end. Must run inside a runtime with timers.

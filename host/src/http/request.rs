@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Application;
 use super::activity::{Activity, InFlight};
+use super::upload::{Fate, Upload};
 use crate::sys::stats::Route;
 
 /// Answers a request; never fails, because an app that fails is answered for.
@@ -25,16 +26,22 @@ pub(super) fn answer<A: Application>(
     activity: Arc<Activity>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Answer<A::Body>>, Infallible>> + Send + 'static {
+    let request = request.map(|body| Upload::new(body, &activity));
+    let fate = request.body().fate();
     let in_flight = InFlight::begin(activity);
     let multiplexed = request.version() >= Version::HTTP_2;
     if !multiplexed {
         in_flight.activity().boundary().request(request.body().size_hint().exact());
     }
     let route = Route::new(request.method().as_str(), request.uri().path());
-    // Called here, so that the future doesn't carry the request besides.
+    let without_body = request.method() == Method::HEAD;
+    let lane = in_flight.lane();
+    // Called here, so that the future doesn't carry the request besides. An app may do its work in the
+    // call itself.
+    lane.enter(&route);
     let call = app.call(request);
+    lane.leave();
     async move {
-        let lane = in_flight.lane();
         let answered = {
             let mut call = pin!(call);
             poll_fn(|cx| {
@@ -46,16 +53,22 @@ pub(super) fn answer<A: Application>(
             .await
         };
         let mut response = match answered {
-            Ok(response) => response.map(|body| {
+            Ok(response) if without_body || is_length_right(&response) => response.map(|body| {
                 // Only a body that is made while it is sent can hold the thread.
-                let route = body.size_hint().exact().is_none().then(|| Box::new(route));
-                Answer { body: Some(body), route, in_flight }
+                let route = (!A::is_whole(&body)).then(|| Box::new(route));
+                Answer { body: Some(body), route, fate, in_flight }
             }),
+            Ok(response) => {
+                tracing::error!(
+                    content_length = ?response.headers().get(CONTENT_LENGTH),
+                    length = response.body().size_hint().exact(),
+                    "the app's content-length is not its body's"
+                );
+                failed(in_flight)
+            }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "app gave no response");
-                let mut response = Response::new(Answer { body: None, route: None, in_flight });
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
+                failed(in_flight)
             }
         };
         // A response that switches protocols says something else with this header.
@@ -69,11 +82,38 @@ pub(super) fn answer<A: Application>(
     }
 }
 
+/// The answer for an app that fails.
+fn failed<B>(in_flight: InFlight) -> Response<Answer<B>> {
+    let mut response = Response::new(Answer { body: None, route: None, fate: None, in_flight });
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+/// Whether a body has the length that the headers give, as far as that is known. hyper trusts it, and
+/// a client would take the rest for the next response, or that for the rest.
+fn is_length_right<B: Body>(response: &Response<B>) -> bool {
+    let (status, headers) = (response.status(), response.headers());
+    if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        return true;
+    }
+    let Some(length) = response.body().size_hint().exact() else { return true };
+    headers.get_all(CONTENT_LENGTH).iter().all(|value| decimal(value.as_bytes()) == Some(length))
+}
+
+/// A number of decimal digits and nothing else.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let number = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    valid.then(|| digits.iter().try_fold(0, number))?
+}
+
 /// A response's body, which ends its request's flight when it is dropped: hyper does that as soon as
 /// it has taken the last frame.
 pub(super) struct Answer<B> {
     body: Option<B>,
     route: Option<Box<Route>>,
+    /// Of the request's body.
+    fate: Option<Arc<Fate>>,
     in_flight: InFlight,
 }
 
@@ -96,7 +136,12 @@ where
         }
         let frame = ready!(polled);
         if let Some(Err(error)) = &frame {
-            tracing::error!(error = error as &dyn std::error::Error, "response body failed");
+            let error = error as &dyn std::error::Error;
+            if this.fate.as_ref().is_some_and(|fate| fate.is_broken()) {
+                tracing::debug!(error, "response body failed with its request's");
+            } else {
+                tracing::error!(error, "response body failed");
+            }
         }
         Poll::Ready(frame)
     }

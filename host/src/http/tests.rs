@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
@@ -55,7 +55,7 @@ impl Application for Double {
     type Body = BoxBody<Bytes, io::Error>;
     type Error = io::Error;
 
-    async fn call(self, request: Request<Incoming>) -> Result<Response<Self::Body>, io::Error> {
+    async fn call(self, request: Request<Upload>) -> Result<Response<Self::Body>, io::Error> {
         let path = request.uri().path().to_owned();
         Ok(Response::new(match path.as_str() {
             "/hold" => {
@@ -66,7 +66,7 @@ impl Application for Double {
             "/late" => {
                 let gate = Arc::clone(&self.gate);
                 let stream = async move {
-                    gate.acquire_owned().await.unwrap().forget();
+                    gate.acquire_owned().await.map_err(io::Error::other)?.forget();
                     Ok::<_, io::Error>(Bytes::from_static(b"late"))
                 };
                 Late(Box::pin(stream)).boxed()
@@ -76,15 +76,67 @@ impl Application for Double {
                 full(body.to_bytes())
             }
             "/stream" => request.into_body().map_err(io::Error::other).boxed(),
+            "/read" => {
+                let body = request.into_body().collect().await.map_err(io::Error::other)?;
+                self.gate.acquire().await.unwrap().forget();
+                full(body.to_bytes())
+            }
             "/ignore" => {
                 self.gate.acquire().await.unwrap().forget();
                 drop(request);
                 full("ignored")
             }
+            // More than any window, handed over at once.
+            "/big" => full(vec![b'x'; BIG]),
+            // A response that an app passes on with a length that is another body's.
+            "/wrong" | "/right" | "/empty" => {
+                let mut response = Response::new(full("body"));
+                let length = if path == "/right" { "4" } else { "5" };
+                response.headers_mut().insert("content-length", length.parse().unwrap());
+                if path == "/empty" {
+                    *response.body_mut() = full("");
+                    *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+                }
+                return Ok(response);
+            }
             "/endless" => Endless(Arc::clone(&self.made)).map_err(|never| match never {}).boxed(),
             "/fail" => return Err(io::Error::other("the app's head is missing")),
             path => full(path.to_owned()),
         }))
+    }
+}
+
+const BIG: usize = 1024 * 1024;
+
+/// Keeps the lines that this thread logs.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
+        let lines = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || lines.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn of_level(&self, level: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(level)).map(str::to_owned).collect()
     }
 }
 
@@ -234,6 +286,54 @@ async fn an_app_that_gives_no_response_is_answered_for() {
     let mut rig = Rig::new();
     assert_eq!(rig.get("/fail").await, Answered { status: 500, ..kept("") });
     assert_eq!(rig.get("/next").await, kept("/next"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_another_length_than_it_says_is_none() {
+    let lines = Lines::default();
+    let _guard = lines.subscribe();
+    let mut rig = Rig::new();
+    assert_eq!(rig.get("/right").await, kept("body"));
+    assert_eq!(lines.of_level("ERROR"), [""; 0]);
+    assert_eq!(rig.get("/wrong").await, Answered { status: 500, ..kept("") });
+    let [line] = &lines.of_level("ERROR")[..] else { panic!("{:?}", lines.of_level("ERROR")) };
+    assert!(line.contains("content_length=Some(\"5\") length=4"), "{line}");
+    // These have no body, so their length is that of another answer.
+    for request in [get("/empty"), get("/wrong").replace("GET", "HEAD")] {
+        rig.send(&(request + &get("/next"))).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(rig.client.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("HTTP/1.1 304") || head.contains("content-length: 5\r\n"), "{head}");
+        assert_eq!(rig.answer().await, kept("/next"));
+    }
+    assert_eq!(lines.of_level("ERROR").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_its_client_breaks_off_is_no_error() {
+    let lines = Lines::default();
+    let _guard = lines.subscribe();
+    let mut rig = Rig::new();
+    rig.send("POST /stream HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nsome").await;
+    rig.settle().await;
+    drop(rig.client);
+    rig.served.await.unwrap();
+    assert_eq!(lines.of_level("response body failed").len(), 1, "{:?}", lines.of_level(""));
+    assert_eq!(lines.of_level("ERROR"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_the_app_breaks_off_is_an_error() {
+    let lines = Lines::default();
+    let _guard = lines.subscribe();
+    let mut rig = Rig::new();
+    rig.send(&get("/late")).await;
+    rig.app.gate.close();
+    rig.client.read_to_end(&mut Vec::new()).await.unwrap();
+    assert_eq!(lines.of_level("ERROR").len(), 1, "{:?}", lines.of_level(""));
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,6 +596,52 @@ async fn a_request_that_takes_long_is_not_late() {
     assert_eq!(rig.answer().await, kept("held"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_half_a_body_and_no_more_is_left_after_a_while() {
+    for head in ["content-length: 100\r\n\r\nsome", "transfer-encoding: chunked\r\n\r\n4\r\nsome"] {
+        let mut rig = Rig::new();
+        rig.send(&format!("POST /echo HTTP/1.1\r\nhost: a\r\n{head}")).await;
+        let late = rig.end().await;
+        assert!(late >= 2 * HEAD_TIMEOUT && late <= 3 * HEAD_TIMEOUT, "{late:?}");
+        rig.served.await.unwrap();
+        assert_eq!(rig.lane.snapshot().in_flight, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_goes_on_slowly_is_waited_for() {
+    let mut rig = Rig::new();
+    rig.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n").await;
+    for byte in ["s", "l", "o", "w"] {
+        tokio::time::sleep(HEAD_TIMEOUT * 3 / 2).await;
+        rig.send(byte).await;
+    }
+    assert_eq!(rig.answer().await, kept("slow"));
+}
+
+/// Neither has the client anything to send, nor does the app ask for it.
+#[tokio::test(start_paused = true)]
+async fn an_app_that_leaves_an_upload_unread_is_not_late() {
+    for body in ["content-length: 100\r\n\r\nsome", "transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n0\r\n\r\n"] {
+        let mut rig = Rig::new();
+        rig.send(&format!("POST /hold HTTP/1.1\r\nhost: a\r\n{body}")).await;
+        tokio::time::sleep(HEAD_TIMEOUT * 10).await;
+        rig.open_gate();
+        assert_eq!(rig.answer().await.body, "held");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_silent_after_a_whole_upload_is_not_late() {
+    for body in ["content-length: 4\r\n\r\nsome", "transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n0\r\n\r\n"] {
+        let mut rig = Rig::new();
+        rig.send(&format!("POST /read HTTP/1.1\r\nhost: a\r\n{body}")).await;
+        tokio::time::sleep(HEAD_TIMEOUT * 10).await;
+        rig.open_gate();
+        assert_eq!(rig.answer().await, kept("some"));
+    }
+}
+
 /// FAULTS 14, over a real socket, where a close with unread bytes is a reset.
 #[tokio::test]
 async fn an_announced_close_resets_no_client_that_goes_on_sending() {
@@ -551,6 +697,45 @@ async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
     assert_eq!((figures.requests, figures.in_flight, figures.connections), (2, 0, 0));
 }
 
+/// hyper says that such a response is complete as soon as its first byte has gone out.
+#[tokio::test(start_paused = true)]
+async fn http2_sends_all_of_a_response_at_drain_however_slowly_its_client_reads() {
+    const WINDOW: u32 = 16 * 1024;
+    let rig = Rig::new();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW)
+        .handshake(TokioIo::new(rig.client))
+        .await
+        .unwrap();
+    let client = tokio::spawn(connection);
+    let request = Request::get("http://test/big").body(Empty::<Bytes>::new()).unwrap();
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        received += frame.unwrap().into_data().unwrap().len();
+        tokio::time::sleep(LINGER / 2).await;
+    }
+    assert_eq!(received, BIG);
+    client.await.unwrap().unwrap();
+    rig.served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_takes_no_more_of_a_response_does_not_outlive_the_linger() {
+    let rig = Rig::new();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(16 * 1024)
+        .handshake(TokioIo::new(rig.client))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://test/big").body(Empty::<Bytes>::new()).unwrap();
+    let _unread = sender.send_request(request).await.unwrap();
+    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    timeout(LINGER + Duration::from_secs(1), rig.served).await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn http2_without_streams_ends_at_drain() {
     let rig = Rig::new();
@@ -580,15 +765,50 @@ async fn an_http2_client_that_ignores_the_goaway_does_not_outlive_the_linger() {
 
 #[tokio::test(start_paused = true)]
 async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
+    /// Looks when it is called, when it works, and when it makes the body.
     #[derive(Clone)]
     struct Looks(&'static Lane);
 
-    impl Application for Looks {
-        type Body = Full<Bytes>;
+    struct Seen(&'static Lane, Vec<String>, bool);
+
+    impl Seen {
+        fn look(&mut self) {
+            self.1.extend(self.0.snapshot().route);
+        }
+    }
+
+    impl Body for Seen {
+        type Data = Bytes;
         type Error = Infallible;
 
-        async fn call(self, _: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-            Ok(Response::new(Full::from(self.0.snapshot().route.unwrap_or_default())))
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if std::mem::replace(&mut self.2, true) {
+                return std::task::Poll::Ready(None);
+            }
+            self.look();
+            std::task::Poll::Ready(Some(Ok(Frame::data(self.1.join(", ").into()))))
+        }
+
+        // Also a body whose length is known may be made while it is sent.
+        fn size_hint(&self) -> http_body::SizeHint {
+            http_body::SizeHint::with_exact("GET /where, GET /where, GET /where".len() as u64)
+        }
+    }
+
+    impl Application for Looks {
+        type Body = Seen;
+        type Error = Infallible;
+
+        fn call(self, _: Request<Upload>) -> impl Future<Output = Result<Response<Seen>, Infallible>> + Send {
+            let mut seen = Seen(self.0, Vec::new(), false);
+            seen.look();
+            async move {
+                seen.look();
+                Ok(Response::new(seen))
+            }
         }
     }
 
@@ -597,6 +817,6 @@ async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
     let (_control, signal) = drain_signal();
     tokio::spawn(serve_connection(transport, Looks(lane), lane, signal));
     client.write_all(get("/where?secret=1").as_bytes()).await.unwrap();
-    assert_eq!(read_answer(&mut client).await, kept("GET /where"));
+    assert_eq!(read_answer(&mut client).await, kept("GET /where, GET /where, GET /where"));
     assert_eq!(lane.snapshot().route, None);
 }

@@ -59,6 +59,13 @@ pub(super) fn decode(response: FfiResponse) -> Result<Response<AppBody>, AppResp
     Ok(response)
 }
 
+impl AppBody {
+    /// Whether all of it is here, so that sending it calls the app no more.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self.0, Inner::Stream(_))
+    }
+}
+
 impl Body for AppBody {
     type Data = Bytes;
     type Error = AppBodyError;

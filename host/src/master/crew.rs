@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Happening;
+use crate::causes::chain;
 use crate::channel::ChannelError;
 use crate::children::{Child, Children, Role};
 use crate::identity::Identity;
@@ -21,7 +22,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
 use crate::logging::{self, Logging, LoggingError};
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
-use crate::preflight::{Prepared, chain};
+use crate::preflight::Prepared;
 use crate::restart::Event;
 use crate::sys::packet;
 use crate::sys::stats::{StatsPage, StatsSnapshot};
@@ -194,7 +195,7 @@ async fn forward(
     let event = match received {
         Ok(None) => return false,
         Ok(Some((FromWorker::Ready, _))) => Event::Ready { worker },
-        Ok(Some((FromWorker::Draining, _))) => Event::Draining { worker },
+        Ok(Some((FromWorker::Terminated, _))) => Event::Terminated { worker },
         Ok(Some((FromWorker::CannotListen { error }, _))) => Event::CannotListen { worker, error },
         Ok(Some((FromWorker::StartFailed { error }, _))) => Event::StartFailed { worker, error },
         Err(error) => {

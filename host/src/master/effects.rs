@@ -13,12 +13,13 @@ use app_abi::Magic;
 
 use super::crew::Crew;
 use super::{Happening, report};
+use crate::causes::chain;
 use crate::ids::{Generation, RequestId, Time};
 use crate::listeners::Listeners;
 use crate::locks::{MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::ToWorker;
-use crate::preflight::{Preflight, Prepared, Took, chain};
+use crate::preflight::{Preflight, Prepared, Took};
 use crate::restart::{Action, Event, ExitReason, Refusal, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.

@@ -36,7 +36,7 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
         Report::WorkerUnfit { worker, failure } => {
             about!(error, crew, worker, reason = failure.reason(), detail = %failure, "worker can't serve");
         }
-        Report::WorkerLeaves(worker) => about!(warn, crew, worker, "worker was told to end by somebody else"),
+        Report::WorkerTerminated(worker) => about!(warn, crew, worker, "worker was told to end by somebody else"),
         Report::WorkerExited { worker, how, expected } => {
             let lanes = crew.stats(worker.id).map(|stats| stats.lanes).unwrap_or_default();
             let requests: u64 = lanes.iter().map(|lane| lane.requests).sum();

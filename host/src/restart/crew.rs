@@ -97,18 +97,16 @@ impl Machine {
         self.schedule_respawn(&worker, now, out);
     }
 
-    /// A ready worker drains because somebody else has told it to (SIGTERM to it alone). It serves no
-    /// longer, so its successor comes now and not when it has gone.
-    pub(super) fn drains_by_itself(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_ready()) else {
+    /// Somebody else has told a worker to end (SIGTERM to it alone). It is ordered to drain, and its
+    /// successor comes now, not when it has gone.
+    pub(super) fn terminated(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get(&id).copied().filter(|it| it.is_ready() || it.is_starting()) else {
             return;
         };
-        let before = *worker;
-        worker.life = Life::Draining { until: now.saturating_add(worker.shutdown_timeout) };
-        out.push(Action::Report(Report::WorkerLeaves(worker.view(id))));
-        let slot = before.slot;
-        self.lost(before.generation, Failure::WorkerLeft { slot }, now, out);
-        self.schedule_respawn(&before, now, out);
+        out.push(Action::Report(Report::WorkerTerminated(worker.view(id))));
+        self.drain(id, true, now, out);
+        self.lost(worker.generation, Failure::WorkerTerminated { slot: worker.slot }, now, out);
+        self.schedule_respawn(&worker, now, out);
     }
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.

@@ -149,7 +149,7 @@ impl Machine {
             Event::StartFailed { worker, error } => {
                 self.said_unfit(worker, now, out, |slot| Failure::AppFailedToStart { slot, error });
             }
-            Event::Draining { worker } => self.drains_by_itself(worker, now, out),
+            Event::Terminated { worker } => self.terminated(worker, now, out),
             Event::Exited { worker, how } => self.exited(worker, how, now, out),
             Event::Stop => self.stop(now, out),
             Event::Tick => {}

@@ -125,8 +125,9 @@ pub enum Event {
         /// The worker's own words.
         error: String,
     },
-    /// The worker says that it drains without having been told to: somebody else has ended it.
-    Draining {
+    /// The worker says that somebody else has told it to end; it serves on until it is ordered to
+    /// drain.
+    Terminated {
         /// The worker.
         worker: WorkerId,
     },
@@ -272,8 +273,8 @@ pub enum Report {
         /// Why it won't.
         failure: Failure,
     },
-    /// A worker drains without having been told to; it counts no more.
-    WorkerLeaves(WorkerView),
+    /// Somebody else has told a worker to end; its drain is ordered.
+    WorkerTerminated(WorkerView),
     /// A worker's process has ended.
     WorkerExited {
         /// The worker as it was before it exited.

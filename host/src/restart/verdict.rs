@@ -88,9 +88,9 @@ pub enum Failure {
         /// Its status.
         how: Ended,
     },
-    /// A worker drained because somebody other than its master had told it to end.
+    /// Somebody other than its master had told a worker to end.
     #[error("worker died: slot {slot}, told to end by somebody else")]
-    WorkerLeft {
+    WorkerTerminated {
         /// Its seat.
         slot: Slot,
     },
@@ -133,7 +133,7 @@ impl Failure {
     /// The stable reason string.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::WorkerDied { .. } | Self::WorkerLeft { .. } => "worker died",
+            Self::WorkerDied { .. } | Self::WorkerTerminated { .. } => "worker died",
             Self::NotReadyInTime { .. } => "not ready in time",
             Self::CannotListen { .. } => "cannot listen",
             Self::AppFailedToStart { .. } => "app failed to start",

@@ -1,7 +1,8 @@
 //! Accepting: from a listener to connections in the care of `http`.
 //!
 //! Owns the loop, what an error of `accept(2)` means, and the last call that empties a queue before
-//! a listener is shut down.
+//! a listener is shut down: by the threads that serve, and then by the control thread for those that
+//! an app holds up.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,9 +11,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, Socket};
+use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::Listener;
 use super::serving::Connected;
@@ -26,8 +28,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often that is logged at most.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the last call may take, and how long the control thread waits for it.
+/// How long the last call at a listener may take, and how long the control thread waits for the
+/// threads to have made theirs.
 pub(super) const LAST_CALL: Duration = Duration::from_millis(50);
+
+/// How long the news may take that listeners are shut down, if another worker heard it first.
+const NEWS: Duration = Duration::from_secs(1);
 
 /// Whether connections are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ pub(super) enum Intake {
     Open,
     /// Those that wait already, and then no more: the listeners are about to be shut down.
     LastCall,
-    /// No more; others take those that wait.
+    /// No more than those that the control thread has left over; others take those that wait.
     Closed,
 }
 
@@ -47,6 +53,14 @@ pub(super) enum TakeOverError {
     NotListening,
     #[error("the socket can't be used")]
     Socket(#[from] io::Error),
+}
+
+/// A connection that was taken at a last call.
+pub(super) struct LeftOver {
+    /// The listener's place among all.
+    pub(super) listener: usize,
+    pub(super) socket: Socket,
+    pub(super) peer: SockAddr,
 }
 
 /// What a connection of this thread gets.
@@ -130,40 +144,57 @@ impl Open {
         });
     }
 
-    /// Takes every connection that waits.
-    ///
-    /// The queue itself is asked, not the runtime, which may not have noticed yet that it has become
-    /// ready. Clients that never stop coming don't hold the drain up: there is a deadline.
     fn last_call(&self, seat: &Seat) {
-        let until = Instant::now() + LAST_CALL;
-        while Instant::now() < until {
-            match self.accept_waiting() {
-                Ok(accepted) => self.take(accepted, seat),
-                Err(error) if is_the_clients(&error) => {}
-                // The queue is empty, another worker has shut the listener down already, or there
-                // are no descriptors left: nothing more can be taken.
-                Err(_) => break,
-            }
-        }
-    }
-
-    fn accept_waiting(&self) -> io::Result<Accepted> {
         let queue = match &self.socket {
             Accepting::Tcp(listener) => SockRef::from(listener),
             Accepting::Unix(listener) => SockRef::from(listener),
         };
-        let (socket, peer) = queue.accept()?;
-        socket.set_nonblocking(true)?;
-        match (&self.socket, peer.as_socket()) {
-            (Accepting::Tcp(_), Some(peer)) => Ok(Accepted::Tcp(TcpStream::from_std(socket.into())?, peer)),
-            (Accepting::Tcp(_), None) => Err(io::ErrorKind::ConnectionAborted.into()),
-            (Accepting::Unix(_), _) => Ok(Accepted::Unix(UnixStream::from_std(socket.into())?)),
+        last_call(&queue, |socket, peer| self.adopt(socket, &peer, seat));
+    }
+
+    /// Starts a task that serves a connection which was taken at a last call.
+    pub(super) fn adopt(&self, socket: Socket, peer: &SockAddr, seat: &Seat) {
+        let accepted = match (&self.socket, peer.as_socket()) {
+            (Accepting::Tcp(_), Some(peer)) => {
+                TcpStream::from_std(socket.into()).map(|stream| Accepted::Tcp(stream, peer))
+            }
+            // Its client has gone already, and its address with it.
+            (Accepting::Tcp(_), None) => return,
+            (Accepting::Unix(_), _) => UnixStream::from_std(socket.into()).map(Accepted::Unix),
+        };
+        match accepted {
+            Ok(accepted) => self.take(accepted, seat),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(listener = self.name, error, "a connection can't be served");
+            }
+        }
+    }
+}
+
+/// Takes every connection that waits in a non-blocking listener's queue.
+///
+/// The queue itself is asked, not a runtime, which may not have noticed yet that it has become ready.
+/// Clients that never stop coming don't hold the drain up: there is a deadline.
+pub(super) fn last_call(queue: &SockRef<'_>, mut take: impl FnMut(Socket, SockAddr)) {
+    let until = Instant::now() + LAST_CALL;
+    while Instant::now() < until {
+        let accepted = queue.accept().and_then(|(socket, peer)| {
+            socket.set_nonblocking(true)?;
+            Ok((socket, peer))
+        });
+        match accepted {
+            Ok((socket, peer)) => take(socket, peer),
+            Err(error) if is_the_clients(&error) => {}
+            // The queue is empty, another worker has shut the listener down already, or there are no
+            // descriptors left: nothing more can be taken.
+            Err(_) => break,
         }
     }
 }
 
 /// Accepts until the intake closes or the listener is shut down. Never gives up, and never spins.
-pub(super) async fn run(listener: Open, seat: Seat, mut intake: watch::Receiver<Intake>) {
+pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Receiver<Intake>) {
     let mut warned: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
@@ -180,7 +211,10 @@ pub(super) async fn run(listener: Open, seat: Seat, mut intake: watch::Receiver<
             Ok(accepted) => listener.take(accepted, &seat),
             Err(error) if is_the_clients(&error) => {}
             Err(error) if is_shut_down(&error) => {
-                tracing::debug!(listener = listener.name, "listener was shut down");
+                if timeout(NEWS, closing(&mut intake)).await.is_err() {
+                    let listener = listener.name;
+                    tracing::error!(listener, "listener was shut down under a worker that serves");
+                }
                 return;
             }
             Err(error) => {
@@ -189,8 +223,8 @@ pub(super) async fn run(listener: Open, seat: Seat, mut intake: watch::Receiver<
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(listener = listener.name, error, "connections can't be accepted");
                 }
-                // An order to close is taken up right after.
-                tokio::time::sleep(PAUSE).await;
+                // An order to close ends the rest and is taken up right after.
+                let _ = timeout(PAUSE, closing(&mut intake)).await;
             }
         }
     }

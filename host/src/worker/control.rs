@@ -1,8 +1,8 @@
 //! The control thread: between the master, the signals and the serving threads.
 //!
 //! Owns the worker's deadlines. Everything that it waits for has one, or ends with the master; it
-//! never calls the app, and never takes a lock that a serving thread holds for longer than an
-//! instant.
+//! never calls the app, never takes a lock that a serving thread holds for longer than an instant,
+//! and logs through a [`Scribe`].
 
 use std::convert::Infallible;
 use std::net::Shutdown;
@@ -14,16 +14,18 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::accept::{Intake, LAST_CALL};
-use super::serving::{self, Orders, Says, Start, Word};
+use super::accept::{self, Intake, LAST_CALL, LeftOver};
+use super::schedule::Schedule;
+use super::scribe::Scribe;
+use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
 use super::{Equipment, Listener, WorkerError, signals};
+use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::http::{self, DrainControl, Phase};
 use crate::loader::HostInfo;
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
-use crate::preflight::chain;
 use crate::sys;
 use crate::sys::stats::Lane;
 
@@ -33,15 +35,15 @@ const FAILED: i32 = 1;
 /// How a worker ends whose serving threads didn't come back from the app in time.
 const BLOCKED: i32 = 3;
 
-/// How long before a drain's timeout what is left is cut: a tenth of it within these bounds, so that
-/// a busy machine can still run the app's `stop`; half of a timeout that is shorter.
-const MARGIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// How long a word to the master may wait for room in its socket, which only a stuck master fills.
+const ASKING: Duration = Duration::from_millis(100);
 
 /// Plays the control thread's part. Returns only with an error.
 pub(super) async fn work(channel: &Channel, setup: WorkerSetup, equipment: Equipment) -> Result<ExitCode, WorkerError> {
-    signals::leave_to_master().map_err(WorkerError::Signals)?;
+    let scribe = Scribe::new().map_err(|source| WorkerError::Thread { name: "log".to_owned(), source })?;
+    signals::leave_to_master(&scribe).map_err(WorkerError::Signals)?;
     let terminate = signals::terminate().map_err(WorkerError::Signals)?;
-    let mut control = Control::start(channel, setup, equipment, terminate)?;
+    let mut control = Control::start(channel, setup, equipment, terminate, scribe)?;
     control.wait_until_accepting().await?;
     channel.send(&FromWorker::Ready).await.map_err(WorkerError::Send)?;
     let ordered = control.serve().await;
@@ -62,17 +64,31 @@ enum Heard {
     Thread(Word),
 }
 
+/// What is known of the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Master {
+    /// Its orders are heard.
+    Heard,
+    /// It can't be heard any more, though it may live.
+    Unheard,
+    /// It is dead, so nobody else orders the drain of the other workers.
+    Gone,
+}
+
 struct Control<'a> {
     channel: &'a Channel,
-    /// Whether the master is still there.
-    mastered: bool,
+    master: Master,
     terminate: Signal,
+    /// SIGTERM has come, and the master has been told.
+    terminated: bool,
+    scribe: Scribe,
     words: mpsc::UnboundedReceiver<Word>,
     lanes: &'static [Lane],
     /// Shared with the threads, which take duplicates; let go once nobody here accepts any more, so
     /// that a listener which leaves the configuration closes with its last user.
     listeners: Option<Arc<[Listener]>>,
     intake: watch::Sender<Intake>,
+    left_over: Arc<LeftOvers>,
     drain: DrainControl,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
@@ -88,6 +104,7 @@ impl<'a> Control<'a> {
         setup: WorkerSetup,
         equipment: Equipment,
         terminate: Signal,
+        scribe: Scribe,
     ) -> Result<Self, WorkerError> {
         let Equipment { lanes, listeners, _held: held } = equipment;
         let lanes = &lanes[..usize::from(setup.threads).clamp(1, lanes.len())];
@@ -97,10 +114,12 @@ impl<'a> Control<'a> {
         let (stop, stop_order) = watch::channel(false);
         let (app, started) = watch::channel(None);
         let (drain, drain_signal) = http::drain_signal();
+        let left_over = Arc::<LeftOvers>::default();
         let orders = Orders {
             listeners: Arc::clone(&listeners),
             app: started,
             intake: intake_order,
+            left_over: Arc::clone(&left_over),
             drain: drain_signal,
             stop: stop_order,
             says: Says(says),
@@ -117,12 +136,15 @@ impl<'a> Control<'a> {
         }
         Ok(Self {
             channel,
-            mastered: true,
+            master: Master::Heard,
             terminate,
+            terminated: false,
+            scribe,
             words,
             lanes,
             listeners: Some(listeners),
             intake,
+            left_over,
             drain,
             stop,
             idle_linger: setup.idle_linger,
@@ -131,36 +153,43 @@ impl<'a> Control<'a> {
         })
     }
 
-    /// Waits for the next word from anybody. The master's end is an order to drain, as is SIGTERM.
+    /// Waits for the next word from anybody. The master's end is an order to drain.
     async fn hear(&mut self) -> Heard {
         loop {
             tokio::select! {
-                received = self.channel.receive::<ToWorker>(), if self.mastered => match received {
+                received = self.channel.receive::<ToWorker>(), if self.master == Master::Heard => match received {
                     Ok(Some((ToWorker::Drain { successor, timeout }, _))) => {
                         return Heard::Order(Ordered { successor, timeout });
                     }
                     Ok(None) => {
-                        tracing::warn!("the master has gone");
-                        return self.orphaned();
+                        self.scribe.log(|| tracing::warn!("the master has gone"));
+                        self.master = Master::Gone;
+                        return Heard::Order(Ordered { successor: false, timeout: self.shutdown_timeout });
                     }
                     Err(ChannelError::Socket(error)) => {
-                        tracing::error!(error = chain(&error), "control socket failed");
-                        return self.orphaned();
+                        let error = chain(&error);
+                        self.scribe.log(move || tracing::error!(error, "control socket failed; the worker ends"));
+                        self.master = Master::Unheard;
+                        return Heard::Order(Ordered { successor: true, timeout: self.shutdown_timeout });
                     }
-                    Err(error) => tracing::error!(error = chain(&error), "an order is not understood"),
+                    Err(error) => {
+                        let error = chain(&error);
+                        self.scribe.log(move || tracing::error!(error, "an order is not understood"));
+                    }
                 },
-                // Others go on serving: only the master closes the listeners for all.
                 _ = self.terminate.recv() => {
-                    return Heard::Order(Ordered { successor: true, timeout: self.shutdown_timeout });
+                    // The master knows whether this worker alone is meant or the whole service, and
+                    // sees to a successor. The second time, or without it, the others serve on.
+                    let asked = !std::mem::replace(&mut self.terminated, true)
+                        && self.master == Master::Heard
+                        && matches!(timeout(ASKING, self.channel.send(&FromWorker::Terminated)).await, Ok(Ok(())));
+                    if !asked {
+                        return Heard::Order(Ordered { successor: true, timeout: self.shutdown_timeout });
+                    }
                 }
                 Some(word) = self.words.recv() => return Heard::Thread(word),
             }
         }
-    }
-
-    fn orphaned(&mut self) -> Heard {
-        self.mastered = false;
-        Heard::Order(Ordered { successor: false, timeout: self.shutdown_timeout })
     }
 
     /// Returns when every thread accepts on every listener. An order before that ends the process:
@@ -173,7 +202,7 @@ impl<'a> Control<'a> {
                     accepting += 1;
                     continue;
                 }
-                Heard::Order(_) => sys::exit_now(0),
+                Heard::Order(_) => self.exit(0),
                 Heard::Thread(Word::CannotListen(error)) => FromWorker::CannotListen { error },
                 Heard::Thread(Word::CannotStart(error)) => FromWorker::StartFailed { error },
                 Heard::Thread(word) => FromWorker::StartFailed {
@@ -190,7 +219,7 @@ impl<'a> Control<'a> {
     async fn serve(&mut self) -> Ordered {
         match self.hear().await {
             Heard::Order(ordered) => ordered,
-            Heard::Thread(word) => exit_for_a_bug(&word),
+            Heard::Thread(word) => self.exit_for_a_bug(word),
         }
     }
 
@@ -198,16 +227,19 @@ impl<'a> Control<'a> {
     async fn drain(&mut self, ordered: Ordered) -> Infallible {
         let began = Instant::now();
         let mut schedule = Schedule::new(began, ordered.timeout);
-        tracing::info!(successor = ordered.successor, timeout_ms = millis(ordered.timeout), "draining");
-        self.drain.begin(Phase::Draining { since: began, linger: self.idle_linger });
+        self.drain.begin(Phase::Draining { since: began, linger: schedule.linger(began, self.idle_linger) });
+        let Ordered { successor, timeout } = ordered;
+        self.scribe.log(move || tracing::info!(successor, timeout_ms = millis(timeout), "draining"));
         let mut threads = Threads { open: self.lanes.len(), busy: self.lanes.len() };
-        if ordered.successor {
+        if successor {
             self.intake.send_replace(Intake::Closed);
         } else {
             self.intake.send_replace(Intake::LastCall);
             self.gather(&mut threads, &mut schedule, |threads, _| (threads.open > 0).then_some(began + LAST_CALL))
                 .await;
+            self.last_call(threads.open);
             self.shut_listeners_down();
+            self.intake.send_replace(Intake::Closed);
         }
         self.gather(&mut threads, &mut schedule, |threads, schedule| (threads.busy > 0).then_some(schedule.cut)).await;
         if threads.busy > 0 {
@@ -217,16 +249,19 @@ impl<'a> Control<'a> {
         }
         let figures = Figures::of(self.lanes);
         if threads.busy > 0 {
-            tracing::error!(
-                threads = threads.busy,
-                in_flight = figures.in_flight,
-                route = figures.route,
-                "the app blocks serving threads; the worker exits without them"
-            );
-            sys::exit_now(BLOCKED)
+            self.scribe.log(move || {
+                tracing::error!(
+                    threads = threads.busy,
+                    in_flight = figures.in_flight,
+                    route = figures.route,
+                    "the app blocks serving threads; the worker exits without them"
+                );
+            });
+            self.exit(BLOCKED)
         }
-        if figures.cut > 0 {
-            tracing::warn!(cut = figures.cut, "requests were cut at the end of the drain");
+        let Figures { requests, cut, .. } = figures;
+        if cut > 0 {
+            self.scribe.log(move || tracing::warn!(cut, "requests were cut at the end of the drain"));
         }
         self.stop.send_replace(true);
         let stopped = async {
@@ -237,10 +272,10 @@ impl<'a> Control<'a> {
             }
         };
         if timeout_at(schedule.end, stopped).await.is_err() {
-            tracing::warn!("the app's stop did not end in time");
+            self.scribe.log(|| tracing::warn!("the app's stop did not end in time"));
         }
-        tracing::info!(requests = figures.requests, cut = figures.cut, "drained");
-        sys::exit_now(0)
+        self.scribe.log(move || tracing::info!(requests, cut, "drained"));
+        self.exit(0)
     }
 
     /// Listens until `deadline` says that nothing is left to wait for, or its time has come.
@@ -255,8 +290,8 @@ impl<'a> Control<'a> {
                 Err(_) => return,
                 Ok(Heard::Order(again)) => {
                     schedule.shorten(Schedule::new(Instant::now(), again.timeout));
-                    // Without a master, the others may be gone, too.
-                    if !self.mastered {
+                    // The whole service ends after all: new clients are to be refused at once.
+                    if !again.successor {
                         self.shut_listeners_down();
                     }
                 }
@@ -267,8 +302,25 @@ impl<'a> Control<'a> {
                     }
                 }
                 Ok(Heard::Thread(Word::Drained)) => threads.busy -= 1,
-                Ok(Heard::Thread(word)) => exit_for_a_bug(&word),
+                Ok(Heard::Thread(word)) => self.exit_for_a_bug(word),
             }
+        }
+    }
+
+    /// Takes what still waits, because the threads that have not answered can't, and for the clients
+    /// that came since the others did. Those that are free serve it, now or later.
+    fn last_call(&self, unanswered: usize) {
+        let mut taken = 0;
+        for (index, listener) in self.listeners.iter().flat_map(|listeners| listeners.iter()).enumerate() {
+            accept::last_call(&SockRef::from(&listener.socket), |socket, peer| {
+                self.left_over.put(LeftOver { listener: index, socket, peer });
+                taken += 1;
+            });
+        }
+        if unanswered > 0 {
+            self.scribe.log(move || {
+                tracing::warn!(threads = unanswered, taken, "serving threads do not answer the last call");
+            });
         }
     }
 
@@ -280,43 +332,28 @@ impl<'a> Control<'a> {
             if let Err(error) = SockRef::from(&listener.socket).shutdown(Shutdown::Both)
                 && error.kind() != std::io::ErrorKind::NotConnected
             {
-                tracing::warn!(listener = listener.name, error = chain(&error), "listener can't be shut down");
+                let (listener, error) = (listener.name, chain(&error));
+                self.scribe.log(move || tracing::warn!(listener, error, "listener can't be shut down"));
             }
         }
     }
-}
 
-fn exit_for_a_bug(word: &Word) -> ! {
-    tracing::error!(word = ?word, "a serving thread ended early, which is a bug in the host");
-    sys::exit_now(FAILED)
+    fn exit_for_a_bug(&self, word: Word) -> ! {
+        self.scribe.log(move || tracing::error!(?word, "a serving thread ended early, which is a bug in the host"));
+        self.exit(FAILED)
+    }
+
+    /// Ends the process once its lines are written.
+    fn exit(&self, code: i32) -> ! {
+        self.scribe.finish();
+        sys::exit_now(code)
+    }
 }
 
 /// How many threads still accept, and how many still have connections.
 struct Threads {
     open: usize,
     busy: usize,
-}
-
-/// The moments of a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Schedule {
-    /// When what is left is cut.
-    cut: Instant,
-    /// When the process ends at the latest; a little later it would be killed.
-    end: Instant,
-}
-
-impl Schedule {
-    fn new(began: Instant, timeout: Duration) -> Self {
-        let margin = (timeout / 10).clamp(MARGIN.0, MARGIN.1).min(timeout / 2);
-        Self { cut: began + timeout.saturating_sub(margin), end: began + timeout.saturating_sub(margin / 4) }
-    }
-
-    /// Whichever comes first holds: an order that is repeated moves no deadline further away.
-    fn shorten(&mut self, other: Self) {
-        self.cut = self.cut.min(other.cut);
-        self.end = self.end.min(other.end);
-    }
 }
 
 /// What the lanes say together.
@@ -347,28 +384,69 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::fd::AsFd;
 
-    #[test]
-    fn the_cut_comes_a_little_before_the_timeout() {
-        let began = Instant::now();
-        for (timeout, cut, end) in
-            [(30_000, 28_000, 29_500), (5_000, 4_500, 4_875), (1_000, 800, 950), (80, 40, 70), (0, 0, 0)]
-        {
-            let schedule = Schedule::new(began, Duration::from_millis(timeout));
-            assert_eq!(schedule.cut - began, Duration::from_millis(cut), "timeout {timeout} ms");
-            assert_eq!(schedule.end - began, Duration::from_millis(end), "timeout {timeout} ms");
+    use super::*;
+    use crate::sys::packet;
+
+    fn control(channel: &Channel, listeners: Vec<Listener>) -> Control<'_> {
+        let (_, words) = mpsc::unbounded_channel();
+        let (intake, _) = watch::channel(Intake::Open);
+        let (stop, _) = watch::channel(false);
+        let (drain, _) = http::drain_signal();
+        let held = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        Control {
+            channel,
+            master: Master::Heard,
+            terminate: signals::terminate().unwrap(),
+            terminated: false,
+            scribe: Scribe::new().unwrap(),
+            words,
+            lanes: &[],
+            listeners: Some(listeners.into()),
+            intake,
+            left_over: Arc::default(),
+            drain,
+            stop,
+            idle_linger: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(30),
+            _held: [held(), held(), held()],
         }
     }
 
-    #[test]
-    fn a_second_order_moves_no_deadline_away() {
-        let began = Instant::now();
-        let first = Schedule::new(began, Duration::from_secs(5));
-        let mut schedule = first;
-        schedule.shorten(Schedule::new(began + Duration::from_secs(1), Duration::from_secs(30)));
-        assert_eq!(schedule, first);
-        schedule.shorten(Schedule::new(began + Duration::from_secs(1), Duration::from_secs(1)));
-        assert!(schedule.end < first.end);
+    #[tokio::test]
+    async fn only_the_masters_end_closes_the_listeners_for_all() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let mut control = control(&channel, Vec::new());
+        // Longer than any packet of the master's.
+        packet::send(theirs.as_fd(), &vec![b'i'; 100_000], &[]).unwrap();
+        let Heard::Order(ordered) = control.hear().await else { panic!("a word") };
+        assert!(ordered.successor && control.master == Master::Unheard);
+
+        control.master = Master::Heard;
+        drop(theirs);
+        let Heard::Order(ordered) = control.hear().await else { panic!("a word") };
+        assert!(!ordered.successor && control.master == Master::Gone);
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_the_last_call_is_taken_although_no_thread_answers() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let (channel, _theirs) = Channel::pair().unwrap();
+        let mut control = control(&channel, vec![Listener { socket: listener.into(), name: "test", unix: false }]);
+        control.last_call(1);
+        control.shut_listeners_down();
+        let mut taken = Vec::new();
+        while let Some(LeftOver { socket, .. }) = control.left_over.take() {
+            taken.push(socket.peer_addr().unwrap().as_socket().unwrap());
+        }
+        taken.sort_unstable();
+        let mut expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        expected.sort_unstable();
+        assert_eq!(taken, expected);
+        assert!(std::net::TcpStream::connect(address).is_err());
     }
 }

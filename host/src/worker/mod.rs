@@ -7,8 +7,10 @@
 //! control thread   setup ─ wait for the threads ─ Ready ─ listen to master and signals ─ drain ─ exit
 //! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
 //! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
+//! log              writes the control thread's lines
 //! ```
-//! The control thread runs no code of the app's, so an app that blocks can't make the worker deaf.
+//! The control thread runs no code of the app's and writes no log, so neither an app that blocks nor a
+//! log that nobody reads can make the worker deaf.
 //! Each serving thread has its own runtime and its own accept loops: a connection stays on the thread
 //! that accepted it, and no request pays for a scheduler between threads.
 //!
@@ -17,6 +19,8 @@
 
 mod accept;
 mod control;
+mod schedule;
+mod scribe;
 mod serving;
 mod signals;
 
@@ -24,9 +28,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
+use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::message::{ListenerInfo, WorkerSetup};
-use crate::preflight::chain;
 use crate::sys::stats::{Lane, StatsPage};
 use crate::{logging, sys};
 

@@ -5,20 +5,19 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::accept::{self, Intake, Open};
+use super::accept::{self, Intake, LeftOver, Open};
 use super::{Listener, WorkerError};
-use crate::http::{Application, DrainSignal};
+use crate::causes::chain;
+use crate::http::{Application, DrainSignal, Upload};
 use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
 use crate::message::Library;
-use crate::preflight::chain;
 use crate::sys::stats::Lane;
 use crate::{artifact, message};
 
@@ -77,10 +76,25 @@ pub(super) struct Orders {
     pub(super) listeners: Arc<[Listener]>,
     pub(super) app: watch::Receiver<Option<LoadedApp>>,
     pub(super) intake: watch::Receiver<Intake>,
+    pub(super) left_over: Arc<LeftOvers>,
     pub(super) drain: DrainSignal,
     /// Becomes true when thread 0 is to stop the app.
     pub(super) stop: watch::Receiver<bool>,
     pub(super) says: Says,
+}
+
+/// What the control thread took at its last call. Each is for the thread that is free first.
+#[derive(Default)]
+pub(super) struct LeftOvers(Mutex<Vec<LeftOver>>);
+
+impl LeftOvers {
+    pub(super) fn put(&self, connection: LeftOver) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    pub(super) fn take(&self) -> Option<LeftOver> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
 }
 
 /// Makes the serving thread `index`. The one that gets a `start` is thread 0.
@@ -119,7 +133,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) ->
     let mut open = Vec::with_capacity(orders.listeners.len());
     for listener in orders.listeners.iter() {
         match Open::take_over(listener) {
-            Ok(taken) => open.push(taken),
+            Ok(taken) => open.push(Arc::new(taken)),
             Err(error) => {
                 let error = format!("listener \"{}\": {}", listener.name, chain(&error));
                 return last_word(&orders.says, Word::CannotListen(error)).await;
@@ -131,10 +145,9 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) ->
     let (held, mut connections) = mpsc::channel::<Infallible>(1);
     let seat = accept::Seat { app, lane, drain: orders.drain.clone(), held };
     let mut accepting = JoinSet::new();
-    for listener in open {
-        accepting.spawn(accept::run(listener, seat.clone(), orders.intake.clone()));
+    for listener in &open {
+        accepting.spawn(accept::run(Arc::clone(listener), seat.clone(), orders.intake.clone()));
     }
-    drop(seat);
     orders.says.say(Word::Accepting);
 
     // A loop ends when the control thread says so; one whose listener was shut down from elsewhere
@@ -145,6 +158,11 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) ->
     if starts {
         app.drain();
     }
+    let _ = orders.intake.wait_for(|intake| *intake == Intake::Closed).await;
+    while let Some(LeftOver { listener, socket, peer }) = orders.left_over.take() {
+        open[listener].adopt(socket, &peer, &seat);
+    }
+    drop((open, seat));
     let _ = connections.recv().await;
     orders.says.say(Word::Drained);
     if starts {
@@ -189,8 +207,12 @@ impl Application for Connected {
 
     fn call(
         self,
-        request: Request<Incoming>,
+        request: Request<Upload>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
         self.app.call(request, self.connection)
+    }
+
+    fn is_whole(body: &AppBody) -> bool {
+        body.is_whole()
     }
 }

@@ -48,8 +48,8 @@ const fn ready(worker: u64) -> Event {
     Event::Ready { worker: WorkerId(worker) }
 }
 
-const fn draining(worker: u64) -> Event {
-    Event::Draining { worker: WorkerId(worker) }
+const fn terminated(worker: u64) -> Event {
+    Event::Terminated { worker: WorkerId(worker) }
 }
 
 const fn exited(worker: u64, code: i32) -> Event {

@@ -425,11 +425,11 @@ fn a_roll_completes_although_every_active_worker_has_crashed() {
 }
 
 #[test]
-fn a_worker_that_drains_by_itself_is_replaced_at_once_and_only_once() {
+fn a_terminated_worker_is_drained_and_replaced_at_once_and_only_once() {
     let mut bench = Bench::serving(2);
-    assert_eq!(bench.on(draining(1)), [spawn(3, 0, 1)]);
+    assert_eq!(bench.on(terminated(1)), [drain(1), spawn(3, 0, 1)]);
     assert_eq!(bench.machine.serving(), 1);
-    assert_eq!(bench.on(draining(1)), [], "it has said so already");
+    assert_eq!(bench.on(terminated(1)), [], "it is draining already");
     bench.on(ready(3));
     assert_eq!(bench.on(exited(1, 0)), [], "its seat is taken");
     assert_eq!(bench.machine.serving(), 2);
@@ -438,9 +438,9 @@ fn a_worker_that_drains_by_itself_is_replaced_at_once_and_only_once() {
 }
 
 #[test]
-fn a_worker_that_drains_by_itself_is_killed_at_its_timeout_and_its_successor_stays() {
+fn a_terminated_worker_is_killed_at_its_timeout_and_its_successor_stays() {
     let mut bench = Bench::serving(2);
-    bench.on(draining(1));
+    bench.on(terminated(1));
     bench.on(ready(3));
     assert_eq!(bench.after(SHUTDOWN_TIMEOUT), [kill(1, KillReason::DrainTimedOut)]);
     let killed = Event::Exited { worker: WorkerId(1), how: Ended::Signal(9) };
@@ -449,22 +449,30 @@ fn a_worker_that_drains_by_itself_is_killed_at_its_timeout_and_its_successor_sta
 }
 
 #[test]
-fn an_active_worker_that_drains_by_itself_in_a_roll_counts_no_more() {
+fn an_active_worker_terminated_in_a_roll_counts_no_more() {
     let mut bench = Bench::past_probation(2, settings(2));
     // Worker 1 is draining by now, 4 is the candidate of slot 1.
-    assert_eq!(bench.on(draining(2)), []);
+    assert_eq!(bench.on(terminated(2)), [drain(2)]);
     assert_eq!(bench.on(ready(4)), []);
     bench.on(exited(1, 0));
     assert_eq!(bench.on(exited(2, 0)), complete(1, 1, 2));
 }
 
 #[test]
-fn a_candidate_that_drains_by_itself_fails_the_restart() {
+fn a_terminated_candidate_fails_the_restart() {
     let mut bench = Bench::rolling(2, settings(2));
     bench.on(ready(3));
-    assert_eq!(bench.on(draining(3)), [failed(Failure::WorkerLeft { slot: Slot(0) })]);
+    let failure = Failure::WorkerTerminated { slot: Slot(0) };
+    assert_eq!(bench.on(terminated(3)), [drain(3), failed(failure)]);
     assert!(bench.machine.is_locked());
     assert_eq!(bench.machine.serving(), 2);
+}
+
+#[test]
+fn a_terminated_worker_of_a_locked_master_drains_and_is_not_replaced() {
+    let mut bench = Bench::locked();
+    assert_eq!(bench.on(terminated(1)), [drain(1)]);
+    assert_eq!(bench.on(exited(1, 0)), []);
 }
 
 #[test]
