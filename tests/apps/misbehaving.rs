@@ -1,15 +1,16 @@
 //! An app that does whatever its configuration or a request tells it to, however bad it is.
 //!
-//! `app.config` has the keys of [`Config`]. Paths: `/whoami` answers JSON, `/block` never gives the
-//! thread back, `/never` never answers, `/sleep/MS` answers late, `/panic` panics, `/upload` counts
-//! a body, `/download/BYTES` streams one, `/echo` sends one back, `/connection` shows what is known
-//! of the connection, `/child` shows what a process spawned by the app inherits, `/orphan` leaves one
-//! behind.
+//! `app.config` has the keys of [`Config`]. Paths: `/whoami` answers JSON, `/block` says so in the log
+//! and never gives the thread back, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
+//! panics, `/upload` counts a body, `/download/BYTES` makes one of known length while it is sent and
+//! `/stream/BYTES` one of unknown length, `/whole/BYTES` has it ready, `/made` tells how many bytes were
+//! made, `/echo` sends one back, `/connection` shows what is known of the connection, `/child` shows
+//! what a process spawned by the app inherits, `/orphan` leaves one behind.
 #![expect(clippy::disallowed_methods, reason = "the app has no runtime, and bad manners")]
 
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -75,7 +76,10 @@ impl App for Misbehaving {
         let number = || argument.parse().unwrap_or(0);
         match route {
             "whoami" => self.whoami(),
-            "block" => block(),
+            "block" => {
+                self.host.log(Level::Info, "the app blocks a thread");
+                block()
+            }
             "never" => pending().await,
             "sleep" => {
                 sleep(Duration::from_millis(number())).await;
@@ -83,8 +87,10 @@ impl App for Misbehaving {
             }
             "panic" => panic!("a handler was told to panic"),
             "upload" => upload(request.into_body()).await,
-            "download" => Response::new(Body::stream(Zeros { left: number(), sized: true })),
-            "stream" => Response::new(Body::stream(Zeros { left: number(), sized: false })),
+            "download" => Response::new(Body::stream(Made { left: number(), sized: true })),
+            "stream" => Response::new(Body::stream(Made { left: number(), sized: false })),
+            "whole" => Response::new(vec![b'x'; usize::try_from(number()).unwrap_or(0)].into()),
+            "made" => Response::new(MADE.load(Ordering::Relaxed).to_string().into()),
             "echo" => Response::new(request.into_body()),
             "connection" => {
                 let text = format!("{:?} {:?}", request.connection(), request.version());
@@ -142,24 +148,29 @@ async fn upload(mut body: Body) -> Response<Body> {
     Response::new(total.to_string().into())
 }
 
-/// A body of zeros that is made while it is sent.
-struct Zeros {
+/// How many bytes of bodies this worker has made.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// A body that is made while it is sent. Each chunk has memory of its own, so that reading ahead
+/// would show.
+struct Made {
     left: u64,
     sized: bool,
 }
 
-impl app_abi::http_body::Body for Zeros {
+impl app_abi::http_body::Body for Made {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        const CHUNK: usize = 64 * 1024;
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(ZEROS.len());
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
         self.left -= length as u64;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&ZEROS[..length])))))
+        MADE.fetch_add(length as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(vec![b'x'; length].into()))))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -173,6 +184,13 @@ fn show_child() -> String {
         return "no child".to_owned();
     };
     let proc = format!("/proc/{}", child.id());
+    // `spawn` may return while the kernel still works on the exec, which gives the new command line
+    // before it closes descriptors: only the new program itself comes to its sleep.
+    let read = |file: &str| std::fs::read_to_string(format!("{proc}/{file}")).unwrap_or_default();
+    let exec_is_done = || read("cmdline").starts_with("sleep") && read("status").contains("State:\tS");
+    while !exec_is_done() && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let mut text = String::new();
     if let Ok(entries) = std::fs::read_dir(format!("{proc}/fd")) {
         for entry in entries.flatten() {

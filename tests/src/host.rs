@@ -300,6 +300,15 @@ impl Host {
         connection.text()
     }
 
+    /// Blocks a serving thread for ever; the app must be [`Self::misbehaving`]. Returns its worker,
+    /// once the app has said that it does it, and the connection of the request.
+    pub fn block_a_thread(&self) -> (u32, Connection) {
+        let mark = self.mark();
+        let mut connection = self.connect();
+        connection.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").expect("the request is taken");
+        (self.wait_after(mark, "the app blocks a thread", |_| true).pid(), connection)
+    }
+
     /// The worker processes that live: the master's children of that name.
     pub fn workers(&self) -> Vec<u32> {
         let is_worker =

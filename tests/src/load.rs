@@ -20,6 +20,50 @@ pub enum Kind {
     ConnectionPerRequest,
 }
 
+/// Which requests have bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posts {
+    /// None: GET only.
+    None,
+    /// Every other request, which is a POST then, with a body of this length that is told
+    /// beforehand.
+    Sized(usize),
+    /// The same, with the body in chunks.
+    Chunked(usize),
+}
+
+impl Posts {
+    /// The length of a body.
+    fn length(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Sized(length) | Self::Chunked(length) => length,
+        }
+    }
+
+    /// A whole request.
+    fn request(self, path: &str) -> Vec<u8> {
+        let head = |rest: &str| format!("POST {path} HTTP/1.1\r\nhost: test\r\n{rest}\r\n").into_bytes();
+        let body = vec![b'x'; self.length()];
+        match self {
+            Self::None | Self::Sized(_) => [head(&format!("content-length: {}\r\n", body.len())), body].concat(),
+            Self::Chunked(_) => {
+                let mut request = head("transfer-encoding: chunked\r\n");
+                for chunk in body.chunks(CHUNK) {
+                    request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    request.extend_from_slice(chunk);
+                    request.extend_from_slice(b"\r\n");
+                }
+                request.extend_from_slice(b"0\r\n\r\n");
+                request
+            }
+        }
+    }
+}
+
+/// The length of a chunk.
+const CHUNK: usize = 1_000;
+
 /// What to send, and for how long at most.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -29,8 +73,8 @@ pub struct Load {
     pub clients: usize,
     /// How they use connections.
     pub kind: Kind,
-    /// The length of the body of every other request, which is a POST then; 0 for GET only.
-    pub post_bytes: usize,
+    /// Which requests have bodies.
+    pub posts: Posts,
     /// The path that is asked for.
     pub path: String,
     /// The load ends by itself after this.
@@ -193,12 +237,7 @@ struct Client {
 impl Client {
     fn run(&mut self, stop: &AtomicBool) -> Outcome {
         let get = format!("GET {} HTTP/1.1\r\nhost: test\r\n\r\n", self.load.path).into_bytes();
-        let mut post = format!(
-            "POST {} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
-            self.load.path, self.load.post_bytes
-        )
-        .into_bytes();
-        post.resize(post.len() + self.load.post_bytes, b'x');
+        let post = self.load.posts.request(&self.load.path);
         let mut posts = false;
         while !stop.load(Ordering::Relaxed) && self.clock.began.elapsed() < self.load.limit {
             let request = if posts { &post } else { &get };
@@ -212,7 +251,7 @@ impl Client {
                     }
                 }
             }
-            posts = self.load.post_bytes > 0 && !posts;
+            posts = self.load.posts != Posts::None && !posts;
         }
         std::mem::take(&mut self.outcome)
     }
@@ -271,7 +310,7 @@ impl Client {
         let mut words = text.split_whitespace();
         let letter = words.next().and_then(|word| word.bytes().next()).unwrap_or(b'?');
         let length = words.next().and_then(|word| word.parse().ok());
-        if bit(letter) & allowed == 0 || (posts && length != Some(self.load.post_bytes)) {
+        if bit(letter) & allowed == 0 || (posts && length != Some(self.load.posts.length())) {
             return Err(format!("an answer that is not allowed now: {text:?}"));
         }
         self.outcome.letters[usize::from(letter - b'a')] += 1;

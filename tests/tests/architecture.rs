@@ -12,9 +12,12 @@ use app_host_tests::build::workspace;
 const LAYERS: [(&str, &[&str]); 5] = [
     ("entry", &["main", "cli"]),
     ("roles", &["check", "master", "probe", "worker"]),
-    ("rooms", &["preflight", "artifact", "children", "http", "listeners", "locks", "logging", "channel", "desk"]),
+    (
+        "rooms",
+        &["preflight", "artifact", "children", "http", "identity", "listeners", "locks", "logging", "channel", "desk"],
+    ),
     ("unsafe", &["loader", "sys"]),
-    ("pure", &["restart", "message", "config", "ids"]),
+    ("pure", &["restart", "message", "config", "ids", "causes"]),
 ];
 
 /// What the pure rooms may use besides each other.

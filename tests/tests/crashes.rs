@@ -21,6 +21,16 @@ fn crashed_worker_is_respawned_at_once_in_its_slot() {
 }
 
 #[test]
+fn what_a_killed_worker_had_in_hand_is_in_the_log() {
+    let host = Host::misbehaving().start();
+    let (worker, _connection) = host.block_a_thread();
+    process::signal(worker, Signal::SIGKILL);
+    let exited = host.wait_for("worker exited", |line| line.worker_pid() == worker);
+    assert_eq!(exited.str("routes"), "GET /block", "{}", exited.text());
+    assert_eq!(exited.number("cut"), Some(1), "{}", exited.text());
+}
+
+#[test]
 fn deleted_library_does_not_keep_a_worker_from_its_respawn() {
     // FAULTS 19
     let host = Host::misbehaving().start();

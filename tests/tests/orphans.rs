@@ -1,6 +1,7 @@
 //! The master is killed, however hard: its workers notice, close the listeners at once and leave in
 //! time, and a new master takes over as soon as they have.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,11 @@ fn blocked_app_can_not_keep_the_listeners_open_and_a_new_master_binds() {
         Host::misbehaving().with("/listen", json!([free_port()])).with("/restart/shutdown_timeout", "1s").start();
     let address = host.address();
     let workers = host.workers();
-    let mut blocked = host.connect();
-    blocked.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    // Every worker is blocked, so that none is left who could do the others' part. One that is can't
+    // take the next connection, which is the other's.
+    let blocked: Vec<_> = workers.iter().map(|_| host.block_a_thread()).collect();
+    let blocked: BTreeSet<u32> = blocked.into_iter().map(|(pid, _)| pid).collect();
+    assert_eq!(blocked, workers.iter().copied().collect());
     let mark = host.mark();
     kill_master(&host);
     let began = Instant::now();
@@ -53,6 +57,7 @@ fn blocked_app_can_not_keep_the_listeners_open_and_a_new_master_binds() {
         Connection::connect(&address).err().filter(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert!(began.elapsed() < Duration::from_millis(500), "it took {:?}", began.elapsed());
+    assert!(workers.iter().all(|pid| process::is_alive(*pid)), "they shut it down, they did not just die");
     host.spawn();
     host.wait_after(mark, "serving", |_| true);
     host.assert_all_serve(&host.serving());

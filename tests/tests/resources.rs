@@ -9,25 +9,25 @@ use std::process::Command;
 use app_host_tests::{App, Host, process};
 use nix::sys::signal::Signal;
 
-/// What a master holds: descriptors, zombies, and memory of its own in KiB.
-fn holdings(host: &Host) -> (usize, usize, u64) {
+/// What a master holds: descriptors, and memory of its own in KiB. No zombie may be left.
+fn holdings(host: &Host) -> (usize, u64) {
     let master = host.master();
     // The probe of a refused restart may still be on its way out.
-    let zombies = host.wait("no zombie", || process::zombies(master).is_empty().then_some(0));
+    host.wait("the end of the last zombie", || process::zombies(master).is_empty().then_some(()));
     let memory = process::private_kib(master).expect("the master lives");
-    (process::descriptors(master).len(), zombies, memory)
+    (process::descriptors(master).len(), memory)
 }
 
 #[test]
 fn descriptors_zombies_and_memory_are_flat_over_200_restarts() {
-    // FAULTS 26: every other restart is refused, in turn for its configuration and its library.
+    // FAULTS 26: 200 restarts that complete, and as many that are refused, in turn for their
+    // configuration and for their library.
     let host = Host::misbehaving().with("/restart/probation", "0s").with("/log/level", "info").start();
     let library = App::build().app("misbehaving");
     let round = |number: u32| {
+        host.install_fresh(&library);
+        assert_eq!(host.restart().verdict, "complete");
         if number.is_multiple_of(2) {
-            host.install_fresh(&library);
-            assert_eq!(host.restart().verdict, "complete");
-        } else if number % 4 == 1 {
             host.write_config(b"{");
             assert_eq!(host.restart().verdict, "refused: bad config");
             host.restore_config();
@@ -41,8 +41,7 @@ fn descriptors_zombies_and_memory_are_flat_over_200_restarts() {
     (10..200).for_each(round);
     let after_200 = holdings(&host);
     assert_eq!(after_200.0, after_10.0, "descriptors: {:?}", process::descriptors(host.master()));
-    assert_eq!(after_200.1, 0, "zombies");
-    assert!(after_200.2 <= after_10.2 + 512, "KiB after 10 restarts: {}, after 200: {}", after_10.2, after_200.2);
+    assert!(after_200.1 <= after_10.1 + 512, "KiB after 10 restarts: {}, after 200: {}", after_10.1, after_200.1);
     assert_eq!(host.workers().len(), 2);
     let versions = fs::read_dir(host.path("state/versions")).unwrap().count();
     assert!(versions <= 10, "{versions} versions are kept");
@@ -115,29 +114,6 @@ fn children_of_an_app_inherit_no_descriptor_and_the_default_of_every_signal() {
     }
 }
 
-#[test]
-fn full_disk_while_the_version_is_copied_is_refused_and_leaves_no_partial_copy() {
-    // FAULTS 24: the state directory is a small file system of its own.
-    let library = App::build().app("misbehaving");
-    let size = fs::metadata(&library).unwrap().len();
-    let host = Host::misbehaving();
-    let state = host.path("state");
-    fs::create_dir(&state).unwrap();
-    let tmpfs = format!("{}={}", state.display(), size * 3);
-    let host = host.launched_with(&["--tmpfs", &tmpfs]).start();
-    let mut large = fs::read(&library).unwrap();
-    large.resize(usize::try_from(size).unwrap() * 5, 0);
-    host.install_bytes(&large);
-    let detail = host.restart_is_refused("bad artifact");
-    assert!(detail.contains("No space left"), "{detail}");
-    // Seen through the master's own mounts.
-    let versions = format!("/proc/{}/root{}/versions", host.master(), state.display());
-    let left: Vec<_> = fs::read_dir(&versions).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 1, "{left:?}");
-    host.install(&library);
-    host.restart_completes();
-}
-
 /// A master that may make no further process. As root its user must be another, because the limit
 /// doesn't bind root (`getrlimit(2)`).
 fn unprivileged() -> Host {
@@ -193,56 +169,4 @@ fn respawn_that_cannot_fork_is_tried_again() {
     limit_processes(&host, "all");
     host.wait_for("worker ready", |line| !before.contains(&line.worker_pid()));
     host.assert_all_serve(&host.serving());
-}
-
-#[test]
-fn process_1_reaps_orphans_and_never_takes_them_for_workers() {
-    // FAULTS 27
-    let host = Host::misbehaving().launched_with(&["--pid-namespace"]).start();
-    let master = host.master();
-    assert_eq!(process::status(master, "NSpid").unwrap().split_whitespace().last(), Some("1"));
-    let workers = host.workers();
-    assert_eq!(workers.len(), 2);
-    // A worker's child outlives it: its end is the master's to see.
-    assert_eq!(host.serving().len(), 2);
-    let text = host.get("/orphan");
-    let in_namespace: u32 = text.trim().parse().unwrap();
-    let orphan = host.wait("the orphan", || {
-        process::children(master).into_iter().find(|pid| {
-            process::status(*pid, "NSpid")
-                .is_some_and(|pids| pids.split_whitespace().last() == Some(in_namespace.to_string().as_str()))
-        })
-    });
-    process::signal(orphan, Signal::SIGKILL);
-    host.wait("the orphan to be reaped", || (!process::all().contains(&orphan)).then_some(()));
-    assert_eq!(host.lines_with("worker exited").len(), 0, "an orphan is no worker");
-    assert_eq!(host.restart().verdict, "complete");
-    assert!(process::zombies(master).is_empty());
-    assert_eq!(host.workers().len(), 2);
-    host.signal(Signal::SIGTERM);
-    assert_eq!(host.wait_exit().code(), Some(0));
-}
-
-#[test]
-fn workers_run_as_the_configured_user_without_the_masters_privileges() {
-    let own = nix::unistd::getuid();
-    let user = if own.is_root() {
-        nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody")
-    } else {
-        nix::unistd::User::from_uid(own).unwrap().expect("the own user has a name")
-    };
-    let host = Host::misbehaving().with("/user", user.name).start();
-    for _ in 0..2 {
-        for pid in host.workers() {
-            let ids = |key: &str| {
-                process::status(pid, key).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-            };
-            assert_eq!(ids("Uid"), vec![user.uid.to_string(); 4]);
-            assert_eq!(ids("Gid"), vec![user.gid.to_string(); 4]);
-            assert_eq!(ids("CapEff"), ["0000000000000000"]);
-            assert!(!ids("Groups").contains(&"0".to_owned()), "root's groups are gone");
-        }
-        host.assert_all_serve(&host.serving());
-        host.restart_completes();
-    }
 }

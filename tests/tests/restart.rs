@@ -168,12 +168,14 @@ fn worker_whose_serving_thread_is_blocked_is_gone_at_the_timeout() {
     // FAULTS 11: the app never gives the thread back.
     let host = Host::misbehaving().with("/restart/shutdown_timeout", "700ms").start();
     let before = host.serving();
-    let mut blocked = host.connect();
-    blocked.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let (worker, mut blocked) = host.block_a_thread();
     let mark = host.mark();
     assert_eq!(host.restart().verdict, "complete");
     assert!(before.iter().all(|pid| !process::is_alive(*pid)));
     assert!(blocked.receive().is_err());
+    let exited = host.wait_after(mark, "worker exited", |line| line.worker_pid() == worker);
+    assert_eq!(exited.str("routes"), "GET /block", "what it was held with is told: {}", exited.text());
+    assert_eq!(exited.number("cut"), Some(1), "{}", exited.text());
     let ordered = host.wait_after(mark, "worker ordered to drain", |_| true).seconds().unwrap();
     let verdict = host.verdict(1).line.seconds().unwrap();
     assert!(verdict - ordered < 2.5, "it took {} s", verdict - ordered);

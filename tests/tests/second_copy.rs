@@ -17,7 +17,7 @@ struct Change {
     to: &'static str,
 }
 
-const CHANGES: [Change; 4] = [
+const CHANGES: [Change; 5] = [
     // Unchanged: shows that what is refused below is refused for its change.
     Change { name: "same", file: "magic.rs", from: "", to: "" },
     // Two fields of a struct that crosses change places, which no number tells of.
@@ -33,6 +33,13 @@ const CHANGES: [Change; 4] = [
         file: "abi.rs",
         from: "    pub worker_pid: unsafe extern \"C\" fn(data: *const ()) -> u32,\n",
         to: "    pub worker_pid: unsafe extern \"C\" fn(data: *const ()) -> u32,\n    pub from_a_later_host: extern \"C\" fn() -> u32,\n",
+    },
+    // The ABI has grown compatibly since: such an app may use what this host doesn't have yet.
+    Change {
+        name: "grown",
+        file: "magic.rs",
+        from: "pub const ABI_MINOR: u32 = 0;",
+        to: "pub const ABI_MINOR: u32 = 1;",
     },
     Change { name: "raised", file: "magic.rs", from: "pub const ABI: u32 = 1;", to: "pub const ABI: u32 = 2;" },
 ];
@@ -134,6 +141,12 @@ fn changed_struct_behind_an_unchanged_number_is_refused_naming_the_field() {
 fn app_that_needs_more_than_the_host_has_is_refused_naming_it() {
     let detail = refused("later");
     assert!(detail.contains("from_a_later_host"), "{detail}");
+}
+
+#[test]
+fn app_of_a_later_minor_is_refused_naming_the_least_that_it_needs() {
+    let detail = refused("grown");
+    assert!(detail.contains("`host_minor_needed` is 1") && detail.contains("minor 0 of ABI 1"), "{detail}");
 }
 
 #[test]

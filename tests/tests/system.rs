@@ -1,5 +1,6 @@
-//! The second ring: what needs tools of the system besides Rust. Run with `--features system`; it
-//! says what is missing. `BUNYAN` is the path of bunyan's reader where that isn't on the PATH.
+//! The second ring: what needs root (or a kernel that lets users make namespaces) or tools of the
+//! system besides Rust. Run with `--features system`; it says what is missing. `BUNYAN` is the path
+//! of bunyan's reader where that isn't on the PATH.
 //!
 //! `killall` is psmisc's. It runs in a process namespace of its own, because it would reach the
 //! masters of other tests as well.
@@ -8,7 +9,8 @@
 use std::fs;
 use std::process::Command;
 
-use app_host_tests::{Host, process};
+use app_host_tests::{App, Host, process};
+use nix::sys::signal::Signal;
 
 #[test]
 fn killall_of_psmisc_restarts_and_kills_nobody() {
@@ -46,4 +48,75 @@ fn bunyans_own_reader_takes_every_line() {
     let read = String::from_utf8(output.stdout).unwrap();
     assert_eq!(read.lines().count(), fs::read_to_string(&log).unwrap().lines().count());
     assert!(read.contains("zero-downtime restart complete"));
+}
+
+#[test]
+fn full_disk_while_the_version_is_copied_is_refused_and_leaves_no_partial_copy() {
+    // FAULTS 24: the state directory is a small file system of its own.
+    let library = App::build().app("misbehaving");
+    let size = fs::metadata(&library).unwrap().len();
+    let host = Host::misbehaving();
+    let state = host.path("state");
+    fs::create_dir(&state).unwrap();
+    let tmpfs = format!("{}={}", state.display(), size * 3);
+    let host = host.launched_with(&["--tmpfs", &tmpfs]).start();
+    let mut large = fs::read(&library).unwrap();
+    large.resize(usize::try_from(size).unwrap() * 5, 0);
+    host.install_bytes(&large);
+    let detail = host.restart_is_refused("bad artifact");
+    assert!(detail.contains("No space left"), "{detail}");
+    // Seen through the master's own mounts.
+    let versions = format!("/proc/{}/root{}/versions", host.master(), state.display());
+    let left: Vec<_> = fs::read_dir(&versions).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    host.install(&library);
+    host.restart_completes();
+}
+
+#[test]
+fn process_1_reaps_orphans_and_never_takes_them_for_workers() {
+    // FAULTS 27
+    let host = Host::misbehaving().launched_with(&["--pid-namespace"]).start();
+    let master = host.master();
+    assert_eq!(process::status(master, "NSpid").unwrap().split_whitespace().last(), Some("1"));
+    let workers = host.workers();
+    assert_eq!(workers.len(), 2);
+    // A worker's child outlives it: its end is the master's to see.
+    assert_eq!(host.serving().len(), 2);
+    let text = host.get("/orphan");
+    let in_namespace: u32 = text.trim().parse().unwrap();
+    let orphan = host.wait("the orphan", || {
+        process::children(master).into_iter().find(|pid| {
+            process::status(*pid, "NSpid")
+                .is_some_and(|pids| pids.split_whitespace().last() == Some(in_namespace.to_string().as_str()))
+        })
+    });
+    process::signal(orphan, Signal::SIGKILL);
+    host.wait("the orphan to be reaped", || (!process::all().contains(&orphan)).then_some(()));
+    assert_eq!(host.lines_with("worker exited").len(), 0, "an orphan is no worker");
+    assert_eq!(host.restart().verdict, "complete");
+    assert!(process::zombies(master).is_empty());
+    assert_eq!(host.workers().len(), 2);
+    host.signal(Signal::SIGTERM);
+    assert_eq!(host.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn workers_run_as_the_configured_user_without_the_masters_privileges() {
+    assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
+    let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
+    let host = Host::misbehaving().with("/user", user.name).start();
+    for _ in 0..2 {
+        for pid in host.workers() {
+            let ids = |key: &str| {
+                process::status(pid, key).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+            };
+            assert_eq!(ids("Uid"), vec![user.uid.to_string(); 4]);
+            assert_eq!(ids("Gid"), vec![user.gid.to_string(); 4]);
+            assert_eq!(ids("CapEff"), ["0000000000000000"]);
+            assert!(!ids("Groups").contains(&"0".to_owned()), "root's groups are gone");
+        }
+        host.assert_all_serve(&host.serving());
+        host.restart_completes();
+    }
 }

@@ -4,6 +4,8 @@
 //!   in a plain axum server with as many threads, alternating in one run.
 //! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
 //!   split by stage, and as a multiple of a bare exec of the binary.
+//! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them
+//!   against windows without, alternating.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -11,7 +13,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use app_host_tests::load::{Allowed, Kind, Load};
+use app_host_tests::load::{Allowed, Kind, Load, Posts};
 use app_host_tests::{Address, App, Host, Line, process};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -29,8 +31,11 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
         Some("restarts") => (|| restarts(number(1, 30)?))(),
+        Some("latency") => (|| latency(number(1, 20)?))(),
         Some("serve-axum") => serve_axum(),
-        _ => Err("expected: bench requests [ROUNDS] [SECONDS], or: bench restarts [COUNT]".into()),
+        _ => {
+            Err("expected: bench requests [ROUNDS] [SECONDS], bench restarts [COUNT] or bench latency [SECONDS]".into())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,7 +88,8 @@ struct Measured {
 }
 
 fn measure(address: &Address, processes: &[u32], kind: Kind, limit: Duration) -> Result<Measured> {
-    let load = |limit| Load { address: address.clone(), clients: 8, kind, post_bytes: 0, path: "/".to_owned(), limit };
+    let load =
+        |limit| Load { address: address.clone(), clients: 8, kind, posts: Posts::None, path: "/".to_owned(), limit };
     let any = Arc::new(Allowed::default());
     // Warm up: allocators, caches, the clients' connections.
     load(Duration::from_millis(300)).start(&any).finish();
@@ -136,6 +142,52 @@ fn requests(rounds: u64, limit: Duration) -> Result<()> {
         }
         println!("  app-host / axum: CPU a request {}, requests/s {}\n", spread(&mut cpus), spread(&mut rates));
     }
+    Ok(())
+}
+
+/// A window is long enough for a whole restart, and for thousands of requests.
+const WINDOW: Duration = Duration::from_secs(1);
+
+fn latency(seconds: u64) -> Result<()> {
+    let library = App::build().example();
+    let host = Host::new(&library).with("/workers", THREADS).with("/log/level", "info").start();
+    let load = Load {
+        address: host.address(),
+        clients: 8,
+        kind: Kind::KeepAlive,
+        posts: Posts::None,
+        path: "/".to_owned(),
+        limit: WINDOW,
+    };
+    let any = Arc::new(Allowed::default());
+    let window = |restarts: bool| -> Result<Duration> {
+        let running = load.start(&any);
+        if restarts {
+            host.install_fresh(&library);
+            host.restart_completes();
+        }
+        let outcome = running.finish();
+        if outcome.failed > 0 {
+            return Err(format!("{} requests failed: {:?}", outcome.failed, outcome.failures).into());
+        }
+        Ok(outcome.percentile(0.999))
+    };
+    // Warm up.
+    window(true)?;
+    let (mut ratios, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..(seconds / 2).max(1) {
+        // Whoever goes first has a warmer or a colder machine: take turns.
+        let first = window(pair.is_multiple_of(2))?;
+        let second = window(!pair.is_multiple_of(2))?;
+        let (restart, calm) = if pair.is_multiple_of(2) { (first, second) } else { (second, first) };
+        ratios.push(restart.as_secs_f64() / calm.as_secs_f64());
+        with.push(restart.as_secs_f64() * 1e6);
+        without.push(calm.as_secs_f64() * 1e6);
+    }
+    println!("p99.9 of 8 kept-alive clients, {} pairs of windows of {WINDOW:?}, µs:", ratios.len());
+    println!("  with a restart     {}", spread(&mut with));
+    println!("  without            {}", spread(&mut without));
+    println!("  with / without     {}", spread(&mut ratios));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use app_host_tests::Address;
-use app_host_tests::load::{Allowed, Kind, Load};
+use app_host_tests::load::{Allowed, Kind, Load, Posts};
 
 /// The longest a load lasts, in seconds.
 const MOST: u64 = 600;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let any = Arc::new(Allowed::default());
     let running = [Kind::KeepAlive, Kind::ConnectionPerRequest].map(|kind| {
         let limit = Duration::from_secs(seconds);
-        let load = Load { address: address.clone(), clients: 4, kind, post_bytes: 0, path: "/".to_owned(), limit };
+        let load = Load { address: address.clone(), clients: 4, kind, posts: Posts::None, path: "/".to_owned(), limit };
         (kind, load.start(&any))
     });
     let mut failed = 0;
