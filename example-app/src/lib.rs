@@ -1,6 +1,6 @@
 //! The tutorial app: a greeting, some facts about the worker, and an echo.
 //!
-//! Change [`GREETING`], build with `cargo build --release -p example-app`, send the master SIGUSR2,
+//! Change `GREETING`, build with `cargo build --release -p example-app`, send the master SIGUSR2,
 //! and the new greeting is served without a single request being lost.
 
 use app_abi::{
