@@ -55,14 +55,18 @@ pub(super) enum Ended {
 
 /// What wakes a connection besides its transport: news of the drain, and one timer.
 ///
-/// Both are polled only when the task's waker changes or they have been set anew. That saves a lock
-/// and a list at each poll.
+/// While the worker serves, both are polled only when the task's waker changes or they have been set
+/// anew. That saves a lock and a list at each poll.
 pub(super) struct Wakes<'a, F> {
     drain: DrainSignal,
     listen: fn(DrainSignal) -> F,
     change: Pin<&'a mut F>,
     sleep: Pin<&'a mut Sleep>,
     registered: Option<Waker>,
+    /// The drain has begun, so `change` is polled every time. Whoever begins a phase sets it first and
+    /// notifies then: news that were seen in between are followed by a notification that takes
+    /// `change` off its list without another phase to tell of.
+    drains: bool,
 }
 
 impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
@@ -72,7 +76,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         change: Pin<&'a mut F>,
         sleep: Pin<&'a mut Sleep>,
     ) -> Self {
-        let mut this = Self { drain, listen, change, sleep, registered: None };
+        let mut this = Self { drain, listen, change, sleep, registered: None, drains: false };
         // A connection that is accepted while its worker drains has to know that, too.
         this.repeat_news();
         this
@@ -84,6 +88,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         if news.is_some() {
             self.change.set((self.listen)(self.drain.clone()));
             self.registered = None;
+            self.drains = news != Some(Phase::Serving);
         }
         self.register(cx);
         news
@@ -95,11 +100,18 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 
     fn register(&mut self, cx: &mut Context<'_>) {
-        if self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !self.drains && self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return;
         }
         // Without budget left, tokio's futures would be pending without having registered.
-        if !tokio::task::coop::has_budget_remaining() || self.change.as_mut().poll(cx).is_ready() {
+        if !tokio::task::coop::has_budget_remaining() {
+            cx.waker().wake_by_ref();
+            return;
+        }
+        if self.change.as_mut().poll(cx).is_ready() {
+            // The news came after they were asked for, from another thread. They are told at the next
+            // poll; until then a future that has ended must not be polled again.
+            self.change.set((self.listen)(self.drain.clone()));
             cx.waker().wake_by_ref();
             return;
         }

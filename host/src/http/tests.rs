@@ -820,3 +820,45 @@ async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
     assert_eq!(read_answer(&mut client).await, kept("GET /where, GET /where, GET /where"));
     assert_eq!(lane.snapshot().route, None);
 }
+
+/// How often a phase is begun at another moment of a connection's life. Without its cures the race
+/// showed after some hundred (a panic) and some thousand times (a lost wake-up).
+const MOMENTS: u32 = 1_500;
+
+/// Real threads and a real socket: phases are begun by the control thread, at any moment.
+#[test]
+fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
+    let (_page, file) = crate::sys::stats::StatsPage::create().unwrap();
+    let lane = &crate::sys::stats::StatsPage::open(&file).unwrap().into_lanes()[0];
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for moment in 0..MOMENTS {
+        let (control, signal) = drain_signal();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
+                let stream = tokio::net::TcpStream::from_std(server).unwrap();
+                let served = tokio::spawn(serve_connection(stream, app, lane, signal)).await;
+                done.send(served.is_ok()).unwrap();
+            });
+        });
+        io::Write::write_all(&mut client, b"GET /hold HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let spin = |time| {
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        // From before the first poll of the connection until its request is held.
+        spin(Duration::from_micros(u64::from(moment % 300)));
+        control.begin(Phase::Draining { since: Instant::now(), linger: Duration::from_millis(1) });
+        spin(Duration::from_millis(2));
+        control.begin(Phase::Cut);
+        let served = ended.recv_timeout(Duration::from_secs(20));
+        assert_eq!(served, Ok(true), "moment {moment}");
+    }
+}
