@@ -173,7 +173,7 @@ impl Rig {
         let (control, signal) = drain_signal();
         let lane: &'static Lane = Box::leak(Box::default());
         let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-        let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+        let outcome = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
         Self { client, control, lane, app, served }
     }
 
@@ -499,7 +499,7 @@ async fn a_connection_accepted_during_the_drain_knows_it() {
     let (control, signal) = drain_signal();
     control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let served = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal));
+    let outcome = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal));
     client.write_all(get("/queued").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/queued"));
     drop(client);
@@ -651,7 +651,7 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (control, signal) = drain_signal();
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let lane: &'static Lane = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+    let outcome = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
     client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
@@ -842,8 +842,8 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
             runtime.block_on(async move {
                 let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
                 let stream = tokio::net::TcpStream::from_std(server).unwrap();
-                let served = tokio::spawn(serve_connection(stream, app, lane, signal)).await;
-                done.send(served.is_ok()).unwrap();
+                let outcome = tokio::spawn(serve_connection(stream, app, lane, signal)).await;
+                done.send(outcome.is_ok()).unwrap();
             });
         });
         io::Write::write_all(&mut client, b"GET /hold HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
@@ -858,7 +858,7 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
         control.begin(Phase::Draining { since: Instant::now(), linger: Duration::from_millis(1) });
         spin(Duration::from_millis(2));
         control.begin(Phase::Cut);
-        let served = ended.recv_timeout(Duration::from_secs(20));
-        assert_eq!(served, Ok(true), "moment {moment}");
+        let ok = ended.recv_timeout(Duration::from_secs(20));
+        assert_eq!(ok, Ok(true), "moment {moment}");
     }
 }
