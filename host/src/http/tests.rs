@@ -173,7 +173,7 @@ impl Rig {
         let (control, signal) = drain_signal();
         let lane: &'static Lane = Box::leak(Box::default());
         let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-        let outcome = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+        let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
         Self { client, control, lane, app, served }
     }
 
