@@ -499,7 +499,7 @@ async fn a_connection_accepted_during_the_drain_knows_it() {
     let (control, signal) = drain_signal();
     control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let outcome = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal));
+    let served = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal));
     client.write_all(get("/queued").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/queued"));
     drop(client);
@@ -651,7 +651,7 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (control, signal) = drain_signal();
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let lane: &'static Lane = Box::leak(Box::default());
-    let outcome = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+    let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
     client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
