@@ -142,7 +142,7 @@ fn limit_processes(host: &Host, most: &str) {
 }
 
 #[test]
-fn fork_that_fails_in_the_preflight_or_in_the_roll_touches_no_active_worker() {
+fn fork_that_fails_in_a_restart_touches_no_active_worker() {
     // FAULTS 25
     let host = unprivileged().start();
     let before = host.serving();
