@@ -5,8 +5,8 @@
 #![expect(unsafe_code, reason = "the functions that the host calls")]
 
 use crate::abi::{
-    AppModule, AppModuleRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse, InfoServiceRef, LogServiceRef,
-    RequestServiceRef, Required, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
+    AppModule, AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse, InfoServiceRef,
+    LogServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
 };
 use crate::panics::{self, Caught, Panic};
 use crate::{App, Body, Level, arena, host::Host, request::Handle};
@@ -79,6 +79,12 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             minor: 0,
             name: RStr::from_str("request"),
             layout: <RequestServiceRef as StableAbi>::LAYOUT,
+        },
+        Required {
+            id: SERVICE_DATABANK,
+            minor: 0,
+            name: RStr::from_str("databank"),
+            layout: <DatabankServiceRef as StableAbi>::LAYOUT,
         },
     ];
     RSlice::from_slice(REQUIRED)

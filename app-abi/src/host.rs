@@ -4,9 +4,10 @@
 #![expect(unsafe_code, reason = "calls into the tables of the host")]
 
 use crate::abi::{
-    FfiField, FfiHost, FfiRecord, InfoServiceRef, LogServiceRef, RequestServiceRef, SERVICE_INFO, SERVICE_LOG,
-    SERVICE_REQUEST,
+    DatabankServiceRef, FfiField, FfiHost, FfiRecord, InfoServiceRef, LogServiceRef, RequestServiceRef,
+    SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
 };
+use crate::databank::Databank;
 use abi_stable::{
     prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_},
     std_types::RStr,
@@ -21,6 +22,7 @@ pub struct Host {
     info: InfoServiceRef,
     log: Log,
     pub(crate) requests: RequestServiceRef,
+    databank: DatabankServiceRef,
 }
 
 // SAFETY: by the rules of the line, the host's functions may be called on any thread and `data`
@@ -66,9 +68,24 @@ impl Host {
         let info = table(SERVICE_INFO, "info")?;
         let log = table(SERVICE_LOG, "log")?;
         let requests = table(SERVICE_REQUEST, "request")?;
+        let databank = table(SERVICE_DATABANK, "databank")?;
         // SAFETY: a service's number stands for its table's type, tables are static, and the host
         // has checked their layouts against those that this library asks for.
-        unsafe { Ok(Self { ffi, info: table_ref(info), log: Log(table_ref(log)), requests: table_ref(requests) }) }
+        unsafe {
+            Ok(Self {
+                ffi,
+                info: table_ref(info),
+                log: Log(table_ref(log)),
+                requests: table_ref(requests),
+                databank: table_ref(databank),
+            })
+        }
+    }
+
+    /// The document store that all workers share.
+    #[must_use]
+    pub fn databank(&self) -> Databank {
+        Databank { data: self.ffi.data, table: self.databank }
     }
 
     /// Reads `app.config` into a type of the app's.

@@ -45,6 +45,7 @@ mod app;
 pub mod arena;
 mod body;
 mod chunk;
+mod databank;
 #[doc(hidden)]
 pub mod export;
 mod host;
@@ -57,6 +58,7 @@ pub mod stream;
 
 pub use app::{App, StartError};
 pub use body::{Body, BodyError};
+pub use databank::{Databank, DatabankError, Document, Documents, Order, Revision, Search};
 pub use host::{ConfigError, Host, Level};
 pub use magic::{ABI, ABI_MINOR, Magic, magic};
 pub use request::{Address, ConnectionInfo, RequestExt};

@@ -23,6 +23,7 @@ use crate::sys::process::{self, Spawn};
 pub enum Role {
     Worker,
     Probe,
+    DatabankCheck,
 }
 
 impl Role {
@@ -31,6 +32,15 @@ impl Role {
         match self {
             Self::Worker => "internal-worker",
             Self::Probe => "internal-probe",
+            Self::DatabankCheck => "internal-databank-check",
+        }
+    }
+
+    /// Whether it is of no use without its master. A worker is: it has clients.
+    const fn dies_with_us(self) -> bool {
+        match self {
+            Self::Worker => false,
+            Self::Probe | Self::DatabankCheck => true,
         }
     }
 }
@@ -75,7 +85,7 @@ impl Children {
             control: theirs,
             stderr,
             identity: identity.map(|identity| (identity.uid, identity.gid)),
-            dies_with_us: role == Role::Probe,
+            dies_with_us: role.dies_with_us(),
         })?;
         let (sender, ended) = oneshot::channel();
         // Nothing reaps between the spawn and this line: both happen on one thread without a wait.
@@ -98,7 +108,7 @@ impl Children {
                 Ok(None) => return,
                 Ok(Some((pid, ended))) => {
                     if let Some(sender) = self.table.borrow_mut().remove(&pid) {
-                        // The receiver may be gone: nobody waits for a probe that was given up.
+                        // The receiver may be gone: nobody waits for one that was given up.
                         let _ = sender.send(ended);
                     } else {
                         // As process 1 of a namespace we inherit what others leave behind.

@@ -38,4 +38,7 @@ pub enum Command {
     /// A probe; the master spawns it.
     #[command(hide = true)]
     InternalProbe,
+    /// A databank check; the master spawns it.
+    #[command(hide = true)]
+    InternalDatabankCheck,
 }

@@ -3,8 +3,8 @@
 //! A stable **master** owns the listening sockets and the restart logic; **workers** load the app,
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
-//! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe` and `check`
-//! are the roles; they never import each other. Below them are rooms with one job each. `sys` and
+//! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
+//! `databank_check` and `check` are the roles; they never import each other. Below them are rooms with one job each. `sys` and
 //! `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
@@ -12,6 +12,7 @@ mod cli;
 
 // The roles.
 mod check;
+mod databank_check;
 mod master;
 mod probe;
 mod worker;
@@ -28,7 +29,8 @@ mod locks;
 mod logging;
 mod preflight;
 
-// The only `unsafe`.
+// The only `unsafe`, and the store that `loader` lends to the app.
+mod databank;
 mod loader;
 mod sys;
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Check { config } => check::run(&config),
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
+        Command::InternalDatabankCheck => databank_check::run(),
     });
     outcome.unwrap_or_else(|error| {
         if tracing::dispatcher::has_been_set() {

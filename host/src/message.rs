@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::databank;
 use crate::config::{LogFormat, LogLevel};
 use crate::ids::{Generation, Slot, VersionId};
 
@@ -20,6 +21,7 @@ pub struct WorkerSetup {
     pub library: Library,
     /// The app's configuration, JSON as it was written.
     pub app_config: String,
+    pub databank: databank::Setup,
     pub threads: u16,
     pub listeners: Vec<ListenerInfo>,
     pub idle_linger: Duration,
@@ -32,6 +34,13 @@ pub struct WorkerSetup {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProbeSetup {
     pub library: Library,
+    pub log: LogSetup,
+}
+
+/// The only message to a databank check; no descriptors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatabankSetup {
+    pub databank: databank::Setup,
     pub log: LogSetup,
 }
 
@@ -94,4 +103,13 @@ pub enum FromProbe {
     Incompatible { error: String },
     /// It doesn't load.
     Bad { error: String },
+}
+
+/// From a databank check to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromDatabankCheck {
+    /// The store answers and has what the workers need.
+    Reached,
+    /// It doesn't, or can't be given what they need.
+    Unreachable { error: String },
 }

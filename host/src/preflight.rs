@@ -1,33 +1,44 @@
 //! Preflight: everything that can be known of a generation before anything is touched.
 //!
-//! Owns the order of the checks and the words of a refusal. Used by the master for its first
+//! Owns the order of the checks, the throw-away processes that make some of them, and the words of a
+//! refusal. Used by the master for its first
 //! generation and for each restart, and by `check`. What it prepares is complete: a generation's
 //! workers need nothing from the file system that may still change.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use app_abi::Magic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::artifact::{Store, Version};
 use crate::causes::chain;
 use crate::children::{Children, Role};
+use crate::config::databank::{Setup, Store as DatabankStore};
 use crate::config::{self, Config};
+use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
 use crate::ids::Ended;
 use crate::listeners::Listeners;
 use crate::logging;
-use crate::message::{FromProbe, Library, ProbeSetup};
+use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
 use crate::restart::Refusal;
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How much longer than one call of the databank its check may take: an exec and a connection.
+const CHECK_MARGIN: Duration = Duration::from_secs(5);
+
+/// The largest file of a secret, in bytes.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// A generation before it has a number: configuration, version and listeners.
 #[derive(Clone, Debug)]
@@ -35,6 +46,8 @@ pub struct Prepared {
     pub config: Arc<Config>,
     pub version: Version,
     pub listeners: Listeners,
+    /// With its secrets, as they were when the generation was prepared.
+    pub databank: Arc<Setup>,
 }
 
 impl Prepared {
@@ -67,20 +80,32 @@ pub struct Preflight {
 
 /// Reads and checks the configuration at `path`, which must be absolute. Blocks on the disk.
 pub fn read_config(path: &Path) -> Result<Config, Refusal> {
-    let unreadable = |error: &io::Error| Refusal::BadConfig(format!("{} can't be read: {error}", path.display()));
+    let bytes = read_file(path, config::MAX_FILE_BYTES).map_err(Refusal::BadConfig)?;
+    Config::parse(&bytes, path).map_err(|error| Refusal::BadConfig(chain(&error)))
+}
+
+/// Reads the secrets that the section `databank` names. Blocks on the disk.
+fn read_secrets(config: &Config) -> Result<Setup, Refusal> {
+    let read = |path: &Path| {
+        let bytes = read_file(path, MAX_SECRET_BYTES)?;
+        String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))
+    };
+    config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))
+}
+
+fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     // Non-blocking, so that a FIFO without a writer is an empty file and not a hang.
     File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .and_then(|file| file.take(config::MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(&error))?;
-    if bytes.len() as u64 > config::MAX_FILE_BYTES {
-        let most = config::MAX_FILE_BYTES;
-        return Err(Refusal::BadConfig(format!("{} has more than {most} bytes", path.display())));
+        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("{} can't be read: {error}", path.display()))?;
+    if bytes.len() as u64 > most {
+        return Err(format!("{} has more than {most} bytes", path.display()));
     }
-    Config::parse(&bytes, path).map_err(|error| Refusal::BadConfig(chain(&error)))
+    Ok(bytes)
 }
 
 impl Preflight {
@@ -113,6 +138,27 @@ impl Preflight {
         Ok((version, Took { copy, probe }))
     }
 
+    /// The databank of `config` with its secrets.
+    pub async fn databank(&self, config: &Arc<Config>) -> Result<Arc<Setup>, Refusal> {
+        let config = Arc::clone(config);
+        let read = self.desk.run(DISK_TIMEOUT, move || read_secrets(&config)).await;
+        Ok(Arc::new(read.map_err(|error| Refusal::BadConfig(error.to_string()))??))
+    }
+
+    /// As [`Self::version`], while the databank is reached for.
+    pub async fn version_and_databank(
+        &self,
+        config: &Config,
+        databank: &Setup,
+        beside: Option<Magic>,
+    ) -> Result<(Version, Took), Refusal> {
+        // What is wrong with the library is said first, whichever of the two was faster.
+        let reached = async { Ok(self.reach(config, databank).await) };
+        let ((version, took), reached) = tokio::try_join!(self.version(config, beside), reached)?;
+        reached?;
+        Ok((version, took))
+    }
+
     /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
     /// the library loaded when the master started.
     pub async fn next(&self, running: &Prepared, magic: Magic) -> Result<(Prepared, Took), Refusal> {
@@ -122,51 +168,101 @@ impl Preflight {
             .run(DISK_TIMEOUT, move || read_config(&path))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
-        if let Some(key) = config.fixed_difference(&running.config) {
+        let config = Arc::new(config);
+        let store = &config.databank.store;
+        // Before the difference that it is from the running one: it would be refused in any case.
+        if !databank::is_shared(store) {
+            let driver = store.driver();
+            return Err(Refusal::BadDriver(format!("\"{driver}\" can't be shared between processes")));
+        }
+        let databank = self.databank(&config).await?;
+        let key = config.fixed_difference(&running.config).or_else(|| databank.difference(&running.databank));
+        if let Some(key) = key {
             let text = format!("{key} can't change while workers run; restart the master to change it");
             return Err(Refusal::Incompatibility(text));
         }
-        let (version, took) = self.version(&config, Some(magic)).await?;
+        let (version, took) = self.version_and_databank(&config, &databank, Some(magic)).await?;
         let listeners =
             Listeners::for_config(&config, &running.listeners).map_err(|error| Refusal::CannotBind(chain(&error)))?;
-        Ok((Prepared { config: Arc::new(config), version, listeners }, took))
+        Ok((Prepared { config, version, listeners, databank }, took))
+    }
+
+    /// Has a process of its own reach for the databank, as the workers' user.
+    async fn reach(&self, config: &Config, databank: &Setup) -> Result<(), Refusal> {
+        if databank.store == DatabankStore::Memory {
+            return Ok(());
+        }
+        let setup = DatabankSetup { databank: databank.clone(), log: logging::for_child(&config.log) };
+        let limit = databank.timeout + CHECK_MARGIN;
+        match self.ask(Role::DatabankCheck, config, &setup, limit).await {
+            Ok(FromDatabankCheck::Reached) => Ok(()),
+            Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(error)),
+            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
+            Err(NoAnswer::Spawn(error)) => {
+                Err(Refusal::DatabankUnreachable(format!("its check can't be spawned: {error}")))
+            }
+            Err(NoAnswer::Died(how)) => Err(Refusal::DatabankUnreachable(format!("its check died: {how}"))),
+            Err(NoAnswer::Late) => Err(Refusal::DatabankUnreachable(format!("its check hung, for {limit:?}"))),
+        }
     }
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.
     async fn probe(&self, config: &Config, version: &Version) -> Result<Duration, Refusal> {
         let begin = Instant::now();
         let limit = config.restart.start_timeout;
-        // So that its last words stand in the log.
-        let stderr = logging::open_for_child(&config.log).map_err(|error| Refusal::BadConfig(chain(&error)))?;
-        let child = self
-            .children
-            .spawn(Role::Probe, stderr, self.identity)
-            .map_err(|error| Refusal::BadArtifact(format!("the probe can't be spawned: {error}")))?;
-        let _killed_when_dropped = Leash { children: &self.children, pid: child.pid };
         let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
-        let answer = async {
-            // A probe that is gone already is noticed by its silence.
-            let _ = child.channel.send(&setup).await;
-            child.channel.receive::<FromProbe>().await
-        };
-        match timeout(limit, answer).await {
-            Ok(Ok(Some((FromProbe::Fits, _)))) => Ok(begin.elapsed()),
-            Ok(Ok(Some((FromProbe::Incompatible { error }, _)))) => Err(Refusal::Incompatibility(error)),
-            Ok(Ok(Some((FromProbe::Bad { error }, _)))) => Err(Refusal::BadArtifact(error)),
-            Ok(Ok(None) | Err(_)) => {
-                let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok);
-                Err(Refusal::BadArtifact(format!("the probe died loading it: {}", ended_text(ended))))
-            }
-            Err(_) => Err(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))),
+        match self.ask(Role::Probe, config, &setup, limit).await {
+            Ok(FromProbe::Fits) => Ok(begin.elapsed()),
+            Ok(FromProbe::Incompatible { error }) => Err(Refusal::Incompatibility(error)),
+            Ok(FromProbe::Bad { error }) => Err(Refusal::BadArtifact(error)),
+            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
+            Err(NoAnswer::Spawn(error)) => Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}"))),
+            Err(NoAnswer::Died(how)) => Err(Refusal::BadArtifact(format!("the probe died loading it: {how}"))),
+            Err(NoAnswer::Late) => Err(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))),
         }
     }
+
+    /// Spawns a throw-away process, asks it one question and kills it.
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        role: Role,
+        config: &Config,
+        question: &Q,
+        limit: Duration,
+    ) -> Result<A, NoAnswer> {
+        // So that its last words stand in the log.
+        let stderr = logging::open_for_child(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
+        let child = self.children.spawn(role, stderr, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
+        let _killed_when_dropped = Leash { children: &self.children, pid: child.pid };
+        let answer = async {
+            // A process that is gone already is noticed by its silence.
+            let _ = child.channel.send(question).await;
+            child.channel.receive::<A>().await
+        };
+        match timeout(limit, answer).await {
+            Ok(Ok(Some((answer, _)))) => Ok(answer),
+            Ok(Ok(None) | Err(_)) => {
+                let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok);
+                Err(NoAnswer::Died(ended_text(ended)))
+            }
+            Err(_) => Err(NoAnswer::Late),
+        }
+    }
+}
+
+/// Why a throw-away process gave no answer.
+enum NoAnswer {
+    Log(String),
+    Spawn(String),
+    Died(String),
+    Late,
 }
 
 fn ended_text(ended: Option<Ended>) -> String {
     ended.map_or_else(|| "it closed its socket and runs on".to_owned(), |ended| ended.to_string())
 }
 
-/// Kills a probe whatever becomes of the preflight.
+/// Kills a process whatever becomes of the preflight.
 struct Leash<'a> {
     children: &'a Children,
     pid: nix::unistd::Pid,

@@ -201,7 +201,10 @@ impl Connection {
             .strip_prefix(b"HTTP/1.1 ")
             .and_then(|rest| std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok())
             .ok_or_else(|| invalid("the answer has no status line"))?;
-        let length = if let Some(length) = self.header("content-length") {
+        let length = if matches!(status, 204 | 304) {
+            // They never have a body, nor need they say so (RFC 9112, section 6.3).
+            Length::Bytes(0)
+        } else if let Some(length) = self.header("content-length") {
             Length::Bytes(length.parse().map_err(|_| invalid("the content-length is no number"))?)
         } else if self.header("transfer-encoding").is_some() {
             Length::Chunked

@@ -369,7 +369,7 @@ impl Host {
     }
 
     /// Everything that someone needs who wonders why a test failed.
-    fn report(&self) -> String {
+    pub fn report(&self) -> String {
         let mut report = String::new();
         let rule = "=".repeat(72);
         let status = lock(&self.status).map_or("none yet".to_owned(), |status| status.to_string());

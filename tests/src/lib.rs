@@ -4,7 +4,8 @@
 //! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), its
 //! restarts ([`restart`]), readers of
 //! its log ([`log`]) and of `/proc` ([`process`]), a raw HTTP/1.1 client ([`client`]) and the load
-//! generator ([`load`]). It knows nothing of how the host works inside: it sees files, signals,
+//! generator ([`load`]), a client of the databank through its bridge app ([`databank`]), writers that
+//! keep account of what they were told ([`writers`]), and servers of MongoDB ([`mongo`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
 //!
 //! What can't go on panics, and says what was expected: a panic is a failed test.
@@ -16,11 +17,14 @@
 
 pub mod build;
 pub mod client;
+pub mod databank;
 pub mod host;
 pub mod load;
 pub mod log;
+pub mod mongo;
 pub mod process;
 pub mod restart;
+pub mod writers;
 
 pub use build::App;
 pub use client::{Address, Connection};

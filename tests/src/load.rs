@@ -162,7 +162,7 @@ impl Load {
                     allowed: Arc::clone(allowed),
                     clock: Arc::clone(&clock),
                     outcome: Outcome::default(),
-                    connection: None,
+                    caller: Caller::new(self.address.clone(), self.kind),
                 };
                 let stop = Arc::clone(&stop);
                 std::thread::spawn(move || client.run(&stop))
@@ -226,49 +226,45 @@ impl Outcome {
     }
 }
 
-struct Client {
-    load: Load,
-    allowed: Arc<Allowed>,
-    clock: Arc<Clock>,
-    outcome: Outcome,
+/// One client's way with connections: what it sends, it sends once.
+#[derive(Debug)]
+pub struct Caller {
+    address: Address,
+    kind: Kind,
     connection: Option<Connection>,
+    /// Closes that were there before a request's first byte was written, unannounced.
+    pub closed: u64,
+    /// Closes that the answer before had announced.
+    pub announced: u64,
 }
 
-impl Client {
-    fn run(&mut self, stop: &AtomicBool) -> Outcome {
-        let get = format!("GET {} HTTP/1.1\r\nhost: test\r\n\r\n", self.load.path).into_bytes();
-        let post = self.load.posts.request(&self.load.path);
-        let mut posts = false;
-        while !stop.load(Ordering::Relaxed) && self.clock.began.elapsed() < self.load.limit {
-            let request = if posts { &post } else { &get };
-            match self.exchange(request, posts) {
-                Ok(()) => self.outcome.answered += 1,
-                Err(failure) => {
-                    self.connection = None;
-                    self.outcome.failed += 1;
-                    if self.outcome.failures.len() < DESCRIBED {
-                        self.outcome.failures.push(failure);
-                    }
-                }
-            }
-            posts = self.load.posts != Posts::None && !posts;
-        }
-        std::mem::take(&mut self.outcome)
+impl Caller {
+    /// A client without a connection yet.
+    pub const fn new(address: Address, kind: Kind) -> Self {
+        Self { address, kind, connection: None, closed: 0, announced: 0 }
     }
 
-    /// One request: sent once, on a connection that was open when its first byte was written.
-    fn exchange(&mut self, request: &[u8], posts: bool) -> Result<(), String> {
+    /// One request, sent once, on a connection that was open when its first byte was written. `begin` is
+    /// called just before that byte; `check` gets what it gave, the status, and what was received.
+    ///
+    /// # Errors
+    /// The text says how the request failed, or what `check` found. The connection is not used again.
+    pub fn exchange<B, T>(
+        &mut self,
+        request: &[u8],
+        begin: impl Fn() -> B,
+        check: impl FnOnce(B, u16, &Connection) -> Result<T, String>,
+    ) -> Result<T, String> {
         loop {
             let (mut connection, reused) = match self.connection.take() {
                 Some(connection) => (connection, true),
-                None => (Connection::connect(&self.load.address).map_err(|error| format!("connect: {error}"))?, false),
+                None => (Connection::connect(&self.address).map_err(|error| format!("connect: {error}"))?, false),
             };
             if reused && connection.is_closed().map_err(|error| error.to_string())? {
-                self.outcome.closed += 1;
+                self.closed += 1;
                 continue;
             }
-            let allowed = self.allowed.now();
-            let began = Instant::now();
+            let moment = begin();
             let mut written = 0;
             while written < request.len() {
                 match connection.send_some(&request[written..]) {
@@ -279,27 +275,71 @@ impl Client {
                 }
             }
             if written == 0 {
-                self.outcome.closed += 1;
+                self.closed += 1;
                 continue;
             }
             let status = connection.receive().map_err(|error| {
                 let age = if reused { "kept-alive" } else { "new" };
-                format!("read of the answer to {} on a {age} connection: {error}", if posts { "POST" } else { "GET" })
+                let method = request.split(|byte| *byte == b' ').next().unwrap_or_default();
+                format!("read of the answer to {} on a {age} connection: {error}", String::from_utf8_lossy(method))
             })?;
-            let latency = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
-            self.check(status, connection.body(), posts, allowed | self.allowed.now())?;
-            self.clock.answered();
-            self.outcome.latencies.push(latency);
+            let checked = check(moment, status, &connection)?;
             if connection.announced_close() {
-                self.outcome.announced += 1;
-            } else if self.load.kind == Kind::KeepAlive {
+                self.announced += 1;
+            } else if self.kind == Kind::KeepAlive {
                 self.connection = Some(connection);
             }
-            return Ok(());
+            return Ok(checked);
         }
     }
+}
 
-    fn check(&mut self, status: u16, body: &[u8], posts: bool, allowed: u64) -> Result<(), String> {
+struct Client {
+    load: Load,
+    allowed: Arc<Allowed>,
+    clock: Arc<Clock>,
+    outcome: Outcome,
+    caller: Caller,
+}
+
+impl Client {
+    fn run(&mut self, stop: &AtomicBool) -> Outcome {
+        let get = format!("GET {} HTTP/1.1\r\nhost: test\r\n\r\n", self.load.path).into_bytes();
+        let post = self.load.posts.request(&self.load.path);
+        let mut posts = false;
+        while !stop.load(Ordering::Relaxed) && self.clock.began.elapsed() < self.load.limit {
+            let request = if posts { &post } else { &get };
+            match self.request(request, posts) {
+                Ok(()) => self.outcome.answered += 1,
+                Err(failure) => {
+                    self.outcome.failed += 1;
+                    if self.outcome.failures.len() < DESCRIBED {
+                        self.outcome.failures.push(failure);
+                    }
+                }
+            }
+            posts = self.load.posts != Posts::None && !posts;
+        }
+        let Caller { closed, announced, .. } = self.caller;
+        Outcome { closed, announced, ..std::mem::take(&mut self.outcome) }
+    }
+
+    fn request(&mut self, request: &[u8], posts: bool) -> Result<(), String> {
+        let Self { load, allowed, outcome, caller, .. } = self;
+        let begin = || (Instant::now(), allowed.now());
+        caller.exchange(request, begin, |(began, allowed_then), status, connection| {
+            let latency = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
+            outcome.check(load.posts, status, connection.body(), posts, allowed_then | allowed.now())?;
+            outcome.latencies.push(latency);
+            Ok(())
+        })?;
+        self.clock.answered();
+        Ok(())
+    }
+}
+
+impl Outcome {
+    fn check(&mut self, bodies: Posts, status: u16, body: &[u8], posts: bool, allowed: u64) -> Result<(), String> {
         let text = String::from_utf8_lossy(body);
         if status != 200 {
             return Err(format!("status {status}: {text}"));
@@ -310,10 +350,10 @@ impl Client {
         let mut words = text.split_whitespace();
         let letter = words.next().and_then(|word| word.bytes().next()).unwrap_or(b'?');
         let length = words.next().and_then(|word| word.parse().ok());
-        if bit(letter) & allowed == 0 || (posts && length != Some(self.load.posts.length())) {
+        if bit(letter) & allowed == 0 || (posts && length != Some(bodies.length())) {
             return Err(format!("an answer that is not allowed now: {text:?}"));
         }
-        self.outcome.letters[usize::from(letter - b'a')] += 1;
+        self.letters[usize::from(letter - b'a')] += 1;
         Ok(())
     }
 }

@@ -11,12 +11,12 @@ use app_host_tests::build::workspace;
 /// never use each other.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("entry", &["main", "cli"]),
-    ("roles", &["check", "master", "probe", "worker"]),
+    ("roles", &["check", "databank_check", "master", "probe", "worker"]),
     (
         "rooms",
         &["preflight", "artifact", "children", "http", "identity", "listeners", "locks", "logging", "channel", "desk"],
     ),
-    ("unsafe", &["loader", "sys"]),
+    ("depths", &["loader", "databank", "sys"]),
     ("pure", &["restart", "message", "config", "ids", "causes"]),
 ];
 

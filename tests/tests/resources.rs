@@ -158,6 +158,26 @@ fn fork_that_fails_in_a_restart_touches_no_active_worker() {
 }
 
 #[test]
+fn fork_that_fails_in_a_roll_fails_it_and_as_many_serve_on() {
+    // FAULTS 25, between the first candidate worker and the second.
+    let host = unprivileged().with("/restart/probation", "2s").start();
+    let before = host.serving();
+    host.signal(Signal::SIGUSR2);
+    host.wait_for("restart probation started", |_| true);
+    limit_processes(&host, "1");
+    assert_eq!(host.verdict(1).verdict, "failed: cannot spawn");
+    limit_processes(&host, "all");
+    // Slot 0 has its candidate; slot 1, whose candidate couldn't be made, keeps its active worker.
+    let drained = host.wait_for("worker exited", |line| line.number("slot") == Some(0));
+    assert_eq!((drained.number("generation"), drained.str("status")), (Some(1), "exit 0"));
+    let after = host.serving();
+    assert_eq!(after.len(), 2);
+    assert_eq!(after.iter().filter(|pid| before.contains(pid)).count(), 1);
+    host.assert_all_serve(&after);
+    assert_eq!(host.restart().verdict, "refused: aborted restart");
+}
+
+#[test]
 fn respawn_that_cannot_fork_is_tried_again() {
     // FAULTS 25, outside a restart.
     let host = unprivileged().start();

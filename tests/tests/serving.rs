@@ -10,11 +10,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use app_host_tests::{Address, App, Connection, Host, process};
+use app_host_tests::{Address, Connection, Host, process};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A gibibyte, and the few MiB that a worker may take while it passes.
 const GIBIBYTE: u64 = 1 << 30;
@@ -22,19 +22,6 @@ const FEW_MIB_IN_KIB: u64 = 8 * 1024;
 
 fn peak(host: &Host) -> u64 {
     host.workers().into_iter().filter_map(process::peak_resident_kib).max().unwrap()
-}
-
-#[test]
-fn example_app_is_served() {
-    let host = Host::new(&App::build().example()).start();
-    assert!(host.get("/").contains("Hello"));
-    let answer: Value = serde_json::from_str(&host.get("/whoami")).unwrap();
-    assert!(host.workers().iter().any(|pid| answer["pid"] == *pid), "{answer}");
-    let mut connection = host.connect();
-    assert_eq!(connection.post("/echo", b"said and done").unwrap(), 200);
-    assert_eq!(connection.body(), b"said and done");
-    assert_eq!(connection.get("/no-such-page").unwrap(), 404);
-    assert_eq!(connection.get("/").unwrap(), 200, "the connection is kept");
 }
 
 #[test]

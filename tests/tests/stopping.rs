@@ -132,14 +132,38 @@ fn worker_whose_stop_hangs_is_gone_at_the_timeout() {
 }
 
 #[test]
-fn worker_terminated_alone_drains_and_is_replaced() {
-    let host = Host::misbehaving().start();
+fn worker_terminated_alone_serves_until_its_successor_does() {
+    let mut host = Host::misbehaving().start();
     let before = host.serving();
-    process::signal(before[0], Signal::SIGTERM);
-    let exited = host.wait_for("worker exited", |line| line.worker_pid() == before[0]);
+    // A respawn uses the snapshot of the active generation, so it takes a restart to slow it down.
+    host.set("/app/config", json!({ "start_ms": 700 }));
+    assert_eq!(host.restart().verdict, "complete");
+    let serving = host.serving();
+    assert!(serving.iter().all(|pid| !before.contains(pid)));
+    let mark = host.mark();
+    process::signal(serving[0], Signal::SIGTERM);
+    let successor = host.wait_after(mark, "worker spawned", |_| true).worker_pid();
+    // It takes 700 ms to start, and its predecessor serves all the while.
+    host.assert_all_serve(&serving);
+    let exited = host.wait_for("worker exited", |line| line.worker_pid() == serving[0]);
     assert_eq!(exited.str("status"), "exit 0");
-    host.wait_for("worker ready", |line| {
-        line.str("slot") == exited.str("slot") && !before.contains(&line.worker_pid())
-    });
+    let lines = host.lines();
+    let at = |msg: &str, pid: u32| lines.iter().position(|line| line.msg() == msg && line.worker_pid() == pid);
+    assert!(at("worker ready", successor) < at("worker ordered to drain", serving[0]), "new before old");
+    assert_eq!(host.serving().len(), 2);
     host.assert_all_serve(&host.serving());
+}
+
+#[test]
+fn worker_terminated_twice_does_not_wait_for_its_successor() {
+    let mut host = Host::misbehaving().start();
+    host.set("/app/config", json!({ "start_ms": 5_000 }));
+    assert_eq!(host.restart().verdict, "complete");
+    let serving = host.serving();
+    process::signal(serving[0], Signal::SIGTERM);
+    host.wait_for("worker was told to end by somebody else", |line| line.worker_pid() == serving[0]);
+    process::signal(serving[0], Signal::SIGTERM);
+    let exited = host.wait_for("worker exited", |line| line.worker_pid() == serving[0]);
+    assert_eq!(exited.str("status"), "exit 0");
+    host.assert_all_serve(&serving[1..]);
 }

@@ -6,6 +6,7 @@ use super::{
     response::{self, AppBody, AppResponseError},
     services,
 };
+use crate::databank::Databank;
 use abi_stable::std_types::{RErr, ROk};
 use app_abi::abi::{AppModuleRef, FfiApp};
 use bytes::Bytes;
@@ -14,10 +15,11 @@ use http_body::Body;
 use std::{error::Error, future::Future, sync::Arc};
 
 /// What an app may know of the worker that it runs in.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HostInfo {
     /// `app.config` as JSON text.
     pub config: String,
+    pub databank: Databank,
     /// The worker's seat.
     pub slot: u16,
     /// The worker's generation.

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "the seam to the app's library")]
 
 mod app;
+mod databank;
 mod layout;
 mod request;
 mod response;

@@ -1,9 +1,9 @@
 //! What the host offers to an app: the tables of its services.
 //!
-//! Owns the list of services with their minors, and the tables `info` and `log`. The table for
-//! requests is `request`'s.
+//! Owns the list of services with their minors, and the tables `info` and `log`. The tables for
+//! requests and for the databank are `request`'s and `databank`'s.
 
-use super::{app::HostInfo, request};
+use super::{app::HostInfo, databank, request};
 use abi_stable::{
     StableAbi,
     prefix_type::{PrefixRef, WithMetadata},
@@ -11,8 +11,8 @@ use abi_stable::{
     type_layout::TypeLayout,
 };
 use app_abi::abi::{
-    FfiHost, FfiRecord, InfoService, InfoServiceRef, LogService, LogServiceRef, RequestServiceRef, SERVICE_INFO,
-    SERVICE_LOG, SERVICE_REQUEST,
+    DatabankServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, LogService, LogServiceRef, RequestServiceRef,
+    SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
 };
 use std::ptr;
 use tracing::Level;
@@ -45,6 +45,12 @@ const OFFERED: &[Offered] = &[
         layout: <RequestServiceRef as StableAbi>::LAYOUT,
         table: || erase(request::TABLE.static_as_prefix()),
     },
+    Offered {
+        id: SERVICE_DATABANK,
+        minor: 0,
+        layout: <DatabankServiceRef as StableAbi>::LAYOUT,
+        table: || erase(databank::TABLE.static_as_prefix()),
+    },
 ];
 
 const INFO: &WithMetadata<InfoService> = &WithMetadata::new(InfoService { config, slot, generation, worker_pid });
@@ -73,7 +79,7 @@ unsafe extern "C" fn service(_data: *const (), id: u32, min_minor: u32) -> *cons
 ///
 /// # Safety
 /// `data` is from `host`.
-unsafe fn info(data: *const ()) -> &'static HostInfo {
+pub(super) unsafe fn info(data: *const ()) -> &'static HostInfo {
     // SAFETY: the caller's promise; what `host` leaks lives as long as the process.
     unsafe { &*data.cast::<HostInfo>() }
 }

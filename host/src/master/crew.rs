@@ -100,6 +100,7 @@ impl Crew {
             generation,
             library: prepared.library(),
             app_config: config.app.config.get().to_owned(),
+            databank: prepared.databank.as_ref().clone(),
             threads: config.threads,
             listeners: prepared.listeners.infos(),
             idle_linger: config.restart.idle_linger,

@@ -14,6 +14,7 @@ use app_abi::Magic;
 use super::crew::Crew;
 use super::{Happening, report};
 use crate::causes::chain;
+use crate::databank;
 use crate::ids::{Generation, RequestId, Time};
 use crate::listeners::Listeners;
 use crate::locks::{MagicLock, PidFile, StateLock};
@@ -226,6 +227,7 @@ fn settings(prepared: &Prepared) -> Settings {
     let config = &prepared.config;
     Settings {
         workers: config.workers,
+        databank_shared: databank::is_shared(&prepared.databank.store),
         start_timeout: config.restart.start_timeout,
         probation: config.restart.probation,
         shutdown_timeout: config.restart.shutdown_timeout,

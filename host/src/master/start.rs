@@ -19,6 +19,8 @@ use super::effects::{Effects, Locks};
 use crate::artifact::Store;
 use crate::children::Children;
 use crate::config::Config;
+use crate::config::databank::Store as DatabankStore;
+use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
 use crate::listeners::{BindError, Listeners};
@@ -61,13 +63,24 @@ pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) ->
         children: Children::watch()?,
         identity,
     };
-    let (version, _) = preflight.version(&config, None).await.context("the first library is refused")?;
+    let databank = preflight.databank(&config).await?;
+    if !databank::is_shared(&databank.store) {
+        let driver = databank.store.driver();
+        warn!(driver, "each worker has a databank of its own, which ends with it; restarts will be refused");
+    }
+    if let DatabankStore::Sqlite { path } = &databank.store
+        && let Some(directory) = path.parent()
+    {
+        make_data_directory(directory, preflight.identity)?;
+    }
+    let (version, _) =
+        preflight.version_and_databank(&config, &databank, None).await.context("the first generation is refused")?;
     let listeners = bind(&config, &version.magic().to_string()).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
-    let first = Prepared { config, version, listeners };
+    let first = Prepared { config, version, listeners, databank };
     Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox))
 }
 
@@ -114,6 +127,20 @@ impl Obstacle {
             locks.display()
         ))
     }
+}
+
+/// The workers' own: the master doesn't look into it.
+fn make_data_directory(path: &Path, identity: Option<Identity>) -> anyhow::Result<()> {
+    let make = || {
+        if fs::exists(path)? {
+            return Ok(());
+        }
+        fs::create_dir_all(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        let owner = identity.map(|identity| (identity.uid.as_raw(), identity.gid.as_raw())).unzip();
+        std::os::unix::fs::chown(path, owner.0, owner.1)
+    };
+    make().with_context(|| format!("the databank's directory {} can't be made", path.display()))
 }
 
 fn make_directory(path: &Path) -> Result<(), LockError> {

@@ -97,16 +97,51 @@ impl Machine {
         self.schedule_respawn(&worker, now, out);
     }
 
-    /// Somebody else has told a worker to end (SIGTERM to it alone). It is ordered to drain, and its
-    /// successor comes now, not when it has gone.
+    /// Somebody else has told a worker to end (SIGTERM to it alone). Where a successor can come, it
+    /// serves until that one is ready; in a roll its candidate is on the way already.
     pub(super) fn terminated(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get(&id).copied().filter(|it| it.is_ready() || it.is_starting()) else {
+        let Some(worker) = self.workers.get(&id).copied().filter(Worker::keeps_its_slot) else {
             return;
         };
         out.push(Action::Report(Report::WorkerTerminated(worker.view(id))));
-        self.drain(id, true, now, out);
         self.lost(worker.generation, Failure::WorkerTerminated { slot: worker.slot }, now, out);
+        let successor_comes = matches!(self.state, State::Serving | State::Preflight { .. } | State::Rolling(_));
+        match worker.life {
+            Life::Ready { since } if successor_comes => self.set_life(id, Life::Retiring { since }),
+            // It doesn't serve yet, or nobody will come; the start's or the stop's own order comes first.
+            _ => self.drain_once(id, now, out),
+        }
         self.schedule_respawn(&worker, now, out);
+    }
+
+    /// Orders the drain of each retiring worker whose successor is ready and without whom as many
+    /// serve as are configured.
+    pub(super) fn drain_retired(&mut self, now: Time, out: &mut Vec<Action>) {
+        let has_successor =
+            |slot| self.workers.values().any(|it| it.slot == slot && matches!(it.life, Life::Ready { .. }));
+        let retired: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, it)| it.is_retiring() && has_successor(it.slot))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in retired {
+            if self.serving() > usize::from(self.settings.workers) {
+                self.drain(id, true, now, out);
+            }
+        }
+    }
+
+    fn set_life(&mut self, id: WorkerId, life: Life) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.life = life;
+        }
+    }
+
+    fn drain_once(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
+        if self.workers.get(&id).is_some_and(Worker::keeps_its_slot) {
+            self.drain(id, true, now, out);
+        }
     }
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
@@ -122,11 +157,11 @@ impl Machine {
         }
     }
 
-    /// A worker has gone; outside a restart's roll its slot gets another of the active generation,
-    /// unless that one is there or due already.
+    /// A worker has gone or will; outside a restart's roll its slot gets another of the active
+    /// generation, unless that one is there or due already.
     fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
         let slot = gone.slot;
-        let taken = self.workers.values().any(|it| it.slot == slot && (it.is_starting() || it.is_ready()));
+        let taken = self.workers.values().any(|it| it.slot == slot && it.keeps_its_slot());
         let back_off = self.back_offs.get(&slot).copied().unwrap_or_default();
         if matches!(self.state, State::Serving | State::Preflight { .. }) && !taken && back_off.due().is_none() {
             let back_off = self.back_offs.entry(slot).or_default();
@@ -164,7 +199,7 @@ impl Machine {
                 Life::Draining { until } if until <= now => {
                     self.kill(id, KillReason::DrainTimedOut, out);
                 }
-                Life::Draining { .. } | Life::Ready { .. } | Life::Killed => {}
+                Life::Draining { .. } | Life::Ready { .. } | Life::Retiring { .. } | Life::Killed => {}
             }
         }
     }
@@ -187,7 +222,9 @@ impl Machine {
             return;
         };
         let until = match worker.life {
-            Life::Starting { .. } | Life::Ready { .. } => now.saturating_add(worker.shutdown_timeout),
+            Life::Starting { .. } | Life::Ready { .. } | Life::Retiring { .. } => {
+                now.saturating_add(worker.shutdown_timeout)
+            }
             Life::Draining { until } => until,
             Life::Leaving { .. } | Life::Killed => return,
         };

@@ -168,7 +168,10 @@ impl Machine {
                     }));
                 }
             }
-            State::Serving | State::Preflight { .. } => self.respawn_due(now, out),
+            State::Serving | State::Preflight { .. } => {
+                self.respawn_due(now, out);
+                self.drain_retired(now, out);
+            }
             State::Rolling(roll) => self.advance_roll(*roll, now, out),
             State::Locked { .. } | State::Stopping { .. } => {
                 self.discard_candidate(out);
@@ -196,6 +199,9 @@ impl Machine {
             State::Locked { .. } => Refusal::AbortedRestart,
             State::Preflight { .. } | State::Rolling(_) => Refusal::RestartInFlight,
             State::Serving if self.settings.workers < 2 => Refusal::NoWorkers,
+            State::Serving if !self.settings.databank_shared => {
+                Refusal::BadDriver("the active databank can't be shared between processes".to_owned())
+            }
             State::Serving => {
                 self.state = State::Preflight { request };
                 out.push(Action::Preflight { request });
@@ -209,6 +215,9 @@ impl Machine {
     fn preflight_passed(&mut self, request: RequestId, settings: Settings, now: Time, out: &mut Vec<Action>) {
         if settings.workers < 2 {
             self.refuse_preflight(request, Refusal::NoWorkers, out);
+        } else if !settings.databank_shared {
+            let text = "the configured databank can't be shared between processes".to_owned();
+            self.refuse_preflight(request, Refusal::BadDriver(text), out);
         } else {
             self.start_roll(request, settings, now, out);
         }

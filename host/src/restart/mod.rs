@@ -22,8 +22,9 @@
 //!           exited ◀─────────────────────────────────────────────┘
 //! ```
 //!
-//! A worker is starting, then ready, then draining; it is *leaving* when it has said that it can't
-//! serve, and *killed* when SIGKILL was ordered and its exit is still to come. Whatever a worker
+//! A worker is starting, then ready, then draining; it is *retiring* when somebody else has told it to
+//! end and it serves until its successor is ready, *leaving* when it has said that it can't serve, and
+//! *killed* when SIGKILL was ordered and its exit is still to come. Whatever a worker
 //! says that doesn't fit its state, or that comes from an unknown worker, changes nothing.
 //!
 //! What is kept at every step: no drain with a successor is ordered unless as many other workers as
@@ -58,6 +59,8 @@ pub use worker::WorkerView;
 pub struct Settings {
     /// How many slots there are.
     pub workers: u16,
+    /// Whether processes may share the databank.
+    pub databank_shared: bool,
     /// How long a spawned worker may take to become ready.
     pub start_timeout: Duration,
     /// How long the first candidate worker must stay alive once it is ready, before any active
@@ -273,7 +276,7 @@ pub enum Report {
         /// Why it won't.
         failure: Failure,
     },
-    /// Somebody else has told a worker to end; its drain is ordered.
+    /// Somebody else has told a worker to end.
     WorkerTerminated(WorkerView),
     /// A worker's process has ended.
     WorkerExited {

@@ -40,6 +40,9 @@ pub enum Refusal {
     /// Fewer than two workers are configured.
     #[error("no workers")]
     NoWorkers,
+    /// The databank can't be shared between processes.
+    #[error("bad driver: {0}")]
+    BadDriver(String),
     /// An earlier restart failed and the master is locked.
     #[error("aborted restart")]
     AbortedRestart,
@@ -58,6 +61,9 @@ pub enum Refusal {
     /// A listener that is new in the configuration can't be bound.
     #[error("cannot bind: {0}")]
     CannotBind(String),
+    /// The configured store doesn't answer.
+    #[error("databank unreachable: {0}")]
+    DatabankUnreachable(String),
 }
 
 impl Refusal {
@@ -67,12 +73,14 @@ impl Refusal {
             Self::Starting => "starting",
             Self::Stopping => "stopping",
             Self::NoWorkers => "no workers",
+            Self::BadDriver(_) => "bad driver",
             Self::AbortedRestart => "aborted restart",
             Self::RestartInFlight => "restart in flight",
             Self::BadConfig(_) => "bad config",
             Self::BadArtifact(_) => "bad artifact",
             Self::Incompatibility(_) => "incompatibility",
             Self::CannotBind(_) => "cannot bind",
+            Self::DatabankUnreachable(_) => "databank unreachable",
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum WorkerState {
     Starting,
     /// It serves.
     Ready,
+    /// Somebody else has told it to end; it serves until its successor is ready.
+    Retiring,
     /// It said that it can't serve and is expected to exit.
     Leaving,
     /// It was told to drain.
@@ -25,6 +27,7 @@ impl fmt::Display for WorkerState {
         f.write_str(match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
+            Self::Retiring => "retiring",
             Self::Leaving => "leaving",
             Self::Draining => "draining",
             Self::Killed => "killed",
@@ -60,6 +63,7 @@ pub(super) struct Worker {
 pub(super) enum Life {
     Starting { until: Time },
     Ready { since: Time },
+    Retiring { since: Time },
     Leaving { until: Time },
     Draining { until: Time },
     Killed,
@@ -70,7 +74,7 @@ impl Worker {
     pub(super) const fn deadline(&self) -> Option<Time> {
         match self.life {
             Life::Starting { until } | Life::Leaving { until } | Life::Draining { until } => Some(until),
-            Life::Ready { .. } | Life::Killed => None,
+            Life::Ready { .. } | Life::Retiring { .. } | Life::Killed => None,
         }
     }
 
@@ -78,8 +82,19 @@ impl Worker {
         matches!(self.life, Life::Starting { .. })
     }
 
+    /// Whether it serves.
     pub(super) const fn is_ready(&self) -> bool {
-        matches!(self.life, Life::Ready { .. })
+        matches!(self.life, Life::Ready { .. } | Life::Retiring { .. })
+    }
+
+    /// Whether it serves, and only until its successor does.
+    pub(super) const fn is_retiring(&self) -> bool {
+        matches!(self.life, Life::Retiring { .. })
+    }
+
+    /// Whether its slot needs no other worker.
+    pub(super) const fn keeps_its_slot(&self) -> bool {
+        matches!(self.life, Life::Starting { .. } | Life::Ready { .. })
     }
 
     /// Whether its exit surprises nobody.
@@ -90,7 +105,7 @@ impl Worker {
     /// How long it has been ready without a break until now.
     pub(super) const fn ready_for(&self, now: Time) -> Duration {
         match self.life {
-            Life::Ready { since } => now.saturating_sub(since),
+            Life::Ready { since } | Life::Retiring { since } => now.saturating_sub(since),
             _ => Duration::ZERO,
         }
     }
@@ -103,6 +118,7 @@ impl Worker {
             state: match self.life {
                 Life::Starting { .. } => WorkerState::Starting,
                 Life::Ready { .. } => WorkerState::Ready,
+                Life::Retiring { .. } => WorkerState::Retiring,
                 Life::Leaving { .. } => WorkerState::Leaving,
                 Life::Draining { .. } => WorkerState::Draining,
                 Life::Killed => WorkerState::Killed,

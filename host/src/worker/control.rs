@@ -23,6 +23,7 @@ use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
 use super::{Equipment, Listener, WorkerError, signals};
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
+use crate::databank::Databank;
 use crate::http::{self, DrainControl, Phase};
 use crate::loader::HostInfo;
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
@@ -124,8 +125,10 @@ impl<'a> Control<'a> {
             stop: stop_order,
             says: Says(says),
         };
+        let databank = Databank::open(&setup.databank).map_err(WorkerError::Databank)?;
         let host = HostInfo {
             config: setup.app_config,
+            databank,
             slot: setup.slot.0,
             generation: setup.generation.0,
             pid: std::process::id(),

@@ -8,6 +8,7 @@
 //! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
 //! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
 //! log              writes the control thread's lines
+//! databank …       the databank's connections and timers
 //! ```
 //! The control thread runs no code of the app's and writes no log, so neither an app that blocks nor a
 //! log that nobody reads can make the worker deaf.
@@ -49,6 +50,8 @@ enum WorkerError {
     Stats(#[source] io::Error),
     #[error("signal handlers can't be installed")]
     Signals(#[source] io::Error),
+    #[error("the databank's thread can't be made")]
+    Databank(#[source] io::Error),
     #[error("thread {name} can't be made")]
     Thread { name: String, source: io::Error },
     #[error("a message to the master can't be sent")]

@@ -1,7 +1,7 @@
 //! A load generator for the command line, to run beside a restart:
 //! `cargo run --release -p app-host-tests --bin load -- 127.0.0.1:8080 [SECONDS]`.
 //!
-//! Eight clients at full speed, half of them on kept-alive connections and half with a connection a
+//! Eight clients ask for `/hello` at full speed, half of them on kept-alive connections and half with a connection a
 //! request. They never retry: a request of which one byte was written counts as failed unless its
 //! complete 200 comes back. Exits with 1 when any failed.
 
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     let any = Arc::new(Allowed::default());
     let running = [Kind::KeepAlive, Kind::ConnectionPerRequest].map(|kind| {
         let limit = Duration::from_secs(seconds);
-        let load = Load { address: address.clone(), clients: 4, kind, posts: Posts::None, path: "/".to_owned(), limit };
+        let load =
+            Load { address: address.clone(), clients: 4, kind, posts: Posts::None, path: "/hello".to_owned(), limit };
         (kind, load.start(&any))
     });
     let mut failed = 0;

@@ -17,6 +17,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const fn settings(workers: u16) -> Settings {
     Settings {
         workers,
+        databank_shared: true,
         start_timeout: START_TIMEOUT,
         probation: PROBATION,
         shutdown_timeout: SHUTDOWN_TIMEOUT,

@@ -34,6 +34,7 @@ enum Message {
     Ready,
     CannotListen,
     StartFailed,
+    Terminated,
     Exited,
 }
 
@@ -45,6 +46,7 @@ impl Message {
             Self::Ready => ready(worker.0),
             Self::CannotListen => cannot_listen(worker.0),
             Self::StartFailed => start_failed(worker.0),
+            Self::Terminated => terminated(worker.0),
             Self::Exited => exited(worker.0, 1),
         }
     }
@@ -55,7 +57,14 @@ fn any_settings(workers: impl Strategy<Value = u16>) -> impl Strategy<Value = Se
     // The timeouts are close to each other, so that either may come first.
     let timeout = || (1_u64..4).prop_map(|it| ms(it * 200));
     (workers, probation, timeout(), timeout()).prop_map(|(workers, probation, start_timeout, shutdown_timeout)| {
-        Settings { workers, start_timeout, probation, shutdown_timeout, on_failure: OnFailure::Lock }
+        Settings {
+            workers,
+            databank_shared: true,
+            start_timeout,
+            probation,
+            shutdown_timeout,
+            on_failure: OnFailure::Lock,
+        }
     })
 }
 
@@ -66,6 +75,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         4 => Just(Message::Ready),
         1 => Just(Message::CannotListen),
         1 => Just(Message::StartFailed),
+        2 => Just(Message::Terminated),
         2 => Just(Message::Exited),
     ]
 }

@@ -258,6 +258,24 @@ fn a_refused_preflight_touches_nothing_and_the_next_request_may_come() {
 }
 
 #[test]
+fn a_databank_that_cannot_be_shared_is_refused_active_or_configured() {
+    let alone = Settings { databank_shared: false, ..settings(2) };
+    let mut bench = Bench { machine: Machine::new(alone), now: ms(0) };
+    bench.on(Event::Begin);
+    bench.on(ready(1));
+    bench.on(ready(2));
+    let is_bad_driver = |actions: &[Action]| {
+        let [Action::Verdict { verdict: Verdict::Refused(refusal), .. }] = actions else { return false };
+        refusal.reason() == "bad driver"
+    };
+    assert!(is_bad_driver(&bench.on(request(1))));
+    let mut bench = Bench::serving(2);
+    bench.on(request(1));
+    assert!(is_bad_driver(&bench.on(passed(1, alone))));
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+}
+
+#[test]
 fn a_candidate_with_fewer_than_two_workers_is_refused() {
     for workers in [0, 1] {
         let mut bench = Bench::serving(2);
@@ -425,16 +443,44 @@ fn a_roll_completes_although_every_active_worker_has_crashed() {
 }
 
 #[test]
-fn a_terminated_worker_is_drained_and_replaced_at_once_and_only_once() {
+fn a_terminated_worker_serves_until_its_successor_is_ready() {
     let mut bench = Bench::serving(2);
-    assert_eq!(bench.on(terminated(1)), [drain(1), spawn(3, 0, 1)]);
-    assert_eq!(bench.machine.serving(), 1);
-    assert_eq!(bench.on(terminated(1)), [], "it is draining already");
-    bench.on(ready(3));
-    assert_eq!(bench.on(exited(1, 0)), [], "its seat is taken");
+    assert_eq!(bench.on(terminated(1)), [spawn(3, 0, 1)]);
+    assert_eq!(bench.machine.serving(), 2, "it serves on");
+    assert_eq!(bench.on(terminated(1)), [], "it is known already");
+    assert_eq!(bench.on(ready(3)), [drain(1)]);
+    assert_eq!(bench.on(exited(1, 0)), [], "its slot is taken");
     assert_eq!(bench.machine.serving(), 2);
     assert_eq!(bench.on(exited(3, 1)), []);
     assert_eq!(bench.after(ms(100)), [spawn(4, 0, 1)], "the next crash backs off");
+}
+
+#[test]
+fn a_terminated_worker_serves_on_while_too_few_others_do() {
+    let mut bench = Bench::serving(2);
+    bench.on(terminated(1));
+    assert_eq!(bench.on(exited(2, 1)), [spawn(4, 1, 1)]);
+    assert_eq!(bench.on(ready(3)), [], "one and its successor are all there is");
+    assert_eq!(bench.on(ready(4)), [drain(1)]);
+}
+
+#[test]
+fn a_terminated_worker_serves_on_when_its_successor_fails() {
+    let mut bench = Bench::serving(2);
+    bench.on(terminated(1));
+    bench.on(start_failed(3));
+    assert_eq!(bench.on(exited(3, 1)), []);
+    assert_eq!(bench.machine.serving(), 2);
+    assert_eq!(bench.after(ms(100)), [spawn(4, 0, 1)]);
+    assert_eq!(bench.on(ready(4)), [drain(1)]);
+}
+
+#[test]
+fn a_terminated_worker_that_starts_is_drained_at_once_and_replaced() {
+    let mut bench = Bench::serving(2);
+    assert_eq!(bench.on(exited(1, 1)), [spawn(3, 0, 1)]);
+    assert_eq!(bench.on(terminated(3)), [drain(3)]);
+    assert_eq!(bench.after(ms(100)), [spawn(4, 0, 1)]);
 }
 
 #[test]
@@ -449,13 +495,26 @@ fn a_terminated_worker_is_killed_at_its_timeout_and_its_successor_stays() {
 }
 
 #[test]
-fn an_active_worker_terminated_in_a_roll_counts_no_more() {
+fn an_active_worker_terminated_in_a_roll_waits_for_its_candidate() {
     let mut bench = Bench::past_probation(2, settings(2));
     // Worker 1 is draining by now, 4 is the candidate of slot 1.
-    assert_eq!(bench.on(terminated(2)), [drain(2)]);
-    assert_eq!(bench.on(ready(4)), []);
+    assert_eq!(bench.on(terminated(2)), []);
+    assert_eq!(bench.machine.serving(), 2);
+    assert_eq!(bench.on(ready(4)), [drain(2)]);
     bench.on(exited(1, 0));
     assert_eq!(bench.on(exited(2, 0)), complete(1, 1, 2));
+}
+
+#[test]
+fn a_restart_takes_over_who_was_terminated_before_it() {
+    let mut bench = Bench::serving(2);
+    bench.on(terminated(1));
+    bench.on(request(1));
+    assert_eq!(bench.on(passed(1, settings(2)))[1..], [spawn(4, 0, 2)]);
+    bench.on(ready(4));
+    // Worker 3, the successor that isn't needed any more, goes with its generation.
+    assert_eq!(bench.after(PROBATION), [spawn(5, 1, 2), drain(1), drain(3)]);
+    assert_eq!(bench.on(ready(5)), [drain(2)]);
 }
 
 #[test]
@@ -463,7 +522,7 @@ fn a_terminated_candidate_fails_the_restart() {
     let mut bench = Bench::rolling(2, settings(2));
     bench.on(ready(3));
     let failure = Failure::WorkerTerminated { slot: Slot(0) };
-    assert_eq!(bench.on(terminated(3)), [drain(3), failed(failure)]);
+    assert_eq!(bench.on(terminated(3)), [failed(failure), drain(3)]);
     assert!(bench.machine.is_locked());
     assert_eq!(bench.machine.serving(), 2);
 }
@@ -966,12 +1025,14 @@ fn reasons_are_stable_and_lead_what_is_printed() {
         (Refusal::Starting, "starting"),
         (Refusal::Stopping, "stopping"),
         (Refusal::NoWorkers, "no workers"),
+        (Refusal::BadDriver(text()), "bad driver: why"),
         (Refusal::AbortedRestart, "aborted restart"),
         (Refusal::RestartInFlight, "restart in flight"),
         (Refusal::BadConfig(text()), "bad config: why"),
         (Refusal::BadArtifact(text()), "bad artifact: why"),
         (Refusal::Incompatibility(text()), "incompatibility: why"),
         (Refusal::CannotBind(text()), "cannot bind: why"),
+        (Refusal::DatabankUnreachable(text()), "databank unreachable: why"),
     ];
     for (refusal, printed) in refusals {
         assert_eq!(refusal.to_string(), printed);

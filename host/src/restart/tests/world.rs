@@ -16,8 +16,20 @@ struct Process {
     generation: Generation,
     state: WorkerState,
     ready_since: Option<Time>,
+    /// Somebody other than the machine has told it to end.
+    told_to_end: bool,
     /// When it may be killed for what it hasn't done.
     deadline: Time,
+}
+
+impl Process {
+    fn stays(&self) -> bool {
+        matches!(self.state, WorkerState::Starting | WorkerState::Ready)
+    }
+
+    fn serves(&self) -> bool {
+        matches!(self.state, WorkerState::Ready | WorkerState::Retiring)
+    }
 }
 
 /// What has ended the service's normal life.
@@ -48,6 +60,8 @@ pub(super) struct World {
     end: Option<End>,
     /// Whether the event in hand is a second order to stop.
     stop_again: bool,
+    /// Whether the first workers were all ready once.
+    has_served: bool,
 }
 
 impl World {
@@ -69,6 +83,7 @@ impl World {
             waiting: BTreeSet::new(),
             end: None,
             stop_again: false,
+            has_served: false,
         };
         world.deliver(Event::Begin);
         world
@@ -175,6 +190,7 @@ impl World {
             Event::CannotListen { .. } | Event::StartFailed { .. } => {
                 self.set(worker, WorkerState::Leaving);
             }
+            Event::Terminated { .. } => self.tell_to_end(worker),
             _ => drop(self.alive.remove(&worker)),
         }
         self.deliver(event);
@@ -182,11 +198,12 @@ impl World {
 
     /// Whether a message can be true, so that it may change something.
     fn fits(&self, worker: WorkerId, event: &Event) -> bool {
-        use WorkerState::{Draining, Killed, Starting};
+        use WorkerState::{Draining, Killed, Ready, Starting};
         let state = self.alive.get(&worker).map(|it| it.state);
         match event {
             Event::Ready { .. } | Event::CannotListen { .. } | Event::StartFailed { .. } => state == Some(Starting),
             Event::SpawnFailed { .. } => matches!(state, Some(Starting | Draining | Killed)),
+            Event::Terminated { .. } => matches!(state, Some(Starting | Ready)),
             Event::Exited { .. } => state.is_some(),
             // A spawned process is worth a line in the log and no more.
             _ => false,
@@ -195,7 +212,7 @@ impl World {
 
     /// One living worker that is due does what a good worker does; says whether one was.
     pub(super) fn cooperate(&mut self) -> bool {
-        let due = self.alive.iter().find(|(_, it)| it.state != WorkerState::Ready);
+        let due = self.alive.iter().find(|(_, it)| !it.serves());
         let Some((&worker, process)) = due else {
             return false;
         };
@@ -225,6 +242,16 @@ impl World {
         under_way
     }
 
+    fn tell_to_end(&mut self, worker: WorkerId) {
+        let replaceable = self.end.is_none() && self.has_served;
+        if let Some(process) = self.alive.get_mut(&worker) {
+            process.told_to_end = true;
+            if process.state == WorkerState::Ready && replaceable && Some(process.generation) != self.candidate {
+                process.state = WorkerState::Retiring;
+            }
+        }
+    }
+
     fn set(&mut self, worker: WorkerId, state: WorkerState) {
         if let Some(process) = self.alive.get_mut(&worker) {
             process.state = state;
@@ -234,7 +261,7 @@ impl World {
 
     fn serving(&self) -> usize {
         let ready = self.alive.values();
-        ready.filter(|it| it.state == WorkerState::Ready).count()
+        ready.filter(|it| it.serves()).count()
     }
 
     /// An event that must change nothing and cause nothing but a line in the log.
@@ -292,6 +319,7 @@ impl World {
                 self.end = Some(End::Stopping);
             }
             Action::Verdict { request, verdict } => self.obey_verdict(request, &verdict),
+            Action::Report(Report::Serving { .. }) => self.has_served = true,
             Action::Report(Report::StoppingAtOnce) => self.end = Some(End::StoppingAtOnce),
             Action::Report(_) => {}
             Action::Exit(reason) => self.obey_exit(&reason),
@@ -306,8 +334,8 @@ impl World {
         let settings = self.settings[&generation];
         assert!(slot.0 < settings.workers);
         assert!(is_active || slot == Slot(0) || self.probation_has_passed(generation));
-        let mut others = self.alive.values();
-        assert!(others.all(|it| (it.slot, it.generation) != (slot, generation)));
+        let mut others = self.alive.values().filter(|it| it.stays());
+        assert!(others.all(|it| (it.slot, it.generation) != (slot, generation)), "one that stays is enough");
         self.candidates_spawned += usize::from(!is_active);
         self.newest_worker = worker;
         self.alive.insert(
@@ -317,6 +345,7 @@ impl World {
                 generation,
                 state: WorkerState::Starting,
                 ready_since: None,
+                told_to_end: false,
                 deadline: self.now + settings.start_timeout,
             },
         );
@@ -326,7 +355,9 @@ impl World {
         let process = &self.alive[&worker];
         let own_timeout = self.settings[&process.generation].shutdown_timeout;
         match process.state {
-            WorkerState::Starting | WorkerState::Ready => assert_eq!(timeout, own_timeout),
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Retiring => {
+                assert_eq!(timeout, own_timeout);
+            }
             WorkerState::Draining => {
                 assert!(!successor, "drained twice");
                 let left = process.deadline.saturating_sub(self.now);
@@ -335,14 +366,7 @@ impl World {
             state => panic!("a {state} worker was told to drain"),
         }
         if successor {
-            assert_eq!(self.end, None);
-            let candidate = self.candidate.expect("only a roll drains");
-            assert_ne!(process.generation, candidate);
-            assert!(self.probation_has_passed(candidate));
-            assert!(self.is_replaced(process.slot, candidate));
-            let others = self.serving() - usize::from(process.state == WorkerState::Ready);
-            let configured = self.configured(candidate);
-            assert!(others >= configured, "{others} of {configured} serve on");
+            self.allow_drain(process);
         } else {
             assert_eq!(self.end, Some(End::Stopping));
         }
@@ -351,6 +375,28 @@ impl World {
             process.state = WorkerState::Draining;
             process.deadline = self.now + timeout;
         }
+    }
+
+    /// A drain of one while the others serve on.
+    fn allow_drain(&self, process: &Process) {
+        if process.told_to_end && (process.state == WorkerState::Starting || self.end == Some(End::Locked)) {
+            // It doesn't serve yet, or nobody will ever come in its place.
+            return;
+        }
+        assert_eq!(self.end, None);
+        let others = self.serving() - usize::from(process.serves());
+        let configured = if let Some(candidate) = self.candidate {
+            assert_ne!(process.generation, candidate);
+            assert!(self.probation_has_passed(candidate));
+            assert!(self.is_replaced(process.slot, candidate));
+            self.configured(candidate)
+        } else {
+            assert_eq!(process.state, WorkerState::Retiring, "only a roll drains whom nobody told to end");
+            let mut others = self.alive.values();
+            assert!(others.any(|it| it.slot == process.slot && it.state == WorkerState::Ready), "new before old");
+            usize::from(self.settings[&self.active].workers)
+        };
+        assert!(others >= configured, "{others} of {configured} serve on");
     }
 
     /// How many workers must serve: as many as before, until the candidate is there in full.
@@ -427,7 +473,8 @@ impl World {
 
     fn has_lost_a_candidate(&self) -> bool {
         let good = self.alive.values().filter(|it| {
-            Some(it.generation) == self.candidate && matches!(it.state, WorkerState::Starting | WorkerState::Ready)
+            let lives = matches!(it.state, WorkerState::Starting | WorkerState::Ready);
+            Some(it.generation) == self.candidate && lives && !it.told_to_end
         });
         self.candidate.is_some() && good.count() < self.candidates_spawned
     }
@@ -450,12 +497,14 @@ impl World {
         assert!(self.end.is_some() || !self.has_lost_a_candidate());
         assert!(self.settings.len() <= 2, "at most one candidate");
         let wanted: u16 = self.settings.values().map(|it| it.workers).sum();
-        assert!(self.alive.len() <= usize::from(wanted), "bounded memory");
+        // A slot has one that stays and one that retires; how many drain is bounded by the back-off.
+        let staying = self.alive.values().filter(|it| it.serves() || it.state == WorkerState::Starting).count();
+        assert!(staying <= 2 * usize::from(wanted), "bounded memory");
         if let Some(deadline) = self.machine.deadline() {
             assert!(deadline > self.now, "the machine would be called for ever");
         }
         for process in self.alive.values() {
-            let waits = !matches!(process.state, WorkerState::Ready | WorkerState::Killed);
+            let waits = !process.serves() && process.state != WorkerState::Killed;
             assert!(!waits || process.deadline > self.now, "not killed in time");
         }
     }

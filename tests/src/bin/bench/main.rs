@@ -1,11 +1,15 @@
 //! Benchmarks, to be run by hand: `cargo run --release -p app-host-tests --bin bench -- COMMAND`.
 //!
-//! - `requests [ROUNDS] [SECONDS]`: the example app's `GET /` through app-host, and the same handler
+//! - `requests [ROUNDS] [SECONDS]`: the example app's `GET /hello` through app-host, and the same handler
 //!   in a plain axum server with as many threads, alternating in one run.
 //! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
 //!   split by stage, and as a multiple of a bare exec of the binary.
 //! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them
 //!   against windows without, alternating.
+//! - `databank [ROUNDS]`: operations of the databank through the host, and the same by the bare crate,
+//!   alternating in one run.
+
+mod databank;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -32,9 +36,12 @@ fn main() -> ExitCode {
         Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
         Some("restarts") => (|| restarts(number(1, 30)?))(),
         Some("latency") => (|| latency(number(1, 20)?))(),
+        Some("databank") => (|| databank::run(number(1, 5)?))(),
         Some("serve-axum") => serve_axum(),
         _ => {
-            Err("expected: bench requests [ROUNDS] [SECONDS], bench restarts [COUNT] or bench latency [SECONDS]".into())
+            let expected =
+                "bench requests [ROUNDS] [SECONDS], restarts [COUNT], latency [SECONDS] or databank [ROUNDS]";
+            Err(format!("expected: {expected}").into())
         }
     };
     match outcome {
@@ -57,7 +64,7 @@ fn serve_axum() -> Result<()> {
             let greeting = greeting.clone();
             async move { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], greeting) }
         };
-        let router = Router::new().route("/", get(handler));
+        let router = Router::new().route("/hello", get(handler));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
         // The host's workers set it as well.
@@ -88,8 +95,14 @@ struct Measured {
 }
 
 fn measure(address: &Address, processes: &[u32], kind: Kind, limit: Duration) -> Result<Measured> {
-    let load =
-        |limit| Load { address: address.clone(), clients: 8, kind, posts: Posts::None, path: "/".to_owned(), limit };
+    let load = |limit| Load {
+        address: address.clone(),
+        clients: 8,
+        kind,
+        posts: Posts::None,
+        path: "/hello".to_owned(),
+        limit,
+    };
     let any = Arc::new(Allowed::default());
     // Warm up: allocators, caches, the clients' connections.
     load(Duration::from_millis(300)).start(&any).finish();
@@ -156,7 +169,7 @@ fn latency(seconds: u64) -> Result<()> {
         clients: 8,
         kind: Kind::KeepAlive,
         posts: Posts::None,
-        path: "/".to_owned(),
+        path: "/hello".to_owned(),
         limit: WINDOW,
     };
     let any = Arc::new(Allowed::default());

@@ -1,6 +1,10 @@
 //! Whole round trips over the line, with apps that live in the test binary.
 
+mod databank;
+
 use super::*;
+use crate::config::databank::{Setup, Store};
+use crate::databank::Databank;
 use app_abi::{
     App, Body as AppSideBody, Host, Level, RequestExt, StartError,
     abi::{FfiBody, FfiHeaders, FfiResponse},
@@ -21,6 +25,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -145,7 +150,13 @@ fn library() -> Library {
 
 fn info(greeting: &str) -> HostInfo {
     let config = serde_json::json!({ "greeting": greeting }).to_string();
-    HostInfo { config, slot: 3, generation: 7, pid: 42 }
+    HostInfo { config, databank: memory(), slot: 3, generation: 7, pid: 42 }
+}
+
+/// A databank of this test's own.
+fn memory() -> Databank {
+    let setup = Setup { store: Store::Memory, timeout: Duration::from_secs(5) };
+    Databank::open(&setup).expect("a thread can be made")
 }
 
 async fn app() -> LoadedApp {

@@ -3,8 +3,9 @@
 //! Pure: turns bytes into a [`Config`] and compares two of them. Reading the file belongs to
 //! whoever wants it, and whether a path or an address exists is for the rooms that use it.
 
-use std::fmt;
-use std::net::SocketAddr;
+pub mod databank;
+mod listen;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,11 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use databank::Databank;
+use databank::RawDatabank;
+use listen::RawListen;
+pub use listen::{Address, Listen};
 
 /// The largest configuration file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -21,9 +27,6 @@ pub const MAX_WORKERS: u16 = 512;
 
 /// The most serving threads that a worker may have.
 pub const MAX_THREADS: u16 = 64;
-
-/// The most listeners: their descriptors must fit into one message (`SCM_MAX_FD` is 253, `unix(7)`).
-pub const MAX_LISTENERS: usize = 128;
 
 /// A whole configuration. Relative paths have been made absolute.
 #[derive(Clone, Debug)]
@@ -36,6 +39,7 @@ pub struct Config {
     pub pid_file: PathBuf,
     pub user: Option<String>,
     pub group: Option<String>,
+    pub databank: Databank,
     pub restart: Restart,
     pub log: Log,
 }
@@ -48,35 +52,6 @@ pub struct App {
     /// Shared, because every generation's snapshot and every spawn refers to it.
     #[serde(default = "defaults::app_config")]
     pub config: Arc<RawValue>,
-}
-
-/// One listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// What the app and the log call it; the address as written, unless named.
-    pub name: String,
-    pub address: Address,
-    /// How many connections may wait to be accepted (`listen(2)`; the kernel caps it at
-    /// `net.core.somaxconn`).
-    pub backlog: u32,
-    /// The permissions of a Unix socket; the umask decides when absent.
-    pub mode: Option<u32>,
-}
-
-/// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Address {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// How a restart goes.
@@ -144,7 +119,6 @@ mod defaults {
         vec![RawListen::Text("127.0.0.1:8080".to_owned())]
     }
 
-    pub(super) const BACKLOG: u32 = 1024;
     pub(super) const WORKERS: u16 = 2;
     pub(super) const THREADS: u16 = 1;
 
@@ -178,7 +152,7 @@ mod defaults {
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     app: App,
-    #[serde(default = "defaults::listen", deserialize_with = "listeners")]
+    #[serde(default = "defaults::listen", deserialize_with = "listen::listeners")]
     listen: Vec<RawListen>,
     #[serde(default = "default_workers", deserialize_with = "workers")]
     workers: u16,
@@ -189,6 +163,8 @@ struct RawConfig {
     pid_file: Option<PathBuf>,
     user: Option<String>,
     group: Option<String>,
+    #[serde(default, deserialize_with = "databank::databank")]
+    databank: RawDatabank,
     #[serde(default)]
     restart: Restart,
     #[serde(default)]
@@ -201,25 +177,6 @@ struct RawLog {
     format: LogFormat,
     level: LogLevel,
     file: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected \"IP:PORT\", \"unix:PATH\" or an object with the keys address, name, backlog, mode"
-)]
-enum RawListen {
-    Text(String),
-    Object(RawListenObject),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawListenObject {
-    address: String,
-    name: Option<String>,
-    backlog: Option<u32>,
-    mode: Option<String>,
 }
 
 fn default_workers() -> u16 {
@@ -269,92 +226,6 @@ fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durat
     Ok(duration)
 }
 
-/// Checks the listeners while their line is still known.
-fn listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RawListen>, D::Error> {
-    let raw = Vec::<RawListen>::deserialize(deserializer)?;
-    if raw.is_empty() {
-        return Err(D::Error::invalid_length(0, &"at least one listener"));
-    }
-    if raw.len() > MAX_LISTENERS {
-        return Err(D::Error::invalid_length(raw.len(), &format!("at most {MAX_LISTENERS} listeners").as_str()));
-    }
-    // The directory does not matter here: two spellings of one relative path stay equal under any.
-    let parsed = raw
-        .iter()
-        .map(|listen| listen.parse(Path::new("/")))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(D::Error::custom)?;
-    for (index, listen) in parsed.iter().enumerate() {
-        for earlier in &parsed[..index] {
-            if earlier.address == listen.address {
-                return Err(D::Error::custom(format_args!("listener {} is there twice", listen.address)));
-            }
-            if earlier.name == listen.name {
-                return Err(D::Error::custom(format_args!("two listeners are named \"{}\"", listen.name)));
-            }
-        }
-    }
-    Ok(raw)
-}
-
-impl RawListen {
-    fn parse(&self, directory: &Path) -> Result<Listen, String> {
-        match self {
-            Self::Text(address) => Ok(Listen {
-                name: address.clone(),
-                address: parse_address(address, directory)?,
-                backlog: defaults::BACKLOG,
-                mode: None,
-            }),
-            Self::Object(object) => {
-                let address = parse_address(&object.address, directory)?;
-                let mode = match (&object.mode, &address) {
-                    (None, _) => None,
-                    (Some(mode), Address::Unix(_)) => Some(parse_mode(mode)?),
-                    (Some(_), Address::Tcp(address)) => {
-                        return Err(format!("\"mode\" is for Unix sockets, and {address} is none"));
-                    }
-                };
-                let backlog = object.backlog.unwrap_or(defaults::BACKLOG);
-                if !(1..=65_535).contains(&backlog) {
-                    return Err(format!("\"backlog\" is {backlog}, expected a number from 1 to 65535"));
-                }
-                let name = object.name.clone().unwrap_or_else(|| object.address.clone());
-                if name.is_empty() || name.len() > 255 {
-                    return Err("a listener's \"name\" must have from 1 to 255 bytes".to_owned());
-                }
-                Ok(Listen { name, address, backlog, mode })
-            }
-        }
-    }
-}
-
-fn parse_address(text: &str, directory: &Path) -> Result<Address, String> {
-    /// `sun_path` has 108 bytes with the final NUL (`unix(7)`).
-    const MAX_PATH: usize = 107;
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() || path.contains('\0') {
-            return Err(format!("listener \"{text}\" has no path that a Unix socket can have"));
-        }
-        let path = directory.join(path);
-        if path.as_os_str().len() > MAX_PATH {
-            return Err(format!(
-                "the path of listener \"{text}\" has {} bytes, and a Unix socket's has at most {MAX_PATH}",
-                path.as_os_str().len()
-            ));
-        }
-        return Ok(Address::Unix(path));
-    }
-    text.parse().map(Address::Tcp).map_err(|_| format!("listener \"{text}\" is neither \"IP:PORT\" nor \"unix:PATH\""))
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("\"mode\" is \"{text}\", expected octal digits up to \"777\""))
-}
-
 /// A configuration that can't be used, and where.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -380,7 +251,8 @@ impl Config {
             line: error.line(),
             column: error.column(),
             key,
-            message: without_place(error),
+            // A value of the wrong type is quoted, and it may be a URI.
+            message: databank::redact(&without_place(error)),
         };
         let raw: RawConfig = serde_path_to_error::deserialize(&mut deserializer)
             .map_err(|error| invalid(error.path().to_string(), error.inner()))?;
@@ -437,6 +309,7 @@ impl RawConfig {
             workers: self.workers,
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),
+            databank: self.databank.resolve(directory, &state_dir),
             state_dir,
             user: self.user,
             group: self.group,
@@ -451,84 +324,4 @@ impl RawConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text.as_bytes(), Path::new("/etc/app/host.json")).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_library_is_enough() {
-        let config = parse(r#"{"app": {"library": "libapp.so"}}"#).unwrap();
-        assert_eq!(config.app.library, Path::new("/etc/app/libapp.so"));
-        assert_eq!(config.app.config.get(), "{}");
-        assert_eq!(config.listen[0].address.to_string(), "127.0.0.1:8080");
-        assert_eq!((config.workers, config.threads), (2, 1));
-        assert_eq!(config.pid_file, Path::new("/etc/app/state/app-host.pid"));
-        assert_eq!(config.restart.shutdown_timeout, Duration::from_secs(30));
-        assert_eq!(config.restart.probation, Duration::from_millis(250));
-    }
-
-    #[test]
-    fn the_app_gets_its_configuration_as_it_was_written() {
-        let config = parse(r#"{"app": {"library": "a", "config": {"b":  [1, 1e400, "é"]}}}"#).unwrap();
-        assert_eq!(config.app.config.get(), r#"{"b":  [1, 1e400, "é"]}"#);
-    }
-
-    #[test]
-    fn every_error_names_its_place_and_key() {
-        for (text, expected) in [
-            ("", "1:0: EOF while parsing a value"),
-            ("{\n  \"app\": }", "2:10: app: expected value"),
-            (r#"{"workers": 2}"#, "missing field `app`"),
-            (r#"{"app": {"library": "a", "libary": "b"}}"#, "app.libary: unknown field `libary`"),
-            (r#"{"app": {"library": "a"}, "worker": 2}"#, "worker: unknown field `worker`"),
-            (r#"{"app": {"library": 1}}"#, "app.library: invalid type: integer `1`, expected path string"),
-            (
-                r#"{"app": {"library": "a"}, "workers": 0}"#,
-                "workers: invalid value: integer `0`, expected a number from 1 to 512",
-            ),
-            (
-                r#"{"app": {"library": "a"}, "restart": {"probation": "soon"}}"#,
-                "restart.probation: invalid value: string \"soon\"",
-            ),
-            (
-                r#"{"app": {"library": "a"}, "restart": {"start_timeout": "0s"}}"#,
-                "restart.start_timeout: invalid value",
-            ),
-            (
-                r#"{"app": {"library": "a"}, "restart": {"on_failure": "pray"}}"#,
-                "restart.on_failure: unknown variant `pray`",
-            ),
-            (r#"{"app": {"library": "a"}, "listen": []}"#, "listen: invalid length 0"),
-            (r#"{"app": {"library": "a"}, "listen": ["localhost"]}"#, "listen: listener \"localhost\" is neither"),
-            (
-                r#"{"app": {"library": "a"}, "listen": ["[::1]:80", "[0:0::1]:80"]}"#,
-                "listen: listener [::1]:80 is there twice",
-            ),
-            (r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "mode": "999"}]}"#, "\"mode\" is \"999\""),
-            (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
-            (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.starts_with("/etc/app/host.json:"), "{text}: {error}");
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_utf8_are_an_error_with_a_place() {
-        let error = Config::parse(b"{\"app\": {\"library\": \"\xff\"}}", Path::new("/c.json")).unwrap_err();
-        assert!(error.to_string().starts_with("/c.json:1:"), "{error}");
-    }
-
-    #[test]
-    fn what_cannot_change_is_named() {
-        let running = parse(r#"{"app": {"library": "a"}}"#).unwrap();
-        let changed = parse(r#"{"app": {"library": "a"}, "user": "www"}"#).unwrap();
-        assert_eq!(changed.fixed_difference(&running), Some("user"));
-        let moved = parse(r#"{"app": {"library": "b"}, "workers": 4}"#).unwrap();
-        assert_eq!(moved.fixed_difference(&running), None);
-    }
-}
+mod tests;

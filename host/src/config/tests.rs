@@ -1,0 +1,78 @@
+//! The configuration as a whole: what is enough, and what is refused with which words.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text.as_bytes(), Path::new("/etc/app/host.json")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_library_is_enough() {
+    let config = parse(r#"{"app": {"library": "libapp.so"}}"#).unwrap();
+    assert_eq!(config.app.library, Path::new("/etc/app/libapp.so"));
+    assert_eq!(config.app.config.get(), "{}");
+    assert_eq!(config.listen[0].address.to_string(), "127.0.0.1:8080");
+    assert_eq!((config.workers, config.threads), (2, 1));
+    assert_eq!(config.pid_file, Path::new("/etc/app/state/app-host.pid"));
+    assert_eq!(config.restart.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!(config.restart.probation, Duration::from_millis(250));
+}
+
+#[test]
+fn the_app_gets_its_configuration_as_it_was_written() {
+    let config = parse(r#"{"app": {"library": "a", "config": {"b":  [1, 1e400, "é"]}}}"#).unwrap();
+    assert_eq!(config.app.config.get(), r#"{"b":  [1, 1e400, "é"]}"#);
+}
+
+#[test]
+fn every_error_names_its_place_and_key() {
+    for (text, expected) in [
+        ("", "1:0: EOF while parsing a value"),
+        ("{\n  \"app\": }", "2:10: app: expected value"),
+        (r#"{"workers": 2}"#, "missing field `app`"),
+        (r#"{"app": {"library": "a", "libary": "b"}}"#, "app.libary: unknown field `libary`"),
+        (r#"{"app": {"library": "a"}, "worker": 2}"#, "worker: unknown field `worker`"),
+        (r#"{"app": {"library": 1}}"#, "app.library: invalid type: integer `1`, expected path string"),
+        (
+            r#"{"app": {"library": "a"}, "workers": 0}"#,
+            "workers: invalid value: integer `0`, expected a number from 1 to 512",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"probation": "soon"}}"#,
+            "restart.probation: invalid value: string \"soon\"",
+        ),
+        (r#"{"app": {"library": "a"}, "restart": {"start_timeout": "0s"}}"#, "restart.start_timeout: invalid value"),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"on_failure": "pray"}}"#,
+            "restart.on_failure: unknown variant `pray`",
+        ),
+        (r#"{"app": {"library": "a"}, "listen": []}"#, "listen: invalid length 0"),
+        (r#"{"app": {"library": "a"}, "listen": ["localhost"]}"#, "listen: listener \"localhost\" is neither"),
+        (
+            r#"{"app": {"library": "a"}, "listen": ["[::1]:80", "[0:0::1]:80"]}"#,
+            "listen: listener [::1]:80 is there twice",
+        ),
+        (r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "mode": "999"}]}"#, "\"mode\" is \"999\""),
+        (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
+        (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with("/etc/app/host.json:"), "{text}: {error}");
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_an_error_with_a_place() {
+    let error = Config::parse(b"{\"app\": {\"library\": \"\xff\"}}", Path::new("/c.json")).unwrap_err();
+    assert!(error.to_string().starts_with("/c.json:1:"), "{error}");
+}
+
+#[test]
+fn what_cannot_change_is_named() {
+    let running = parse(r#"{"app": {"library": "a"}}"#).unwrap();
+    let changed = parse(r#"{"app": {"library": "a"}, "user": "www"}"#).unwrap();
+    assert_eq!(changed.fixed_difference(&running), Some("user"));
+    let moved = parse(r#"{"app": {"library": "b"}, "workers": 4}"#).unwrap();
+    assert_eq!(moved.fixed_difference(&running), None);
+}

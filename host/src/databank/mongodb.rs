@@ -1,0 +1,445 @@
+//! The driver for MongoDB: a standalone server, a replica set or a cluster, through the official crate.
+//!
+//! Owns the client and its defaults, and which command does what. There is one collection a type; how
+//! a document looks in it is [`encoding`]'s business, how it is found [`filter`]'s, and what an error
+//! means [`fault`]'s. Nothing needs a transaction: each write is one command on one document.
+//!
+//! The crate's futures must not be dropped halfway, and replies may be. So each call is a task of
+//! its own on the databank's runtime, and goes on until it is done.
+
+mod encoding;
+mod fault;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::mongodb::options::{Acknowledgment, ClientOptions, ReturnDocument, WriteConcern};
+use ::mongodb::{Client, Collection, Cursor, Database, IndexModel};
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, doc};
+use futures_util::stream::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::query::{FieldPath, Key, Kind, Query};
+use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
+use crate::config::databank::Index;
+use filter::Target;
+
+/// Every process that reaches the server has the same documents.
+pub const SHARED: bool = true;
+
+/// How many connections a worker has at most. Its threads are few, and what waits for the server
+/// waits without one: more connections would only wait there instead.
+const POOL: u32 = 16;
+
+/// How many documents the server sends at once.
+const BATCH: u32 = 100;
+
+/// How many documents are kept ready for a reader.
+const AHEAD: usize = 16;
+
+/// How many documents are read by their ids at once: they are put in order in memory.
+const TOGETHER: usize = 32;
+
+/// How often an upsert is tried that meets another one of the same new document. Each time, one of
+/// those that meet gets through.
+const ATTEMPTS: u32 = 32;
+
+/// The store. The client is made by the first call.
+pub struct Mongodb {
+    configured: Arc<Configured>,
+}
+
+/// What the configuration says, and what came of it.
+struct Configured {
+    uri: String,
+    database: String,
+    indexes: Vec<Index>,
+    timeout: Duration,
+    server: OnceCell<Arc<Server>>,
+}
+
+struct Server {
+    database: Database,
+    /// One for each connection that there may be. The crate's own queue for connections must stay empty: it
+    /// serves one request an event, and those who have given up are still in it, so that after a silence of
+    /// the server it would stay behind for ever.
+    permits: Arc<Semaphore>,
+}
+
+impl Mongodb {
+    /// Doesn't look at the URI yet: one that can't be used is a fault of each call.
+    pub fn new(uri: &str, database: &str, indexes: &[Index], timeout: Duration) -> Self {
+        let (uri, database, indexes) = (uri.to_owned(), database.to_owned(), indexes.to_vec());
+        Self { configured: Arc::new(Configured { uri, database, indexes, timeout, server: OnceCell::new() }) }
+    }
+
+    /// Waits for a permit and does a call as a task. Whoever gives up while waiting leaves nothing behind;
+    /// later the task goes on alone, until the server has answered or is found to be away.
+    fn reply<T, F>(&self, call: impl FnOnce(Arc<Server>) -> F + Send + 'static) -> Reply<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let configured = self.configured.clone();
+        Box::pin(async move {
+            let server = configured.server().await?;
+            let permit = server.permit().await?;
+            let call = call(server);
+            let task = Handle::current().spawn(async move {
+                let answer = call.await;
+                drop(permit);
+                answer
+            });
+            task.await.unwrap_or_else(|error| Err(Fault::Unavailable(format!("the driver has failed: {error}"))))
+        })
+    }
+
+    /// Lets a task put what it finds into a channel. It ends with its reader.
+    fn documents<F>(&self, search: impl FnOnce(Arc<Configured>, Found) -> F) -> Documents
+    where
+        F: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let search = search(self.configured.clone(), Found(sender.clone()));
+        let task = async move {
+            if let Err(fault) = search.await {
+                // Without a reader nobody needs to know.
+                let _ = sender.send(Err(fault)).await;
+            }
+        };
+        futures_util::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
+            if let Some(task) = task {
+                Handle::current().spawn(task);
+            }
+            receiver.recv().await.map(|next| (next, (receiver, None)))
+        })
+        .boxed()
+    }
+}
+
+impl Driver for Mongodb {
+    fn prepare(&self) -> Reply<()> {
+        let models = self.configured.models();
+        self.reply(move |server| async move { server.prepare(models?).await })
+    }
+
+    fn write(&self, key: Key, mode: Mode, document: Document) -> Reply<u64> {
+        self.reply(move |server| async move { server.write(&key, mode, &document).await })
+    }
+
+    fn read(&self, key: Key) -> Reply<Stored> {
+        self.reply(move |server| async move { server.read(&key).await })
+    }
+
+    fn remove(&self, key: Key) -> Reply<()> {
+        self.reply(move |server| async move { server.remove(&key).await })
+    }
+
+    fn increment(&self, key: Key, path: FieldPath, by: i64) -> Reply<i64> {
+        self.reply(move |server| async move { server.increment(&key, &path, by).await })
+    }
+
+    fn append(&self, key: Key, path: FieldPath, value: serde_json::Value) -> Reply<u64> {
+        self.reply(move |server| async move { server.append(&key, &path, &value).await })
+    }
+
+    fn read_many(&self, kind: Kind, ids: Vec<String>) -> Documents {
+        self.documents(
+            |configured, found| async move { configured.server().await?.read_many(&kind, &ids, &found).await },
+        )
+    }
+
+    fn search(&self, query: Query) -> Documents {
+        self.documents(move |configured, found| async move { configured.server().await?.search(&query, &found).await })
+    }
+}
+
+/// Where the documents of a search go.
+struct Found(mpsc::Sender<Result<Stored, Fault>>);
+
+impl Found {
+    /// Waits until there is room. Says whether somebody still reads.
+    async fn give(&self, document: Stored) -> bool {
+        self.0.send(Ok(document)).await.is_ok()
+    }
+
+    /// A permit, or none when nobody reads any more.
+    async fn permit(&self, server: &Server) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+        tokio::select! {
+            permit = server.permit() => permit.map(Some),
+            () = self.0.closed() => Ok(None),
+        }
+    }
+}
+
+impl Configured {
+    async fn server(&self) -> Result<Arc<Server>, Fault> {
+        self.server.get_or_try_init(|| self.open()).await.cloned()
+    }
+
+    async fn open(&self) -> Result<Arc<Server>, Fault> {
+        let unusable = |error| fault::unusable(&self.uri, &error);
+        let mut options = ClientOptions::parse(&self.uri).await.map_err(unusable)?;
+        fill_in(&mut options, self.timeout);
+        if options.write_concern.as_ref().is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(0))) {
+            return Err(Fault::Unavailable("databank.uri can't be used: with w=0 no write is acknowledged".to_owned()));
+        }
+        let permits = match options.max_pool_size {
+            // No limit.
+            None | Some(0) => Semaphore::MAX_PERMITS,
+            Some(size) => usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
+        };
+        let client = Client::with_options(options).map_err(unusable)?;
+        Ok(Arc::new(Server { database: client.database(&self.database), permits: Arc::new(Semaphore::new(permits)) }))
+    }
+
+    /// The indexes of each type.
+    fn models(&self) -> Result<BTreeMap<String, Vec<IndexModel>>, Fault> {
+        let mut models: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for index in &self.indexes {
+            models.entry(index.kind.clone()).or_default().push(model(index)?);
+        }
+        Ok(models)
+    }
+}
+
+impl Server {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let closed = |error| Fault::Unavailable(format!("the driver has ended: {error}"));
+        self.permits.clone().acquire_owned().await.map_err(closed)
+    }
+
+    fn collection(&self, kind: &Kind) -> Collection<RawDocumentBuf> {
+        self.database.collection(kind.as_str())
+    }
+
+    async fn prepare(&self, models: BTreeMap<String, Vec<IndexModel>>) -> Result<(), Fault> {
+        let answered = self.database.run_command(doc! { "ping": 1 }).await;
+        answered.map_err(|error| fault::fault(&"mongodb", &error))?;
+        for (kind, models) in models {
+            let made = self.database.collection::<RawDocumentBuf>(&kind).create_indexes(models).await;
+            made.map_err(|error| fault::fault(&format!("the indexes of type {kind}"), &error))?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, key: &Key, mode: Mode, document: &Document) -> Result<u64, Fault> {
+        let revision = new_revision()?;
+        let stored = encoding::stored(&key.id, revision, document.fields())?;
+        let collection = self.collection(&key.kind);
+        let filter = doc! { "_id": &key.id };
+        let failed = |error| fault::fault(key, &error);
+        let replaced = match mode {
+            Mode::Create => match collection.insert_one(stored).await {
+                Err(error) if fault::is_duplicate(&error) => {
+                    return Err(Fault::AlreadyExists(format!("{key} is there already")));
+                }
+                inserted => inserted.map(|_| true).map_err(failed)?,
+            },
+            Mode::Update => collection.replace_one(filter, stored).await.map_err(failed)?.matched_count > 0,
+            Mode::Save => {
+                let mut attempts = 0..ATTEMPTS;
+                loop {
+                    match collection.replace_one(filter.clone(), &stored).upsert(true).await {
+                        // Two made it at once: by now it is there to be replaced.
+                        Err(error) if fault::is_duplicate(&error) && attempts.next().is_some() => {}
+                        saved => break saved.map(|_| true).map_err(failed)?,
+                    }
+                }
+            }
+            Mode::Compare(was) => {
+                let filter = doc! { "_id": &key.id, encoding::REVISION: was.cast_signed() };
+                let replaced = collection.replace_one(filter, stored).await.map_err(failed)?.matched_count > 0;
+                if !replaced && collection.find_one(doc! { "_id": &key.id }).await.map_err(failed)?.is_some() {
+                    return Err(Fault::Conflict(format!("{key} has another revision by now")));
+                }
+                replaced
+            }
+        };
+        if replaced { Ok(revision) } else { Err(not_there(key)) }
+    }
+
+    async fn read(&self, key: &Key) -> Result<Stored, Fault> {
+        let found = self.collection(&key.kind).find_one(doc! { "_id": &key.id }).await;
+        let found = found.map_err(|error| fault::fault(key, &error))?.ok_or_else(|| not_there(key))?;
+        encoding::read(key.kind.as_str(), &found)
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), Fault> {
+        let removed = self.collection(&key.kind).delete_one(doc! { "_id": &key.id }).await;
+        match removed.map_err(|error| fault::fault(key, &error))?.deleted_count {
+            0 => Err(not_there(key)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn increment(&self, key: &Key, path: &FieldPath, by: i64) -> Result<i64, Fault> {
+        let collection = self.collection(&key.kind);
+        let stored_path = filter::stored_path(path);
+        let add = doc! { "$inc": { &stored_path: by }, "$set": { encoding::REVISION: new_revision()?.cast_signed() } };
+        let filter = filter::updatable(&key.id, path, Target::WholeNumber);
+        for _ in 0..ATTEMPTS {
+            let changed = collection
+                .find_one_and_update(filter.clone(), add.clone())
+                .upsert(true)
+                .return_document(ReturnDocument::After)
+                .projection(doc! { &stored_path: 1 });
+            match changed.await {
+                Ok(changed) => {
+                    let sum = changed.and_then(|document| filter::whole_number(&document, path));
+                    return sum.ok_or_else(|| Fault::Unavailable(format!("{key}: the server gives no sum at {path}")));
+                }
+                Err(error) if fault::is_duplicate(&error) => {
+                    self.check(&collection, key, path, Target::WholeNumber).await?;
+                }
+                Err(error) if fault::is_overflow(&error) => {
+                    return Err(Fault::Invalid(format!("{key}: {path} and {by} make more than 64 bits hold")));
+                }
+                Err(error) => return Err(fault::fault(key, &error)),
+            }
+        }
+        Err(crowded(key))
+    }
+
+    async fn append(&self, key: &Key, path: &FieldPath, value: &serde_json::Value) -> Result<u64, Fault> {
+        let revision = new_revision()?;
+        let collection = self.collection(&key.kind);
+        let push = doc! {
+            "$push": { filter::stored_path(path): { "$each": [encoding::value(value)] } },
+            "$set": { encoding::REVISION: revision.cast_signed() },
+        };
+        let filter = filter::updatable(&key.id, path, Target::List);
+        for _ in 0..ATTEMPTS {
+            match collection.update_one(filter.clone(), push.clone()).upsert(true).await {
+                Ok(_) => return Ok(revision),
+                Err(error) if fault::is_duplicate(&error) => {
+                    self.check(&collection, key, path, Target::List).await?;
+                }
+                Err(error) => return Err(fault::fault(key, &error)),
+            }
+        }
+        Err(crowded(key))
+    }
+
+    /// The document was there, but not as an update needs it: refuses when that is still so. Otherwise two
+    /// have made it at once, and it is worth another attempt.
+    async fn check(
+        &self,
+        collection: &Collection<RawDocumentBuf>,
+        key: &Key,
+        path: &FieldPath,
+        target: Target,
+    ) -> Result<(), Fault> {
+        let found = collection.find_one(doc! { "_id": &key.id }).await;
+        let found = found.map_err(|error| fault::fault(key, &error))?;
+        match found.and_then(|document| filter::obstacle(&document, path, target)) {
+            Some(obstacle) => Err(Fault::Invalid(format!("{key}: {obstacle}"))),
+            None => Ok(()),
+        }
+    }
+
+    async fn read_many(&self, kind: &Kind, ids: &[String], found: &Found) -> Result<(), Fault> {
+        for ids in ids.chunks(TOGETHER) {
+            let Some(permit) = found.permit(self).await? else { break };
+            let mut together = self.read_together(kind, ids).await?;
+            drop(permit);
+            for document in ids.iter().filter_map(|id| together.remove(id)) {
+                if !found.give(document).await {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_together(&self, kind: &Kind, ids: &[String]) -> Result<HashMap<String, Stored>, Fault> {
+        let failed = |error| fault::fault(kind, &error);
+        let mut cursor = self.collection(kind).find(doc! { "_id": { "$in": ids } }).await.map_err(failed)?;
+        let mut together = HashMap::with_capacity(ids.len());
+        while cursor.advance().await.map_err(failed)? {
+            let document = encoding::read(kind.as_str(), cursor.current())?;
+            together.insert(document.id.clone(), document);
+        }
+        Ok(together)
+    }
+
+    async fn search(&self, query: &Query, found: &Found) -> Result<(), Fault> {
+        // No store has so many documents; and 0 is no limit to the server.
+        if query.limit == Some(0) || i64::try_from(query.skip).is_err() {
+            return Ok(());
+        }
+        let Some(mut permit) = found.permit(self).await? else { return Ok(()) };
+        let mut cursor = self.cursor(query).await?;
+        while cursor.advance().await.map_err(|error| fault::fault(&query.kind, &error))? {
+            // A slow reader keeps no connection from the others.
+            drop(permit);
+            if !found.give(encoding::read(query.kind.as_str(), cursor.current())?).await {
+                break;
+            }
+            let Some(next) = found.permit(self).await? else { break };
+            permit = next;
+        }
+        Ok(())
+    }
+
+    async fn cursor(&self, query: &Query) -> Result<Cursor<RawDocumentBuf>, Fault> {
+        let collection = self.collection(&query.kind);
+        let cursor = if query.sort.is_empty() {
+            let mut find = collection.find(filter::matching(query)).sort(doc! { "_id": 1 }).skip(query.skip);
+            if let Some(limit) = query.limit {
+                find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
+            }
+            find.batch_size(BATCH).allow_disk_use(true).await
+        } else {
+            let aggregate = collection.aggregate(filter::ordering(query)).with_type::<RawDocumentBuf>();
+            aggregate.batch_size(BATCH).allow_disk_use(true).await
+        };
+        cursor.map_err(|error| fault::fault(&query.kind, &error))
+    }
+}
+
+/// Fills in what the URI doesn't say.
+fn fill_in(options: &mut ClientOptions, timeout: Duration) {
+    // Less than a call may take, so that the reason why no server was found is still told.
+    let search = timeout.mul_f64(0.8);
+    options.server_selection_timeout.get_or_insert(search);
+    options.connect_timeout.get_or_insert(search);
+    // A server that is silent is found out after one such period and the time for a connection; then what
+    // waits for it ends.
+    options.heartbeat_freq.get_or_insert(timeout.clamp(Duration::from_millis(500), Duration::from_secs(10)));
+    options.app_name.get_or_insert_with(|| "app-host".to_owned());
+    options.max_pool_size.get_or_insert(POOL);
+    // A write that was acknowledged must survive the primary. Reads ask the primary, as the crate does by
+    // itself, and so see what any worker has written.
+    let concern = options.write_concern.get_or_insert_with(WriteConcern::default);
+    concern.w.get_or_insert(Acknowledgment::Majority);
+    concern.w_timeout.get_or_insert(timeout);
+}
+
+/// An index as the server makes it. The id comes last, so that a search finds documents in its order.
+fn model(index: &Index) -> Result<IndexModel, Fault> {
+    let invalid =
+        |fault: Fault| Fault::Invalid(format!("the index of type {:?} over {:?}: {fault}", index.kind, index.paths));
+    Kind::new(&index.kind).map_err(invalid)?;
+    let mut keys = doc! {};
+    for path in &index.paths {
+        keys.insert(filter::stored_path(&FieldPath::parse(path).map_err(invalid)?), Bson::Int32(1));
+    }
+    keys.insert("_id", Bson::Int32(1));
+    Ok(IndexModel::builder().keys(keys).build())
+}
+
+fn not_there(key: &Key) -> Fault {
+    Fault::NotFound(format!("{key} is not there"))
+}
+
+fn crowded(key: &Key) -> Fault {
+    Fault::Unavailable(format!("{key}: it was made and removed again {ATTEMPTS} times meanwhile"))
+}

@@ -1,0 +1,208 @@
+//! The file of the store: makes it, opens it, and says what is wrong with it.
+//!
+//! Owns the schema and the settings of a connection. What is done on one is the driver's business.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, SFlag, mknod};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::databank::Fault;
+
+/// What a file that is a databank says in its `user_version`. Whoever changes the tables raises it, and makes
+/// the new ones out of the old ones in [`prepare`].
+const SCHEMA: i64 = 1;
+
+/// Rows are up to megabytes long, so they have a place of their own beside the index of the keys:
+/// in a table `WITHOUT ROWID` they would lie in the index and make it deep and slow.
+const TABLES: &str = "CREATE TABLE documents (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (kind, id)
+) STRICT";
+
+/// What the log is cut back to after it has been long.
+const LOG_BYTES: i64 = 16 << 20;
+
+/// How long to wait before a lock is asked for again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// The file, for all connections of this process.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    /// Whether this process has seen it: from then on it isn't made again. Who took it away may bring it
+    /// back; an empty one in its place would look as if nothing had ever been written.
+    seen: AtomicBool,
+}
+
+/// A connection, and which file it is to.
+pub struct Opened {
+    pub connection: Connection,
+    identity: Identity,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// Why work on a connection wasn't done.
+pub enum Failure {
+    /// It can't be; the store is well.
+    Fault(Fault),
+    Store(rusqlite::Error),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl File {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, seen: AtomicBool::new(false) }
+    }
+
+    /// A connection, with the tables there.
+    ///
+    /// # Errors
+    /// `Unavailable` with the path and the cause.
+    pub fn open(&self, deadline: Instant) -> Result<Opened, Fault> {
+        if !self.seen.load(Ordering::Acquire) {
+            self.make().map_err(|error| self.unavailable(&error))?;
+        }
+        let identity = self.identity()?;
+        let connect = || {
+            // No `CREATE`: see `seen`. No mutex: a connection stays on its thread.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(Duration::ZERO)?;
+            // Closing would remove the log by its name, and that may be another file's by then.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            Ok::<_, rusqlite::Error>(connection)
+        };
+        let connection = connect().map_err(|error| self.fault(&error))?;
+        match prepare(&connection, deadline) {
+            Ok(()) => {}
+            Err(Failure::Fault(fault)) => return Err(self.unavailable(&fault)),
+            Err(Failure::Store(error)) => return Err(self.fault(&error)),
+        }
+        self.seen.store(true, Ordering::Release);
+        Ok(Opened { connection, identity })
+    }
+
+    /// The connection, when it is still to the file at the path.
+    pub fn still(&self, opened: Option<Opened>) -> Option<Opened> {
+        opened.filter(|opened| self.identity().is_ok_and(|identity| identity == opened.identity))
+    }
+
+    /// Makes directory and file, readable for nobody else.
+    fn make(&self) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        // Not by opening it: to close a file takes away all locks that this process has on it, those of a
+        // connection that another thread has just opened as well (fcntl(2)).
+        match mknod(&self.path, SFlag::S_IFREG, Mode::S_IRUSR | Mode::S_IWUSR, 0) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn identity(&self) -> Result<Identity, Fault> {
+        let metadata = fs::metadata(&self.path).map_err(|error| self.unavailable(&error))?;
+        if !metadata.is_file() {
+            return Err(self.unavailable(&"this is no file"));
+        }
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    pub fn unavailable(&self, cause: &dyn std::fmt::Display) -> Fault {
+        Fault::Unavailable(format!("{}: {cause}", self.path.display()))
+    }
+
+    /// What an error of the store is to the app.
+    pub fn fault(&self, error: &rusqlite::Error) -> Fault {
+        if is_busy(error) {
+            return self.unavailable(&"another process kept it locked");
+        }
+        self.unavailable(error)
+    }
+}
+
+/// Whether a lock was held, and everything else is well.
+pub fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// A transaction that writes.
+pub fn begin(connection: &Connection, deadline: Instant) -> rusqlite::Result<Transaction<'_>> {
+    retry(deadline, || Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
+}
+
+/// Asks again while a lock is held. The store's own way of waiting looks ever more rarely: beside a process
+/// that writes all the time, it would hardly find the moment in which nobody does.
+fn retry<T>(deadline: Instant, mut ask: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    loop {
+        match ask() {
+            // No process says when it lets go of a lock, so there is nothing to wait for but time.
+            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::park_timeout(RETRY),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Sets the connection up and makes the tables where they aren't there.
+fn prepare(connection: &Connection, deadline: Instant) -> Result<(), Failure> {
+    if connection.is_readonly("main")? {
+        return Err(Fault::Unavailable("it can't be written to".to_owned()).into());
+    }
+    // Readers don't stop the writer, nor it them. Two processes that say so at once get in each
+    // other's way, and the file remembers it.
+    let mode: String =
+        retry(deadline, || connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)))?;
+    if mode != "wal" {
+        return Err(Fault::Unavailable(format!("it can't keep a log beside it, only one of the kind `{mode}`")).into());
+    }
+    // What was acknowledged is on the disk, and survives even if the power fails.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
+    let schema = || -> rusqlite::Result<i64> {
+        retry(deadline, || connection.pragma_query_value(None, "user_version", |row| row.get(0)))
+    };
+    if schema()? == 0 {
+        let transaction = begin(connection, deadline)?;
+        // Another process may have done it while this one waited.
+        if schema()? == 0 {
+            let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if tables > 0 {
+                return Err(Fault::Unavailable("this is a database of something else".to_owned()).into());
+            }
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "user_version", SCHEMA)?;
+        }
+        transaction.commit()?;
+    }
+    match schema()? {
+        SCHEMA => Ok(()),
+        other => {
+            let cause = format!("its tables have the number {other}, and this app-host knows only {SCHEMA}");
+            Err(Fault::Unavailable(cause).into())
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The databank check: a short-lived process that reaches for the configured store.
+//!
+//! The master holds no client of any database. This process has one, runs as the workers' user, and
+//! makes what the store needs before the first worker asks for it: the tables of SQLite, the indexes
+//! that the configuration names. What it has to say is whether the store is there.
+
+use std::process::ExitCode;
+
+use crate::causes::chain;
+use crate::channel::Channel;
+use crate::config::databank::redact;
+use crate::databank::Databank;
+use crate::message::{DatabankSetup, FromDatabankCheck};
+use crate::{logging, sys};
+
+/// Plays the role; the control socket is standard input.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let control = sys::take_stdin()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = Channel::from_owned_fd(control)?;
+        // The master has died or given up: nobody wants an answer.
+        let Some((setup, _)) = channel.receive::<DatabankSetup>().await? else { return Ok(ExitCode::SUCCESS) };
+        logging::init_child(setup.log);
+        let prepared = match Databank::open(&setup.databank) {
+            Ok(databank) => databank.prepare().await.map_err(|fault| fault.to_string()),
+            Err(error) => Err(chain(&error)),
+        };
+        let answer = match prepared {
+            Ok(()) => FromDatabankCheck::Reached,
+            Err(error) => FromDatabankCheck::Unreachable { error: redact(&error) },
+        };
+        channel.send(&answer).await?;
+        // Connections are the kernel's to close.
+        sys::exit_now(0)
+    })
+}

@@ -1,0 +1,219 @@
+//! The second ring: the example app's page in a real browser, headless Chromium (Debian's package
+//! `chromium`; `CHROMIUM` is its path where it isn't on the PATH). Run with `--features system`.
+//!
+//! The browser is driven over Chrome's developer tools' protocol: JSON texts with a NUL behind each, on the
+//! descriptors 3 and 4 (<https://chromedevtools.github.io/devtools-protocol/>).
+#![cfg(feature = "system")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use app_host_tests::host::{DEADLINE, wait_until};
+use app_host_tests::{App, Host};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+#[test]
+fn form_is_filled_in_and_the_page_shows_it_over_a_restart_and_while_it_stays_open() {
+    let host = Host::new(&App::build().example()).start();
+    let mut browser = Browser::start();
+    browser.open(&host);
+    assert_eq!(browser.text("#visits"), "1");
+    browser.fill("#name", "Ada <Lovelace>");
+    browser.fill("#text", "It has no pretensions\nto originate anything.");
+    browser.click("form button");
+    browser.wait_for("document.querySelector('li') && document.readyState == 'complete'");
+    assert_eq!(browser.text("li bdi"), "Ada <Lovelace>");
+    assert_eq!(browser.text("li .text"), "It has no pretensions\nto originate anything.");
+    // Two visits: the first, and where the form led to.
+    assert_eq!(browser.text("#visits"), "2");
+    assert_eq!(browser.text("#generation"), "1");
+    host.restart_completes();
+    // Whoever has the page open sees the new generation without doing anything.
+    browser.wait_for("document.querySelector('#generation').textContent == '2'");
+    browser.open(&host);
+    assert_eq!(browser.text("#visits"), "3");
+    assert_eq!(browser.text("li bdi"), "Ada <Lovelace>");
+    browser.assert_no_complaints();
+}
+
+#[test]
+fn page_works_without_javascript() {
+    let host = Host::new(&App::build().example()).start();
+    let mut browser = Browser::start();
+    browser.call("Emulation.setScriptExecutionDisabled", &json!({ "value": true }));
+    browser.open(&host);
+    browser.fill("#name", "Grace");
+    browser.fill("#text", "It works.");
+    browser.click("form button");
+    browser.wait_for("document.querySelector('li .text')?.innerText == 'It works.'");
+    browser.assert_no_complaints();
+}
+
+#[test]
+fn page_fits_a_phone_and_a_desk_in_light_and_dark() {
+    let host = Host::new(&App::build().example()).start();
+    let word = "x".repeat(80);
+    let body = json!({ "name": word, "text": format!("{word} {}", "a long text ".repeat(150)) }).to_string();
+    assert_eq!(host.connect().post("/api/entries", body.as_bytes()).unwrap(), 201);
+    let mut browser = Browser::start();
+    let mut grounds = Vec::new();
+    for (width, height) in [(390, 844), (1280, 800)] {
+        for scheme in ["light", "dark"] {
+            let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
+            browser.call("Emulation.setDeviceMetricsOverride", &screen);
+            let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+            browser.call("Emulation.setEmulatedMedia", &media);
+            browser.open(&host);
+            let shown = browser.evaluate("[innerWidth, document.documentElement.scrollWidth <= innerWidth]");
+            assert_eq!(shown, json!([width, true]), "nothing is wider than the screen");
+            grounds.push(browser.evaluate("getComputedStyle(document.body).backgroundColor"));
+        }
+    }
+    assert_ne!(grounds[0], grounds[1], "dark is dark");
+    assert_eq!(grounds[..2], grounds[2..]);
+    browser.assert_no_complaints();
+}
+
+/// A browser with one page. Ended on drop.
+struct Browser {
+    child: Child,
+    commands: ChildStdin,
+    messages: Receiver<Value>,
+    session: Option<String>,
+    calls: u64,
+    /// What the browser complained of: scripts that broke, and what the page's policy forbids.
+    complaints: Vec<Value>,
+    _profile: TempDir,
+}
+
+impl Browser {
+    fn start() -> Self {
+        let profile = tempfile::Builder::new().prefix("app-host-browser-").tempdir().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", r#"exec "$@" 3<&0 4>&1 0</dev/null 1>/dev/null"#, "sh"])
+            .arg(std::env::var_os("CHROMIUM").unwrap_or_else(|| "chromium".into()))
+            .args(["--headless=new", "--remote-debugging-pipe", "--no-first-run", "--no-proxy-server"])
+            // Chromium's sandbox refuses to be root's, and containers have little shared memory.
+            .args(["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        let commands = child.stdin.take().expect("it is piped");
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (sender, messages) = mpsc::channel();
+        // Ends with the browser, or when nobody asks for its messages any more.
+        thread::spawn(move || {
+            for message in answers.split(0) {
+                let message = serde_json::from_slice(&message?).expect("the browser speaks JSON");
+                if sender.send(message).is_err() {
+                    break;
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        let (session, complaints) = (None, Vec::new());
+        let mut browser = Self { child, commands, messages, session, calls: 0, complaints, _profile: profile };
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].take();
+        let session = browser.call("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
+        browser.session = session["sessionId"].as_str().map(str::to_owned);
+        for method in ["Page.enable", "Runtime.enable", "Log.enable"] {
+            browser.call(method, &json!({}));
+        }
+        browser
+    }
+
+    /// Calls a method of the protocol and gives its result.
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.calls += 1;
+        let mut message = json!({ "id": self.calls, "method": method, "params": parameters });
+        if let Some(session) = &self.session {
+            message["sessionId"] = session.as_str().into();
+        }
+        // Where the browser is gone, the answer says it.
+        let _ = self.commands.write_all(format!("{message}\0").as_bytes());
+        loop {
+            let Ok(mut answer) = self.messages.recv_timeout(DEADLINE) else {
+                panic!("{method}: no answer; Debian's package chromium is needed: {:?}", self.child.try_wait());
+            };
+            let is_complaint = match answer["method"].as_str() {
+                Some("Runtime.exceptionThrown") => true,
+                Some("Log.entryAdded") => answer["params"]["entry"]["level"] == "error",
+                _ => false,
+            };
+            if is_complaint {
+                self.complaints.push(answer);
+            } else if answer["id"] == self.calls {
+                assert!(answer.get("error").is_none(), "{method}: {answer}");
+                return answer["result"].take();
+            }
+        }
+    }
+
+    /// Opens the page and waits until all of it is there.
+    fn open(&mut self, host: &Host) {
+        self.call("Page.navigate", &json!({ "url": format!("http://{}/", host.address().tcp()) }));
+        self.wait_for("location.protocol == 'http:' && document.readyState == 'complete'");
+    }
+
+    /// The value of an expression of JavaScript.
+    fn evaluate(&mut self, expression: &str) -> Value {
+        let parameters = json!({ "expression": expression, "returnByValue": true });
+        let mut answer = self.call("Runtime.evaluate", &parameters);
+        assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
+        answer["result"]["value"].take()
+    }
+
+    fn wait_for(&mut self, condition: &str) {
+        let mut is_so = || (self.evaluate(&format!("Boolean({condition})")) == true).then_some(());
+        assert!(
+            wait_until(&mut is_so).is_some(),
+            "waited in vain for {condition}: {}",
+            self.evaluate("document.body.innerText")
+        );
+    }
+
+    /// The text of an element, as it is shown.
+    fn text(&mut self, selector: &str) -> String {
+        self.evaluate(&format!("document.querySelector('{selector}').innerText")).as_str().unwrap().to_owned()
+    }
+
+    /// Types a text into a field.
+    fn fill(&mut self, selector: &str, text: &str) {
+        self.evaluate(&format!("document.querySelector('{selector}').focus()"));
+        self.call("Input.insertText", &json!({ "text": text }));
+    }
+
+    /// Clicks where an element is.
+    fn click(&mut self, selector: &str) {
+        let element = format!("document.querySelector('{selector}')");
+        self.evaluate(&format!("{element}.scrollIntoView()"));
+        let place = self.evaluate(&format!(
+            "(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({element}.getBoundingClientRect())"
+        ));
+        for event in ["mousePressed", "mouseReleased"] {
+            let [x, y] = [&place[0], &place[1]];
+            let click = json!({ "type": event, "x": x, "y": y, "button": "left", "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", &click);
+        }
+    }
+
+    fn assert_no_complaints(&self) {
+        assert!(self.complaints.is_empty(), "{:#?}", self.complaints);
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // In order, so that its processes end before it does.
+        let _ = self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
+        wait_until(|| self.child.try_wait().ok().flatten());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
