@@ -336,7 +336,7 @@ async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
     drop(guard);
     let [line] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
     assert!(line.starts_with("ERROR app: app panicked fields="), "{line}");
-    assert!(line.contains("the handler gave up") && line.contains("tests.rs:"), "{line}");
+    assert!(line.contains("the handler gave up") && line.contains("tests/mod.rs:"), "{line}");
 }
 
 #[tokio::test]
@@ -360,7 +360,7 @@ async fn a_failed_start_says_why() {
     assert_eq!(failure(info("refuse")).await, "nobody to greet");
     let text = failure(info("panic")).await;
     assert!(text.starts_with("the app panicked in its start: no greeting today ("), "{text}");
-    assert!(text.contains("tests.rs:"), "{text}");
+    assert!(text.contains("tests/mod.rs:"), "{text}");
     let config = r#"{ "greeting": 7 }"#.to_owned();
     let text = failure(HostInfo { config, ..info("") }).await;
     assert!(text.starts_with("app.config.greeting is not as the app expects it: invalid type"), "{text}");
