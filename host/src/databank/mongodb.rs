@@ -1,42 +1,38 @@
 //! The driver for MongoDB: a standalone server, a replica set or a cluster, through the official crate.
 //!
-//! Owns the client and its defaults, and which command does what. There is one collection a type; how
-//! a document looks in it is [`encoding`]'s business, how it is found [`filter`]'s, and what an error
-//! means [`fault`]'s. Nothing needs a transaction: each write is one command on one document.
+//! Owns which command does what, and when. There is one collection a type; how a document looks in it is
+//! [`encoding`]'s business, how it is found [`filter`]'s, what an error means [`fault`]'s, and how the
+//! server is reached [`client`]'s. Nothing needs a transaction: each write is one command on one document.
 //!
 //! The crate's futures must not be dropped halfway, and replies may be. So each call is a task of
 //! its own on the databank's runtime, and goes on until it is done.
 
+mod client;
 mod encoding;
 mod fault;
 mod filter;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::mongodb::options::{Acknowledgment, ClientOptions, ReturnDocument, WriteConcern};
-use ::mongodb::{Client, Collection, Cursor, Database, IndexModel};
+use ::mongodb::options::ReturnDocument;
+use ::mongodb::{Collection, Cursor, Database, IndexModel};
+use bson::doc;
 use bson::raw::RawDocumentBuf;
-use bson::{Bson, doc};
 use futures_util::stream::StreamExt;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::query::{FieldPath, Key, Kind, Query};
 use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
 use crate::config::databank::Index;
+use client::Configured;
 use filter::Target;
 
 /// Every process that reaches the server has the same documents.
 pub const SHARED: bool = true;
-
-/// How many connections a worker has at most. Its threads are few, and what waits for the server
-/// waits without one: more connections would only wait there instead.
-const POOL: u32 = 16;
 
 /// How many documents the server sends at once.
 const BATCH: u32 = 100;
@@ -56,28 +52,18 @@ pub struct Mongodb {
     configured: Arc<Configured>,
 }
 
-/// What the configuration says, and what came of it.
-struct Configured {
-    uri: String,
-    database: String,
-    indexes: Vec<Index>,
-    timeout: Duration,
-    server: OnceCell<Arc<Server>>,
-}
-
 struct Server {
     database: Database,
-    /// One for each connection that there may be. The crate's own queue for connections must stay empty: it
-    /// serves one request an event, and those who have given up are still in it, so that after a silence of
-    /// the server it would stay behind for ever.
+    /// One for each connection that there may be. Whoever waits for one can give up without a trace. In
+    /// the crate's own queue for connections he would stay, and after a silence of the server that would be
+    /// behind for ever: it serves one request an event, the dead ones like the others.
     permits: Arc<Semaphore>,
 }
 
 impl Mongodb {
     /// Doesn't look at the URI yet: one that can't be used is a fault of each call.
     pub fn new(uri: &str, database: &str, indexes: &[Index], timeout: Duration) -> Self {
-        let (uri, database, indexes) = (uri.to_owned(), database.to_owned(), indexes.to_vec());
-        Self { configured: Arc::new(Configured { uri, database, indexes, timeout, server: OnceCell::new() }) }
+        Self { configured: Arc::new(Configured::new(uri, database, indexes, timeout)) }
     }
 
     /// Waits for a permit and does a call as a task. Whoever gives up while waiting leaves nothing behind;
@@ -176,37 +162,6 @@ impl Found {
             permit = server.permit() => permit.map(Some),
             () = self.0.closed() => Ok(None),
         }
-    }
-}
-
-impl Configured {
-    async fn server(&self) -> Result<Arc<Server>, Fault> {
-        self.server.get_or_try_init(|| self.open()).await.cloned()
-    }
-
-    async fn open(&self) -> Result<Arc<Server>, Fault> {
-        let unusable = |error| fault::unusable(&self.uri, &error);
-        let mut options = ClientOptions::parse(&self.uri).await.map_err(unusable)?;
-        fill_in(&mut options, self.timeout);
-        if options.write_concern.as_ref().is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(0))) {
-            return Err(Fault::Unavailable("databank.uri can't be used: with w=0 no write is acknowledged".to_owned()));
-        }
-        let permits = match options.max_pool_size {
-            // No limit.
-            None | Some(0) => Semaphore::MAX_PERMITS,
-            Some(size) => usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
-        };
-        let client = Client::with_options(options).map_err(unusable)?;
-        Ok(Arc::new(Server { database: client.database(&self.database), permits: Arc::new(Semaphore::new(permits)) }))
-    }
-
-    /// The indexes of each type.
-    fn models(&self) -> Result<BTreeMap<String, Vec<IndexModel>>, Fault> {
-        let mut models: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for index in &self.indexes {
-            models.entry(index.kind.clone()).or_default().push(model(index)?);
-        }
-        Ok(models)
     }
 }
 
@@ -405,41 +360,44 @@ impl Server {
     }
 }
 
-/// Fills in what the URI doesn't say.
-fn fill_in(options: &mut ClientOptions, timeout: Duration) {
-    // Less than a call may take, so that the reason why no server was found is still told.
-    let search = timeout.mul_f64(0.8);
-    options.server_selection_timeout.get_or_insert(search);
-    options.connect_timeout.get_or_insert(search);
-    // A server that is silent is found out after one such period and the time for a connection; then what
-    // waits for it ends.
-    options.heartbeat_freq.get_or_insert(timeout.clamp(Duration::from_millis(500), Duration::from_secs(10)));
-    options.app_name.get_or_insert_with(|| "app-host".to_owned());
-    options.max_pool_size.get_or_insert(POOL);
-    // A write that was acknowledged must survive the primary. Reads ask the primary, as the crate does by
-    // itself, and so see what any worker has written.
-    let concern = options.write_concern.get_or_insert_with(WriteConcern::default);
-    concern.w.get_or_insert(Acknowledgment::Majority);
-    concern.w_timeout.get_or_insert(timeout);
-}
-
-/// An index as the server makes it. The id comes last, so that a search finds documents in its order.
-fn model(index: &Index) -> Result<IndexModel, Fault> {
-    let invalid =
-        |fault: Fault| Fault::Invalid(format!("the index of type {:?} over {:?}: {fault}", index.kind, index.paths));
-    Kind::new(&index.kind).map_err(invalid)?;
-    let mut keys = doc! {};
-    for path in &index.paths {
-        keys.insert(filter::stored_path(&FieldPath::parse(path).map_err(invalid)?), Bson::Int32(1));
-    }
-    keys.insert("_id", Bson::Int32(1));
-    Ok(IndexModel::builder().keys(keys).build())
-}
-
 fn not_there(key: &Key) -> Fault {
     Fault::NotFound(format!("{key} is not there"))
 }
 
 fn crowded(key: &Key) -> Fault {
     Fault::Unavailable(format!("{key}: it was made and removed again {ATTEMPTS} times meanwhile"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_that_cannot_be_used_is_a_fault_of_each_call_without_its_secret() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for uri in [
+            "nonsense",
+            "hunter2",
+            "mongodb://u:hunter2@",
+            "mongodb://u:hunt/er2@h/",
+            "mongodb://u:hunter2/@127.0.0.1:x",
+            "mongodb://u:hunter2-%zz@127.0.0.1",
+            "mongodb+hunter2://h",
+            "mongodb://u:hunter2@h:x/?hunter=2",
+            "mongodb://u:hunter2@h/?w=0",
+        ] {
+            let mongodb = Mongodb::new(uri, "d", &[], Duration::from_secs(1));
+            for answer in [
+                runtime.block_on(mongodb.prepare()),
+                runtime.block_on(mongodb.remove(Key::new("note", "x").unwrap())),
+                runtime
+                    .block_on(mongodb.search(Query::new("note", &[], &[], 0, None).unwrap()).next())
+                    .unwrap()
+                    .map(drop),
+            ] {
+                let Err(Fault::Unavailable(text)) = answer else { panic!("{uri}: {answer:?}") };
+                assert!(text.starts_with("databank.uri can't be used: ") && !text.contains("hunt"), "{text}");
+            }
+        }
+    }
 }

@@ -122,15 +122,14 @@ pub fn paths_of_writes_go_through_objects_only(bank: &Bank) {
     let mut client = bank.client();
     for value in ["null", "true", "1", "1.5", "\"text\"", "[]", "[1]", r#"[{"n":1,"list":[]}]"#, "[[1]]"] {
         let document = format!(r#"{{"way":{value},"in":{{"way":{value}}}}}"#);
-        let revision = client.save(bank.kind, "a", &document).revision();
+        client.save(bank.kind, "a", &document).revision();
+        let before = client.read(bank.kind, "a");
         for path in ["way.n", "way.0", "way.0.n", "in.way.n", "in.way.0", "in.way.0.n", "way.n.more", "way.length"] {
             client.increment(bank.kind, "a", path, 1).fails_with("invalid");
             client.append(bank.kind, "a", path, "1").fails_with("invalid");
         }
         client.append(bank.kind, "a", "way.0.list", "1").fails_with("invalid");
-        let read = client.read(bank.kind, "a");
-        assert_eq!(read.body["revision"], revision, "{value}: what failed is no write");
-        assert_eq!(read.document(), document);
+        assert_eq!(client.read(bank.kind, "a").body, before.body, "{value}: what failed is no write");
     }
 }
 

@@ -72,7 +72,7 @@ fn element(bytes: &mut Vec<u8>, name: &str, value: &Value) {
                 whole(bytes, name, number);
             } else {
                 key(bytes, ElementType::Double, name);
-                // Numbers outside i64 are refused before, so that none is missing here.
+                // Every number is one of the two.
                 bytes.extend(number.as_f64().unwrap_or_default().to_le_bytes());
             }
         }
