@@ -19,12 +19,19 @@ impl App {
         static BUILT: OnceLock<App> = OnceLock::new();
         BUILT.get_or_init(|| {
             let profile_dir = profile_dir();
-            // Two builds, so that the features which the tests ask of a shared dependency are not
-            // built into the binary under test.
-            cargo_build(&profile_dir, &["-p", "app-host", "-p", "example-app"]);
-            cargo_build(&profile_dir, &["-p", "app-host-tests", "--examples", "--bin", "launch"]);
+            // All of the workspace, as `cargo test --workspace` builds it: every other choice of packages
+            // has other features, and MongoDB's client would be compiled once more for each.
+            cargo_build(&profile_dir, &["--workspace", "--lib", "--bins", "--examples"]);
             App { profile_dir }
         })
+    }
+
+    /// As [`Self::build`], and then the host and the example app as they are shipped: without what the
+    /// tests ask of a dependency that they share. For figures.
+    pub fn build_as_shipped() -> &'static Self {
+        let app = Self::build();
+        cargo_build(&app.profile_dir, &["-p", "app-host", "-p", "example-app"]);
+        app
     }
 
     /// The binary under test.

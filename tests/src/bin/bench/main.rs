@@ -32,7 +32,11 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, default: u64| arguments.get(index).map_or(Ok(default), |text| text.parse::<u64>());
-    let outcome = match arguments.first().map(String::as_str) {
+    let command = arguments.first().map(String::as_str);
+    if command != Some("serve-axum") {
+        App::build_as_shipped();
+    }
+    let outcome = match command {
         Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
         Some("restarts") => (|| restarts(number(1, 30)?))(),
         Some("latency") => (|| latency(number(1, 20)?))(),
