@@ -88,7 +88,11 @@ pub fn read_config(path: &Path) -> Result<Config, Refusal> {
 fn read_secrets(config: &Config) -> Result<Setup, Refusal> {
     let read = |path: &Path| {
         let bytes = read_file(path, MAX_SECRET_BYTES)?;
-        String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))
+        let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
+        if text.trim_end().is_empty() {
+            return Err(format!("{} is empty", path.display()));
+        }
+        Ok(text)
     };
     config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))
 }

@@ -133,6 +133,53 @@ fn section_that_is_not_valid_is_refused_with_what_is_wrong() {
     }
 }
 
+/// The names of the indexes of a type, but for that of the ids.
+fn indexes(section: &Value, kind: &str) -> Vec<String> {
+    let text = |key: &str| section[key].as_str().expect("a text").to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut names = runtime.block_on(async {
+        let client = mongodb::Client::with_uri_str(text("uri")).await.expect("the server is there");
+        let collection = client.database(&text("database")).collection::<mongodb::bson::Document>(kind);
+        collection.list_index_names().await.expect("the collection is there")
+    });
+    names.retain(|name| name != "_id_");
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn indexes_are_made_at_the_start_and_at_restarts_and_twice_does_no_harm() {
+    let mut section = Driver::MongodbReplicaSet.section();
+    let by_author = json!({ "type": "note", "paths": ["author.name", "at"] });
+    section["indexes"] = json!([by_author]);
+    let mut host = bridge(section.clone()).start();
+    assert_eq!(indexes(&section, "note").len(), 1, "made before the first document is");
+    assert_writes(&host, 1);
+    host.restart_completes();
+    assert_eq!(indexes(&section, "note").len(), 1);
+    section["indexes"] =
+        json!([by_author, { "type": "note", "paths": ["rank"] }, { "type": "other", "paths": ["at"] }]);
+    host.set("/databank", section.clone());
+    host.restart_completes();
+    assert_eq!((indexes(&section, "note").len(), indexes(&section, "other").len()), (2, 1));
+    let names = indexes(&section, "note").join(" ");
+    assert!(names.contains("author.name") && names.contains("rank"), "{names}");
+    // What no driver takes as a type or a path is no index either.
+    for (kind, path) in [("a b", "x"), ("note", "$x"), ("note", "a..b")] {
+        let mut wrong = section.clone();
+        wrong["indexes"] = json!([{ "type": kind, "paths": [path] }]);
+        host.set("/databank", wrong);
+        let before = host.serving();
+        let verdict = host.restart();
+        assert!(verdict.verdict.starts_with("refused: "), "{kind} {path}: {}", verdict.line.text());
+        assert!(verdict.line.str("detail").contains(if path == "x" { kind } else { path }), "{}", verdict.line.text());
+        host.assert_all_serve(&before);
+    }
+    host.set("/databank", section);
+    host.restart_completes();
+    assert_writes(&host, 2);
+}
+
 #[test]
 fn first_start_without_its_store_ends_with_1_and_says_why() {
     let mongo = Mongo::standalone();

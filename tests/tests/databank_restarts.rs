@@ -44,12 +44,12 @@ fn restarts_lose_no_write(driver: Driver) {
     let host = bridge(driver.section()).start();
     let writers = Writers::start(&host, 4);
     for number in 0..RESTARTS {
-        writers.wait_for_more(&host, 20);
+        writers.wait_for_more(&host, 100);
         host.install_fresh(&App::build().app("databank"));
         host.restart_completes();
         assert_eq!(host.last_request(), number + 1);
     }
-    writers.wait_for_more(&host, 20);
+    writers.wait_for_more(&host, 100);
     let ledger = writers.stop();
     assert_eq!((ledger.failed, ledger.unavailable), (0, 0), "{:#?}", ledger.failures);
     // Nothing was left without an answer, so this is exact.
@@ -72,14 +72,14 @@ fn killed_workers_lose_no_acknowledged_write(driver: Driver) {
     let writers = Writers::start(&host, 4);
     let mut dice = 7_usize;
     for _ in 0..KILLS {
-        writers.wait_for_more(&host, 30);
+        writers.wait_for_more(&host, 150);
         let workers = host.wait("three workers that serve", || Some(host.serving()).filter(|pids| pids.len() == 3));
         dice = dice.wrapping_mul(1_103_515_245).wrapping_add(12_345);
         let victim = workers[dice / 65_536 % workers.len()];
         process::signal(victim, Signal::SIGKILL);
         host.wait_for("worker exited", |line| line.worker_pid() == victim);
     }
-    writers.wait_for_more(&host, 30);
+    writers.wait_for_more(&host, 150);
     let ledger = writers.stop();
     assert_eq!(ledger.unavailable, 0, "the others' writes don't suffer");
     assert!(ledger.failed > 0, "no worker was killed in the middle of a request");
@@ -105,7 +105,7 @@ fn everything_killed_at_once_loses_no_acknowledged_write_to_sqlite() {
     let host = bridge(Driver::Sqlite.section()).start();
     for _ in 0..3 {
         let writers = Writers::start(&host, 4);
-        writers.wait_for_more(&host, 60);
+        writers.wait_for_more(&host, 300);
         let mark = host.mark();
         let workers = host.workers();
         host.signal(Signal::SIGKILL);

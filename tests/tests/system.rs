@@ -7,8 +7,10 @@
 #![cfg(feature = "system")]
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
+use app_host_tests::databank::Client;
 use app_host_tests::{App, Host, process};
 use nix::sys::signal::Signal;
 
@@ -118,5 +120,24 @@ fn workers_run_as_the_configured_user_without_the_masters_privileges() {
         }
         host.assert_all_serve(&host.serving());
         host.restart_completes();
+    }
+}
+
+#[test]
+fn workers_of_another_user_have_their_databank_and_nobody_else_reads_it() {
+    assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
+    let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
+    let host = Host::new(&App::build().app("databank")).with("/user", user.name).start();
+    let sum = |host: &Host| {
+        let answer = Client::new(host).increment("note", "a", "n", 1);
+        answer.done()["sum"].as_u64()
+    };
+    assert_eq!(sum(&host), Some(1));
+    host.restart_completes();
+    assert_eq!(sum(&host), Some(2));
+    for path in ["state/data", "state/data/databank.sqlite"] {
+        let metadata = fs::metadata(host.path(path)).unwrap();
+        assert_eq!(metadata.uid(), user.uid.as_raw(), "{path}");
+        assert_eq!(metadata.mode() & 0o077, 0, "{path}");
     }
 }
