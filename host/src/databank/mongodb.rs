@@ -4,16 +4,18 @@
 //! [`encoding`]'s business, how it is found [`filter`]'s, what an error means [`fault`]'s, and how the
 //! server is reached [`client`]'s. Nothing needs a transaction: each write is one command on one document.
 //!
-//! The crate's futures must not be dropped halfway, and replies may be. So each call is a task of
-//! its own on the databank's runtime, and goes on until it is done.
+//! The crate's futures must not be dropped halfway, and replies may be. So each call is [`unbroken`], and
+//! goes on until it is done.
 
 mod client;
 mod encoding;
 mod fault;
 mod filter;
+mod unbroken;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use ::mongodb::options::ReturnDocument;
 use ::mongodb::{Collection, Cursor, Database, IndexModel};
 use bson::doc;
 use bson::raw::RawDocumentBuf;
-use futures_util::stream::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -30,6 +32,7 @@ use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revisio
 use crate::config::databank::Index;
 use client::Configured;
 use filter::Target;
+use unbroken::Unbroken;
 
 /// Every process that reaches the server has the same documents.
 pub const SHARED: bool = true;
@@ -66,8 +69,8 @@ impl Mongodb {
         Self { configured: Arc::new(Configured::new(uri, database, indexes, timeout)) }
     }
 
-    /// Waits for a permit and does a call as a task. Whoever gives up while waiting leaves nothing behind;
-    /// later the task goes on alone, until the server has answered or is found to be away.
+    /// Waits for a permit and does a call. Whoever gives up while waiting leaves nothing behind; later the
+    /// call goes on alone, until the server has answered or is found to be away.
     fn reply<T, F>(&self, call: impl FnOnce(Arc<Server>) -> F + Send + 'static) -> Reply<T>
     where
         T: Send + 'static,
@@ -77,13 +80,14 @@ impl Mongodb {
         Box::pin(async move {
             let server = configured.server().await?;
             let permit = server.permit().await?;
-            let call = call(server);
-            let task = Handle::current().spawn(async move {
+            let call = AssertUnwindSafe(call(server)).catch_unwind();
+            let answer = Unbroken::new(Handle::current(), async move {
                 let answer = call.await;
                 drop(permit);
                 answer
             });
-            task.await.unwrap_or_else(|error| Err(Fault::Unavailable(format!("the driver has failed: {error}"))))
+            // The panic itself is in the log.
+            answer.await.unwrap_or_else(|_| Err(Fault::Unavailable("the driver has panicked".to_owned())))
         })
     }
 
