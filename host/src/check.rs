@@ -1,7 +1,7 @@
 //! `check`: would this configuration and its library be accepted?
 //!
 //! Does what preflight does, with a copy of its own that is gone afterwards. Touches neither the
-//! state directory nor the listeners, so it may run beside the master, whose magic it doesn't know: an
+//! state directory nor the listeners nor the databank, so it may run beside the master, whose magic it doesn't know: an
 //! epoch that the running master would refuse is accepted here.
 
 use std::fs::Permissions;

@@ -26,7 +26,8 @@ pub enum Command {
     /// Say whether FILE and the library that it names would be accepted; start nothing.
     ///
     /// Loads the library once in a throw-away process, as each restart does. Doesn't bind the
-    /// listeners: a running master may hold them; nor does it know that master's epoch. Exits with 0 when accepted, with 1 when not.
+    /// listeners: a running master may hold them; nor does it know that master's epoch or reach for the
+    /// databank. Exits with 0 when accepted, with 1 when not.
     Check {
         /// The configuration, a JSON file.
         #[arg(value_name = "FILE")]
