@@ -1,8 +1,8 @@
 //! The driver `sqlite`: one file on this machine, which all its processes share.
 //!
-//! Owns the statements. Its [`file`] is opened by two [`threads`], which wait for the disk and for
+//! Owns the statements. Its [`mod@file`] is opened by two [`threads`], which wait for the disk and for
 //! locks so that no caller's thread does. A write is acknowledged when it is on the disk: neither the death
-//! of a process nor a power failure loses it. Searches are read in pages ([`scan`](super::scan)), each in a
+//! of a process nor a power failure loses it. Searches are read in pages ([`scan`]), each in a
 //! transaction of its own, so that none of them keeps the log from being written back.
 
 mod file;
