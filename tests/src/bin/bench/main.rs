@@ -123,7 +123,8 @@ fn measure(address: &Address, processes: &[u32], kind: Kind, limit: Duration) ->
 }
 
 fn requests(rounds: u64, limit: Duration) -> Result<()> {
-    let mut child = Command::new(std::env::current_exe()?).arg("serve-axum").stdout(Stdio::piped()).spawn()?;
+    // Its path may be that of a newer build by now.
+    let mut child = Command::new("/proc/self/exe").arg("serve-axum").stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().ok_or("axum has no output")?;
     let axum = Axum(child);
     let mut line = String::new();
