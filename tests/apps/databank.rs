@@ -5,7 +5,8 @@
 //! keys of [`Ask`]. Documents and values go through as the text that they are. The answer is JSON: 200,
 //! or the status of [`fault`] with the kind of error and its text. The header `worker` says who answered.
 //!
-//! `/search` streams a document a line. `/burst` increments or appends many times by itself, `/perform`
+//! `/read_blocking` waits for its answer without giving its thread back, `/read_elsewhere` does so on a
+//! thread of the app's own. `/search` streams a document a line. `/burst` increments or appends many times by itself, `/perform`
 //! is for the benchmark and fills the store, `/typed` writes numbers as Rust has them, `/pulled` tells
 //! how many documents searches have given this worker, `/whoami` answers JSON.
 
@@ -176,6 +177,13 @@ impl Bridge {
             "/burst" => self.burst(&ask).await?,
             "/typed" => self.typed(&ask).await?,
             "/perform" => self.measured(&ask).await?,
+            "/read_blocking" => shown(&read_blocking(*databank, kind, id)?),
+            "/read_elsewhere" => {
+                let (databank, kind, id) = (*databank, kind.to_owned(), id.to_owned());
+                let (answer, read) = tokio::sync::oneshot::channel();
+                std::thread::spawn(move || answer.send(read_blocking(databank, &kind, &id)));
+                shown(&read.await.map_err(|_| DatabankError::Invalid("the thread has panicked".to_owned()))??)
+            }
             _ => return Ok(None),
         }))
     }
@@ -289,6 +297,13 @@ impl Bridge {
         }
         Ok(())
     }
+}
+
+/// Lets no one else use this thread until the answer is there.
+fn read_blocking(databank: Databank, kind: &str, id: &str) -> Result<Document<Box<RawValue>>, DatabankError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| DatabankError::Invalid(error.to_string()))?;
+    runtime.block_on(databank.read(kind, id))
 }
 
 fn written(revision: Revision) -> Value {

@@ -287,3 +287,27 @@ fn store_that_goes_away_under_load_loses_no_acknowledged_write() {
     ledger.assert_holds(&host);
     assert_nobody_died(&host);
 }
+
+/// The connections of a serving thread are its own: while a handler keeps it, nobody hears the store.
+#[test]
+fn handler_that_blocks_on_a_call_is_told_in_time_and_others_go_on() {
+    for driver in [Driver::Sqlite, Driver::MongodbStandalone] {
+        let host = bridge(impatient(driver.section())).with("/workers", 1).with("/threads", 2).start();
+        let ask = json!({ "type": "note", "id": "x" });
+        let mut client = Client::new(&host);
+        client.create("note", "x", "{}").done();
+        for _ in 0..3 {
+            let (answer, took) = timed(|| client.ask("read_blocking", ask.clone()));
+            assert!(answer.status == 200 || answer.fails_with("unavailable").contains("within 1s"), "{answer}");
+            assert!(driver != Driver::Sqlite || answer.status == 200, "its own threads hear the store: {answer}");
+            assert!(took < TIMEOUT + SLACK, "{took:?}");
+            client.read("note", "x").done();
+        }
+        // A thread of the app's own is no serving thread, and may wait as it likes.
+        for _ in 0..3 {
+            client.ask("read_elsewhere", ask.clone()).done();
+        }
+        assert_nobody_died(&host);
+        host.stop();
+    }
+}

@@ -4,9 +4,11 @@
 //! the deadline of each call, and the words of its faults. A driver, one file each, owns its store. How
 //! an app reaches it is `loader`'s business; that two generations use one store is the preflight's.
 //!
-//! A call may be polled on any thread, the app's own included: [`Databank`] lends it the runtime of
-//! a thread of its own, on which a driver's timers and connections live. So an app that blocks a serving
-//! thread doesn't make the store's connections deaf.
+//! A call may be polled on any thread, the app's own included. What a driver has to wait for is waited
+//! for by the runtime of the thread that asks, if the host has one there, as on each serving thread: an
+//! answer is then read where it is needed, and no other thread has to be woken first. The threads of the
+//! app share the runtime of a thread of the databank's own. On that one the deadlines are kept, too: an
+//! app that blocks its serving thread with a call is told in time that no answer can come.
 
 mod compare;
 mod document;
@@ -20,13 +22,14 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, StreamExt};
 use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep};
 
 use crate::config::databank::{Setup, Store};
 
@@ -79,9 +82,9 @@ pub type Reply<T> = BoxFuture<'static, Result<T, Fault>>;
 /// comes after a fault.
 pub type Documents = BoxStream<'static, Result<Stored, Fault>>;
 
-/// A kind of store. All its functions return at once; replies and documents are polled within the
-/// runtime of the databank's own thread, on whatever thread the app is. Every reply may be dropped at
-/// any time; one that never comes is cut off by [`Databank`].
+/// A kind of store. All its functions return at once; replies and documents are polled within one
+/// runtime from their beginning to their end, whose threads may be others. Every reply may be dropped
+/// at any time; one that never comes is cut off by [`Databank`].
 ///
 /// A new revision comes from [`new_revision`].
 trait Driver: Send + Sync {
@@ -124,6 +127,7 @@ fn new_revision() -> Result<u64, Fault> {
 #[derive(Clone)]
 pub struct Databank {
     driver: Arc<dyn Driver>,
+    /// That of the databank's own thread.
     runtime: Handle,
     timeout: Duration,
 }
@@ -188,50 +192,63 @@ impl Databank {
     }
 
     fn bounded<T: Send + 'static>(&self, reply: Reply<T>) -> Reply<T> {
-        let timeout = self.timeout;
-        Box::pin(Within {
-            runtime: self.runtime.clone(),
-            future: Box::pin(async move { in_time(timeout, reply).await.unwrap_or_else(|late| Err(late)) }),
-        })
+        Box::pin(self.within(&self.home(), reply).map(|answer| answer.unwrap_or_else(Err)))
     }
 
     /// Each document has the whole time: a slow reader isn't the store's fault.
     fn bounded_stream(&self, documents: Documents) -> Documents {
-        let (runtime, timeout) = (self.runtime.clone(), self.timeout);
+        let (databank, home) = (self.clone(), self.home());
         futures_util::stream::unfold(Some(documents), move |documents| {
-            let next = async move {
-                let mut documents = documents?;
-                match in_time(timeout, documents.next()).await {
-                    Ok(next @ Some(Ok(_))) => next.map(|next| (next, Some(documents))),
-                    Ok(Some(Err(fault))) | Err(fault) => Some((Err(fault), None)),
-                    Ok(None) => None,
+            let documents = documents.map(|documents| databank.within(&home, documents.into_future()));
+            async move {
+                match documents?.await {
+                    Ok((next @ Some(Ok(_)), documents)) => next.map(|next| (next, Some(documents))),
+                    Ok((Some(Err(fault)), _)) | Err(fault) => Some((Err(fault), None)),
+                    Ok((None, _)) => None,
                 }
-            };
-            Within { runtime: runtime.clone(), future: Box::pin(next) }
+            }
         })
         .boxed()
     }
+
+    /// The runtime that waits for what is asked on this thread.
+    fn home(&self) -> Handle {
+        Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
+    }
+
+    fn within<F: Future + Unpin>(&self, home: &Handle, future: F) -> Within<F> {
+        Within { home: home.clone(), clock: self.runtime.clone(), limit: self.timeout, deadline: None, future }
+    }
 }
 
-async fn in_time<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Fault> {
-    tokio::time::timeout(limit, future)
-        .await
-        .map_err(|_| Fault::Unavailable(format!("the databank didn't answer within {limit:?}")))
+/// A future that is polled within a runtime, whichever thread polls it, and that has a deadline by the
+/// clock of another runtime: its thread waits for nothing else.
+struct Within<F> {
+    home: Handle,
+    clock: Handle,
+    limit: Duration,
+    /// Made when the future first has to wait.
+    deadline: Option<Pin<Box<Sleep>>>,
+    future: F,
 }
 
-/// A future that is polled within a runtime, whichever thread polls it.
-struct Within<T> {
-    runtime: Handle,
-    future: Pin<Box<dyn Future<Output = T> + Send>>,
-}
+impl<F: Future + Unpin> Future for Within<F> {
+    type Output = Result<F::Output, Fault>;
 
-impl<T> Future for Within<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let runtime = self.runtime.clone();
-        let _entered = runtime.enter();
-        self.future.as_mut().poll(context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { home, clock, limit, deadline, future } = &mut *self;
+        {
+            let _entered = home.enter();
+            if let Poll::Ready(output) = Pin::new(future).poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+        }
+        let deadline = deadline.get_or_insert_with(|| {
+            let _entered = clock.enter();
+            Box::pin(sleep(*limit))
+        });
+        ready!(deadline.as_mut().poll(context));
+        Poll::Ready(Err(Fault::Unavailable(format!("the databank didn't answer within {limit:?}"))))
     }
 }
 

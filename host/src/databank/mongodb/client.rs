@@ -2,13 +2,14 @@
 //!
 //! Owns the defaults and the definitions of indexes. Nothing is reached for before a call asks for it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use ::mongodb::{Client, IndexModel};
 use bson::{Bson, doc};
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::super::Fault;
@@ -16,8 +17,8 @@ use super::super::query::{FieldPath, Kind};
 use super::{Server, fault, filter};
 use crate::config::databank::Index;
 
-/// How many connections a worker has at most. Its threads are few, and what waits for the server
-/// waits without one: more connections would only wait there instead.
+/// How many connections a thread has at most. What waits for the server waits without one: more
+/// connections would only wait there instead.
 const POOL: u32 = 16;
 
 /// What the configuration says, and what came of it.
@@ -26,18 +27,23 @@ pub struct Configured {
     database: String,
     indexes: Vec<Index>,
     timeout: Duration,
-    server: OnceCell<Arc<Server>>,
+    servers: Mutex<HashMap<Id, Arc<OnceCell<Arc<Server>>>>>,
 }
 
 impl Configured {
     pub fn new(uri: &str, database: &str, indexes: &[Index], timeout: Duration) -> Self {
         let (uri, database, indexes) = (uri.to_owned(), database.to_owned(), indexes.to_vec());
-        Self { uri, database, indexes, timeout, server: OnceCell::new() }
+        Self { uri, database, indexes, timeout, servers: Mutex::default() }
     }
 
-    /// The client, once the URI could be used; every call tries again until then.
+    /// The client of this runtime, once the URI could be used; every call tries again until then.
+    ///
+    /// A client's connections are those of the runtime that it was made in. Shared by several threads it
+    /// would wake one of them for what another one has asked for.
     pub async fn server(&self) -> Result<Arc<Server>, Fault> {
-        self.server.get_or_try_init(|| self.open()).await.cloned()
+        let here = Handle::current().id();
+        let server = self.servers.lock().unwrap_or_else(PoisonError::into_inner).entry(here).or_default().clone();
+        server.get_or_try_init(|| self.open()).await.cloned()
     }
 
     async fn open(&self) -> Result<Arc<Server>, Fault> {
