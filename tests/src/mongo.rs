@@ -42,6 +42,8 @@ const FETCHING: Duration = Duration::from_mins(5);
 /// however it does, nothing comes: then the server is killed and its directory removed.
 const KEEPER: &str = r#"
 directory=$1; shift
+# Of a killed server a shell says so itself, amid the lines of the tests.
+exec 2>/dev/null
 "$@" >>"$directory/output" 2>&1 &
 read -r signal
 kill -s "${signal:-KILL}" $!
