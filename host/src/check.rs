@@ -52,7 +52,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
-    let config = match read_config(path) {
+    let config = match read_config(path, None) {
         Ok(config) => config,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -64,6 +64,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         .context("a temporary directory can't be made (TMPDIR says where)")?;
     let preflight = Preflight {
         config_path: path.to_owned(),
+        dev_library: None,
         store: Store::open(directory.path().to_owned())?,
         desk: Desk::open()?,
         children: Children::watch()?,

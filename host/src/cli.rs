@@ -22,6 +22,25 @@ pub enum Command {
         /// The configuration, a JSON file.
         #[arg(value_name = "FILE")]
         config: PathBuf,
+        /// What `dev` has built, in the place of `app.library`; restarts are in a hurry then.
+        #[arg(long, value_name = "PATH", hide = true)]
+        dev_library: Option<PathBuf>,
+    },
+    /// Build the app in DIR, serve it, and bring each change of its sources live.
+    ///
+    /// Uses DIR/app-host.json if it is there, but serves what it has built itself, and doesn't wait in
+    /// restarts: old workers have two seconds. A build that fails leaves what is live alone. Ends with SIGINT
+    /// or SIGTERM.
+    Dev {
+        /// The directory of the app's Cargo.toml.
+        #[arg(value_name = "DIR", default_value = ".")]
+        directory: PathBuf,
+        /// Build with cargo's profile `release`.
+        #[arg(long)]
+        release: bool,
+        /// Open a page in a browser that loads itself again when a new version is live.
+        #[arg(long)]
+        open: bool,
     },
     /// Say whether FILE and the library that it names would be accepted; start nothing.
     ///

@@ -4,8 +4,8 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check` and `check` are the roles; they never import each other. Below them are rooms with one job each. `sys` and
-//! `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
+//! `databank_check`, `check` and `dev` are the roles; they never import each other. Below them are rooms with
+//! one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
@@ -13,6 +13,7 @@ mod cli;
 // The roles.
 mod check;
 mod databank_check;
+mod dev;
 mod master;
 mod probe;
 mod worker;
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
     // Before anything else, in every role: nobody dies of a signal that is meant for the master.
     sys::signals::ignore();
     let outcome = sys::process::set_name().map_err(anyhow::Error::from).and_then(|()| match Cli::parse().command {
-        Command::Run { config } => master::run(&config),
+        Command::Run { config, dev_library } => master::run(&config, dev_library),
+        Command::Dev { directory, release, open } => dev::run(&dev::Options { directory, release, open }),
         Command::Check { config } => check::run(&config),
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),

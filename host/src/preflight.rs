@@ -72,16 +72,23 @@ pub struct Took {
 #[derive(Clone, Debug)]
 pub struct Preflight {
     pub config_path: PathBuf,
+    /// What `app-host dev` has built, if it is the one who serves.
+    pub dev_library: Option<PathBuf>,
     pub store: Store,
     pub desk: Desk,
     pub children: Children,
     pub identity: Option<Identity>,
 }
 
-/// Reads and checks the configuration at `path`, which must be absolute. Blocks on the disk.
-pub fn read_config(path: &Path) -> Result<Config, Refusal> {
+/// Reads and checks the configuration at `path`, which must be absolute; for `app-host dev` with the library
+/// that it has built. Blocks on the disk.
+pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<Config, Refusal> {
     let bytes = read_file(path, config::MAX_FILE_BYTES).map_err(Refusal::BadConfig)?;
-    Config::parse(&bytes, path).map_err(|error| Refusal::BadConfig(chain(&error)))
+    let config = Config::parse(&bytes, path).map_err(|error| Refusal::BadConfig(chain(&error)))?;
+    Ok(match dev_library {
+        Some(library) => config.for_development(library),
+        None => config,
+    })
 }
 
 /// Reads the secrets that the section `databank` names. Blocks on the disk.
@@ -166,10 +173,10 @@ impl Preflight {
     /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
     /// the library loaded when the master started.
     pub async fn next(&self, running: &Prepared, magic: Magic) -> Result<(Prepared, Took), Refusal> {
-        let path = self.config_path.clone();
+        let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
         let config = self
             .desk
-            .run(DISK_TIMEOUT, move || read_config(&path))
+            .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
         let config = Arc::new(config);

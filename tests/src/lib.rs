@@ -5,7 +5,8 @@
 //! restarts ([`restart`]), readers of
 //! its log ([`log`]) and of `/proc` ([`process`]), a raw HTTP/1.1 client ([`client`]) and the load
 //! generator ([`load`]), a client of the databank through its bridge app ([`databank`]), writers that
-//! keep account of what they were told ([`writers`]), and servers of MongoDB ([`mongo`]). It knows nothing of how the host works inside: it sees files, signals,
+//! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
+//! developer ([`dev`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
 //!
 //! What can't go on panics, and says what was expected: a panic is a failed test.
@@ -18,6 +19,7 @@
 pub mod build;
 pub mod client;
 pub mod databank;
+pub mod dev;
 pub mod host;
 pub mod load;
 pub mod log;

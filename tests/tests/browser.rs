@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use app_host_tests::dev::Dev;
 use app_host_tests::host::{DEADLINE, wait_until};
 use app_host_tests::{App, Host};
 use serde_json::{Value, json};
@@ -75,6 +76,23 @@ fn page_fits_a_phone_and_a_desk_in_light_and_dark() {
     assert_ne!(grounds[0], grounds[1], "dark is dark");
     assert_eq!(grounds[..2], grounds[2..]);
     browser.assert_no_complaints();
+}
+
+#[test]
+fn page_of_dev_reloads_by_itself_when_an_edit_is_live() {
+    let dev = Dev::new("dev-browser", &["--open"]);
+    dev.wait_after(0, &["live", "version"]);
+    let mut browser = Browser::start();
+    browser.open_at(&dev.address("page"));
+    assert_eq!(browser.text("#answer"), "one");
+    for (from, to) in [("one", "two"), ("two", "three")] {
+        dev.edit(&format!(">{from}<"), &format!(">{to}<"));
+        browser.wait_for(&format!("document.querySelector('#answer')?.innerText == '{to}'"));
+    }
+    // Also over a new master.
+    dev.edit("export_app!(Answer)", "export_app!(Answer, epoch = 2)");
+    dev.edit(">three<", ">four<");
+    browser.wait_for("document.querySelector('#answer')?.innerText == 'four'");
 }
 
 /// A browser with one page. Ended on drop.
@@ -157,7 +175,11 @@ impl Browser {
 
     /// Opens the page and waits until all of it is there.
     fn open(&mut self, host: &Host) {
-        self.call("Page.navigate", &json!({ "url": format!("http://{}/", host.address().tcp()) }));
+        self.open_at(&host.address().tcp().to_string());
+    }
+
+    fn open_at(&mut self, address: &str) {
+        self.call("Page.navigate", &json!({ "url": format!("http://{address}/") }));
         self.wait_for("location.protocol == 'http:' && document.readyState == 'complete'");
     }
 

@@ -28,6 +28,11 @@ pub const MAX_WORKERS: u16 = 512;
 /// The most serving threads that a worker may have.
 pub const MAX_THREADS: u16 = 64;
 
+/// How long an old worker waits for idle connections, and has at all, under `app-host dev`: whoever has
+/// just saved a file wants to see what it does, and the next build must not wait for an open page.
+const DEVELOPMENT_LINGER: Duration = Duration::from_millis(200);
+const DEVELOPMENT_SHUTDOWN: Duration = Duration::from_secs(2);
+
 /// A whole configuration. Relative paths have been made absolute.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -258,6 +263,22 @@ impl Config {
             .map_err(|error| invalid(error.path().to_string(), error.inner()))?;
         deserializer.end().map_err(|error| invalid(".".to_owned(), &error))?;
         raw.resolve(path)
+    }
+
+    /// What `app-host dev` has in the place of the file's words: the library that it has built, restarts
+    /// that nobody has to wait for, and a log that it can read.
+    #[must_use]
+    pub fn for_development(mut self, library: &Path) -> Self {
+        library.clone_into(&mut self.app.library);
+        self.restart.probation = Duration::ZERO;
+        self.restart.idle_linger = self.restart.idle_linger.min(DEVELOPMENT_LINGER);
+        self.restart.shutdown_timeout = self.restart.shutdown_timeout.min(DEVELOPMENT_SHUTDOWN);
+        let level = match self.log.level {
+            LogLevel::Error | LogLevel::Warn => LogLevel::Info,
+            level => level,
+        };
+        self.log = Log { format: LogFormat::Bunyan, level, file: None };
+        self
     }
 
     /// The first setting that differs from `running` and can't change under running workers.

@@ -17,7 +17,7 @@ mod effects;
 mod report;
 mod start;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -51,21 +51,21 @@ enum Happening {
 ///
 /// # Errors
 /// When it can't start. Everything that was taken is given back then.
-pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
+pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     sys::keep_inherited_from_children().context("descriptors can't be kept from children")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
         eprintln!("app-host: the limit on open descriptors stays as it is: {error}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, master(config_path))
+    LocalSet::new().block_on(&runtime, master(config_path, dev_library))
 }
 
-async fn master(config_path: &Path) -> anyhow::Result<ExitCode> {
+async fn master(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     // Before anything else: a signal that comes early is kept for the loop.
     let mut signals = Signals::listen()?;
     let (inbox, happenings) = mpsc::channel(INBOX);
     let effects = tokio::select! {
-        effects = start::start(config_path, inbox) => effects?,
+        effects = start::start(config_path, dev_library, inbox) => effects?,
         () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
     };
     let exit = serve(effects, signals, happenings).await;

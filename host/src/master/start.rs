@@ -35,10 +35,14 @@ const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
 
 /// Prepares everything up to the first spawn.
-pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) -> anyhow::Result<Effects> {
+pub(super) async fn start(
+    config_path: &Path,
+    dev_library: Option<PathBuf>,
+    inbox: mpsc::Sender<Happening>,
+) -> anyhow::Result<Effects> {
     let config_path = std::path::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
-    let config = Arc::new(read_config(&config_path)?);
+    let config = Arc::new(read_config(&config_path, dev_library.as_deref())?);
     let logging = Logging::init(&config.log)?;
     let identity = Identity::configured(&config)?;
     if identity.is_none() && Uid::effective().is_root() {
@@ -59,6 +63,7 @@ pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) ->
         store: Store::open(config.versions_dir())
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
         config_path,
+        dev_library,
         desk: Desk::open().context("the thread that waits for the disk can't be made")?,
         children: Children::watch()?,
         identity,

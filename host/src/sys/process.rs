@@ -70,6 +70,22 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid is positive and fits")))
 }
 
+/// Has a command told to stop gracefully (SIGTERM) when the thread that spawns it ends.
+pub fn ends_with_us(command: &mut Command) {
+    let us = getpid();
+    #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
+    // SAFETY: `prctl(2)` and `getppid(2)` are plain system calls and the closure does nothing else.
+    unsafe {
+        command.pre_exec(move || {
+            prctl::set_pdeathsig(Signal::SIGTERM)?;
+            if getppid() != us {
+                return Err(Errno::ESRCH.into());
+            }
+            Ok(())
+        });
+    }
+}
+
 /// Reaps one child that has ended, whichever it is; `None` when there is none at the moment.
 ///
 /// This is the only place that waits for children, and it reaps by pid. As process 1 it gets orphans

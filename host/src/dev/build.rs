@@ -1,0 +1,145 @@
+//! Cargo: what is to be built, and building it.
+//!
+//! Owns the command line for cargo and what is read from its answers. Its errors go to the terminal as
+//! cargo writes them.
+
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cargo_metadata::{CrateType, Message, Metadata, MetadataCommand, Package, PackageId};
+
+/// A crate that can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    #[error("cargo doesn't know the crate in {}", directory.display())]
+    Metadata { directory: PathBuf, source: cargo_metadata::Error },
+    #[error("{} is a workspace without a crate of its own; hint: name the app's directory", directory.display())]
+    NoCrate { directory: PathBuf },
+    #[error("the crate {name} is no app; hint: Cargo.toml needs `[lib]` with `crate-type = [\"cdylib\"]`")]
+    NoApp { name: String },
+}
+
+/// What is built, and what it is made of.
+#[derive(Debug)]
+pub struct Project {
+    pub name: String,
+    pub target_directory: PathBuf,
+    pub workspace_manifest: PathBuf,
+    /// The crate's own, and those of the crates on this machine that it needs.
+    pub directories: Vec<PathBuf>,
+    id: PackageId,
+    release: bool,
+}
+
+/// What a build came to.
+#[derive(Debug)]
+pub enum Built {
+    Library {
+        path: PathBuf,
+        took: Duration,
+    },
+    /// Cargo has said why.
+    Failed,
+    /// Cargo itself can't be run or understood.
+    Broken(String),
+}
+
+impl Project {
+    /// The app whose `Cargo.toml` is in `directory`.
+    ///
+    /// # Errors
+    /// When there is no crate, or when it is no app.
+    pub fn find(directory: &Path, release: bool) -> Result<Self, ProjectError> {
+        let metadata = MetadataCommand::new().current_dir(directory).exec();
+        let metadata = metadata.map_err(|source| ProjectError::Metadata { directory: directory.to_owned(), source })?;
+        let Some(package) = metadata.packages.iter().find(|package| root(package) == directory) else {
+            return Err(ProjectError::NoCrate { directory: directory.to_owned() });
+        };
+        let name = package.name.to_string();
+        if !package.targets.iter().any(|target| target.crate_types.contains(&CrateType::CDyLib)) {
+            return Err(ProjectError::NoApp { name });
+        }
+        Ok(Self {
+            name,
+            target_directory: metadata.target_directory.clone().into(),
+            workspace_manifest: metadata.workspace_root.join("Cargo.toml").into(),
+            directories: directories(&metadata, package),
+            id: package.id.clone(),
+            release,
+        })
+    }
+
+    /// The crate's own directory.
+    pub fn root(&self) -> &Path {
+        self.directories.first().map_or(Path::new("/"), PathBuf::as_path)
+    }
+
+    /// What cargo calls the way of building.
+    pub const fn profile(&self) -> &'static str {
+        if self.release { "release" } else { "debug" }
+    }
+
+    /// Builds on a thread of its own, and gives the outcome to `done`.
+    pub fn build(&self, aloud: bool, done: impl FnOnce(Built) + Send + 'static) {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--lib", "--message-format=json-render-diagnostics"]).current_dir(self.root());
+        if self.release {
+            command.arg("--release");
+        }
+        if !aloud {
+            command.arg("--quiet");
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let id = self.id.clone();
+        std::thread::spawn(move || {
+            done(run(command, &id).unwrap_or_else(|error| Built::Broken(format!("cargo can't be run: {error}"))));
+        });
+    }
+}
+
+fn run(mut command: Command, id: &PackageId) -> io::Result<Built> {
+    let began = Instant::now();
+    let mut cargo = command.spawn()?;
+    let mut library = None;
+    if let Some(output) = cargo.stdout.take() {
+        for message in Message::parse_stream(BufReader::new(output)) {
+            if let Message::CompilerArtifact(artifact) = message?
+                && artifact.package_id == *id
+                && artifact.target.crate_types.contains(&CrateType::CDyLib)
+            {
+                library = artifact.filenames.into_iter().find(|file| file.extension() == Some("so"));
+            }
+        }
+    }
+    if !cargo.wait()?.success() {
+        return Ok(Built::Failed);
+    }
+    Ok(match library {
+        Some(path) => Built::Library { path: path.into(), took: began.elapsed() },
+        None => Built::Broken("cargo names no library".to_owned()),
+    })
+}
+
+fn root(package: &Package) -> &Path {
+    package.manifest_path.parent().map_or(Path::new("/"), |parent| parent.as_std_path())
+}
+
+/// The crate's directory first, then those of the crates beside it that it needs, at any remove.
+fn directories(metadata: &Metadata, package: &Package) -> Vec<PathBuf> {
+    let mut wanted = vec![&package.id];
+    let mut at = 0;
+    while let Some(id) = wanted.get(at).copied() {
+        at += 1;
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+        for dependency in nodes.filter(|node| node.id == *id).flat_map(|node| &node.dependencies) {
+            let is_local = metadata.packages.iter().any(|one| one.id == *dependency && one.source.is_none());
+            if is_local && !wanted.contains(&dependency) {
+                wanted.push(dependency);
+            }
+        }
+    }
+    let package = |id: &PackageId| metadata.packages.iter().find(|package| package.id == *id);
+    wanted.into_iter().filter_map(package).map(|package| root(package).to_owned()).collect()
+}

@@ -1,0 +1,123 @@
+//! What `dev` says: a few lines on standard output, in colour where it is a terminal.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::build::Project;
+
+/// How many changed files are named.
+const NAMED: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Colour {
+    Plain,
+    Green,
+    Yellow,
+    Red,
+    Dim,
+}
+
+impl Colour {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "0",
+            Self::Green => "1;32",
+            Self::Yellow => "1;33",
+            Self::Red => "1;31",
+            Self::Dim => "2",
+        }
+    }
+}
+
+pub struct Terminal {
+    colours: bool,
+}
+
+impl Terminal {
+    pub fn new() -> Self {
+        Self { colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    fn say(&self, colour: Colour, word: &str, text: impl Display) {
+        let line = if self.colours {
+            format!("\x1b[{}m{word:>9}\x1b[0m  {text}\n", colour.code())
+        } else {
+            format!("{word:>9}  {text}\n")
+        };
+        // Nobody reads it any more: that is no reason to end.
+        let _ = io::stdout().write_all(line.as_bytes());
+    }
+
+    pub fn begin(&self, project: &Project, config: &Path) {
+        let text = format!("{} ({}), configured by {}", project.name, project.profile(), config.display());
+        self.say(Colour::Plain, "dev", text);
+    }
+
+    pub fn changed(&self, paths: &[PathBuf], root: &Path) {
+        let name = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let mut text = paths.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
+        if paths.len() > NAMED {
+            text = format!("{text} and {} more", paths.len() - NAMED);
+        }
+        self.say(Colour::Dim, "changed", text);
+    }
+
+    pub fn build_failed(&self, serving: bool) {
+        let rest = if serving { "what was live before stays so" } else { "nothing is served until a build succeeds" };
+        self.say(Colour::Red, "not built", rest);
+    }
+
+    pub fn broken(&self, error: &str) {
+        self.say(Colour::Red, "not built", error);
+    }
+
+    pub fn address(&self, address: SocketAddr, page: Option<SocketAddr>) {
+        self.say(Colour::Plain, "address", format!("http://{address}"));
+        if let Some(page) = page {
+            self.say(Colour::Plain, "page", format!("http://{page} (reloads by itself)"));
+        }
+    }
+
+    pub fn live(&self, version: &str, since_save: Duration, build: Duration, restart: Duration) {
+        let (all, build, restart) = (seconds(since_save), seconds(build), seconds(restart));
+        let text = format!("version {version}, {all} from save to live: build {build}, restart {restart}");
+        self.say(Colour::Green, "live", text);
+    }
+
+    pub fn refused(&self, reason: &str, detail: &str) {
+        self.say(Colour::Red, "refused", format!("{reason}: {detail}; what was live before stays so"));
+    }
+
+    pub fn failed(&self, reason: &str, detail: &str) {
+        let rest = "workers that live serve on; the next build that succeeds gets a new master";
+        self.say(Colour::Red, "failed", format!("{reason}: {detail}; {rest}"));
+    }
+
+    pub fn full_restart(&self, detail: &str) {
+        let rest = "the new code must not run beside the old, so the master stops and starts again";
+        self.say(Colour::Yellow, "restart", format!("{detail}; {rest}"));
+    }
+
+    pub fn ended(&self, status: &str) {
+        self.say(Colour::Red, "ended", format!("the service has ended ({status}); the next build starts it again"));
+    }
+
+    /// A line of the service's log; levels are bunyan's.
+    pub fn line(&self, level: u64, text: &str) {
+        let (colour, word) = match level {
+            50.. => (Colour::Red, "error"),
+            40.. => (Colour::Yellow, "warn"),
+            30.. => (Colour::Dim, "info"),
+            20.. => (Colour::Dim, "debug"),
+            _ => (Colour::Dim, "trace"),
+        };
+        self.say(colour, word, text);
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}

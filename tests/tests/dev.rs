@@ -1,0 +1,121 @@
+//! `app-host dev`: an edit becomes live, and whatever goes wrong on the way leaves what is live alone.
+
+use std::process::Command;
+
+use app_host_tests::dev::Dev;
+use app_host_tests::host::wait_until;
+use app_host_tests::{Address, App, Connection, process};
+use nix::sys::signal::Signal;
+
+#[test]
+fn each_save_is_live_and_a_build_error_leaves_what_is_live() {
+    let dev = Dev::new("dev-saves", &[]);
+    let live = dev.wait_after(0, &["live", "version"]);
+    assert!(live.contains(" from save to live: build "), "{live}");
+    assert!(dev.get("/").contains(">one<"));
+
+    let mark = dev.lines().len();
+    dev.edit(">one<", ">two<");
+    dev.wait_after(mark, &["changed", "src/lib.rs"]);
+    dev.wait_after(mark, &["live", "version"]);
+    assert!(dev.get("/").contains(">two<"));
+
+    let mark = dev.lines().len();
+    dev.edit("Ok(Self)", "Ok(Self");
+    dev.wait_after(mark, &["not built", "what was live before stays so"]);
+    let lines = dev.lines();
+    assert!(lines[mark..].iter().any(|line| line.starts_with("error")), "cargo's own words: {lines:#?}");
+    assert!(dev.get("/").contains(">two<"));
+
+    let mark = dev.lines().len();
+    dev.edit("Ok(Self", "Ok(Self)");
+    dev.edit(">two<", ">three<");
+    dev.wait_after(mark, &["live", "version"]);
+    assert!(dev.get("/").contains(">three<"));
+}
+
+#[test]
+fn epoch_change_is_explained_and_answered_with_a_full_restart() {
+    let dev = Dev::new("dev-epoch", &[]);
+    dev.wait_after(0, &["live", "version"]);
+    let mark = dev.lines().len();
+    dev.edit("export_app!(Answer)", "export_app!(Answer, epoch = 2)");
+    let restart = dev.wait_after(mark, &["restart"]);
+    assert!(restart.contains("epoch") && restart.contains("starts again"), "{restart}");
+    dev.wait_after(mark, &["live", "version"]);
+}
+
+#[test]
+fn start_that_fails_leaves_what_is_live_and_the_next_build_gets_a_new_master() {
+    let dev = Dev::new("dev-start", &[]);
+    dev.wait_after(0, &["live", "version"]);
+    let mark = dev.lines().len();
+    dev.edit("Ok(Self)", "Err(StartError::new(\"no luck\"))");
+    let failed = dev.wait_after(mark, &["failed"]);
+    assert!(failed.contains("no luck"), "{failed}");
+    assert!(dev.get("/").contains(">one<"));
+    let mark = dev.lines().len();
+    dev.edit("Err(StartError::new(\"no luck\"))", "Ok(Self)");
+    dev.wait_after(mark, &["live", "version"]);
+}
+
+#[test]
+fn browser_is_opened_at_a_page_that_has_the_script_and_all_else_is_as_the_app_says() {
+    let dev = Dev::new("dev-page", &["--open"]);
+    dev.wait_after(0, &["live", "version"]);
+    let page = dev.address("page");
+    let opened = wait_until(|| std::fs::read_to_string(dev.path(".opened")).ok().filter(|text| text.ends_with('\n')));
+    assert_eq!(opened.as_deref(), Some(format!("http://{page}\n").as_str()));
+    let mut browser = Connection::connect(&Address::Tcp(page.parse().unwrap())).unwrap();
+    assert_eq!(browser.get("/").unwrap(), 200);
+    let text = browser.text();
+    assert!(text.starts_with("<!doctype html>") && text.contains("/.app-host-dev/reload.js"), "{text}");
+    assert!(!dev.get("/").contains("app-host-dev"), "the app's own address is left alone");
+    assert_eq!(browser.get("/.app-host-dev/reload.js").unwrap(), 200);
+    assert!(browser.text().contains("location.reload()"));
+}
+
+#[test]
+fn its_end_however_it_comes_is_the_end_of_the_service() {
+    let mut dev = Dev::new("dev-end", &[]);
+    dev.wait_after(0, &["live", "version"]);
+    let masters = process::children(dev.pid());
+    assert!(!masters.is_empty());
+    assert!(dev.interrupt().success());
+    assert!(masters.iter().all(|pid| !process::is_alive(*pid)), "it has waited for them");
+
+    let dev = Dev::new("dev-end", &[]);
+    dev.wait_after(0, &["live", "version"]);
+    let master = process::children(dev.pid());
+    let workers: Vec<_> = master.iter().flat_map(|pid| process::children(*pid)).collect();
+    assert_eq!(workers.len(), 2);
+    process::signal(dev.pid(), Signal::SIGKILL);
+    let gone = || master.iter().chain(&workers).all(|pid| !process::is_alive(*pid)).then_some(());
+    assert!(wait_until(gone).is_some(), "master {master:?} and workers {workers:?} end with it");
+}
+
+#[test]
+fn what_is_no_app_is_refused_with_a_hint() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = |expected: &str| {
+        let output = Command::new(App::build().host()).arg("dev").arg(directory.path()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(expected), "{error}");
+    };
+    dev("could not find `Cargo.toml`");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("member/Cargo.toml", "[package]\nname = \"x\"\nedition = \"2024\"\n");
+    write("member/src/lib.rs", "");
+    write("Cargo.toml", "[workspace]\nmembers = [\"member\"]\nresolver = \"3\"\n");
+    dev("hint: name the app's directory");
+    write("src/lib.rs", "");
+    write("Cargo.toml", "[package]\nname = \"y\"\nedition = \"2024\"\n[workspace]\n");
+    dev("crate-type = [\"cdylib\"]");
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    dev("can't be found");
+}
