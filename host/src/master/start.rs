@@ -38,7 +38,8 @@ const ORPHANS_POLL: Duration = Duration::from_millis(50);
 pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) -> anyhow::Result<Effects> {
     let config_path = std::path::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
-    let config = Arc::new(read_config(&config_path)?);
+    let (config, config_id) = read_config(&config_path)?;
+    let config = Arc::new(config);
     let logging = Logging::init(&config.log)?;
     let identity = Identity::configured(&config)?;
     if identity.is_none() && Uid::effective().is_root() {
@@ -80,7 +81,7 @@ pub(super) async fn start(config_path: &Path, inbox: mpsc::Sender<Happening>) ->
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
-    let first = Prepared { config, version, listeners, databank };
+    let first = Prepared { config, config_id, version, listeners, databank };
     Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox))
 }
 
