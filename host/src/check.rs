@@ -53,8 +53,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
 async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
     let config = match read_config(path, None) {
-        Ok(config) => config,
-        Err(refusal) => return Ok(Err(refusal)),
+        Ok((config, _)) => config,
+        Err(refused) => return Ok(Err(refused.refusal)),
     };
     let identity = Identity::configured(&config)?;
     // The probe's user must be able to read the copy.
@@ -70,5 +70,5 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         children: Children::watch()?,
         identity,
     };
-    Ok(preflight.version(&config, None).await.map(|(version, _)| version))
+    Ok(preflight.version(&config, None).await.map(|(version, _)| version).map_err(|refused| refused.refusal))
 }

@@ -103,6 +103,17 @@ impl<'de> Deserialize<'de> for VersionId {
     }
 }
 
+/// A configuration's name: the SHA-256 of its file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigId([u8; 32]);
+
+impl ConfigId {
+    /// The configuration whose bytes have this digest.
+    pub const fn from_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -47,7 +47,10 @@ impl Logging {
     pub fn init(settings: &Log) -> Result<Self, LoggingError> {
         let file = open(settings)?;
         let (layer, handle) = reload::Layer::new(layer(settings.format, settings.level, file.as_ref()));
-        tracing_subscriber::registry().with(layer).init();
+        // Without the bridge from the crate `log` that `init` would make: the watcher's crate logs every
+        // event there, and so every line of a log that lies beside a watched file would make another one.
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+            .expect("a process has one log");
         log_panics();
         Ok(Self { settings: settings.clone(), file, layer: handle })
     }

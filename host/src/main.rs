@@ -29,6 +29,7 @@ mod listeners;
 mod locks;
 mod logging;
 mod preflight;
+mod watcher;
 
 // The only `unsafe`, and the store that `loader` lends to the app.
 mod databank;

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use app_abi::Magic;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use crate::artifact::{Store, Version};
+use crate::artifact::{ArtifactError, Store, Version};
 use crate::causes::chain;
 use crate::children::{Children, Role};
 use crate::config::databank::{Setup, Store as DatabankStore};
@@ -25,11 +26,11 @@ use crate::config::{self, Config};
 use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
-use crate::ids::Ended;
+use crate::ids::{ConfigId, Ended};
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
-use crate::restart::Refusal;
+use crate::restart::{Judged, Refusal};
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
@@ -44,6 +45,7 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct Prepared {
     pub config: Arc<Config>,
+    pub config_id: ConfigId,
     pub version: Version,
     pub listeners: Listeners,
     /// With its secrets, as they were when the generation was prepared.
@@ -54,6 +56,27 @@ impl Prepared {
     /// What a child needs to load this version.
     pub fn library(&self) -> Library {
         library(&self.version)
+    }
+}
+
+/// A refusal, and what it is about: the same version or configuration would be refused again. Nothing
+/// when the reason may go by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub judged: Option<Judged>,
+}
+
+impl Refused {
+    const fn judged(refusal: Refusal, judged: Judged) -> Self {
+        Self { refusal, judged: Some(judged) }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, judged: None }
     }
 }
 
@@ -82,13 +105,16 @@ pub struct Preflight {
 
 /// Reads and checks the configuration at `path`, which must be absolute; for `app-host dev` with the library
 /// that it has built. Blocks on the disk.
-pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<Config, Refusal> {
+pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<(Config, ConfigId), Refused> {
     let bytes = read_file(path, config::MAX_FILE_BYTES).map_err(Refusal::BadConfig)?;
-    let config = Config::parse(&bytes, path).map_err(|error| Refusal::BadConfig(chain(&error)))?;
-    Ok(match dev_library {
+    let id = ConfigId::from_digest(Sha256::digest(&bytes).into());
+    let config = Config::parse(&bytes, path)
+        .map_err(|error| Refused::judged(Refusal::BadConfig(chain(&error)), Judged::Config(id)))?;
+    let config = match dev_library {
         Some(library) => config.for_development(library),
         None => config,
-    })
+    };
+    Ok((config, id))
 }
 
 /// Reads the secrets that the section `databank` names. Blocks on the disk.
@@ -122,7 +148,7 @@ fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 impl Preflight {
     /// The version at the path that `config` names, if it fits this host and, where one is given, the
     /// magic that the master started with. The first library and every later one go this way.
-    pub async fn version(&self, config: &Config, beside: Option<Magic>) -> Result<(Version, Took), Refusal> {
+    pub async fn version(&self, config: &Config, beside: Option<Magic>) -> Result<(Version, Took), Refused> {
         let begin = Instant::now();
         let (store, path) = (self.store.clone(), config.app.library.clone());
         let version = self
@@ -130,11 +156,12 @@ impl Preflight {
             .run(DISK_TIMEOUT, move || store.admit(&path))
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
-            .map_err(|error| Refusal::BadArtifact(chain(&error)))?;
+            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })?;
         let copy = begin.elapsed();
-        version.manifest.fits_host().map_err(|misfit| Refusal::Incompatibility(misfit.to_string()))?;
+        let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
+        version.manifest.fits_host().map_err(|error| misfit(Refusal::Incompatibility(error.to_string())))?;
         if let Some(started_with) = beside {
-            same_magic(version.magic(), started_with)?;
+            same_magic(version.magic(), started_with).map_err(misfit)?;
         }
         // Last, because it runs the library's constructors; beside it the copy reaches the disk.
         let (store, copied) = (self.store.clone(), version.clone());
@@ -143,7 +170,7 @@ impl Preflight {
                 .run(DISK_TIMEOUT, move || store.sync(&copied))
                 .await
                 .map_err(|error| Refusal::BadArtifact(error.to_string()))?
-                .map_err(|error| Refusal::BadArtifact(chain(&error)))
+                .map_err(|error| Refused::from(Refusal::BadArtifact(chain(&error))))
         };
         let (probe, ()) = tokio::try_join!(self.probe(config, &version), sync)?;
         Ok((version, Took { copy, probe }))
@@ -162,7 +189,7 @@ impl Preflight {
         config: &Config,
         databank: &Setup,
         beside: Option<Magic>,
-    ) -> Result<(Version, Took), Refusal> {
+    ) -> Result<(Version, Took), Refused> {
         // What is wrong with the library is said first, whichever of the two was faster.
         let reached = async { Ok(self.reach(config, databank).await) };
         let ((version, took), reached) = tokio::try_join!(self.version(config, beside), reached)?;
@@ -172,30 +199,36 @@ impl Preflight {
 
     /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
     /// the library loaded when the master started.
-    pub async fn next(&self, running: &Prepared, magic: Magic) -> Result<(Prepared, Took), Refusal> {
+    pub async fn next(&self, running: &Prepared, magic: Magic) -> Result<(Prepared, Took), Refused> {
         let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
-        let config = self
+        let (config, config_id) = self
             .desk
             .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
         let config = Arc::new(config);
+        let misfit = |refusal| Refused::judged(refusal, Judged::Config(config_id));
+        let fixed = |key| {
+            Refusal::Incompatibility(format!("{key} can't change while workers run; restart the master to change it"))
+        };
         let store = &config.databank.store;
         // Before the difference that it is from the running one: it would be refused in any case.
         if !databank::is_shared(store) {
             let driver = store.driver();
-            return Err(Refusal::BadDriver(format!("\"{driver}\" can't be shared between processes")));
+            return Err(misfit(Refusal::BadDriver(format!("\"{driver}\" can't be shared between processes"))));
         }
         let databank = self.databank(&config).await?;
-        let key = config.fixed_difference(&running.config).or_else(|| databank.difference(&running.databank));
-        if let Some(key) = key {
-            let text = format!("{key} can't change while workers run; restart the master to change it");
-            return Err(Refusal::Incompatibility(text));
+        if let Some(key) = config.fixed_difference(&running.config) {
+            return Err(misfit(fixed(key)));
+        }
+        if let Some(key) = databank.difference(&running.databank) {
+            // A secret in a file of its own may change, and the configuration doesn't.
+            return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
         }
         let (version, took) = self.version_and_databank(&config, &databank, Some(magic)).await?;
         let listeners =
             Listeners::for_config(&config, &running.listeners).map_err(|error| Refusal::CannotBind(chain(&error)))?;
-        Ok((Prepared { config, version, listeners, databank }, took))
+        Ok((Prepared { config, config_id, version, listeners, databank }, took))
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.
@@ -218,18 +251,23 @@ impl Preflight {
     }
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.
-    async fn probe(&self, config: &Config, version: &Version) -> Result<Duration, Refusal> {
+    async fn probe(&self, config: &Config, version: &Version) -> Result<Duration, Refused> {
         let begin = Instant::now();
         let limit = config.restart.start_timeout;
+        let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
         let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
         match self.ask(Role::Probe, config, &setup, limit).await {
             Ok(FromProbe::Fits) => Ok(begin.elapsed()),
-            Ok(FromProbe::Incompatible { error }) => Err(Refusal::Incompatibility(error)),
-            Ok(FromProbe::Bad { error }) => Err(Refusal::BadArtifact(error)),
-            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
-            Err(NoAnswer::Spawn(error)) => Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}"))),
-            Err(NoAnswer::Died(how)) => Err(Refusal::BadArtifact(format!("the probe died loading it: {how}"))),
-            Err(NoAnswer::Late) => Err(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))),
+            Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(error))),
+            Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(error))),
+            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error).into()),
+            Err(NoAnswer::Spawn(error)) => {
+                Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}")).into())
+            }
+            Err(NoAnswer::Died(how)) => Err(misfit(Refusal::BadArtifact(format!("the probe died loading it: {how}")))),
+            Err(NoAnswer::Late) => {
+                Err(misfit(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))))
+            }
         }
     }
 
@@ -282,6 +320,14 @@ struct Leash<'a> {
 impl Drop for Leash<'_> {
     fn drop(&mut self) {
         self.children.kill(self.pid);
+    }
+}
+
+/// What an artifact that can't be taken is refused for, when that is its own bytes.
+fn judged_by(error: &ArtifactError) -> Option<Judged> {
+    match error {
+        ArtifactError::Elf { version, .. } => Some(Judged::Version(*version)),
+        _ => None,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Sources: `elf(5)`, and ABI.md on what `dlopen` does with a file that isn't whole (SIGBUS).
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use app_abi::Magic;
 use app_abi::manifest::{Manifest, ManifestError, NOTE_NAME};
@@ -42,6 +44,38 @@ const MACHINE: elf::Machine = elf::EM_X86_64;
 const MACHINE: elf::Machine = elf::EM_AARCH64;
 
 type Header = elf::FileHeader64<Endianness>;
+
+/// How many bytes the first header has.
+const HEADER_BYTES: usize = size_of::<Header>();
+
+/// Whether `file` looks like a library that is still being written: the end that it speaks of isn't
+/// there yet, or its bytes aren't, because it was given its size before them. What can't become a
+/// library by growing isn't partial.
+pub fn is_partial(file: &File) -> io::Result<bool> {
+    let mut head = [0; HEADER_BYTES];
+    let mut read = 0;
+    while read < head.len() {
+        match file.read_at(&mut head[read..], read as u64)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    let head = &head[..read];
+    let magic = &elf::ELFMAG[..read.min(elf::ELFMAG.len())];
+    if !head.starts_with(magic) {
+        return Ok(head.iter().all(|byte| *byte == 0));
+    }
+    if read < HEADER_BYTES {
+        return Ok(true);
+    }
+    let cache = ReadCache::new(file);
+    let data = &cache;
+    let whole = Header::parse(data)
+        .and_then(|header| Ok((header, header.endian()?)))
+        .map_err(ElfError::NoElf)
+        .and_then(|(header, endian)| check_complete(header, endian, data));
+    Ok(matches!(whole, Err(ElfError::Truncated { .. })))
+}
 
 /// Checks that `file` is a whole library for this machine and returns its manifest.
 pub fn read(file: &File) -> Result<Manifest, ElfError> {

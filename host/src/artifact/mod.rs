@@ -10,7 +10,7 @@ mod elf;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -49,7 +49,7 @@ pub enum ArtifactError {
     #[error("{} can't be made to outlive a loss of power", path.display())]
     Sync { path: PathBuf, source: io::Error },
     #[error("{} can't be loaded", path.display())]
-    Elf { path: PathBuf, source: ElfError },
+    Elf { path: PathBuf, version: VersionId, source: ElfError },
     #[error("{} has changed: its hash is {found}, expected {expected}", path.display())]
     Changed { path: PathBuf, found: VersionId, expected: VersionId },
 }
@@ -108,8 +108,10 @@ impl Store {
         if stamp(&source).map_err(read_failed)? != before {
             return Err(ArtifactError::Moving { path: path.to_owned() });
         }
-        let manifest =
-            elf::read(copy.as_file()).map_err(|source| ArtifactError::Elf { path: path.to_owned(), source })?;
+        let manifest = elf::read(copy.as_file()).map_err(|source| {
+            let path = path.to_owned();
+            ArtifactError::Elf { path, version: id, source }
+        })?;
         let target = self.path(id);
         // The umask may have taken read permission from the workers' user.
         copy.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(copy_failed)?;
@@ -157,6 +159,31 @@ impl Store {
     }
 }
 
+/// What lies at an artifact's path, for whoever waits for a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Something that is still being written, or was left half-written.
+    Partial,
+    /// Something whole, which need not be a library.
+    Whole(VersionId),
+}
+
+/// Looks at the artifact at `path` without taking it. Blocks on the disk, and reads all of the file.
+pub fn look(path: &Path) -> Result<Look, ArtifactError> {
+    let mut file = open_regular(path)?;
+    let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
+    let before = stamp(&file).map_err(read_failed)?;
+    if elf::is_partial(&file).map_err(read_failed)? {
+        return Ok(Look::Partial);
+    }
+    file.rewind().map_err(read_failed)?;
+    let id = copy_hashed(&mut file, &mut io::sink(), path, read_failed)?;
+    if stamp(&file).map_err(read_failed)? != before {
+        return Err(ArtifactError::Moving { path: path.to_owned() });
+    }
+    Ok(Look::Whole(id))
+}
+
 /// Checks that the file at `path` still has the hash that it is named by.
 pub fn verify(path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
     let mut file = open_regular(path)?;
@@ -172,7 +199,7 @@ fn stamp(file: &File) -> io::Result<(u64, i64, i64, i64, i64)> {
 }
 
 /// Opens a regular file; never waits for the writer of a FIFO.
-fn open_regular(path: &Path) -> Result<File, ArtifactError> {
+pub fn open_regular(path: &Path) -> Result<File, ArtifactError> {
     let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_failed)?;
     let metadata = file.metadata().map_err(read_failed)?;
@@ -265,6 +292,33 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         let error = anyhow::Error::new(store.admit(&path).unwrap_err());
         assert!(format!("{error:#}").contains("no app-abi manifest"), "{error:#}");
+    }
+
+    #[test]
+    fn a_library_that_grows_is_partial_until_its_last_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = fs::read(some_library()).unwrap();
+        let path = directory.path().join("grows");
+        for length in (0..whole.len()).step_by(whole.len() / 97).chain(0..70).chain([whole.len() - 1]) {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(look(&path).unwrap(), Look::Partial, "{length} bytes");
+        }
+        // Its size first, its bytes later.
+        File::create(&path).unwrap().set_len(whole.len() as u64).unwrap();
+        assert_eq!(look(&path).unwrap(), Look::Partial);
+        fs::write(&path, &whole).unwrap();
+        let Look::Whole(id) = look(&path).unwrap() else { panic!("it is whole") };
+        verify(&path, id).unwrap();
+    }
+
+    #[test]
+    fn what_no_growth_makes_a_library_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("text");
+        for text in ["#!/bin/sh\n", "x", "\u{7f}ELG"] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(look(&path).unwrap(), Look::Whole(_)), "{text:?}");
+        }
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl<S> Store<S> {
 }
 
 impl Databank {
+    /// Whether a secret is in a file of its own, which may change while the configuration doesn't.
+    pub const fn has_secret_file(&self) -> bool {
+        matches!(self.store, Store::Mongodb { uri: SecretSource::File(_), .. })
+    }
+
     /// The section with its secrets; `read` reads the file of one.
     pub fn setup<E>(&self, read: impl FnOnce(&Path) -> Result<String, E>) -> Result<Setup, E> {
         let store = match &self.store {

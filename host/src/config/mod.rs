@@ -5,6 +5,7 @@
 
 pub mod databank;
 mod listen;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use databank::Databank;
 use databank::RawDatabank;
 use listen::RawListen;
 pub use listen::{Address, Listen};
+pub use watched::Watched;
 
 /// The largest configuration file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -46,6 +48,7 @@ pub struct Config {
     pub group: Option<String>,
     pub databank: Databank,
     pub restart: Restart,
+    pub watch: Watched,
     pub log: Log,
 }
 
@@ -114,7 +117,9 @@ pub enum LogLevel {
 
 /// Every default, where a reader can see them together.
 mod defaults {
-    use super::{Arc, Duration, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart};
+    use super::{
+        Arc, Duration, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart, Watched,
+    };
 
     pub(super) fn app_config() -> Arc<RawValue> {
         RawValue::from_string("{}".to_owned()).expect("an empty object is valid JSON").into()
@@ -133,6 +138,10 @@ mod defaults {
 
     /// Under the state directory, when no other path is given.
     pub(super) const PID_FILE: &str = "app-host.pid";
+
+    pub(super) const fn watch() -> Watched {
+        Watched::NOTHING
+    }
 
     impl Default for Restart {
         fn default() -> Self {
@@ -172,6 +181,8 @@ struct RawConfig {
     databank: RawDatabank,
     #[serde(default)]
     restart: Restart,
+    #[serde(default = "defaults::watch", deserialize_with = "watched::watched")]
+    watch: Watched,
     #[serde(default)]
     log: RawLog,
 }
@@ -270,6 +281,8 @@ impl Config {
     #[must_use]
     pub fn for_development(mut self, library: &Path) -> Self {
         library.clone_into(&mut self.app.library);
+        // Who builds says when.
+        self.watch = Watched::NOTHING;
         self.restart.probation = Duration::ZERO;
         self.restart.idle_linger = self.restart.idle_linger.min(DEVELOPMENT_LINGER);
         self.restart.shutdown_timeout = self.restart.shutdown_timeout.min(DEVELOPMENT_SHUTDOWN);
@@ -335,6 +348,7 @@ impl RawConfig {
             user: self.user,
             group: self.group,
             restart: self.restart,
+            watch: self.watch,
             log: Log {
                 format: self.log.format,
                 level: self.log.level,

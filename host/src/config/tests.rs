@@ -53,12 +53,33 @@ fn every_error_names_its_place_and_key() {
             "listen: listener [::1]:80 is there twice",
         ),
         (r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "mode": "999"}]}"#, "\"mode\" is \"999\""),
+        (
+            r#"{"app": {"library": "a"}, "watch": "yes"}"#,
+            "watch: invalid type: string \"yes\", expected true, false or",
+        ),
+        (r#"{"app": {"library": "a"}, "watch": {"confg": true}}"#, "watch.confg: unknown field `confg`"),
+        (r#"{"app": {"library": "a"}, "watch": {"config": 1}}"#, "watch.config: invalid type: integer `1`"),
         (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
         (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.starts_with("/etc/app/host.json:"), "{text}: {error}");
         assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn nothing_is_watched_unless_it_is_asked_for() {
+    for (watch, library, config) in [
+        ("", false, false),
+        (r#", "watch": false"#, false, false),
+        (r#", "watch": true"#, true, false),
+        (r#", "watch": {}"#, true, false),
+        (r#", "watch": {"config": true}"#, true, true),
+        (r#", "watch": {"library": false, "config": true}"#, false, true),
+    ] {
+        let parsed = parse(&format!(r#"{{"app": {{"library": "a"}}{watch}}}"#)).unwrap();
+        assert_eq!(parsed.watch, Watched { library, config }, "{watch}");
     }
 }
 

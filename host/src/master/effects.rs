@@ -4,6 +4,7 @@
 //! workers' processes, the log, the locks. Decides nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -20,8 +21,8 @@ use crate::listeners::Listeners;
 use crate::locks::{MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::ToWorker;
-use crate::preflight::{Preflight, Prepared, Took};
-use crate::restart::{Action, Event, ExitReason, Refusal, Settings, Verdict};
+use crate::preflight::{Preflight, Prepared, Refused, Took};
+use crate::restart::{Action, By, Event, ExitReason, Judged, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -38,8 +39,10 @@ pub(super) struct Effects {
     checking: Option<AbortHandle>,
     /// What the last preflight prepared, until the machine adopts or refuses it.
     prepared: Option<(Prepared, Took)>,
-    /// When the requests without a verdict came.
-    requested: HashMap<RequestId, Time>,
+    /// What the last preflight looked at, and whose it was.
+    judged: Option<(RequestId, Judged)>,
+    /// Who has asked for what has no verdict yet, and when.
+    requested: HashMap<RequestId, (By, Time)>,
     follow_ups: VecDeque<Event>,
     logging: Logging,
     inbox: mpsc::Sender<Happening>,
@@ -71,6 +74,7 @@ impl Effects {
             preflight,
             checking: None,
             prepared: None,
+            judged: None,
             requested: HashMap::new(),
             follow_ups: VecDeque::new(),
             logging,
@@ -87,22 +91,44 @@ impl Effects {
     }
 
     /// Takes note of a request before the machine sees it.
-    pub(super) fn requested(&mut self, request: RequestId, by: &str, now: Time) {
-        info!(request = request.0, by, "restart requested");
-        self.requested.insert(request, now);
+    pub(super) fn requested(&mut self, request: RequestId, by: By, now: Time) {
+        info!(request = request.0, by = %by, "restart requested");
+        self.requested.insert(request, (by, now));
+    }
+
+    /// What respawns use.
+    pub(super) fn active(&self) -> &Prepared {
+        &self.generations[&self.active]
+    }
+
+    pub(super) fn config_path(&self) -> &Path {
+        &self.preflight.config_path
+    }
+
+    /// What the preflight of this request looked at, if that alone can be the reason of a refusal.
+    pub(super) fn judged(&self, request: RequestId) -> Option<Judged> {
+        self.judged.filter(|(judged, _)| *judged == request).map(|(_, judged)| judged)
     }
 
     /// Keeps what a preflight prepared, and makes an event of its outcome.
-    pub(super) fn preflight_ended(&mut self, request: RequestId, outcome: Result<(Prepared, Took), Refusal>) -> Event {
+    pub(super) fn preflight_ended(&mut self, request: RequestId, outcome: Result<(Prepared, Took), Refused>) -> Event {
         let awaited = self.checking.take().is_some();
+        let judged = match &outcome {
+            Err(refused) => refused.judged,
+            // What can still be refused for itself is a setting.
+            Ok((prepared, _)) => Some(Judged::Config(prepared.config_id)),
+        };
+        self.judged = judged.map(|judged| (request, judged));
         match outcome {
             Ok((prepared, took)) => {
                 let settings = settings(&prepared);
+                let active = self.active();
+                let unchanged = prepared.version.id == active.version.id && prepared.config_id == active.config_id;
                 // What was cancelled meanwhile must not keep its listeners open.
                 self.prepared = awaited.then_some((prepared, took));
-                Event::PreflightPassed { request, settings }
+                Event::PreflightPassed { request, settings, unchanged }
             }
-            Err(refusal) => Event::PreflightRefused { request, refusal },
+            Err(refused) => Event::PreflightRefused { request, refusal: refused.refusal },
         }
     }
 
@@ -152,7 +178,7 @@ impl Effects {
         let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
         let (running, magic) = (self.generations[&self.active].clone(), self.magic);
         let task = tokio::task::spawn_local(async move {
-            let outcome = preflight.next(&running, magic).await;
+            let outcome = Box::new(preflight.next(&running, magic).await);
             drop(running);
             // The loop has ended: nobody is interested any more.
             let _ = inbox.send(Happening::Preflight { request, outcome }).await;
@@ -206,9 +232,9 @@ impl Effects {
 
     fn announce(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
         self.prepared = None;
-        let begin = self.requested.remove(&request).unwrap_or(now);
+        let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
         let active = self.generations.get(&self.active);
-        report::log_verdict(request, verdict, now.saturating_sub(begin), self.active, active);
+        report::log_verdict(request, by, verdict, now.saturating_sub(begin), self.active, active);
     }
 
     fn prune(&self) {

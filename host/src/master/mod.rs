@@ -9,11 +9,13 @@
 //!  workers' messages ────┤                    ┌──▶ effects: spawn, drain, kill, bind, log …
 //!  workers' exits ───────┼──▶ Machine::handle ┤
 //!  preflight's outcome ──┤                    └──▶ deadline ─┐
+//!  the lookout ──────────┤                                  │
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
 
 mod crew;
 mod effects;
+mod lookout;
 mod report;
 mod start;
 
@@ -28,10 +30,11 @@ use tokio::task::LocalSet;
 use tracing::debug;
 
 use crate::ids::{RequestId, Time};
-use crate::preflight::{Prepared, Took};
-use crate::restart::{Event, ExitReason, Machine, Refusal};
+use crate::preflight::{Prepared, Refused, Took};
+use crate::restart::{Action, By, Event, ExitReason, Machine};
 use crate::sys;
 use effects::Effects;
+use lookout::Lookout;
 
 /// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
 pub const EXIT_LOCKED_AND_EMPTY: u8 = 3;
@@ -44,7 +47,7 @@ enum Happening {
     /// Something that the machine takes as it is.
     Event(Event),
     /// A preflight has ended.
-    Preflight { request: RequestId, outcome: Result<(Prepared, Took), Refusal> },
+    Preflight { request: RequestId, outcome: Box<Result<(Prepared, Took), Refused>> },
 }
 
 /// Runs the master until it is stopped; returns its exit code.
@@ -80,7 +83,13 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Res
 async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc::Receiver<Happening>) -> ExitReason {
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
+    let mut lookout = Lookout::new();
     let mut last_request = RequestId(0);
+    let mut request = |effects: &mut Effects, by: By| {
+        last_request = RequestId(last_request.0 + 1);
+        effects.requested(last_request, by, begin.elapsed());
+        last_request
+    };
     let mut event = Event::Begin;
     loop {
         // An effect may be an event itself: a spawn has succeeded or failed.
@@ -89,22 +98,35 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
             let now: Time = begin.elapsed();
             let actions = machine.handle(event, now);
             debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
+            for action in &actions {
+                if let Action::Verdict { request, verdict } = action {
+                    lookout.verdict(*request, verdict, effects.judged(*request), now);
+                }
+            }
             if let Some(exit) = effects.perform(actions, now) {
                 return exit;
             }
             next = effects.follow_up();
         }
-        let deadline = machine.deadline().and_then(|deadline| begin.checked_add(deadline));
+        lookout.follow(effects.active(), effects.config_path(), machine.phase());
+        if lookout.asks(machine.phase(), begin.elapsed()) {
+            let request = request(&mut effects, By::Watcher);
+            lookout.asked(request);
+            event = Event::Request { request, by: By::Watcher };
+            continue;
+        }
+        let deadline = machine.deadline().into_iter().chain(lookout.deadline(machine.phase())).min();
+        let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         event = tokio::select! {
             happening = happenings.recv() => match happening.expect("the effects hold a sender") {
                 Happening::Event(event) => event,
-                Happening::Preflight { request, outcome } => effects.preflight_ended(request, outcome),
+                Happening::Preflight { request, outcome } => effects.preflight_ended(request, *outcome),
             },
             _ = signals.usr2.recv() => {
-                last_request = RequestId(last_request.0 + 1);
-                effects.requested(last_request, "SIGUSR2", begin.elapsed());
-                Event::Request { request: last_request }
+                Event::Request { request: request(&mut effects, By::Signal), by: By::Signal }
             }
+            // What it has seen is asked for in the next turn, if it is worth that.
+            () = lookout.see() => Event::Tick,
             () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
         };

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::crew::Crew;
 use crate::ids::{Generation, RequestId};
 use crate::preflight::Prepared;
-use crate::restart::{ExitReason, Report, Verdict};
+use crate::restart::{By, ExitReason, Report, Verdict};
 
 /// A worker's fields, the same in every line about one.
 macro_rules! about {
@@ -78,6 +78,7 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
 /// Logs what became of a request. The last line of a restart is its verdict.
 pub(super) fn log_verdict(
     request: RequestId,
+    by: By,
     verdict: &Verdict,
     took: Duration,
     active: Generation,
@@ -88,17 +89,17 @@ pub(super) fn log_verdict(
         Verdict::Complete => {
             let (version, app) = names(prepared);
             let generation = active.0;
-            info!(request, verdict = "complete", generation, version, app, took_ms, "zero-downtime restart complete");
+            info!(request, by = %by, verdict = "complete", generation, version, app, took_ms, "zero-downtime restart complete");
         }
         Verdict::Refused(refusal) => {
             let reason = refusal.reason();
             let verdict = format!("refused: {reason}");
-            warn!(request, verdict, reason, detail = %refusal, took_ms, "zero-downtime restart refused");
+            warn!(request, by = %by, verdict, reason, detail = %refusal, took_ms, "zero-downtime restart refused");
         }
         Verdict::Failed(failure) => {
             let reason = failure.reason();
             let verdict = format!("failed: {reason}");
-            error!(request, verdict, reason, detail = %failure, took_ms, "zero-downtime restart failed");
+            error!(request, by = %by, verdict, reason, detail = %failure, took_ms, "zero-downtime restart failed");
         }
     }
 }

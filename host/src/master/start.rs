@@ -42,7 +42,8 @@ pub(super) async fn start(
 ) -> anyhow::Result<Effects> {
     let config_path = std::path::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
-    let config = Arc::new(read_config(&config_path, dev_library.as_deref())?);
+    let (config, config_id) = read_config(&config_path, dev_library.as_deref())?;
+    let config = Arc::new(config);
     let logging = Logging::init(&config.log)?;
     let identity = Identity::configured(&config)?;
     if identity.is_none() && Uid::effective().is_root() {
@@ -85,7 +86,7 @@ pub(super) async fn start(
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
-    let first = Prepared { config, version, listeners, databank };
+    let first = Prepared { config, config_id, version, listeners, databank };
     Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox))
 }
 

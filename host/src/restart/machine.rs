@@ -12,7 +12,7 @@ use super::roll::Roll;
 use super::worker::Worker;
 #[cfg(test)]
 use super::worker::WorkerView;
-use super::{Action, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
+use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
 
 /// The restart logic of one master. See the module for its states.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(super) enum State {
     Serving,
     Preflight {
         request: RequestId,
+        by: By,
     },
     Rolling(Roll),
     Locked {
@@ -125,14 +126,19 @@ impl Machine {
     fn take(&mut self, event: Event, now: Time, out: &mut Vec<Action>) {
         match event {
             Event::Begin => self.begin(now, out),
-            Event::Request { request } => self.gate(request, out),
-            Event::PreflightPassed { request, settings } => {
-                if self.state == (State::Preflight { request }) {
-                    self.preflight_passed(request, settings, now, out);
+            Event::Request { request, by } => self.gate(request, by, out),
+            Event::PreflightPassed { request, settings, unchanged } => {
+                if let Some(by) = self.awaits_preflight(request) {
+                    // An operator may want new workers of the same; the watcher never does.
+                    if unchanged && by == By::Watcher {
+                        self.refuse_preflight(request, Refusal::Unchanged, out);
+                    } else {
+                        self.preflight_passed(request, settings, now, out);
+                    }
                 }
             }
             Event::PreflightRefused { request, refusal } => {
-                if self.state == (State::Preflight { request }) {
+                if self.awaits_preflight(request).is_some() {
                     self.refuse_preflight(request, refusal, out);
                 }
             }
@@ -191,7 +197,7 @@ impl Machine {
         }
     }
 
-    fn gate(&mut self, request: RequestId, out: &mut Vec<Action>) {
+    fn gate(&mut self, request: RequestId, by: By, out: &mut Vec<Action>) {
         let refusal = match self.state {
             // Nobody is left to be told anything; `handle` doesn't get here.
             State::Stopping { .. } | State::Exited => Refusal::Stopping,
@@ -203,13 +209,21 @@ impl Machine {
                 Refusal::BadDriver("the active databank can't be shared between processes".to_owned())
             }
             State::Serving => {
-                self.state = State::Preflight { request };
+                self.state = State::Preflight { request, by };
                 out.push(Action::Preflight { request });
                 return;
             }
         };
         let verdict = Verdict::Refused(refusal);
         out.push(Action::Verdict { request, verdict });
+    }
+
+    /// Who asked for the preflight of this request, if it is under way.
+    fn awaits_preflight(&self, request: RequestId) -> Option<By> {
+        match self.state {
+            State::Preflight { request: awaited, by } if awaited == request => Some(by),
+            _ => None,
+        }
     }
 
     fn preflight_passed(&mut self, request: RequestId, settings: Settings, now: Time, out: &mut Vec<Action>) {

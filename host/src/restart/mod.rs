@@ -40,6 +40,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -50,6 +51,7 @@ use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 pub use crate::config::OnFailure;
 pub use machine::Machine;
 pub use verdict::{Failure, Refusal, Verdict};
+pub use watch::{Judged, Pair, Watch};
 #[cfg(test)]
 pub use worker::WorkerState;
 pub use worker::WorkerView;
@@ -73,6 +75,24 @@ pub struct Settings {
     pub on_failure: OnFailure,
 }
 
+/// Who asks for a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Somebody who has sent SIGUSR2.
+    Signal,
+    /// The watcher, which has seen something new.
+    Watcher,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Signal => "SIGUSR2",
+            Self::Watcher => "watcher",
+        })
+    }
+}
+
 /// What has happened in the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -82,6 +102,8 @@ pub enum Event {
     Request {
         /// The number that the verdict will carry.
         request: RequestId,
+        /// Who asks.
+        by: By,
     },
     /// The preflight found nothing wrong.
     PreflightPassed {
@@ -89,6 +111,8 @@ pub enum Event {
         request: RequestId,
         /// The candidate's settings.
         settings: Settings,
+        /// Whether it has the version and the configuration of the active generation.
+        unchanged: bool,
     },
     /// The preflight found a reason to refuse.
     PreflightRefused {

@@ -10,7 +10,7 @@ impl Machine {
         let mut candidate = None;
         match self.state {
             State::Stopping { .. } => return self.stop_at_once(out),
-            State::Preflight { request } => {
+            State::Preflight { request, .. } => {
                 out.push(Action::CancelPreflight { request });
                 let verdict = Verdict::Refused(Refusal::Stopping);
                 out.push(Action::Verdict { request, verdict });

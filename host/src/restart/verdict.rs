@@ -64,6 +64,9 @@ pub enum Refusal {
     /// The configured store doesn't answer.
     #[error("databank unreachable: {0}")]
     DatabankUnreachable(String),
+    /// The watcher has asked for the version and the configuration that are active.
+    #[error("unchanged")]
+    Unchanged,
 }
 
 impl Refusal {
@@ -81,6 +84,7 @@ impl Refusal {
             Self::Incompatibility(_) => "incompatibility",
             Self::CannotBind(_) => "cannot bind",
             Self::DatabankUnreachable(_) => "databank unreachable",
+            Self::Unchanged => "unchanged",
         }
     }
 }

@@ -2,13 +2,14 @@
 
 mod properties;
 mod tables;
+mod watch;
 mod world;
 
 use std::time::Duration;
 
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
-use super::{Action, Event, KillReason, OnFailure, Refusal, Settings, Verdict, WorkerState};
+use super::{Action, By, Event, KillReason, OnFailure, Refusal, Settings, Verdict, WorkerState};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBATION: Duration = Duration::from_millis(250);
@@ -30,11 +31,11 @@ const fn ms(millis: u64) -> Duration {
 }
 
 const fn request(number: u64) -> Event {
-    Event::Request { request: RequestId(number) }
+    Event::Request { request: RequestId(number), by: By::Signal }
 }
 
 const fn passed(number: u64, settings: Settings) -> Event {
-    Event::PreflightPassed { request: RequestId(number), settings }
+    Event::PreflightPassed { request: RequestId(number), settings, unchanged: false }
 }
 
 const fn refused(number: u64, refusal: Refusal) -> Event {

@@ -11,8 +11,8 @@ const PLENTY: usize = 500;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Request,
-    Pass(Settings),
+    Request(By),
+    Pass(Settings, bool),
     Refuse,
     StalePreflight,
     Stop,
@@ -82,8 +82,9 @@ fn any_message() -> impl Strategy<Value = Message> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => Just(Step::Request),
-        6 => any_settings(1_u16..5).prop_map(Step::Pass),
+        5 => Just(Step::Request(By::Signal)),
+        3 => Just(Step::Request(By::Watcher)),
+        6 => (any_settings(1_u16..5), any::<bool>()).prop_map(|(settings, unchanged)| Step::Pass(settings, unchanged)),
         1 => Just(Step::Refuse),
         1 => Just(Step::StalePreflight),
         1 => Just(Step::Stop),
@@ -99,8 +100,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn take(world: &mut World, step: &Step) {
     match *step {
-        Step::Request => world.ask(),
-        Step::Pass(settings) => world.pass_preflight(settings),
+        Step::Request(by) => world.ask(by),
+        Step::Pass(settings, unchanged) => world.pass_preflight(settings, unchanged),
         Step::Refuse => world.refuse_preflight(),
         Step::StalePreflight => world.stale_preflight(settings(2)),
         Step::Stop => world.stop(),
@@ -158,7 +159,7 @@ proptest! {
         settle(&mut world);
         prop_assert!(world.nobody_waits());
         if world.is_at_rest() && first.workers > 1 {
-            world.ask();
+            world.ask(By::Signal);
             settle(&mut world);
             prop_assert!(world.nobody_waits());
             prop_assert!(world.last_verdict_was_complete());

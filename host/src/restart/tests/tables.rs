@@ -205,6 +205,22 @@ fn all_first_workers_late_at_once_are_each_killed_or_drained_once() {
 // Gate and preflight
 
 #[test]
+fn what_is_active_already_is_unchanged_for_the_watcher_alone() {
+    for (by, is_refused) in [(By::Watcher, true), (By::Signal, false)] {
+        for unchanged in [true, false] {
+            let mut bench = Bench::serving(2);
+            let request = RequestId(1);
+            assert_eq!(bench.on(Event::Request { request, by }), [Action::Preflight { request }]);
+            let actions = bench.on(Event::PreflightPassed { request, settings: settings(2), unchanged });
+            let refused = verdict(1, Verdict::Refused(Refusal::Unchanged));
+            assert_eq!(actions == [refused], is_refused && unchanged, "{by}: {actions:?}");
+            let phase = if is_refused && unchanged { Phase::Serving } else { Phase::Rolling };
+            assert_eq!(bench.machine.phase(), phase, "{by}");
+        }
+    }
+}
+
+#[test]
 fn a_second_request_is_refused_while_one_is_in_flight() {
     // FAULTS 1
     let in_flight = |number| [verdict(number, Verdict::Refused(Refusal::RestartInFlight))];

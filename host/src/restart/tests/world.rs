@@ -57,6 +57,7 @@ pub(super) struct World {
     preflight: Option<RequestId>,
     last_request: u64,
     waiting: BTreeSet<RequestId>,
+    asked_by: BTreeMap<RequestId, By>,
     end: Option<End>,
     /// Whether the event in hand is a second order to stop.
     stop_again: bool,
@@ -81,6 +82,7 @@ impl World {
             preflight: None,
             last_request: 0,
             waiting: BTreeSet::new(),
+            asked_by: BTreeMap::new(),
             end: None,
             stop_again: false,
             has_served: false,
@@ -106,20 +108,24 @@ impl World {
     }
 
     /// Somebody asks for a restart.
-    pub(super) fn ask(&mut self) {
+    pub(super) fn ask(&mut self, by: By) {
         self.last_request += 1;
         let request = RequestId(self.last_request);
         if !self.is_over() {
             self.waiting.insert(request);
         }
-        self.deliver(Event::Request { request });
+        self.asked_by.insert(request, by);
+        self.deliver(Event::Request { request, by });
     }
 
-    pub(super) fn pass_preflight(&mut self, settings: Settings) {
+    /// A preflight under way finds nothing wrong; only an operator gets more of what is active.
+    pub(super) fn pass_preflight(&mut self, settings: Settings, unchanged: bool) {
         if let Some(request) = self.preflight.take() {
-            self.to_adopt = Some(settings);
-            self.deliver(Event::PreflightPassed { request, settings });
+            let refused = unchanged && self.asked_by[&request] == By::Watcher;
+            self.to_adopt = (!refused).then_some(settings);
+            self.deliver(Event::PreflightPassed { request, settings, unchanged });
             self.to_adopt = None;
+            assert!(!refused || !self.waiting.contains(&request));
         }
     }
 
@@ -134,7 +140,7 @@ impl World {
     pub(super) fn stale_preflight(&mut self, settings: Settings) {
         let request = RequestId(self.last_request + 1);
         self.tick();
-        self.deliver_stale(&Event::PreflightPassed { request, settings });
+        self.deliver_stale(&Event::PreflightPassed { request, settings, unchanged: false });
         let refusal = Refusal::Stopping;
         self.deliver_stale(&Event::PreflightRefused { request, refusal });
     }
@@ -238,7 +244,7 @@ impl World {
     /// A preflight under way is answered well; says whether there was one.
     pub(super) fn answer(&mut self, settings: Settings) -> bool {
         let under_way = self.preflight.is_some();
-        self.pass_preflight(settings);
+        self.pass_preflight(settings, false);
         under_way
     }
 

@@ -1,0 +1,559 @@
+//! Claims about the watcher's policy: one a test, then the promise of its module in random worlds.
+
+use proptest::prelude::*;
+
+use super::super::{By, Judged, Machine, Pair, Phase, Watch};
+use super::*;
+use crate::config::Watched;
+use crate::ids::{ConfigId, Time, VersionId};
+
+const LIBRARY: Watched = Watched { library: true, config: false };
+const BOTH: Watched = Watched { library: true, config: true };
+const CONFIG: Watched = Watched { library: false, config: true };
+
+/// The pause after the first refusal, and the longest.
+const FIRST_PAUSE: Duration = ms(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+const fn version(number: u8) -> VersionId {
+    VersionId::from_digest([number; 32])
+}
+
+const fn config(number: u8) -> ConfigId {
+    ConfigId::from_digest([number; 32])
+}
+
+const fn pair(version_number: u8, config_number: u8) -> Pair {
+    Pair { version: version(version_number), config: config(config_number) }
+}
+
+fn bad_artifact() -> Refusal {
+    Refusal::BadArtifact("no manifest".to_owned())
+}
+
+fn unreachable() -> Refusal {
+    Refusal::DatabankUnreachable("refused".to_owned())
+}
+
+/// A policy in a master that serves version 0 with configuration 0, and its clock.
+struct Bench {
+    watch: Watch,
+    phase: Phase,
+    now: Time,
+    last_request: u64,
+}
+
+impl Bench {
+    fn new(watched: Watched) -> Self {
+        let mut watch = Watch::new(watched, pair(0, 0));
+        watch.library_seen(Some(version(0)));
+        watch.config_seen(Some(config(0)));
+        Self { watch, phase: Phase::Serving, now: ms(1000), last_request: 0 }
+    }
+
+    /// Version 1 was seen and asked for.
+    fn asked() -> Self {
+        let mut bench = Self::new(LIBRARY);
+        bench.watch.library_seen(Some(version(1)));
+        assert!(bench.asks());
+        bench
+    }
+
+    /// Whether it asks; the request is on its way then.
+    fn asks(&mut self) -> bool {
+        let asks = self.watch.asks(self.phase, self.now);
+        if asks {
+            self.last_request += 1;
+            self.watch.asked(RequestId(self.last_request));
+            assert!(!self.watch.asks(self.phase, self.now), "it asks for ever");
+        }
+        asks
+    }
+
+    fn refused(&mut self, refusal: Refusal, judged: Option<Judged>) {
+        self.watch.verdict(RequestId(self.last_request), &Verdict::Refused(refusal), judged, self.now);
+    }
+
+    fn complete(&mut self, active: Pair) {
+        self.watch.verdict(RequestId(self.last_request), &Verdict::Complete, Some(Judged::Config(config(0))), self.now);
+        self.watch.set_active(active);
+    }
+
+    /// How long until the next look at it.
+    fn pause(&self) -> Option<Duration> {
+        Some(self.watch.deadline(self.phase)?.saturating_sub(self.now))
+    }
+
+    fn asks_after(&mut self, pause: Duration) -> bool {
+        self.now += pause;
+        self.asks()
+    }
+}
+
+#[test]
+fn what_is_active_is_not_asked_for() {
+    let mut bench = Bench::new(BOTH);
+    assert!(!bench.asks());
+    // It was touched, or away for a while.
+    for seen in [None, Some(version(0)), None] {
+        bench.watch.library_seen(seen);
+        assert!(!bench.asks(), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_new_library_is_asked_for_once() {
+    let mut bench = Bench::asked();
+    bench.complete(pair(1, 0));
+    assert!(!bench.asks_after(LONGEST_PAUSE));
+    assert_eq!(bench.pause(), None);
+}
+
+#[test]
+fn only_what_is_watched_asks() {
+    for (watched, by_library, by_config) in [(LIBRARY, true, false), (CONFIG, false, true), (BOTH, true, true)] {
+        let mut bench = Bench::new(watched);
+        bench.watch.config_seen(Some(config(1)));
+        assert_eq!(bench.asks(), by_config, "{watched:?}");
+        let mut bench = Bench::new(watched);
+        bench.watch.library_seen(Some(version(1)));
+        assert_eq!(bench.asks(), by_library, "{watched:?}");
+    }
+}
+
+#[test]
+fn a_library_that_is_being_replaced_is_not_asked_for_before_it_is_there_again() {
+    let mut bench = Bench::asked();
+    bench.refused(unreachable(), None);
+    bench.watch.library_seen(None);
+    assert!(!bench.asks_after(LONGEST_PAUSE));
+    assert_eq!(bench.pause(), None);
+    bench.watch.library_seen(Some(version(1)));
+    assert!(bench.asks());
+}
+
+#[test]
+fn a_library_refused_for_what_it_is_is_not_tried_again_until_it_changes() {
+    for refusal in [bad_artifact(), Refusal::Incompatibility("epoch".to_owned())] {
+        let mut bench = Bench::asked();
+        bench.refused(refusal, Some(Judged::Version(version(1))));
+        // It was touched, or moved away and back; the configuration has changed.
+        bench.watch.library_seen(None);
+        bench.watch.library_seen(Some(version(1)));
+        bench.watch.config_seen(Some(config(1)));
+        assert!(!bench.asks_after(LONGEST_PAUSE));
+        assert_eq!(bench.pause(), None);
+        bench.watch.library_seen(Some(version(2)));
+        assert!(bench.asks());
+        bench.refused(bad_artifact(), Some(Judged::Version(version(2))));
+        // Back to the first: it has changed.
+        bench.watch.library_seen(Some(version(1)));
+        assert!(bench.asks());
+    }
+}
+
+#[test]
+fn a_refusal_of_something_else_than_what_was_seen_is_not_the_last_word() {
+    // The file was another one for the moment in which the preflight has copied it.
+    for judged in [Some(Judged::Version(version(2))), None] {
+        let mut bench = Bench::asked();
+        bench.refused(bad_artifact(), judged);
+        assert_eq!(bench.pause(), Some(FIRST_PAUSE));
+        assert!(bench.asks_after(FIRST_PAUSE));
+    }
+    let mut bench = Bench::asked();
+    bench.refused(Refusal::Unchanged, Some(Judged::Config(config(0))));
+    assert_eq!(bench.pause(), Some(FIRST_PAUSE), "version 0 was there for a moment");
+    let mut bench = Bench::asked();
+    bench.complete(pair(2, 0));
+    assert_eq!(bench.pause(), Some(FIRST_PAUSE), "version 2 was there for a moment");
+    assert!(bench.asks_after(FIRST_PAUSE));
+}
+
+#[test]
+fn a_reason_outside_is_asked_about_again_with_growing_and_bounded_pauses() {
+    let outside = [unreachable(), Refusal::CannotBind("127.0.0.1:80".to_owned()), Refusal::BadConfig("log".to_owned())];
+    for refusal in outside {
+        let mut bench = Bench::asked();
+        let mut pauses = Vec::new();
+        for _ in 0..30 {
+            bench.refused(refusal.clone(), None);
+            let pause = bench.pause().unwrap();
+            pauses.push(pause);
+            bench.now += pause.saturating_sub(ms(1));
+            assert!(!bench.asks(), "before its time");
+            assert!(bench.asks_after(ms(1)));
+        }
+        assert_eq!(pauses[..4], [ms(250), ms(500), ms(1000), ms(2000)]);
+        assert!(pauses.iter().skip(7).all(|pause| *pause == LONGEST_PAUSE), "{pauses:?}");
+        bench.refused(refusal, None);
+        // Another build begins anew, at once.
+        bench.watch.library_seen(Some(version(2)));
+        assert!(bench.asks());
+        bench.refused(unreachable(), None);
+        assert_eq!(bench.pause(), Some(FIRST_PAUSE));
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_tried_again_when_its_file_changes() {
+    let refusals = || [Refusal::BadConfig("1:1".to_owned()), Refusal::NoWorkers, Refusal::BadDriver("m".to_owned())];
+    for watched in [LIBRARY, BOTH] {
+        for refusal in refusals() {
+            let mut bench = Bench::new(watched);
+            bench.watch.config_seen(Some(config(1)));
+            bench.watch.library_seen(Some(version(1)));
+            assert!(bench.asks());
+            bench.refused(refusal, Some(Judged::Config(config(1))));
+            assert!(!bench.asks_after(LONGEST_PAUSE));
+            assert_eq!(bench.pause(), None);
+            bench.watch.config_seen(Some(config(2)));
+            assert!(bench.asks());
+        }
+    }
+    // It has changed while it was judged.
+    for refusal in refusals() {
+        let mut bench = Bench::asked();
+        bench.watch.config_seen(Some(config(2)));
+        assert!(!bench.asks());
+        bench.refused(refusal, Some(Judged::Config(config(1))));
+        assert!(bench.asks_after(FIRST_PAUSE));
+    }
+}
+
+#[test]
+fn an_active_generation_that_can_not_be_restarted_is_said_once_a_build() {
+    for refusal in [Refusal::NoWorkers, Refusal::BadDriver("memory".to_owned())] {
+        let mut bench = Bench::asked();
+        bench.refused(refusal, None);
+        assert!(!bench.asks_after(LONGEST_PAUSE));
+        bench.watch.library_seen(Some(version(2)));
+        assert!(bench.asks());
+    }
+}
+
+#[test]
+fn what_was_refused_while_a_restart_was_in_progress_is_asked_for_when_it_has_ended() {
+    for (refusal, phases) in [
+        (Refusal::Starting, &[Phase::Starting][..]),
+        (Refusal::RestartInFlight, &[Phase::Preflight, Phase::Rolling, Phase::Rolling]),
+    ] {
+        let mut bench = Bench::new(LIBRARY);
+        bench.phase = phases[0];
+        bench.watch.library_seen(Some(version(1)));
+        assert!(bench.asks(), "it is said that it waits");
+        bench.refused(refusal, None);
+        for (number, phase) in (2..).zip(phases) {
+            bench.phase = *phase;
+            bench.watch.library_seen(Some(version(number)));
+            assert!(!bench.asks_after(LONGEST_PAUSE), "once is enough");
+            assert_eq!(bench.pause(), None);
+        }
+        bench.phase = Phase::Serving;
+        assert!(bench.asks());
+    }
+}
+
+#[test]
+fn a_build_that_the_ended_restart_has_brought_in_is_not_asked_for_again() {
+    let mut bench = Bench::asked();
+    bench.refused(Refusal::RestartInFlight, None);
+    bench.watch.set_active(pair(1, 0));
+    assert!(!bench.asks());
+}
+
+#[test]
+fn a_build_that_lands_in_the_watchers_own_restart_is_asked_for_after_it() {
+    let mut bench = Bench::asked();
+    bench.phase = Phase::Rolling;
+    bench.watch.library_seen(Some(version(2)));
+    assert!(bench.asks());
+    bench.refused(Refusal::RestartInFlight, None);
+    // The verdict on the first, which is of no interest any more.
+    bench.watch.verdict(RequestId(1), &Verdict::Refused(bad_artifact()), Some(Judged::Version(version(1))), bench.now);
+    bench.phase = Phase::Serving;
+    assert!(bench.asks());
+}
+
+#[test]
+fn nothing_is_asked_once_it_is_over() {
+    for phase in [Phase::Locked, Phase::Stopping, Phase::Exited] {
+        let mut bench = Bench::asked();
+        bench.refused(unreachable(), None);
+        bench.phase = phase;
+        bench.watch.library_seen(Some(version(2)));
+        assert!(!bench.asks_after(LONGEST_PAUSE), "{phase}");
+        assert_eq!(bench.pause(), None, "{phase}");
+    }
+}
+
+// The promise, in worlds with the real machine.
+
+/// From this version on a library can't be used.
+const FIRST_BAD: u8 = 4;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A library lands; the watcher hasn't looked yet.
+    Land(u8),
+    /// A library lands and is gone before the watcher looks, but not before a preflight does.
+    Flash(u8),
+    /// The configuration file changes.
+    Configure(u8),
+    /// The watcher sees that something moves.
+    Unsettled,
+    /// The watcher says what lies there.
+    Look,
+    /// The store comes and goes.
+    Reach(bool),
+    Operator,
+    Preflight,
+    Worker,
+    WorkerDies,
+    Deadline,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_u8..7).prop_map(Step::Land),
+        1 => (0_u8..7).prop_map(Step::Flash),
+        1 => (0_u8..3).prop_map(Step::Configure),
+        2 => Just(Step::Unsettled),
+        6 => Just(Step::Look),
+        2 => any::<bool>().prop_map(Step::Reach),
+        2 => Just(Step::Operator),
+        8 => Just(Step::Preflight),
+        16 => Just(Step::Worker),
+        1 => Just(Step::WorkerDies),
+        4 => Just(Step::Deadline),
+    ]
+}
+
+/// The machine, the policy, and everything that they don't know.
+struct World {
+    machine: Machine,
+    watch: Watch,
+    watched: Watched,
+    now: Time,
+    /// What lies at the paths.
+    disk: (u8, u8),
+    /// What a preflight finds at the library's path instead, once.
+    flash: Option<u8>,
+    reachable: bool,
+    preflight: Option<RequestId>,
+    prepared: (u8, u8),
+    active: (u8, u8),
+    last_request: u64,
+    judged: Option<(RequestId, Judged)>,
+    /// What was refused for what it is, since it was seen.
+    refused: Vec<Judged>,
+}
+
+impl World {
+    fn new(watched: Watched) -> Self {
+        let mut world = Self {
+            machine: Machine::new(settings(2)),
+            watch: Watch::new(watched, pair(0, 0)),
+            watched,
+            now: ms(1000),
+            disk: (0, 0),
+            flash: None,
+            reachable: true,
+            preflight: None,
+            prepared: (0, 0),
+            active: (0, 0),
+            last_request: 0,
+            judged: None,
+            refused: Vec::new(),
+        };
+        world.handle(Event::Begin);
+        world
+    }
+
+    fn ask(&mut self, by: By) -> Event {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        if by == By::Watcher {
+            self.watch.asked(request);
+        }
+        Event::Request { request, by }
+    }
+
+    /// Hands the machine an event as the master's loop does.
+    fn handle(&mut self, event: Event) {
+        let mut next = Some(event);
+        let mut asked = 0;
+        while let Some(event) = next {
+            for action in self.machine.handle(event, self.now) {
+                match action {
+                    Action::Preflight { request } => self.preflight = Some(request),
+                    Action::CancelPreflight { .. } => self.preflight = None,
+                    Action::Activate { .. } => self.active = self.prepared,
+                    Action::Verdict { request, verdict } => {
+                        let judged = self.judged.filter(|(of, _)| *of == request).map(|(_, judged)| judged);
+                        self.watch.verdict(request, &verdict, judged, self.now);
+                        if verdict == Verdict::Refused(Refusal::Unchanged) {
+                            assert_eq!(self.prepared, self.active);
+                        }
+                        if matches!(verdict, Verdict::Refused(_)) {
+                            self.refused.extend(judged);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            self.watch.set_active(pair(self.active.0, self.active.1));
+            next = self.watch.asks(self.machine.phase(), self.now).then(|| self.ask(By::Watcher));
+            asked += 1;
+            assert!(asked < 5, "it asks for ever");
+        }
+    }
+
+    fn answer_preflight(&mut self) {
+        let Some(request) = self.preflight.take() else { return };
+        let found = (self.flash.take().unwrap_or(self.disk.0), self.disk.1);
+        // Configuration 2 isn't valid.
+        let outcome = if found.1 == 2 {
+            Err((Refusal::BadConfig("1:1".to_owned()), Some(Judged::Config(config(2)))))
+        } else if found.0 >= FIRST_BAD {
+            Err((bad_artifact(), Some(Judged::Version(version(found.0)))))
+        } else if !self.reachable {
+            Err((unreachable(), None))
+        } else {
+            Ok(settings(2))
+        };
+        let event = match outcome {
+            Ok(settings) => {
+                self.prepared = found;
+                self.judged = Some((request, Judged::Config(config(found.1))));
+                Event::PreflightPassed { request, settings, unchanged: found == self.active }
+            }
+            Err((refusal, judged)) => {
+                self.judged = judged.map(|judged| (request, judged));
+                Event::PreflightRefused { request, refusal }
+            }
+        };
+        self.handle(event);
+    }
+
+    fn look(&mut self) {
+        self.watch.library_seen(Some(version(self.disk.0)));
+        self.watch.config_seen(Some(config(self.disk.1)));
+        self.handle(Event::Tick);
+    }
+
+    /// One worker that is due does what a good worker does; says whether one was.
+    fn cooperate(&mut self) -> bool {
+        let due = self.machine.workers().find(|it| !matches!(it.state, WorkerState::Ready));
+        let Some(worker) = due else { return false };
+        self.handle(match worker.state {
+            WorkerState::Starting => ready(worker.id.0),
+            _ => exited(worker.id.0, 0),
+        });
+        true
+    }
+
+    fn sleep_until_deadline(&mut self) -> bool {
+        let deadlines = self.machine.deadline().into_iter().chain(self.watch.deadline(self.machine.phase()));
+        let Some(deadline) = deadlines.min() else { return false };
+        self.now = self.now.max(deadline);
+        self.handle(Event::Tick);
+        true
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Land(library) => self.disk.0 = library,
+            Step::Flash(library) => self.flash = Some(library),
+            Step::Configure(config) => self.disk.1 = config,
+            Step::Unsettled => {
+                self.watch.library_seen(None);
+                self.handle(Event::Tick);
+            }
+            Step::Look => self.look(),
+            Step::Reach(reachable) => self.reachable = reachable,
+            Step::Operator => {
+                let event = self.ask(By::Signal);
+                self.handle(event);
+            }
+            Step::Preflight => self.answer_preflight(),
+            Step::Worker => drop(self.cooperate()),
+            Step::WorkerDies => {
+                if let Some(worker) = self.machine.workers().last() {
+                    self.handle(exited(worker.id.0, 1));
+                }
+            }
+            Step::Deadline => drop(self.sleep_until_deadline()),
+        }
+    }
+
+    /// Lets the reasons go and everybody do their part, until nothing is left to do.
+    fn settle(&mut self) {
+        self.reachable = true;
+        self.flash = None;
+        self.look();
+        for _ in 0..500 {
+            let busy = self.preflight.is_some();
+            self.answer_preflight();
+            if !busy && !self.cooperate() && !self.sleep_until_deadline() {
+                return;
+            }
+        }
+        panic!("no rest: {:?}, {:?}", self.watch, self.machine);
+    }
+
+    fn assert_the_last_is_active_or_refused(&self) {
+        if matches!(self.machine.phase(), Phase::Locked | Phase::Exited | Phase::Stopping) {
+            return;
+        }
+        assert_eq!(self.machine.phase(), Phase::Serving);
+        let library_is_active = self.active.0 == self.disk.0 || !self.watched.library;
+        let config_is_active = self.active.1 == self.disk.1 || !self.watched.config;
+        let library_is_refused =
+            self.disk.0 >= FIRST_BAD && self.refused.contains(&Judged::Version(version(self.disk.0)));
+        let config_is_refused = self.disk.1 == 2 && self.refused.contains(&Judged::Config(config(2)));
+        assert!(
+            (library_is_active && config_is_active) || library_is_refused || config_is_refused,
+            "{:?} lies there, {:?} is active: {:?}",
+            self.disk,
+            self.active,
+            self.watch
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_last_build_ends_up_active_or_refused_for_what_it_is_or_the_master_is_over(
+        watched in prop_oneof![Just(LIBRARY), Just(BOTH), Just(CONFIG)],
+        steps in prop::collection::vec(any_step(), 0..100),
+    ) {
+        let mut world = World::new(watched);
+        for step in steps {
+            world.take(step);
+        }
+        world.settle();
+        world.assert_the_last_is_active_or_refused();
+    }
+
+    #[test]
+    fn once_at_rest_nothing_asks_until_something_changes(
+        watched in prop_oneof![Just(LIBRARY), Just(BOTH), Just(CONFIG)],
+        steps in prop::collection::vec(any_step(), 0..60),
+    ) {
+        let mut world = World::new(watched);
+        for step in steps {
+            world.take(step);
+        }
+        world.settle();
+        let before = world.last_request;
+        for _ in 0..20 {
+            world.now += LONGEST_PAUSE;
+            world.take(Step::Unsettled);
+            world.look();
+        }
+        prop_assert_eq!(world.last_request, before);
+    }
+}
