@@ -29,8 +29,9 @@ mod locks;
 mod logging;
 mod preflight;
 
-// The only `unsafe`, and the store that `loader` lends to the app.
+// The only `unsafe`, and what `loader` lends to the app: the store, and the way to other workers.
 mod databank;
+mod dispatch;
 mod loader;
 mod sys;
 

@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
         "rooms",
         &["preflight", "artifact", "children", "http", "identity", "listeners", "locks", "logging", "channel", "desk"],
     ),
-    ("depths", &["loader", "databank", "sys"]),
+    ("depths", &["loader", "databank", "dispatch", "sys"]),
     ("pure", &["restart", "message", "config", "ids", "causes"]),
 ];
 

@@ -13,6 +13,7 @@
 //! ```
 
 mod crew;
+mod dispatch;
 mod effects;
 mod report;
 mod start;
