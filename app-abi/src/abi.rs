@@ -422,3 +422,83 @@ pub enum FfiNext {
     /// The stream broke. Nothing comes after it.
     Error(FfiFault),
 }
+
+/// The number of [`DispatchService`].
+pub const SERVICE_DISPATCH: u32 = 6;
+/// The number of [`ListenerService`].
+pub const SERVICE_LISTENER: u32 = 7;
+
+/// Messages between the workers of one service. What a topic and a message may be is said in this
+/// crate's `dispatch`. Codes of its faults: 4 unavailable, the way between the workers is broken; 5
+/// invalid, the same call will fail again; 6 full, too much waits already.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = DispatchServiceRef)))]
+#[sabi(missing_field(panic))]
+pub struct DispatchService {
+    /// Gives a message on its way to every worker that has subscribed to the topic.
+    pub publish: unsafe extern "C" fn(data: *const (), topic: RStr<'_>, message: FfiChunk) -> RResult<(), FfiFault>,
+    /// Everything that is published on the topic from now on.
+    #[sabi(last_prefix_field)]
+    pub subscribe: unsafe extern "C" fn(data: *const (), topic: RStr<'_>) -> RResult<FfiMessages, FfiFault>,
+}
+
+/// One message of another worker's, or of this one's.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiMessage {
+    /// The publisher's seat.
+    pub slot: u16,
+    /// The publisher's generation.
+    pub generation: u64,
+    pub bytes: FfiChunk,
+}
+
+/// The messages of one subscription. Their owner calls `drop` once.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiMessages {
+    pub state: *mut (),
+    pub vtable: &'static FfiMessagesVtable,
+}
+
+/// What can be done with a subscription.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiMessagesVtable {
+    pub poll_next: unsafe extern "C" fn(state: *mut (), context: *mut FfiContext<'_>) -> FfiHeard,
+    pub drop: unsafe extern "C" fn(state: *mut ()),
+}
+
+/// What a poll of a subscription gives.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum FfiHeard {
+    Pending,
+    Message(FfiMessage),
+    /// In this place so many messages of the topic were dropped for this subscriber.
+    Lost(u64),
+    /// No message will come any more.
+    End,
+}
+
+/// The listeners of the app's own, which the configuration names and the master has bound. Codes of
+/// its faults: 1 there is none of this name; 2 it was taken before; 4 it can't be used.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ListenerServiceRef)))]
+#[sabi(missing_field(panic))]
+pub struct ListenerService {
+    /// Hands the listener of this name to the app, once a worker.
+    #[sabi(last_prefix_field)]
+    pub take: unsafe extern "C" fn(data: *const (), name: RStr<'_>) -> RResult<FfiListener, FfiFault>,
+}
+
+/// A listening socket, not blocking and closed on exec. The app owns the descriptor and closes it.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiListener {
+    pub descriptor: i32,
+    /// 1: TCP, 2: Unix.
+    pub kind: u8,
+}

@@ -18,7 +18,8 @@ pub trait App: Sized + Send + Sync + 'static {
     fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
 
     /// The worker drains: no new connection comes, the last requests are being finished. Returns at
-    /// once; the place to tell long polls to end.
+    /// once; the place to tell long polls to end. What isn't the app's own hears of it by
+    /// [`Host::draining`].
     fn drain(&self) {}
 
     /// The last request has been answered. The worker exits when this is done, at the latest at the

@@ -5,8 +5,9 @@
 #![expect(unsafe_code, reason = "the functions that the host calls")]
 
 use crate::abi::{
-    AppModule, AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse, InfoServiceRef,
-    LogServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
+    AppModule, AppModuleRef, DatabankServiceRef, DispatchServiceRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse,
+    InfoServiceRef, ListenerServiceRef, LogServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_DISPATCH,
+    SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOG, SERVICE_REQUEST,
 };
 use crate::panics::{self, Caught, Panic};
 use crate::{App, Body, Level, arena, host::Host, request::Handle};
@@ -86,6 +87,18 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             name: RStr::from_str("databank"),
             layout: <DatabankServiceRef as StableAbi>::LAYOUT,
         },
+        Required {
+            id: SERVICE_DISPATCH,
+            minor: 0,
+            name: RStr::from_str("dispatch"),
+            layout: <DispatchServiceRef as StableAbi>::LAYOUT,
+        },
+        Required {
+            id: SERVICE_LISTENER,
+            minor: 0,
+            name: RStr::from_str("listener"),
+            layout: <ListenerServiceRef as StableAbi>::LAYOUT,
+        },
     ];
     RSlice::from_slice(REQUIRED)
 }
@@ -140,6 +153,7 @@ unsafe extern "C" fn call<A: App>(app: FfiApp, request: FfiRequest) -> FfiFuture
 unsafe extern "C" fn drain<A: App>(app: FfiApp) {
     // SAFETY: the host calls with what `start` gave it.
     let running = unsafe { running::<A>(app) };
+    running.host.drain.give();
     if let Err(panic) = panics::catch(|| running.app.drain()) {
         panics::log(&panic, "app panicked in its drain");
     }

@@ -4,10 +4,12 @@
 #![expect(unsafe_code, reason = "calls into the tables of the host")]
 
 use crate::abi::{
-    DatabankServiceRef, FfiField, FfiHost, FfiRecord, InfoServiceRef, LogServiceRef, RequestServiceRef,
-    SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
+    DatabankServiceRef, DispatchServiceRef, FfiField, FfiHost, FfiRecord, InfoServiceRef, ListenerServiceRef,
+    LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOG,
+    SERVICE_REQUEST,
 };
 use crate::databank::Databank;
+use crate::drain::{DrainNotice, Draining};
 use abi_stable::{
     prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_},
     std_types::RStr,
@@ -18,11 +20,15 @@ use std::fmt;
 /// The host, as the app sees it. Cheap to clone; works on every thread, as long as the process lives.
 #[derive(Clone, Copy)]
 pub struct Host {
-    ffi: FfiHost,
+    pub(crate) ffi: FfiHost,
     info: InfoServiceRef,
     log: Log,
     pub(crate) requests: RequestServiceRef,
     databank: DatabankServiceRef,
+    pub(crate) dispatch: DispatchServiceRef,
+    pub(crate) listeners: ListenerServiceRef,
+    /// Lives as long as the app does, which is never freed.
+    pub(crate) drain: &'static DrainNotice,
 }
 
 // SAFETY: by the rules of the line, the host's functions may be called on any thread and `data`
@@ -69,6 +75,8 @@ impl Host {
         let log = table(SERVICE_LOG, "log")?;
         let requests = table(SERVICE_REQUEST, "request")?;
         let databank = table(SERVICE_DATABANK, "databank")?;
+        let dispatch = table(SERVICE_DISPATCH, "dispatch")?;
+        let listeners = table(SERVICE_LISTENER, "listener")?;
         // SAFETY: a service's number stands for its table's type, tables are static, and the host
         // has checked their layouts against those that this library asks for.
         unsafe {
@@ -78,6 +86,9 @@ impl Host {
                 log: Log(table_ref(log)),
                 requests: table_ref(requests),
                 databank: table_ref(databank),
+                dispatch: table_ref(dispatch),
+                listeners: table_ref(listeners),
+                drain: Box::leak(Box::default()),
             })
         }
     }
@@ -86,6 +97,31 @@ impl Host {
     #[must_use]
     pub fn databank(&self) -> Databank {
         Databank { data: self.ffi.data, table: self.databank }
+    }
+
+    /// Ends when the worker begins to drain: no new connection comes, the last requests are being
+    /// finished. The place to end what would otherwise go on: a stream of events, a WebSocket, a loop
+    /// that accepts. It comes before [`App::drain`](crate::App::drain) is called, and as long as a
+    /// blocked app holds the worker's first serving thread it doesn't come.
+    ///
+    /// Wait for it anywhere, on any thread, as often as you like:
+    ///
+    /// ```
+    /// use app_abi::Host;
+    ///
+    /// async fn farewell(host: Host) {
+    ///     host.draining().await;
+    ///     println!("until soon, in generation {}", host.generation() + 1);
+    /// }
+    /// ```
+    pub const fn draining(&self) -> Draining {
+        self.drain.wait()
+    }
+
+    /// Whether the worker drains, see [`Self::draining`].
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_given()
     }
 
     /// Reads `app.config` into a type of the app's.

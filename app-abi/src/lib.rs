@@ -46,9 +46,12 @@ pub mod arena;
 mod body;
 mod chunk;
 mod databank;
+mod dispatch;
+mod drain;
 #[doc(hidden)]
 pub mod export;
 mod host;
+mod listener;
 mod magic;
 pub mod manifest;
 mod panics;
@@ -59,7 +62,10 @@ pub mod stream;
 pub use app::{App, StartError};
 pub use body::{Body, BodyError};
 pub use databank::{Databank, DatabankError, Document, Documents, Order, Revision, Search};
+pub use dispatch::{Lost, Message, PublishError, SubscribeError, Subscription};
+pub use drain::Draining;
 pub use host::{ConfigError, Host, Level};
+pub use listener::{AppListener, ListenerError};
 pub use magic::{ABI, ABI_MINOR, Magic, magic};
 pub use request::{Address, ConnectionInfo, RequestExt};
 

@@ -48,6 +48,7 @@ struct Visits {
     count: i64,
 }
 
+#[derive(Clone, Copy)]
 pub struct Guestbook {
     databank: Databank,
 }

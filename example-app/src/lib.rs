@@ -2,12 +2,14 @@
 //! - configuration, log, routes and a JSON API: here;
 //! - documents that outlive every worker, and a stream of them: `guestbook.rs`;
 //! - a page for people, with JavaScript or without: `page.rs`;
+//! - what one worker receives, shown at once by the others, until they drain: `live.rs`;
 //! - what goes wrong, and the status that it becomes: `refusal.rs`.
 //!
 //! Change `GREETING`, build with `cargo build --release -p example-app`, send the master SIGUSR2,
 //! and the new greeting is served without a single request being lost.
 
 mod guestbook;
+mod live;
 mod page;
 mod refusal;
 
@@ -81,6 +83,7 @@ impl App for Example {
             (&Method::POST, "/") => return self.sign(request.into_body()).await,
             (&Method::GET, "/page.css") => Ok(typed("text/css; charset=utf-8", page::STYLE)),
             (&Method::GET, "/page.js") => Ok(typed("text/javascript; charset=utf-8", page::SCRIPT)),
+            (&Method::GET, "/live") => self.live().await,
             (&Method::GET, "/api/visits") => self.visits().await,
             (&Method::GET, "/api/export") => Ok(typed("application/x-ndjson", self.guestbook.export())),
             (&Method::GET, "/api/entries") => self.list(request.uri().query().unwrap_or_default()).await,
@@ -112,6 +115,12 @@ impl Example {
         Ok(json_answer(&json!({ "visits": self.guestbook.visits().await? })))
     }
 
+    /// The entries as they come, for as long as the client stays and the worker doesn't drain.
+    async fn live(&self) -> Answer {
+        let events = live::events(&self.host, self.guestbook, NEWEST).await?;
+        Ok(with(typed("text/event-stream", events), CACHE_CONTROL, "no-store"))
+    }
+
     async fn list(&self, query: &str) -> Answer {
         let (mut limit, mut after) = (NEWEST, None);
         for (name, value) in page::fields(query.as_bytes()) {
@@ -133,6 +142,7 @@ impl Example {
 
     async fn create(&self, body: Body) -> Answer {
         let entry = self.guestbook.add(&body.json(LONGEST_BODY).await?).await?;
+        live::publish(&self.host, &entry);
         let answer = with(entry_answer(&entry), LOCATION, &format!("/api/entries/{}", entry.id));
         Ok(with_status(answer, StatusCode::CREATED))
     }
@@ -173,7 +183,10 @@ impl Example {
         };
         match signed.await {
             // Whoever reloads the page that comes now doesn't sign again.
-            Ok(_) => with_status(with(Response::default(), LOCATION, "/"), StatusCode::SEE_OTHER),
+            Ok(entry) => {
+                live::publish(&self.host, &entry);
+                with_status(with(Response::default(), LOCATION, "/"), StatusCode::SEE_OTHER)
+            }
             Err(refusal) => self.page(self.guestbook.visits(), &draft, Some(refusal)).await,
         }
     }

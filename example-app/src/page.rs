@@ -1,5 +1,6 @@
 //! The page: HTML made on the server, whole without JavaScript.
 
+use crate::NEWEST;
 use crate::guestbook::{Draft, Entry, LONGEST_NAME, LONGEST_TEXT};
 use app_abi::{Document, Host};
 use std::{
@@ -44,6 +45,7 @@ pub fn html(
         text = escape(&draft.text),
         longest_name = LONGEST_NAME,
         longest_text = LONGEST_TEXT,
+        most = NEWEST,
         entries = list,
     )
 }

@@ -1,7 +1,8 @@
 //! What can be wrong with a request, and what its client is told.
 
+use crate::live::LiveError;
 use app_abi::{
-    Body, BodyError, DatabankError, Response, StatusCode,
+    Body, BodyError, DatabankError, Response, StatusCode, SubscribeError,
     header::{ALLOW, HeaderValue, RETRY_AFTER},
 };
 
@@ -15,6 +16,7 @@ pub enum Refusal {
     NoRevision,
     Body(BodyError),
     Databank(DatabankError),
+    Live(SubscribeError),
 }
 
 impl Refusal {
@@ -23,7 +25,7 @@ impl Refusal {
         match path {
             "/" | "/api/entries" => Self::OtherMethods("GET, HEAD, POST"),
             "/echo" => Self::OtherMethods("POST"),
-            "/hello" | "/whoami" | "/page.css" | "/page.js" | "/api/visits" | "/api/export" => {
+            "/hello" | "/whoami" | "/page.css" | "/page.js" | "/live" | "/api/visits" | "/api/export" => {
                 Self::OtherMethods("GET, HEAD")
             }
             _ if path.starts_with("/api/entries/") => Self::OtherMethods("GET, HEAD, PUT, DELETE"),
@@ -40,7 +42,7 @@ impl Refusal {
             Self::Invalid(_) | Self::Body(_) | Self::Databank(DatabankError::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::Databank(DatabankError::AlreadyExists(_)) => StatusCode::CONFLICT,
             Self::Databank(DatabankError::Conflict(_)) => StatusCode::PRECONDITION_FAILED,
-            Self::Databank(DatabankError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Databank(DatabankError::Unavailable(_)) | Self::Live(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -50,7 +52,9 @@ impl Refusal {
         let headers = answer.headers_mut();
         match self {
             Self::OtherMethods(methods) => drop(headers.insert(ALLOW, HeaderValue::from_static(methods))),
-            Self::Databank(DatabankError::Unavailable(_)) => drop(headers.insert(RETRY_AFTER, HeaderValue::from(1))),
+            Self::Databank(DatabankError::Unavailable(_)) | Self::Live(_) => {
+                drop(headers.insert(RETRY_AFTER, HeaderValue::from(1)));
+            }
             _ => {}
         }
         answer
@@ -66,6 +70,7 @@ impl Refusal {
             // The cause names servers and files, which are no client's business: it goes to the log.
             Self::Databank(DatabankError::Unavailable(_)) => "the guestbook is away, try again in a moment".to_owned(),
             Self::Databank(error) => error.to_string(),
+            Self::Live(error) => error.to_string(),
             Self::Invalid(text) => text.clone(),
         }
     }
@@ -80,5 +85,14 @@ impl From<BodyError> for Refusal {
 impl From<DatabankError> for Refusal {
     fn from(error: DatabankError) -> Self {
         Self::Databank(error)
+    }
+}
+
+impl From<LiveError> for Refusal {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Databank(error) => Self::Databank(error),
+            LiveError::Subscribe(error) => Self::Live(error),
+        }
     }
 }

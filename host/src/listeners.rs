@@ -16,7 +16,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::{Address, Config, Listen};
-use crate::message::ListenerInfo;
+use crate::message::{ListenerInfo, Server};
 
 /// After how long a silent client is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -156,9 +156,17 @@ fn make_room(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// The listeners of one generation, in the order of its configuration.
+/// The listeners of one generation, in the order of its configuration: those for HTTP, then the app's.
 #[derive(Clone, Debug, Default)]
-pub struct Listeners(Vec<(Listen, Rc<Bound>)>);
+pub struct Listeners(Vec<Configured>);
+
+/// A listener with the settings that one generation has for it.
+#[derive(Clone, Debug)]
+struct Configured {
+    listen: Listen,
+    server: Server,
+    bound: Rc<Bound>,
+}
 
 impl Listeners {
     /// The listeners that `config` names: shared with `running` where it has them already, bound
@@ -167,17 +175,20 @@ impl Listeners {
     /// # Errors
     /// When one that is new can't be bound; those bound before it are closed again.
     pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
-        let listeners = config
-            .listen
-            .iter()
-            .map(|listen| match running.find(&listen.address) {
-                Some(bound) => Ok((listen.clone(), bound)),
-                None => Bound::bind(listen).map(|bound| (listen.clone(), Rc::new(bound))),
+        let http = config.listen.iter().map(|listen| (listen, Server::Worker));
+        let listeners = http
+            .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
+            .map(|(listen, server)| {
+                let bound = match running.find(&listen.address) {
+                    Some(bound) => bound,
+                    None => Rc::new(Bound::bind(listen)?),
+                };
+                Ok(Configured { listen: listen.clone(), server, bound })
             })
             .collect::<Result<_, _>>()
             .map(Self)?;
         // Only now: a client must not be taken in by one listener and reset because of the next.
-        for (listen, bound) in &listeners.without(running).0 {
+        for Configured { listen, bound, .. } in &listeners.without(running).0 {
             bound.listen(listen)?;
         }
         Ok(listeners)
@@ -185,7 +196,7 @@ impl Listeners {
 
     /// Applies the settings that a listener can take over while it is open.
     pub fn apply_settings(&self) {
-        for (listen, bound) in &self.0 {
+        for Configured { listen, bound, .. } in &self.0 {
             // listen(2) again only changes the backlog.
             if let Err(error) = bound.socket.listen(backlog(listen)) {
                 tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
@@ -202,27 +213,34 @@ impl Listeners {
     pub fn infos(&self) -> Vec<ListenerInfo> {
         self.0
             .iter()
-            .map(|(listen, bound)| ListenerInfo { name: listen.name.clone(), unix: bound.file.is_some() })
+            .map(|Configured { listen, server, bound }| ListenerInfo {
+                name: listen.name.clone(),
+                unix: bound.file.is_some(),
+                server: *server,
+            })
             .collect()
     }
 
     /// Their sockets, in the same order.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(|(_, bound)| bound.as_fd())
+        self.0.iter().map(|configured| configured.bound.as_fd())
     }
 
     /// Their names and real addresses, in the same order.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.iter().map(|(listen, bound)| (listen.name.as_str(), bound.local_address()))
+        self.0.iter().map(|Configured { listen, bound, .. }| (listen.name.as_str(), bound.local_address()))
     }
 
     /// Those of ours that `other` lacks.
     pub fn without(&self, other: &Self) -> Self {
-        Self(self.0.iter().filter(|(listen, _)| other.find(&listen.address).is_none()).cloned().collect())
+        Self(self.0.iter().filter(|configured| other.find(&configured.listen.address).is_none()).cloned().collect())
     }
 
     fn find(&self, address: &Address) -> Option<Rc<Bound>> {
-        self.0.iter().find(|(listen, _)| listen.address == *address).map(|(_, bound)| Rc::clone(bound))
+        self.0
+            .iter()
+            .find(|configured| configured.listen.address == *address)
+            .map(|configured| Rc::clone(&configured.bound))
     }
 }
 
@@ -249,6 +267,28 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(first);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_listener_of_the_apps_is_kept_in_the_same_way_and_told_apart() {
+        let app = |listeners: &str| {
+            let text =
+                format!(r#"{{"app": {{"library": "a"}}, "listen": ["127.0.0.1:0"], "app_listeners": [{listeners}]}}"#);
+            Config::parse(text.as_bytes(), Path::new("/c.json")).unwrap()
+        };
+        let smtp = r#"{"name": "smtp", "address": "127.0.0.2:0"}"#;
+        let first = Listeners::for_config(&app(smtp), &Listeners::default()).unwrap();
+        let servers: Vec<_> = first.infos().into_iter().map(|info| (info.name, info.server)).collect();
+        assert_eq!(servers, [("127.0.0.1:0".to_owned(), Server::Worker), ("smtp".to_owned(), Server::App)]);
+        let renamed = app(r#"{"name": "mail", "address": "127.0.0.2:0"}"#);
+        let second = Listeners::for_config(&renamed, &first).unwrap();
+        assert!(second.without(&first).0.is_empty());
+        assert_eq!(first.addresses().nth(1).unwrap().1, second.addresses().nth(1).unwrap().1);
+        let third = Listeners::for_config(&app(""), &second).unwrap();
+        let address = second.addresses().nth(1).unwrap().1;
+        drop((first, second));
+        assert_eq!(third.infos().len(), 1);
+        assert!(std::net::TcpStream::connect(address).is_err());
     }
 
     #[test]

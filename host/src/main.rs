@@ -31,8 +31,9 @@ mod logging;
 mod preflight;
 mod watcher;
 
-// The only `unsafe`, and the store that `loader` lends to the app.
+// The only `unsafe`, and what `loader` lends to the app: the store, and the way to other workers.
 mod databank;
+mod dispatch;
 mod loader;
 mod sys;
 

@@ -67,6 +67,16 @@ pub struct LogSetup {
 pub struct ListenerInfo {
     pub name: String,
     pub unix: bool,
+    pub server: Server,
+}
+
+/// Who accepts on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Server {
+    /// The worker, for HTTP.
+    Worker,
+    /// The app itself, which takes the listener by its name.
+    App,
 }
 
 /// From the master to a worker, after its setup.

@@ -214,6 +214,28 @@ impl Connection {
         Ok((status, length))
     }
 
+    /// Sends a GET and reads only the head of an answer whose body comes in chunks; returns its status.
+    pub fn open(&mut self, path: &str) -> io::Result<u16> {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes())?;
+        let (status, length) = self.receive_head()?;
+        if length == Length::Chunked { Ok(status) } else { Err(invalid("the answer does not come in chunks")) }
+    }
+
+    /// The next chunk of an answer that was opened; `None` at its proper end.
+    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.read_line()?;
+        let size = std::str::from_utf8(&line)
+            .ok()
+            .and_then(|line| usize::from_str_radix(line.trim(), 16).ok())
+            .ok_or_else(|| invalid("a chunk has no size"))?;
+        while self.unread.len() < size + 2 {
+            self.fill()?;
+        }
+        let chunk = self.unread[..size].to_vec();
+        self.unread.drain(..size + 2);
+        Ok((size > 0).then_some(chunk))
+    }
+
     /// Reads an answer of any size without keeping its body; returns the status and the body's
     /// length.
     pub fn discard(&mut self) -> io::Result<(u16, u64)> {

@@ -292,6 +292,20 @@ impl Host {
         Connection::connect(&address).unwrap_or_else(|error| panic!("connecting to {address:?}: {error}"))
     }
 
+    /// A connection to the worker with this process id. The app must answer `/whoami` as for
+    /// [`Self::assert_all_serve`].
+    pub fn connect_to(&self, worker: u32) -> Connection {
+        self.wait(&format!("a connection to worker {worker}"), || {
+            // Connections opened together are spread over the workers.
+            let connections: Vec<_> = (0..8).map(|_| self.connect()).collect();
+            connections.into_iter().find_map(|mut connection| {
+                assert_eq!(connection.get("/whoami").expect("an answer"), 200);
+                let answer: Value = serde_json::from_slice(connection.body()).expect("whoami answers JSON");
+                (answer["pid"].as_u64() == Some(u64::from(worker))).then_some(connection)
+            })
+        })
+    }
+
     /// Asks on a connection of its own; the answer must be 200.
     pub fn get(&self, path: &str) -> String {
         let mut connection = self.connect();

@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "desk",
         ],
     ),
-    ("depths", &["loader", "databank", "sys"]),
+    ("depths", &["loader", "databank", "dispatch", "sys"]),
     ("pure", &["restart", "message", "config", "ids", "causes"]),
 ];
 

@@ -41,6 +41,41 @@ fn form_is_filled_in_and_the_page_shows_it_over_a_restart_and_while_it_stays_ope
 }
 
 #[test]
+fn entry_of_another_worker_shows_at_once_in_an_open_page_over_a_restart() {
+    let host = Host::new(&App::build().example()).start();
+    let mut browser = Browser::start();
+    browser.open(&host);
+    browser.evaluate("window.stays = true");
+    // One from each worker: wherever the page's stream is, one of them is another one's.
+    let write_from_each = |text: &str| {
+        for worker in host.serving() {
+            let body = json!({ "name": "Ada <b>", "text": format!("{text} from {worker}") }).to_string();
+            assert_eq!(host.connect_to(worker).post("/api/entries", body.as_bytes()).unwrap(), 201);
+        }
+    };
+    write_from_each("before");
+    browser.wait_for("document.querySelectorAll('li').length == 2");
+    let newest = host.serving()[1];
+    assert_eq!(browser.text("li .text"), format!("before from {newest}"), "the newest is the first");
+    assert_eq!(browser.text("li bdi"), "Ada <b>", "what others write is text");
+    host.restart_completes();
+    write_from_each("after");
+    // The stream has ended with its worker, and the browser has opened it anew.
+    browser.wait_for("document.querySelectorAll('li').length == 4");
+    assert_eq!(browser.text("li .text"), format!("after from {}", host.serving()[1]));
+    // No more than the page shows, and the oldest go.
+    for number in 0..20 {
+        let body = json!({ "name": "Grace", "text": number.to_string() }).to_string();
+        assert_eq!(host.connect().post("/api/entries", body.as_bytes()).unwrap(), 201);
+    }
+    browser.wait_for("document.querySelector('li .text').innerText == '19'");
+    assert_eq!(browser.evaluate("document.querySelectorAll('li').length"), 20);
+    assert_eq!(browser.text("li:last-child .text"), "0");
+    assert_eq!(browser.evaluate("window.stays"), true, "the page was never loaded again");
+    browser.assert_no_complaints();
+}
+
+#[test]
 fn page_works_without_javascript() {
     let host = Host::new(&App::build().example()).start();
     let mut browser = Browser::start();

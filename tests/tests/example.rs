@@ -201,6 +201,7 @@ fn errors_of_the_api_are_json_with_their_status() {
         ("PATCH", "/api/entries/none", "", 405, "only GET, HEAD, PUT, DELETE"),
         ("DELETE", "/api/entries", "", 405, "only GET, HEAD, POST"),
         ("POST", "/api/visits", "", 405, "only GET, HEAD"),
+        ("POST", "/live", "", 405, "only GET, HEAD"),
         ("PUT", "/", "", 405, "only GET, HEAD, POST"),
     ] {
         // On a connection of its own: one whose body isn't read to its end is closed.
@@ -292,6 +293,49 @@ fn databank_that_is_away_is_503_with_retry_after_and_comes_back_by_itself() {
     write(&mut client, "Ada", "after");
     assert_eq!(client.get("/").unwrap(), 200);
     assert_eq!(client.get(&path_of(&entry)).unwrap(), 200);
+}
+
+/// The next entry of a stream of events; `None` at its end.
+fn event(stream: &mut Connection) -> Option<Value> {
+    let event = String::from_utf8(stream.chunk().unwrap()?).unwrap();
+    let data = event.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n"));
+    Some(serde_json::from_str(data.unwrap_or_else(|| panic!("no event: {event}"))).unwrap())
+}
+
+/// Opens the live stream of one worker.
+fn live(host: &Host, worker: u32) -> Connection {
+    let mut stream = host.connect_to(worker);
+    assert_eq!(stream.open("/live").unwrap(), 200);
+    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    assert_eq!(stream.chunk().unwrap().unwrap(), b"retry: 250\n\n");
+    stream
+}
+
+#[test]
+fn entry_that_one_worker_received_shows_at_once_where_another_streams_over_a_restart() {
+    let host = guestbook().start();
+    let [first, second] = host.serving()[..] else { panic!("two workers") };
+    let mut streams = [live(&host, first), live(&host, second)];
+    let by_api = write(&mut host.connect_to(first), "Ada", "by the API\nin two lines");
+    let form = ask(&mut host.connect_to(second), "POST", "/", "", "name=Grace&text=by+the+form");
+    assert_eq!(form, 303);
+    for stream in &mut streams {
+        assert_eq!(event(stream).unwrap(), by_api);
+        assert_eq!(event(stream).unwrap()["text"], "by the form");
+    }
+    host.restart_completes();
+    for stream in &mut streams {
+        assert_eq!(event(stream), None, "it ends with its worker's drain");
+    }
+    for exited in host.lines_with("worker exited") {
+        assert_eq!((exited.str("status"), exited.number("cut")), ("exit 0", Some(0)), "{}", exited.text());
+    }
+    // Who comes back misses nothing: the newest come first, then what is new.
+    let mut stream = live(&host, host.serving()[0]);
+    assert_eq!(event(&mut stream).unwrap(), by_api);
+    assert_eq!(event(&mut stream).unwrap()["text"], "by the form");
+    let later = write(&mut host.connect_to(host.serving()[1]), "Ada", "later");
+    assert_eq!(event(&mut stream).unwrap(), later);
 }
 
 #[test]

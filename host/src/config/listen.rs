@@ -1,4 +1,4 @@
-//! The key `listen`: where to listen, and the bounds of it.
+//! The keys `listen` and `app_listeners`: where to listen, and the bounds of it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-/// The most listeners: their descriptors must fit into one message (`SCM_MAX_FD` is 253, `unix(7)`).
+/// The most listeners of either kind: their descriptors must fit into one message with a few more
+/// (`SCM_MAX_FD` is 253, `unix(7)`).
 pub const MAX_LISTENERS: usize = 128;
+pub const MAX_APP_LISTENERS: usize = 64;
 
 /// How many connections may wait, when nothing else is said.
 const BACKLOG: u32 = 1024;
@@ -59,6 +61,50 @@ pub(super) struct RawListenObject {
     name: Option<String>,
     backlog: Option<u32>,
     mode: Option<String>,
+}
+
+/// The app finds a listener by its name, so each must have one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with the keys name, address, backlog, mode")]
+pub(super) struct RawAppListener {
+    name: String,
+    address: String,
+    backlog: Option<u32>,
+    mode: Option<String>,
+}
+
+/// Checks the app's listeners, as far as it goes without those of `listen`.
+pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RawListen>, D::Error> {
+    let raw = Vec::<RawAppListener>::deserialize(deserializer)?;
+    if raw.len() > MAX_APP_LISTENERS {
+        let most = format!("at most {MAX_APP_LISTENERS} listeners of the app's");
+        return Err(D::Error::invalid_length(raw.len(), &most.as_str()));
+    }
+    let raw = raw.into_iter().map(|RawAppListener { name, address, backlog, mode }| {
+        RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode })
+    });
+    let raw: Vec<_> = raw.collect();
+    for listen in &raw {
+        listen.parse(Path::new("/")).map_err(D::Error::custom)?;
+    }
+    Ok(raw)
+}
+
+/// The first of the app's listeners whose name or address another has already, and what is wrong.
+pub(super) fn clash(listen: &[Listen], app: &[Listen]) -> Option<(usize, String)> {
+    let mut earlier: Vec<(&Listen, &str)> = listen.iter().map(|each| (each, "listen")).collect();
+    for (index, each) in app.iter().enumerate() {
+        for (other, key) in &earlier {
+            if other.address == each.address {
+                return Some((index, format!("the address {} is in \"{key}\" already", each.address)));
+            }
+            if other.name == each.name {
+                return Some((index, format!("the name \"{}\" is in \"{key}\" already", each.name)));
+            }
+        }
+        earlier.push((each, "app_listeners"));
+    }
+    None
 }
 
 /// Checks the listeners while their line is still known.

@@ -40,6 +40,8 @@ const DEVELOPMENT_SHUTDOWN: Duration = Duration::from_secs(2);
 pub struct Config {
     pub app: App,
     pub listen: Vec<Listen>,
+    /// Those that the app serves itself.
+    pub app_listeners: Vec<Listen>,
     pub workers: u16,
     pub threads: u16,
     pub state_dir: PathBuf,
@@ -168,6 +170,8 @@ struct RawConfig {
     app: App,
     #[serde(default = "defaults::listen", deserialize_with = "listen::listeners")]
     listen: Vec<RawListen>,
+    #[serde(default, deserialize_with = "listen::app_listeners")]
+    app_listeners: Vec<RawListen>,
     #[serde(default = "default_workers", deserialize_with = "workers")]
     workers: u16,
     #[serde(default = "default_threads", deserialize_with = "threads")]
@@ -249,8 +253,8 @@ pub enum ConfigError {
     #[error("{}:{line}:{column}: {}{message}", path.display(), key_prefix(key))]
     Invalid { path: PathBuf, line: usize, column: usize, key: String, message: String },
     /// What can only be seen once paths are absolute.
-    #[error("{}: listen: {message}", path.display())]
-    Listen { path: PathBuf, message: String },
+    #[error("{}: {key}: {message}", path.display())]
+    Listen { path: PathBuf, key: &'static str, message: String },
 }
 
 fn key_prefix(key: &str) -> String {
@@ -273,7 +277,13 @@ impl Config {
         let raw: RawConfig = serde_path_to_error::deserialize(&mut deserializer)
             .map_err(|error| invalid(error.path().to_string(), error.inner()))?;
         deserializer.end().map_err(|error| invalid(".".to_owned(), &error))?;
-        raw.resolve(path)
+        let config = raw.resolve(path)?;
+        if let Some((index, message)) = listen::clash(&config.listen, &config.app_listeners) {
+            let (line, column) = place_of_app_listener(bytes, index).unwrap_or_default();
+            let key = format!("app_listeners[{index}]");
+            return Err(ConfigError::Invalid { path: path.to_owned(), line, column, key, message });
+        }
+        Ok(config)
     }
 
     /// What `app-host dev` has in the place of the file's words: the library that it has built, restarts
@@ -320,6 +330,24 @@ impl Config {
     }
 }
 
+/// Line and column where an entry of `app_listeners` begins, in bytes that are a configuration: what is
+/// wrong with it can only be said when all of them have been read.
+fn place_of_app_listener(bytes: &[u8], index: usize) -> Option<(usize, usize)> {
+    #[derive(Deserialize)]
+    struct Places<'a> {
+        #[serde(borrow)]
+        app_listeners: Vec<&'a RawValue>,
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    let places: Places<'_> = serde_json::from_str(text).ok()?;
+    let entry = places.app_listeners.get(index)?.get();
+    let before = &bytes[..entry.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?];
+    let mut lines = before.split(|byte| *byte == b'\n');
+    let last = lines.next_back().map_or(0, <[u8]>::len);
+    // Those before it, and its own; both are counted from 1.
+    Some((lines.count() + 1, last + 1))
+}
+
 /// `serde_json` ends its messages with the place, which is said once, at the front.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -330,16 +358,17 @@ fn without_place(error: &serde_json::Error) -> String {
 impl RawConfig {
     fn resolve(self, path: &Path) -> Result<Config, ConfigError> {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let listen = self
-            .listen
-            .iter()
-            .map(|listen| listen.parse(directory))
-            .collect::<Result<_, _>>()
-            .map_err(|message| ConfigError::Listen { path: path.to_owned(), message })?;
+        let parse = |key, listeners: &[RawListen]| {
+            let parsed = listeners.iter().map(|listen| listen.parse(directory)).collect::<Result<_, _>>();
+            parsed.map_err(|message| ConfigError::Listen { path: path.to_owned(), key, message })
+        };
+        let listen = parse("listen", &self.listen)?;
+        let app_listeners = parse("app_listeners", &self.app_listeners)?;
         let state_dir = directory.join(self.state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },
             listen,
+            app_listeners,
             workers: self.workers,
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),

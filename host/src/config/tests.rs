@@ -59,6 +59,23 @@ fn every_error_names_its_place_and_key() {
         ),
         (r#"{"app": {"library": "a"}, "watch": {"confg": true}}"#, "watch.confg: unknown field `confg`"),
         (r#"{"app": {"library": "a"}, "watch": {"config": 1}}"#, "watch.config: invalid type: integer `1`"),
+        (r#"{"app": {"library": "a"}, "app_listeners": ["127.0.0.1:25"]}"#, "app_listeners[0]: invalid type: string"),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"address": "127.0.0.1:25"}]}"#,
+            "app_listeners[0]: missing field `name`",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "127.0.0.1:25", "tls": 1}]}"#,
+            "app_listeners[0].tls: unknown field `tls`",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "smtp"}]}"#,
+            "app_listeners: listener \"smtp\" is neither",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "", "address": "127.0.0.1:25"}]}"#,
+            "app_listeners: a listener's \"name\" must have from 1 to 255 bytes",
+        ),
         (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
         (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
     ] {
@@ -81,6 +98,30 @@ fn nothing_is_watched_unless_it_is_asked_for() {
         let parsed = parse(&format!(r#"{{"app": {{"library": "a"}}{watch}}}"#)).unwrap();
         assert_eq!(parsed.watch, Watched { library, config }, "{watch}");
     }
+}
+
+#[test]
+fn a_listener_of_the_apps_that_is_there_already_is_named_with_its_place() {
+    let text = |second: &str| {
+        format!(
+            "{{\"app\": {{\"library\": \"é\"}},\n \"listen\": [{{\"address\": \"127.0.0.1:80\", \"name\": \"web\"}}],\n \
+             \"app_listeners\": [{{\"name\": \"smtp\", \"address\": \"unix:s\"}},\n  {second}]}}"
+        )
+    };
+    for (second, message) in [
+        (r#"{"name": "x", "address": "127.0.0.1:80"}"#, r#"the address 127.0.0.1:80 is in "listen" already"#),
+        (r#"{"name": "web", "address": "127.0.0.1:25"}"#, r#"the name "web" is in "listen" already"#),
+        (
+            r#"{"name": "x", "address": "unix:/etc/app/s"}"#,
+            r#"the address unix:/etc/app/s is in "app_listeners" already"#,
+        ),
+        (r#"{"name": "smtp", "address": "127.0.0.1:25"}"#, r#"the name "smtp" is in "app_listeners" already"#),
+    ] {
+        assert_eq!(parse(&text(second)).unwrap_err(), format!("/etc/app/host.json:4:3: app_listeners[1]: {message}"));
+    }
+    let config = parse(&text(r#"{"name": "x", "address": "127.0.0.1:25", "backlog": 7}"#)).unwrap();
+    assert_eq!((config.app_listeners[1].name.as_str(), config.app_listeners[1].backlog), ("x", 7));
+    assert!(parse(r#"{"app": {"library": "a"}}"#).unwrap().app_listeners.is_empty());
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use super::{
     Library,
+    listener::AppListeners,
     request::{self, Connection},
     response::{self, AppBody, AppResponseError},
     services,
 };
 use crate::databank::Databank;
+use crate::dispatch::Dispatch;
 use abi_stable::std_types::{RErr, ROk};
 use app_abi::abi::{AppModuleRef, FfiApp};
 use bytes::Bytes;
@@ -20,6 +22,8 @@ pub struct HostInfo {
     /// `app.config` as JSON text.
     pub config: String,
     pub databank: Databank,
+    pub dispatch: Dispatch,
+    pub listeners: AppListeners,
     /// The worker's seat.
     pub slot: u16,
     /// The worker's generation.

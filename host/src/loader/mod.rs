@@ -10,7 +10,9 @@
 
 mod app;
 mod databank;
+mod dispatch;
 mod layout;
+mod listener;
 mod request;
 mod response;
 mod services;
@@ -18,6 +20,7 @@ mod services;
 mod tests;
 
 pub use app::{HostInfo, LoadedApp};
+pub use listener::{AppListener, AppListeners};
 pub use request::{Address, Connection};
 pub use response::{AppBody, AppResponseError};
 

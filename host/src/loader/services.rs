@@ -1,9 +1,9 @@
 //! What the host offers to an app: the tables of its services.
 //!
-//! Owns the list of services with their minors, and the tables `info` and `log`. The tables for
-//! requests and for the databank are `request`'s and `databank`'s.
+//! Owns the list of services with their minors, and the tables `info` and `log`. The others are those
+//! of the files of their names.
 
-use super::{app::HostInfo, databank, request};
+use super::{app::HostInfo, databank, dispatch, listener, request};
 use abi_stable::{
     StableAbi,
     prefix_type::{PrefixRef, WithMetadata},
@@ -11,8 +11,9 @@ use abi_stable::{
     type_layout::TypeLayout,
 };
 use app_abi::abi::{
-    DatabankServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, LogService, LogServiceRef, RequestServiceRef,
-    SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
+    DatabankServiceRef, DispatchServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, ListenerServiceRef,
+    LogService, LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER,
+    SERVICE_LOG, SERVICE_REQUEST,
 };
 use std::ptr;
 use tracing::Level;
@@ -50,6 +51,18 @@ const OFFERED: &[Offered] = &[
         minor: 0,
         layout: <DatabankServiceRef as StableAbi>::LAYOUT,
         table: || erase(databank::TABLE.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_DISPATCH,
+        minor: 0,
+        layout: <DispatchServiceRef as StableAbi>::LAYOUT,
+        table: || erase(dispatch::TABLE.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_LISTENER,
+        minor: 0,
+        layout: <ListenerServiceRef as StableAbi>::LAYOUT,
+        table: || erase(listener::TABLE.static_as_prefix()),
     },
 ];
 

@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Happening;
+use super::dispatch::Dispatch;
 use crate::causes::chain;
 use crate::channel::ChannelError;
 use crate::children::{Child, Children, Role};
+use crate::dispatch::SOCKET_BYTES;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
@@ -51,8 +53,7 @@ struct Process {
     pid: Pid,
     orders: mpsc::Sender<ToWorker>,
     stats: StatsPage,
-    /// Held so that the worker sees the end of the master; what travels on them comes later.
-    _dispatch: OwnedFd,
+    /// Held so that the worker sees the end of the master; what travels on it comes later.
     _handover: OwnedFd,
 }
 
@@ -63,6 +64,7 @@ pub(super) struct Crew {
     identity: Option<Identity>,
     lock: MagicLock,
     inbox: mpsc::Sender<Happening>,
+    dispatch: Dispatch,
     processes: HashMap<WorkerId, Process>,
 }
 
@@ -72,8 +74,9 @@ impl Crew {
         identity: Option<Identity>,
         lock: MagicLock,
         inbox: mpsc::Sender<Happening>,
+        dispatch: Dispatch,
     ) -> Self {
-        Self { children, identity, lock, inbox, processes: HashMap::new() }
+        Self { children, identity, lock, inbox, dispatch, processes: HashMap::new() }
     }
 
     /// Spawns a worker from `prepared` and hands it what it needs.
@@ -88,6 +91,9 @@ impl Crew {
         let config = &prepared.config;
         let (stats, stats_fd) = StatsPage::create().map_err(SpawnError::Equipment)?;
         let (dispatch, their_dispatch) = packet::pair().map_err(SpawnError::Equipment)?;
+        for end in [&dispatch, &their_dispatch] {
+            packet::make_room(end, SOCKET_BYTES).map_err(SpawnError::Equipment)?;
+        }
         let (handover, their_handover) = packet::pair().map_err(SpawnError::Equipment)?;
         let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
         let mut descriptors = vec![their_dispatch, their_handover, stats_fd, lock];
@@ -112,7 +118,8 @@ impl Crew {
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
         tokio::task::spawn_local(attend(worker, child, setup, descriptors, queue, self.inbox.clone()));
-        let process = Process { pid, orders, stats, _dispatch: dispatch, _handover: handover };
+        self.dispatch.join(worker, slot, generation, dispatch);
+        let process = Process { pid, orders, stats, _handover: handover };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -136,6 +143,7 @@ impl Crew {
     /// Forgets a worker that has exited.
     pub(super) fn remove(&mut self, worker: WorkerId) {
         self.processes.remove(&worker);
+        self.dispatch.leave(worker);
     }
 
     /// The process id for a log line; 0 for a worker that has none.

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use app_abi::Magic;
 
 use super::crew::Crew;
+use super::dispatch::Dispatch;
 use super::{Happening, report};
 use crate::causes::chain;
 use crate::databank;
@@ -64,10 +65,11 @@ impl Effects {
         locks: Locks,
         lock: MagicLock,
         inbox: mpsc::Sender<Happening>,
+        dispatch: Dispatch,
     ) -> Self {
         let magic = first.version.magic();
         let effects = Self {
-            crew: Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone()),
+            crew: Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch),
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
             magic,

@@ -14,6 +14,7 @@
 //! ```
 
 mod crew;
+mod dispatch;
 mod effects;
 mod lookout;
 mod report;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::Happening;
+use super::dispatch::Dispatch;
 use super::effects::{Effects, Locks};
 use crate::artifact::Store;
 use crate::children::Children;
@@ -69,6 +70,7 @@ pub(super) async fn start(
         children: Children::watch()?,
         identity,
     };
+    let dispatch = Dispatch::open().context("the thread that carries messages between workers can't be made")?;
     let databank = preflight.databank(&config).await?;
     if !databank::is_shared(&databank.store) {
         let driver = databank.store.driver();
@@ -87,7 +89,7 @@ pub(super) async fn start(
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, version, listeners, databank };
-    Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox))
+    Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox, dispatch))
 }
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those

@@ -7,8 +7,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
+use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, setsockopt,
+    socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -44,6 +46,23 @@ impl Socket {
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         self.0.async_io(Interest::READABLE, |socket| receive(socket.as_fd(), buffer)).await
     }
+
+    /// [`receive_plain`], waiting for a packet. Cancel-safe.
+    pub async fn receive_plain(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.async_io(Interest::READABLE, |socket| receive_plain(socket.as_fd(), buffer)).await
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
+
+/// Asks for room for so many bytes in what one end has sent and the other not read
+/// (`SO_SNDBUF`, `socket(7)`; the kernel grants at most `net.core.wmem_max`).
+pub fn make_room(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    Ok(setsockopt(socket, SndBuf, &bytes)?)
 }
 
 /// Sends one packet; `WouldBlock` when the other side has too much to read already.
@@ -81,6 +100,20 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     Ok((message.bytes, descriptors))
 }
 
+/// As [`receive`], for a socket on which no descriptors travel: those that come all the same are
+/// never taken in (`unix(7)`).
+///
+/// # Errors
+/// `InvalidData` when the packet did not fit, or came with descriptors.
+pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, None, MsgFlags::MSG_CMSG_CLOEXEC)?;
+    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet was cut off"));
+    }
+    Ok(message.bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +128,21 @@ mod tests {
         assert_eq!((&buffer[..length], descriptors.len()), (&b"hello"[..], 1));
         drop(left);
         assert_eq!(receive(right.as_fd(), &mut buffer).unwrap().0, 0);
+    }
+
+    #[test]
+    fn where_no_descriptors_travel_none_is_taken_in() {
+        let (left, right) = pair().unwrap();
+        let (inner, outer) = pair().unwrap();
+        send(left.as_fd(), b"with one", &[inner.as_fd()]).unwrap();
+        send(left.as_fd(), b"without", &[]).unwrap();
+        let mut buffer = [0; 16];
+        let error = receive_plain(right.as_fd(), &mut buffer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(receive_plain(right.as_fd(), &mut buffer).unwrap(), 7);
+        // It is open nowhere else: the end is seen.
+        drop(inner);
+        assert_eq!(receive_plain(outer.as_fd(), &mut buffer).unwrap(), 0);
     }
 
     #[test]

@@ -24,8 +24,9 @@ use super::{Equipment, Listener, WorkerError, signals};
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::databank::Databank;
+use crate::dispatch::Dispatch;
 use crate::http::{self, DrainControl, Phase};
-use crate::loader::HostInfo;
+use crate::loader::{AppListeners, HostInfo};
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
 use crate::sys;
 use crate::sys::stats::Lane;
@@ -38,6 +39,9 @@ const BLOCKED: i32 = 3;
 
 /// How long a word to the master may wait for room in its socket, which only a stuck master fills.
 const ASKING: Duration = Duration::from_millis(100);
+
+/// How long the last messages to other workers are waited for, when the worker exits.
+const LAST_MESSAGES: Duration = Duration::from_millis(100);
 
 /// Plays the control thread's part. Returns only with an error.
 pub(super) async fn work(channel: &Channel, setup: WorkerSetup, equipment: Equipment) -> Result<ExitCode, WorkerError> {
@@ -88,14 +92,16 @@ struct Control<'a> {
     /// Shared with the threads, which take duplicates; let go once nobody here accepts any more, so
     /// that a listener which leaves the configuration closes with its last user.
     listeners: Option<Arc<[Listener]>>,
+    app_listeners: AppListeners,
+    dispatch: Dispatch,
     intake: watch::Sender<Intake>,
     left_over: Arc<LeftOvers>,
     drain: DrainControl,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
     shutdown_timeout: Duration,
-    /// The dispatch and handover sockets and the lock, held to the end.
-    _held: [OwnedFd; 3],
+    /// The handover socket and the lock, held to the end.
+    _held: [OwnedFd; 2],
 }
 
 impl<'a> Control<'a> {
@@ -107,7 +113,7 @@ impl<'a> Control<'a> {
         terminate: Signal,
         scribe: Scribe,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, _held: held } = equipment;
+        let Equipment { lanes, listeners, app_listeners, dispatch, _held: held } = equipment;
         let lanes = &lanes[..usize::from(setup.threads).clamp(1, lanes.len())];
         let listeners: Arc<[Listener]> = listeners.into();
         let (says, words) = mpsc::unbounded_channel();
@@ -126,9 +132,13 @@ impl<'a> Control<'a> {
             says: Says(says),
         };
         let databank = Databank::open(&setup.databank).map_err(WorkerError::Databank)?;
+        let dispatch = Dispatch::open(dispatch).map_err(WorkerError::Dispatch)?;
+        let app_listeners = AppListeners::new(app_listeners);
         let host = HostInfo {
             config: setup.app_config,
             databank,
+            dispatch: dispatch.clone(),
+            listeners: app_listeners.clone(),
             slot: setup.slot.0,
             generation: setup.generation.0,
             pid: std::process::id(),
@@ -146,6 +156,8 @@ impl<'a> Control<'a> {
             words,
             lanes,
             listeners: Some(listeners),
+            app_listeners,
+            dispatch,
             intake,
             left_over,
             drain,
@@ -302,6 +314,7 @@ impl<'a> Control<'a> {
                     threads.open -= 1;
                     if threads.open == 0 && *self.intake.borrow() == Intake::Closed {
                         self.listeners = None;
+                        self.app_listeners.close();
                     }
                 }
                 Ok(Heard::Thread(Word::Drained)) => threads.busy -= 1,
@@ -328,7 +341,7 @@ impl<'a> Control<'a> {
     }
 
     /// Refuses new clients at once, whoever else still holds the sockets open (`shutdown(2)` acts on
-    /// the socket, not on the descriptor).
+    /// the socket, not on the descriptor). That goes for what the app serves, too: nobody waits for it.
     fn shut_listeners_down(&mut self) {
         for listener in self.listeners.take().iter().flat_map(|listeners| listeners.iter()) {
             // Another worker may have been faster.
@@ -339,6 +352,10 @@ impl<'a> Control<'a> {
                 self.scribe.log(move || tracing::warn!(listener, error, "listener can't be shut down"));
             }
         }
+        for (listener, error) in self.app_listeners.shut_down() {
+            let error = chain(&error);
+            self.scribe.log(move || tracing::warn!(listener, error, "listener can't be shut down"));
+        }
     }
 
     fn exit_for_a_bug(&self, word: Word) -> ! {
@@ -346,8 +363,9 @@ impl<'a> Control<'a> {
         self.exit(FAILED)
     }
 
-    /// Ends the process once its lines are written.
+    /// Ends the process once its messages are sent and its lines written.
     fn exit(&self, code: i32) -> ! {
+        self.dispatch.finish(LAST_MESSAGES);
         self.scribe.finish();
         sys::exit_now(code)
     }
@@ -398,6 +416,7 @@ mod tests {
         let (stop, _) = watch::channel(false);
         let (drain, _) = http::drain_signal();
         let held = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let (_, dispatch) = packet::pair().unwrap();
         Control {
             channel,
             master: Master::Heard,
@@ -407,13 +426,15 @@ mod tests {
             words,
             lanes: &[],
             listeners: Some(listeners.into()),
+            app_listeners: AppListeners::new(Vec::new()),
+            dispatch: Dispatch::open(dispatch).unwrap(),
             intake,
             left_over: Arc::default(),
             drain,
             stop,
             idle_linger: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
-            _held: [held(), held(), held()],
+            _held: [held(), held()],
         }
     }
 

@@ -9,6 +9,7 @@
 //! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
 //! log              writes the control thread's lines
 //! databank …       the databank's connections and timers
+//! dispatch         messages from and to other workers
 //! ```
 //! The control thread runs no code of the app's and writes no log, so neither an app that blocks nor a
 //! log that nobody reads can make the worker deaf.
@@ -31,7 +32,8 @@ use std::process::ExitCode;
 
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
-use crate::message::{ListenerInfo, WorkerSetup};
+use crate::loader::AppListener;
+use crate::message::{ListenerInfo, Server, WorkerSetup};
 use crate::sys::stats::{Lane, StatsPage};
 use crate::{logging, sys};
 
@@ -52,6 +54,8 @@ enum WorkerError {
     Signals(#[source] io::Error),
     #[error("the databank's thread can't be made")]
     Databank(#[source] io::Error),
+    #[error("the thread for messages of other workers can't be made")]
+    Dispatch(#[source] io::Error),
     #[error("thread {name} can't be made")]
     Thread { name: String, source: io::Error },
     #[error("a message to the master can't be sent")]
@@ -62,9 +66,12 @@ enum WorkerError {
 struct Equipment {
     lanes: &'static [Lane],
     listeners: Vec<Listener>,
-    /// Held until the process ends: messages between workers, connections between workers, and the
-    /// lock by which a new master learns that this magic still runs.
-    _held: [OwnedFd; 3],
+    app_listeners: Vec<AppListener>,
+    /// Messages between workers travel on it.
+    dispatch: OwnedFd,
+    /// Held until the process ends: connections between workers, and the lock by which a new master
+    /// learns that this magic still runs.
+    _held: [OwnedFd; 2],
 }
 
 /// One listener as the master handed it over.
@@ -111,9 +118,13 @@ fn unpack(descriptors: Vec<OwnedFd>, infos: &[ListenerInfo]) -> Result<Equipment
         return Err(wrong());
     }
     let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
-    let listeners = descriptors
-        .zip(infos)
-        .map(|(socket, info)| Listener { socket, name: info.name.clone().leak(), unix: info.unix })
-        .collect();
-    Ok(Equipment { lanes, listeners, _held: [dispatch, handover, lock] })
+    let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
+    for (socket, ListenerInfo { name, unix, server }) in descriptors.zip(infos) {
+        let (name, unix) = (name.clone(), *unix);
+        match server {
+            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix }),
+            Server::App => app_listeners.push(AppListener { name, unix, socket }),
+        }
+    }
+    Ok(Equipment { lanes, listeners, app_listeners, dispatch, _held: [handover, lock] })
 }

@@ -29,7 +29,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) enum Word {
     /// The app can't be loaded or started.
     CannotStart(String),
-    /// A listener can't be taken over.
+    /// A listener can't be taken over, by the worker or by its app.
     CannotListen(String),
     /// It accepts on every listener.
     Accepting,
@@ -120,9 +120,20 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) ->
     tokio::spawn(beat(lane));
     let starts = start.is_some();
     if let Some(start) = start {
+        let listeners = start.host.listeners.clone();
         match load(&start.library, start.host).await {
             Ok(app) => drop(start.app.send_replace(Some(app))),
-            Err(error) => return last_word(&orders.says, Word::CannotStart(error)).await,
+            Err(error) => {
+                // An app that can't have its listener gives up: that is why, whatever it says itself.
+                let word = match listeners.refused() {
+                    Some(refused) => Word::CannotListen(refused),
+                    None => Word::CannotStart(error),
+                };
+                return last_word(&orders.says, word).await;
+            }
+        }
+        for listener in listeners.untaken() {
+            tracing::warn!(listener, "the app has not taken a listener: its clients wait in vain");
         }
     }
     let Some(app) = orders.app.wait_for(Option::is_some).await.ok().and_then(|app| *app) else {

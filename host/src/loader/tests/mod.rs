@@ -1,10 +1,14 @@
 //! Whole round trips over the line, with apps that live in the test binary.
 
 mod databank;
+mod dispatch;
+mod listener;
 
 use super::*;
 use crate::config::databank::{Setup, Store};
 use crate::databank::Databank;
+use crate::dispatch::Dispatch;
+use crate::sys::packet;
 use app_abi::{
     App, Body as AppSideBody, Host, Level, RequestExt, StartError,
     abi::{FfiBody, FfiHeaders, FfiResponse},
@@ -65,6 +69,11 @@ impl App for TestApp {
                 let _held = request;
                 pending().await
             }
+            "/draining" => {
+                let before = self.host.is_draining();
+                self.host.draining().await;
+                Response::new(format!("{before} {}", self.host.is_draining()).into())
+            }
             "/log" => {
                 self.host.log_with(Level::Warn, "low on paper", &[("tray", "2"), ("left", "\"3\"")]);
                 Response::new(AppSideBody::empty())
@@ -85,7 +94,7 @@ impl App for TestApp {
     }
 
     fn drain(&self) {
-        self.host.log(Level::Info, "drain noticed");
+        self.host.log(Level::Info, &format!("drain noticed, {}", self.host.is_draining()));
     }
 }
 
@@ -150,7 +159,10 @@ fn library() -> Library {
 
 fn info(greeting: &str) -> HostInfo {
     let config = serde_json::json!({ "greeting": greeting }).to_string();
-    HostInfo { config, databank: memory(), slot: 3, generation: 7, pid: 42 }
+    let (_, dispatch) = packet::pair().unwrap();
+    let dispatch = Dispatch::open(dispatch).unwrap();
+    let listeners = AppListeners::new(Vec::new());
+    HostInfo { config, databank: memory(), dispatch, listeners, slot: 3, generation: 7, pid: 42 }
 }
 
 /// A databank of this test's own.
@@ -376,8 +388,27 @@ async fn drain_and_stop_reach_the_app_and_a_panic_there_is_logged() {
     app.stop().await;
     drop(guard);
     let [drain, stop] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
-    assert_eq!(drain, "INFO app: drain noticed");
+    assert_eq!(drain, "INFO app: drain noticed, true", "the notice comes first");
     assert!(stop.starts_with("ERROR app: app panicked in its stop fields="), "{stop}");
+}
+
+#[tokio::test]
+async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once() {
+    let app = app().await;
+    let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(app.call(get("/draining"), connection()))).collect();
+    for call in &mut waiting {
+        assert!(futures_poll(call.as_mut()).is_pending());
+    }
+    // One whose client goes meanwhile.
+    drop(waiting.pop());
+    app.drain();
+    let all = async {
+        for call in waiting {
+            assert_eq!(text(call.await.unwrap()).await, "false true");
+        }
+        assert_eq!(text(app.call(get("/draining"), connection()).await.unwrap()).await, "true true");
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("the notice comes soon");
 }
 
 #[tokio::test]

@@ -1,0 +1,246 @@
+//! Dispatch, a worker's end of it: what the app publishes goes out, what others published comes in.
+//!
+//! Owns the bounds, the form of a packet ([`wire`]), the queue on the way out ([`backlog`]) and the
+//! subscriptions ([`hub`]). Routing between workers is the master's business. Where something is
+//! dropped, and who is told, is promised in `app_abi`'s `Host::publish`.
+//!
+//! ```text
+//! app ── publish ──▶ backlog ──┐ thread "dispatch" ┌──▶ hub ──▶ subscriptions ──▶ app
+//!        refused when full     └──▶ the socket ◀───┘    the oldest dropped when full
+//! ```
+//! The thread runs no code of the app's but the wakers of its tasks, so an app that blocks its serving
+//! threads keeps nobody from being heard; and no serving thread ever waits for the socket.
+
+mod backlog;
+mod hub;
+pub mod wire;
+
+pub use backlog::Backlog;
+pub use hub::Heard;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::causes::chain;
+use crate::sys::packet::Socket;
+use hub::Hub;
+use wire::Packet;
+
+/// How many packets wait in one queue at most, and how many bytes of them.
+pub const MAX_WAITING: usize = 1024;
+pub const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Room in a socket. The kernel grants less where `net.core.wmem_max` says so; one packet always fits.
+pub const SOCKET_BYTES: usize = 1024 * 1024;
+
+/// Why something isn't published or subscribed to. Prints as what the app's developer needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DispatchFault {
+    #[error("a topic has from 1 to {max} bytes, this one has {0}", max = wire::MAX_TOPIC)]
+    Topic(usize),
+    #[error("a message has at most {max} bytes, this one has {0}", max = wire::MAX_MESSAGE)]
+    TooLong(usize),
+    #[error("{MAX_WAITING} messages or {MAX_WAITING_BYTES} bytes of them wait already on their way out of this worker")]
+    OutgoingFull,
+    #[error("this worker has {} subscriptions already", hub::MAX_READERS)]
+    TooManySubscriptions,
+    #[error("this worker subscribes to {} topics already", hub::MAX_TOPICS)]
+    TooManyTopics,
+    #[error("the master that carries messages has gone")]
+    Gone,
+}
+
+/// A worker's dispatch. Cheap to clone, and at home on every thread.
+#[derive(Clone)]
+pub struct Dispatch(Arc<Shared>);
+
+struct Shared {
+    outgoing: Mutex<Outgoing>,
+    /// Something is to be sent.
+    news: Notify,
+    /// Nothing is to be sent any more.
+    idle: Condvar,
+    hub: Mutex<Hub>,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    backlog: Backlog,
+    /// A packet is being sent that is in the backlog no more.
+    sending: bool,
+    closed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Dispatch {
+    /// Makes the thread, which ends with the other end of `socket`.
+    pub fn open(socket: OwnedFd) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let socket = {
+            let _inside = runtime.enter();
+            Arc::new(Socket::new(socket)?)
+        };
+        let shared = Arc::new(Shared {
+            outgoing: Mutex::default(),
+            news: Notify::new(),
+            idle: Condvar::new(),
+            hub: Mutex::default(),
+        });
+        let dispatch = Self(Arc::clone(&shared));
+        std::thread::Builder::new().name("dispatch".to_owned()).spawn(move || {
+            runtime.spawn(speak(Arc::clone(&shared), Arc::clone(&socket)));
+            runtime.block_on(listen(&shared, &socket));
+            shared.close();
+        })?;
+        Ok(dispatch)
+    }
+
+    /// Gives a message on its way. Never blocks.
+    pub fn publish(&self, topic: &str, bytes: &[u8]) -> Result<(), DispatchFault> {
+        check(topic)?;
+        if bytes.len() > wire::MAX_MESSAGE {
+            return Err(DispatchFault::TooLong(bytes.len()));
+        }
+        let packet = wire::message(topic, bytes);
+        {
+            let mut outgoing = lock(&self.0.outgoing);
+            if outgoing.closed {
+                return Err(DispatchFault::Gone);
+            }
+            if !outgoing.backlog.has_room_for(&packet) {
+                return Err(DispatchFault::OutgoingFull);
+            }
+            outgoing.backlog.push(packet);
+        }
+        self.0.news.notify_one();
+        Ok(())
+    }
+
+    /// Hears what comes on the topic from now on.
+    pub fn subscribe(&self, topic: &str) -> Result<Subscription, DispatchFault> {
+        check(topic)?;
+        let (topic, reader) = lock(&self.0.hub).subscribe(topic)?;
+        Ok(Subscription { shared: Arc::clone(&self.0), topic, reader })
+    }
+
+    /// Waits until everything is sent, but not for long. For a process that exits.
+    pub fn finish(&self, limit: Duration) {
+        let outgoing = lock(&self.0.outgoing);
+        let is_busy = |outgoing: &mut Outgoing| !outgoing.closed && (outgoing.sending || !outgoing.backlog.is_empty());
+        // Late or not, the process exits now.
+        let _ = self.0.idle.wait_timeout_while(outgoing, limit, is_busy);
+    }
+}
+
+fn check(topic: &str) -> Result<(), DispatchFault> {
+    if (1..=wire::MAX_TOPIC).contains(&topic.len()) { Ok(()) } else { Err(DispatchFault::Topic(topic.len())) }
+}
+
+impl Shared {
+    /// The next packet to send. Whatever was sent before has been sent.
+    fn next(&self) -> Option<bytes::Bytes> {
+        let mut outgoing = lock(&self.outgoing);
+        let next = outgoing.backlog.pop();
+        outgoing.sending = next.is_some();
+        if next.is_none() {
+            self.idle.notify_all();
+        }
+        next
+    }
+
+    /// Nothing comes and goes any more.
+    fn close(&self) {
+        *lock(&self.outgoing) = Outgoing { closed: true, ..Outgoing::default() };
+        self.idle.notify_all();
+        let wakers = lock(&self.hub).end();
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+async fn speak(shared: Arc<Shared>, socket: Arc<Socket>) {
+    loop {
+        let Some(packet) = shared.next() else {
+            shared.news.notified().await;
+            continue;
+        };
+        if let Err(error) = socket.send(&packet, &[]).await {
+            if !is_the_end(&error) {
+                tracing::error!(error = chain(&error), "messages to other workers can't be sent");
+            }
+            *lock(&shared.outgoing) = Outgoing { closed: true, ..Outgoing::default() };
+            shared.idle.notify_all();
+            return;
+        }
+    }
+}
+
+/// Returns when the master has gone.
+async fn listen(shared: &Shared, socket: &Socket) {
+    let mut buffer = vec![0; wire::MAX_PACKET];
+    loop {
+        let length = match socket.receive_plain(&mut buffer).await {
+            Ok(0) => return,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(error = chain(&error), "a message of the master's is not understood");
+                continue;
+            }
+            Err(error) => {
+                if !is_the_end(&error) {
+                    tracing::error!(error = chain(&error), "messages of other workers can't be received");
+                }
+                return;
+            }
+        };
+        let wakers = match wire::read(&buffer[..length]) {
+            Ok(Packet::Message { origin, topic, bytes }) => lock(&shared.hub).deliver(topic, origin, bytes),
+            Ok(Packet::Lost { topic, count }) => lock(&shared.hub).lose(topic, count),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a message of the master's is not understood");
+                continue;
+            }
+        };
+        // Outside the lock: a waker is the app's, and may drop a task that holds a subscription.
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+/// Whether the other side is merely gone.
+pub fn is_the_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// One subscription to a topic; its drop ends it.
+pub struct Subscription {
+    shared: Arc<Shared>,
+    topic: Arc<str>,
+    reader: u64,
+}
+
+impl Subscription {
+    /// What comes next; `None` when nothing ever will.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Heard>> {
+        let (heard, replaced) = lock(&self.shared.hub).poll(&self.topic, self.reader, context.waker());
+        // Outside the lock, as above.
+        drop(replaced);
+        heard
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let left = lock(&self.shared.hub).unsubscribe(&self.topic, self.reader);
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests;

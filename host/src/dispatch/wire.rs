@@ -1,0 +1,166 @@
+//! The form of a packet on a dispatch socket: a small binary head, the topic, the message.
+//!
+//! ```text
+//! byte   0      1          2..4    4..12                  12..      ..
+//!        kind   length     slot    generation, or how     topic     message
+//!               of topic           many were lost
+//! ```
+//! Numbers are in the machine's own order: both ends are the same binary. A worker leaves slot and
+//! generation to the master, which knows them and believes nobody.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The longest topic, in bytes.
+pub const MAX_TOPIC: usize = 255;
+
+/// The longest message, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The longest packet, in bytes.
+pub const MAX_PACKET: usize = HEAD + MAX_TOPIC + MAX_MESSAGE;
+
+const HEAD: usize = 12;
+const SLOT: Range<usize> = 2..4;
+const NUMBER: Range<usize> = 4..12;
+
+const MESSAGE: u8 = 1;
+const LOST: u8 = 2;
+
+/// Who published a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub slot: u16,
+    pub generation: u64,
+}
+
+/// What a packet says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet<'a> {
+    Message {
+        origin: Origin,
+        topic: &'a str,
+        bytes: &'a [u8],
+    },
+    /// In this place so many messages of the topic, or where it is empty of any, were dropped.
+    Lost {
+        topic: &'a str,
+        count: u64,
+    },
+}
+
+/// A packet that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("a packet of {0} bytes is too short, or too long")]
+    Length(usize),
+    #[error("a packet is of the kind {0}, which there is not")]
+    Kind(u8),
+    #[error("a packet's topic is empty or not UTF-8")]
+    Topic,
+}
+
+/// A message that is to be sent. Topic and message must be within their bounds.
+#[must_use]
+pub fn message(topic: &str, bytes: &[u8]) -> Bytes {
+    packet(MESSAGE, 0, topic, bytes)
+}
+
+/// Word of a loss.
+#[must_use]
+pub fn lost(topic: &str, count: u64) -> Bytes {
+    packet(LOST, count, topic, &[])
+}
+
+fn packet(kind: u8, number: u64, topic: &str, bytes: &[u8]) -> Bytes {
+    let mut packet = BytesMut::with_capacity(HEAD + topic.len() + bytes.len());
+    packet.put_u8(kind);
+    packet.put_u8(u8::try_from(topic.len()).expect("a topic has at most 255 bytes"));
+    packet.put_u16_ne(0);
+    packet.put_u64_ne(number);
+    packet.put_slice(topic.as_bytes());
+    packet.put_slice(bytes);
+    packet.freeze()
+}
+
+/// Reads a packet.
+pub fn read(packet: &[u8]) -> Result<Packet<'_>, WireError> {
+    let wrong_length = WireError::Length(packet.len());
+    let (head, rest) = packet.split_first_chunk::<HEAD>().ok_or(wrong_length)?;
+    let (topic, bytes) = rest.split_at_checked(usize::from(head[1])).ok_or(wrong_length)?;
+    let topic = std::str::from_utf8(topic).map_err(|_| WireError::Topic)?;
+    let slot = u16::from_ne_bytes(head[SLOT].try_into().expect("it is of that length"));
+    let number = u64::from_ne_bytes(head[NUMBER].try_into().expect("it is of that length"));
+    match head[0] {
+        MESSAGE if topic.is_empty() => Err(WireError::Topic),
+        MESSAGE if bytes.len() > MAX_MESSAGE => Err(wrong_length),
+        MESSAGE => Ok(Packet::Message { origin: Origin { slot, generation: number }, topic, bytes }),
+        LOST if bytes.is_empty() => Ok(Packet::Lost { topic, count: number }),
+        LOST => Err(wrong_length),
+        kind => Err(WireError::Kind(kind)),
+    }
+}
+
+/// Checks a packet of a worker's and writes in it whose it is; gives a copy to hand on.
+pub fn stamp(packet: &mut [u8], origin: Origin) -> Result<Bytes, WireError> {
+    match read(packet)? {
+        Packet::Message { .. } => {}
+        // Only the master knows what was lost.
+        Packet::Lost { .. } => return Err(WireError::Kind(LOST)),
+    }
+    packet[SLOT].copy_from_slice(&origin.slot.to_ne_bytes());
+    packet[NUMBER].copy_from_slice(&origin.generation.to_ne_bytes());
+    Ok(Bytes::copy_from_slice(packet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_written_is_read_with_the_masters_stamp() {
+        let origin = Origin { slot: 3, generation: 7 };
+        let longest = ("ü".repeat(127) + "x", vec![9; MAX_MESSAGE]);
+        for (topic, bytes) in [("t", &b""[..]), ("entries", b"hello"), (&longest.0, &longest.1)] {
+            let mut sent = message(topic, bytes).to_vec();
+            assert!(sent.len() <= MAX_PACKET);
+            // Whatever a worker claims.
+            sent[2..12].fill(0xff);
+            let stamped = stamp(&mut sent, origin).unwrap();
+            assert_eq!(read(&stamped), Ok(Packet::Message { origin, topic, bytes }));
+        }
+        assert_eq!(read(&lost("t", 5)), Ok(Packet::Lost { topic: "t", count: 5 }));
+        assert_eq!(read(&lost("", 5)), Ok(Packet::Lost { topic: "", count: 5 }));
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        let origin = Origin { slot: 0, generation: 1 };
+        let mut no_utf8 = message("tt", b"x").to_vec();
+        no_utf8[12] = 0xff;
+        for (mut packet, error) in [
+            (vec![], WireError::Length(0)),
+            (vec![1; 11], WireError::Length(11)),
+            (message("topic", b"").slice(..14).to_vec(), WireError::Length(14)),
+            (message("t", &vec![0; MAX_MESSAGE + 1]).to_vec(), WireError::Length(MAX_MESSAGE + 14)),
+            (vec![b'i'; 300], WireError::Kind(b'i')),
+            (message("", b"x").to_vec(), WireError::Topic),
+            (no_utf8, WireError::Topic),
+            (lost("t", 1).to_vec(), WireError::Kind(LOST)),
+        ] {
+            assert_eq!(stamp(&mut packet, origin), Err(error));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_makes_the_reader_panic(mut packet in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Some(kind) = packet.first_mut() {
+                *kind %= 4;
+            }
+            let _ = stamp(&mut packet, Origin { slot: 1, generation: 2 });
+        }
+    }
+}

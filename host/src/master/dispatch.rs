@@ -1,0 +1,377 @@
+//! Dispatch, the master's part: what one worker publishes goes to all.
+//!
+//! Owns a thread of its own with the dispatch sockets of all workers, so that a flood of messages delays
+//! no event of the machine's, which never sees one. Each worker has its turn: so many packets, then the
+//! others'. What a worker doesn't read waits within bounds, and then the oldest is dropped and counted
+//! by topic; nobody else waits for it.
+//!
+//! ```text
+//! worker 0 ── socket ──▶ reader ──┐ stamp ┌──▶ outgoing 0 ──▶ writer ── socket ──▶ worker 0
+//! worker 1 ── socket ──▶ reader ──┴───────┴──▶ outgoing 1 ──▶ writer ── socket ──▶ worker 1
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, LocalSet, spawn_local, yield_now};
+use tracing::warn;
+
+use crate::causes::chain;
+use crate::dispatch::wire::{self, Origin, Packet};
+use crate::dispatch::{Backlog, is_the_end};
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::sys::packet::{self, Socket};
+
+/// How many packets of one worker are read before the others have their turn.
+const TURN: usize = 16;
+
+/// How many packets of a worker that has exited are read: more than its socket has room for.
+const LAST_PACKETS: usize = 8192;
+
+/// For how many topics losses are counted apart; those of others are told to all.
+const MAX_LOST_TOPICS: usize = 64;
+
+/// The way to the thread, which ends with it.
+#[derive(Debug)]
+pub(super) struct Dispatch(mpsc::UnboundedSender<Order>);
+
+#[derive(Debug)]
+enum Order {
+    Join { worker: WorkerId, origin: Origin, socket: OwnedFd },
+    Leave { worker: WorkerId },
+}
+
+impl Dispatch {
+    /// Makes the thread.
+    pub(super) fn open() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        // As many orders wait as workers were spawned or have exited in an instant.
+        let (orders, queue) = mpsc::unbounded_channel();
+        std::thread::Builder::new()
+            .name("dispatch".to_owned())
+            .spawn(move || LocalSet::new().block_on(&runtime, serve(queue)))?;
+        Ok(Self(orders))
+    }
+
+    /// A worker is there; `socket` is the master's end of its dispatch socket.
+    pub(super) fn join(&self, worker: WorkerId, slot: Slot, generation: Generation, socket: OwnedFd) {
+        let origin = Origin { slot: slot.0, generation: generation.0 };
+        // Without the thread, which only a bug ends, workers hear the end of their sockets.
+        let _ = self.0.send(Order::Join { worker, origin, socket });
+    }
+
+    /// A worker has exited.
+    pub(super) fn leave(&self, worker: WorkerId) {
+        let _ = self.0.send(Order::Leave { worker });
+    }
+}
+
+async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
+    let switch = Rc::new(Switch::default());
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Join { worker, origin, socket } => {
+                if let Err(error) = Switch::join(&switch, worker, origin, socket) {
+                    let Origin { slot, generation } = origin;
+                    warn!(slot, generation, error = chain(&error), "a worker gets no messages of others");
+                }
+            }
+            Order::Leave { worker } => switch.leave(worker),
+        }
+    }
+}
+
+/// The way to and from one worker.
+struct Link {
+    origin: Origin,
+    socket: Socket,
+    outgoing: RefCell<Outgoing>,
+    /// Something is to be sent.
+    news: Notify,
+    /// It has sent something that can't be read, which was said once.
+    garbage: Cell<bool>,
+}
+
+struct Linked {
+    link: Rc<Link>,
+    tasks: [AbortHandle; 2],
+}
+
+/// All workers that haven't been seen to exit.
+#[derive(Default)]
+struct Switch {
+    links: RefCell<HashMap<WorkerId, Linked>>,
+}
+
+impl Switch {
+    fn join(switch: &Rc<Self>, worker: WorkerId, origin: Origin, socket: OwnedFd) -> io::Result<()> {
+        let socket = Socket::new(socket)?;
+        let (outgoing, garbage) = (RefCell::default(), Cell::new(false));
+        let link = Rc::new(Link { origin, socket, outgoing, news: Notify::new(), garbage });
+        let reader = spawn_local(read(Rc::clone(switch), Rc::clone(&link)));
+        let writer = spawn_local(write(Rc::clone(&link)));
+        let tasks = [reader.abort_handle(), writer.abort_handle()];
+        switch.links.borrow_mut().insert(worker, Linked { link, tasks });
+        Ok(())
+    }
+
+    fn leave(&self, worker: WorkerId) {
+        let Some(Linked { link, tasks }) = self.links.borrow_mut().remove(&worker) else { return };
+        tasks.iter().for_each(AbortHandle::abort);
+        // What it had sent before its end.
+        let mut buffer = vec![0; wire::MAX_PACKET];
+        for _ in 0..LAST_PACKETS {
+            match packet::receive_plain(link.socket.as_fd(), &mut buffer) {
+                Ok(0) => break,
+                Ok(length) => self.route(&link, &mut buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Hands a packet of one worker to all of them, itself included.
+    fn route(&self, from: &Link, packet: &mut [u8]) {
+        match wire::stamp(packet, from.origin) {
+            Ok(packet) => {
+                for linked in self.links.borrow().values() {
+                    linked.link.outgoing.borrow_mut().push(packet.clone());
+                    linked.link.news.notify_one();
+                }
+            }
+            Err(error) => from.complain(&error),
+        }
+    }
+}
+
+impl Link {
+    fn complain(&self, error: &(dyn std::error::Error + 'static)) {
+        if !self.garbage.replace(true) {
+            let Origin { slot, generation } = self.origin;
+            warn!(slot, generation, error = chain(error), "a worker's packet for others is ignored");
+        }
+    }
+}
+
+/// Reads what a worker publishes, until its end.
+async fn read(switch: Rc<Switch>, link: Rc<Link>) {
+    let mut buffer = vec![0; wire::MAX_PACKET];
+    loop {
+        for _ in 0..TURN {
+            match link.socket.receive_plain(&mut buffer).await {
+                Ok(0) => return,
+                Ok(length) => switch.route(&link, &mut buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => link.complain(&error),
+                Err(error) => {
+                    if !is_the_end(&error) {
+                        let Origin { slot, generation } = link.origin;
+                        warn!(slot, generation, error = chain(&error), "a worker's messages can't be received");
+                    }
+                    return;
+                }
+            }
+        }
+        yield_now().await;
+    }
+}
+
+/// Sends a worker what others publish, for as long as it can be sent.
+async fn write(link: Rc<Link>) {
+    loop {
+        let next = link.outgoing.borrow_mut().next();
+        let Some(packet) = next else {
+            link.news.notified().await;
+            continue;
+        };
+        if let Err(error) = link.socket.send(&packet, &[]).await {
+            if !is_the_end(&error) {
+                let Origin { slot, generation } = link.origin;
+                warn!(slot, generation, error = chain(&error), "a worker can't be sent messages of others");
+            }
+            link.outgoing.borrow_mut().close();
+            return;
+        }
+    }
+}
+
+/// What waits for one worker.
+#[derive(Default)]
+struct Outgoing {
+    backlog: Backlog,
+    lost: Losses,
+    closed: bool,
+}
+
+impl Outgoing {
+    fn push(&mut self, packet: Bytes) {
+        if self.closed {
+            return;
+        }
+        while !self.backlog.has_room_for(&packet)
+            && let Some(oldest) = self.backlog.pop()
+        {
+            self.lost.add(&oldest);
+        }
+        self.backlog.push(packet);
+    }
+
+    /// What is to be sent next: word of what was dropped comes before what came after it.
+    fn next(&mut self) -> Option<Bytes> {
+        self.lost.next().or_else(|| self.backlog.pop())
+    }
+
+    fn close(&mut self) {
+        *self = Self { closed: true, ..Self::default() };
+    }
+}
+
+/// How many messages of each topic were dropped.
+#[derive(Default)]
+struct Losses {
+    /// The empty topic stands for those beyond the bound.
+    counts: HashMap<String, u64>,
+}
+
+impl Losses {
+    fn add(&mut self, packet: &[u8]) {
+        let Ok(Packet::Message { topic, .. }) = wire::read(packet) else { return };
+        let topic = if self.counts.contains_key(topic) || self.counts.len() < MAX_LOST_TOPICS { topic } else { "" };
+        match self.counts.get_mut(topic) {
+            Some(count) => *count += 1,
+            None => drop(self.counts.insert(topic.to_owned(), 1)),
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let topic = self.counts.keys().next()?.clone();
+        let count = self.counts.remove(&topic)?;
+        Some(wire::lost(&topic, count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dispatch::MAX_WAITING;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A worker's end of its socket, with which a test plays the worker.
+    struct Worker(Socket);
+
+    impl Worker {
+        fn join(dispatch: &Dispatch, number: u16) -> Self {
+            let (ours, theirs) = packet::pair().unwrap();
+            dispatch.join(WorkerId(number.into()), Slot(number), Generation(u64::from(number) + 10), ours);
+            Self(Socket::new(theirs).unwrap())
+        }
+
+        fn publish(&self, topic: &str, bytes: &[u8]) -> bool {
+            packet::send(self.0.as_fd(), &wire::message(topic, bytes), &[]).is_ok()
+        }
+
+        /// The slot that a message is from and its bytes, or how many of a topic were lost.
+        async fn hear(&self) -> Result<(u16, Vec<u8>), (String, u64)> {
+            let mut buffer = vec![0; wire::MAX_PACKET];
+            let received = tokio::time::timeout(LIMIT, self.0.receive_plain(&mut buffer)).await;
+            let length = received.expect("it comes soon").unwrap();
+            match wire::read(&buffer[..length]).unwrap() {
+                Packet::Message { origin, bytes, .. } => {
+                    assert_eq!(origin.generation, u64::from(origin.slot) + 10);
+                    Ok((origin.slot, bytes.to_owned()))
+                }
+                Packet::Lost { topic, count } => Err((topic.to_owned(), count)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_worker_hears_what_one_publishes_in_its_order_and_so_does_itself() {
+        let dispatch = Dispatch::open().unwrap();
+        let workers: Vec<_> = (0..3).map(|number| Worker::join(&dispatch, number)).collect();
+        for text in [&b"1"[..], b"2", b"3"] {
+            assert!(workers[1].publish("t", text));
+        }
+        for worker in &workers {
+            for text in [&b"1"[..], b"2", b"3"] {
+                assert_eq!(worker.hear().await, Ok((1, text.to_owned())));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn last_messages_of_a_worker_that_has_exited_arrive() {
+        let dispatch = Dispatch::open().unwrap();
+        let witness = Worker::join(&dispatch, 0);
+        for number in 1..50 {
+            let dying = Worker::join(&dispatch, number);
+            assert!(dying.publish("t", b"farewell"));
+            drop(dying);
+            dispatch.leave(WorkerId(number.into()));
+            assert_eq!(witness.hear().await, Ok((number, b"farewell".to_vec())));
+        }
+    }
+
+    #[tokio::test]
+    async fn garbage_is_ignored_and_its_sender_heard_on() {
+        let dispatch = Dispatch::open().unwrap();
+        let (worker, witness) = (Worker::join(&dispatch, 0), Worker::join(&dispatch, 1));
+        packet::send(worker.0.as_fd(), b"garbage", &[]).unwrap();
+        packet::send(worker.0.as_fd(), &vec![1; wire::MAX_PACKET + 1], &[]).unwrap();
+        packet::send(worker.0.as_fd(), &wire::lost("t", 1), &[]).unwrap();
+        let with_descriptor = wire::message("t", b"with a descriptor");
+        packet::send(worker.0.as_fd(), &with_descriptor, &[worker.0.as_fd()]).unwrap();
+        assert!(worker.publish("t", b"sense"));
+        assert_eq!(witness.hear().await, Ok((0, b"sense".to_vec())));
+    }
+
+    #[tokio::test]
+    async fn worker_that_does_not_read_loses_the_oldest_and_costs_nobody_else_a_message() {
+        let dispatch = Dispatch::open().unwrap();
+        let (publisher, deaf) = (Worker::join(&dispatch, 0), Worker::join(&dispatch, 1));
+        let all = 5 * MAX_WAITING;
+        for number in 0..all {
+            let topic = if number % 2 == 0 { "even" } else { "odd" };
+            let bytes = number.to_string();
+            assert!(publisher.publish(topic, bytes.as_bytes()));
+            assert_eq!(publisher.hear().await, Ok((0, bytes.into_bytes())));
+        }
+        let (mut heard, mut lost, mut newest) = (0, HashMap::new(), None);
+        while newest != Some(all - 1) {
+            match deaf.hear().await {
+                Ok((_, bytes)) => {
+                    let number = String::from_utf8(bytes).unwrap().parse().unwrap();
+                    assert!(newest < Some(number), "in their order");
+                    newest = Some(number);
+                    heard += 1;
+                }
+                Err((topic, count)) => *lost.entry(topic).or_insert(0) += count,
+            }
+        }
+        assert!(heard > MAX_WAITING, "what waited is kept: {heard}");
+        assert_eq!(heard as u64 + lost.values().sum::<u64>(), all as u64, "{lost:?}");
+        assert!(lost["even"].abs_diff(lost["odd"]) <= 1, "{lost:?}");
+    }
+
+    #[test]
+    fn losses_of_many_topics_are_counted_together_beyond_the_bound() {
+        let mut losses = Losses::default();
+        for number in 0..2 * MAX_LOST_TOPICS {
+            losses.add(&wire::message(&number.to_string(), b""));
+        }
+        let mut told = HashMap::new();
+        while let Some(packet) = losses.next() {
+            let Ok(Packet::Lost { topic, count }) = wire::read(&packet) else { panic!("word of a loss") };
+            told.insert(topic.to_owned(), count);
+        }
+        assert_eq!(told.len(), MAX_LOST_TOPICS + 1);
+        assert_eq!(told[""], MAX_LOST_TOPICS as u64);
+    }
+}
