@@ -6,10 +6,10 @@
 
 use crate::abi::{
     AppModule, AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse, InfoServiceRef,
-    LogServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
+    RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_INFO, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use crate::panics::{self, Caught, Panic};
-use crate::{App, Body, Level, arena, host::Host, request::Handle};
+use crate::{App, Body, Level, arena, host::Host, log, request::Handle};
 use abi_stable::{
     StableAbi,
     library::{CheckTypeLayout, RootModuleResult},
@@ -69,12 +69,6 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             layout: <InfoServiceRef as StableAbi>::LAYOUT,
         },
         Required {
-            id: SERVICE_LOG,
-            minor: 0,
-            name: RStr::from_str("log"),
-            layout: <LogServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
             id: SERVICE_REQUEST,
             minor: 0,
             name: RStr::from_str("request"),
@@ -85,6 +79,12 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             minor: 0,
             name: RStr::from_str("databank"),
             layout: <DatabankServiceRef as StableAbi>::LAYOUT,
+        },
+        Required {
+            id: SERVICE_TRACE,
+            minor: 0,
+            name: RStr::from_str("trace"),
+            layout: <TraceServiceRef as StableAbi>::LAYOUT,
         },
     ];
     RSlice::from_slice(REQUIRED)
@@ -99,7 +99,11 @@ unsafe extern "C" fn start<A: App>(host: FfiHost) -> FfiFuture<RResult<FfiApp, R
         Ok(host) => host,
         Err(error) => return FfiFuture::new(async move { RErr(error.into()) }),
     };
-    panics::install_hook(host.log_service());
+    if log::install(host.log_service()) {
+        panics::install_hook();
+        #[cfg(feature = "tracing")]
+        crate::trace::install(host.log_service());
+    }
     let start = Caught::new(async move { A::start(host).await });
     FfiFuture::new(async move {
         match start.await {

@@ -27,6 +27,7 @@ mod identity;
 mod listeners;
 mod locks;
 mod logging;
+mod output;
 mod preflight;
 
 // The only `unsafe`, and the store that `loader` lends to the app.

@@ -1,7 +1,7 @@
 //! An app that has been started.
 
 use super::{
-    Library,
+    AppLog, Library,
     request::{self, Connection},
     response::{self, AppBody, AppResponseError},
     services,
@@ -20,6 +20,8 @@ pub struct HostInfo {
     /// `app.config` as JSON text.
     pub config: String,
     pub databank: Databank,
+    /// Where its events go.
+    pub log: Arc<dyn AppLog>,
     /// The worker's seat.
     pub slot: u16,
     /// The worker's generation.

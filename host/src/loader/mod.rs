@@ -11,6 +11,7 @@
 mod app;
 mod databank;
 mod layout;
+mod log;
 mod request;
 mod response;
 mod services;
@@ -18,6 +19,7 @@ mod services;
 mod tests;
 
 pub use app::{HostInfo, LoadedApp};
+pub use log::{AppEvent, AppField, AppLog, AppValue, Changed};
 pub use request::{Address, Connection};
 pub use response::{AppBody, AppResponseError};
 

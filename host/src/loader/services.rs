@@ -1,9 +1,10 @@
 //! What the host offers to an app: the tables of its services.
 //!
 //! Owns the list of services with their minors, and the tables `info` and `log`. The tables for
-//! requests and for the databank are `request`'s and `databank`'s.
+//! requests, for the databank and for events are `request`'s, `databank`'s and `log`'s. The service `log`
+//! is for apps that were built before there was `trace`.
 
-use super::{app::HostInfo, databank, request};
+use super::{app::HostInfo, databank, log as trace, request};
 use abi_stable::{
     StableAbi,
     prefix_type::{PrefixRef, WithMetadata},
@@ -12,7 +13,7 @@ use abi_stable::{
 };
 use app_abi::abi::{
     DatabankServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, LogService, LogServiceRef, RequestServiceRef,
-    SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST,
+    SERVICE_DATABANK, SERVICE_INFO, SERVICE_LOG, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use std::ptr;
 use tracing::Level;
@@ -50,6 +51,12 @@ const OFFERED: &[Offered] = &[
         minor: 0,
         layout: <DatabankServiceRef as StableAbi>::LAYOUT,
         table: || erase(databank::TABLE.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_TRACE,
+        minor: 0,
+        layout: <TraceServiceRef as StableAbi>::LAYOUT,
+        table: || erase(trace::TABLE.static_as_prefix()),
     },
 ];
 
