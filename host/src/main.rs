@@ -4,7 +4,7 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check` and `check` are the roles; they never import each other. Below them are rooms with one job each. `sys` and
+//! `databank_check`, `check` and `inspect` are the roles; they never import each other. Below them are rooms with one job each. `sys` and
 //! `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
@@ -13,6 +13,7 @@ mod cli;
 // The roles.
 mod check;
 mod databank_check;
+mod inspect;
 mod master;
 mod probe;
 mod worker;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
     let outcome = sys::process::set_name().map_err(anyhow::Error::from).and_then(|()| match Cli::parse().command {
         Command::Run { config } => master::run(&config),
         Command::Check { config } => check::run(&config),
+        Command::Inspect { library, json } => {
+            inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })
+        }
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),
