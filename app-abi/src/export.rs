@@ -54,6 +54,12 @@ impl<A: App> Module<A> {
     });
 }
 
+/// The module itself, for a host in the same process.
+#[cfg(feature = "testing")]
+pub(crate) fn module<A: App>() -> AppModuleRef {
+    AppModuleRef(Module::<A>::TABLE.static_as_prefix())
+}
+
 extern "C" fn root_module<A: App>() -> RootModuleResult {
     let module = Module::<A>::TABLE.static_as_prefix();
     // SAFETY: erasing the type; the header names it, and the host checks that before it uses it.
@@ -101,9 +107,9 @@ unsafe extern "C" fn start<A: App>(host: FfiHost) -> FfiFuture<RResult<FfiApp, R
     };
     if log::install(host.log_service()) {
         panics::install_hook();
-        #[cfg(feature = "tracing")]
-        crate::trace::install(host.log_service());
     }
+    #[cfg(feature = "tracing")]
+    crate::trace::install(host.log_service());
     let start = Caught::new(async move { A::start(host).await });
     FfiFuture::new(async move {
         match start.await {

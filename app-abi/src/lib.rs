@@ -64,6 +64,10 @@
 //! target `stdout`. Standard error is the log itself: what is written there stands between its lines
 //! as it is.
 //!
+//! # Tests
+//! With the feature `testing`, for `[dev-dependencies]`, an app is tested in the process of the test, without a
+//! host and without a runtime: see `app_abi::testing`.
+//!
 //! The crate owns the contract and both translations on the app's side of it: [`abi`] is the frozen
 //! line, [`manifest`] and [`Magic`] are what a library says about itself without being run. It knows
 //! neither the host nor any runtime. What an app needs is exported here at the root; the modules are
@@ -83,8 +87,13 @@ mod magic;
 pub mod manifest;
 mod panics;
 mod request;
+#[cfg(feature = "store")]
+#[doc(hidden)]
+pub mod store;
 #[doc(hidden)]
 pub mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tracing")]
 mod trace;
 

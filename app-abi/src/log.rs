@@ -94,6 +94,25 @@ impl Log {
     }
 }
 
+#[cfg(feature = "testing")]
+thread_local! {
+    /// The log of the app that this thread runs at the moment: a test has several.
+    static WITHIN: std::cell::Cell<Option<Log>> = const { std::cell::Cell::new(None) };
+}
+
+/// Runs `body` with the lines of this library going to `log`.
+#[cfg(feature = "testing")]
+pub(crate) fn within<T>(log: Log, body: impl FnOnce() -> T) -> T {
+    struct Back(Option<Log>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            WITHIN.set(self.0);
+        }
+    }
+    let _back = Back(WITHIN.replace(Some(log)));
+    body()
+}
+
 static STARTED_WITH: OnceLock<Log> = OnceLock::new();
 
 /// Makes `log` the one of this library, once; says whether it is the first.
@@ -103,5 +122,9 @@ pub(crate) fn install(log: Log) -> bool {
 
 /// The log of this library: none before its start.
 pub(crate) fn current() -> Option<Log> {
+    #[cfg(feature = "testing")]
+    if let Some(log) = WITHIN.get() {
+        return Some(log);
+    }
     STARTED_WITH.get().copied()
 }

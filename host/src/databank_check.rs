@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::causes::chain;
 use crate::channel::Channel;
 use crate::config::databank::redact;
-use crate::databank::Databank;
+use crate::databank::{Databank, Driver};
 use crate::message::{DatabankSetup, FromDatabankCheck};
 use crate::{logging, sys};
 

@@ -20,7 +20,7 @@ fn stdout(output: &Output) -> String {
 fn json(path: &Path) -> Value {
     let output = inspect(path, &["--json"]);
     let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(output.status.code(), Some(if value["fits"] == true { 0 } else { 1 }), "{value:#}");
+    assert_eq!(output.status.code(), Some(i32::from(value["fits"] != true)), "{value:#}");
     value
 }
 

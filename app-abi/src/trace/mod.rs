@@ -12,7 +12,7 @@ use crate::abi::{FfiEvent, FfiTraceField, FfiTraceSpan};
 use crate::log::{self, Level, Log};
 use abi_stable::std_types::RStr;
 use spans::{Span, Spans};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use tracing::{
     Dispatch, Event, Metadata, Subscriber,
     level_filters::LevelFilter,
@@ -22,13 +22,16 @@ use tracing::{
 use tracing_core::span::Current;
 use values::{Field, Fields};
 
-/// Makes the host's log the place that this library's events go to. Call once.
+/// Makes the host's log the place that this library's events go to, once.
 pub(crate) fn install(log: Log) {
-    // Whoever was first stays: an app can only have done it in a constructor of its library.
-    let _ = tracing::dispatcher::set_global_default(Dispatch::new(Forward::default()));
-    let _ = ::log::set_logger(&Records);
-    changed();
-    log.on_change(changed);
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // Whoever was first stays: an app can only have done it in a constructor of its library.
+        let _ = tracing::dispatcher::set_global_default(Dispatch::new(Forward::default()));
+        let _ = ::log::set_logger(&Records);
+        changed();
+        log.on_change(changed);
+    });
 }
 
 /// Asks again what is enabled.
@@ -203,5 +206,5 @@ fn of_record(level: ::log::Level) -> Level {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests;
