@@ -6,11 +6,11 @@
 
 use crate::abi::{
     AppModule, AppModuleRef, DatabankServiceRef, DispatchServiceRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse,
-    InfoServiceRef, ListenerServiceRef, LogServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_DISPATCH,
-    SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOG, SERVICE_REQUEST,
+    InfoServiceRef, ListenerServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO,
+    SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use crate::panics::{self, Caught, Panic};
-use crate::{App, Body, Level, arena, host::Host, request::Handle};
+use crate::{App, Body, Level, arena, host::Host, log, request::Handle};
 use abi_stable::{
     StableAbi,
     library::{CheckTypeLayout, RootModuleResult},
@@ -55,6 +55,12 @@ impl<A: App> Module<A> {
     });
 }
 
+/// The module itself, for a host in the same process.
+#[cfg(feature = "testing")]
+pub(crate) fn module<A: App>() -> AppModuleRef {
+    AppModuleRef(Module::<A>::TABLE.static_as_prefix())
+}
+
 extern "C" fn root_module<A: App>() -> RootModuleResult {
     let module = Module::<A>::TABLE.static_as_prefix();
     // SAFETY: erasing the type; the header names it, and the host checks that before it uses it.
@@ -68,12 +74,6 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             minor: 0,
             name: RStr::from_str("info"),
             layout: <InfoServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_LOG,
-            minor: 0,
-            name: RStr::from_str("log"),
-            layout: <LogServiceRef as StableAbi>::LAYOUT,
         },
         Required {
             id: SERVICE_REQUEST,
@@ -99,6 +99,12 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             name: RStr::from_str("listener"),
             layout: <ListenerServiceRef as StableAbi>::LAYOUT,
         },
+        Required {
+            id: SERVICE_TRACE,
+            minor: 0,
+            name: RStr::from_str("trace"),
+            layout: <TraceServiceRef as StableAbi>::LAYOUT,
+        },
     ];
     RSlice::from_slice(REQUIRED)
 }
@@ -112,7 +118,11 @@ unsafe extern "C" fn start<A: App>(host: FfiHost) -> FfiFuture<RResult<FfiApp, R
         Ok(host) => host,
         Err(error) => return FfiFuture::new(async move { RErr(error.into()) }),
     };
-    panics::install_hook(host.log_service());
+    if log::install(host.log_service()) {
+        panics::install_hook();
+    }
+    #[cfg(feature = "tracing")]
+    crate::trace::install(host.log_service());
     let start = Caught::new(async move { A::start(host).await });
     FfiFuture::new(async move {
         match start.await {

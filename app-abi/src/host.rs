@@ -4,16 +4,13 @@
 #![expect(unsafe_code, reason = "calls into the tables of the host")]
 
 use crate::abi::{
-    DatabankServiceRef, DispatchServiceRef, FfiField, FfiHost, FfiRecord, InfoServiceRef, ListenerServiceRef,
-    LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOG,
-    SERVICE_REQUEST,
+    DatabankServiceRef, DispatchServiceRef, FfiHost, InfoServiceRef, ListenerServiceRef, RequestServiceRef,
+    SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE,
 };
 use crate::databank::Databank;
 use crate::drain::{DrainNotice, Draining};
-use abi_stable::{
-    prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_},
-    std_types::RStr,
-};
+use crate::log::{Level, Log};
+use abi_stable::prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_};
 use serde::de::DeserializeOwned;
 use std::fmt;
 
@@ -37,21 +34,6 @@ unsafe impl Send for Host {}
 // SAFETY: as above.
 unsafe impl Sync for Host {}
 
-/// How urgent a line in the log is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// Somebody must act.
-    Error = 1,
-    /// Something is degraded.
-    Warn = 2,
-    /// Part of the normal course of things.
-    Info = 3,
-    /// For whoever looks for a fault.
-    Debug = 4,
-    /// Every step.
-    Trace = 5,
-}
-
 /// Why `app.config` could not be read into the type that the app asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("app.config{} is not as the app expects it", if key == "." { String::new() } else { format!(".{key}") })]
@@ -72,7 +54,7 @@ impl Host {
             if table.is_null() { Err(format!("the host has no service `{name}`")) } else { Ok(table) }
         };
         let info = table(SERVICE_INFO, "info")?;
-        let log = table(SERVICE_LOG, "log")?;
+        let trace = table(SERVICE_TRACE, "trace")?;
         let requests = table(SERVICE_REQUEST, "request")?;
         let databank = table(SERVICE_DATABANK, "databank")?;
         let dispatch = table(SERVICE_DISPATCH, "dispatch")?;
@@ -83,7 +65,7 @@ impl Host {
             Ok(Self {
                 ffi,
                 info: table_ref(info),
-                log: Log(table_ref(log)),
+                log: Log { data: ffi.data, table: table_ref(trace) },
                 requests: table_ref(requests),
                 databank: table_ref(databank),
                 dispatch: table_ref(dispatch),
@@ -199,33 +181,4 @@ unsafe fn table_ref<R: PrefixRefTrait>(table: *const ()) -> R {
     let table = table.cast::<WithMetadata_<R::PrefixFields, R::PrefixFields>>();
     // SAFETY: the caller's promise.
     R::from_prefix_ref(unsafe { PrefixRef::from_raw(table) })
-}
-
-/// The host's log.
-#[derive(Clone, Copy)]
-pub(crate) struct Log(LogServiceRef);
-
-impl Log {
-    pub(crate) fn enabled(self, level: Level) -> bool {
-        (self.0.enabled())(level as u8)
-    }
-
-    pub(crate) fn write(self, level: Level, message: &str, fields: &[(&str, &str)]) {
-        if !self.enabled(level) {
-            return;
-        }
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(key, value)| FfiField { key: RStr::from_str(key), value: RStr::from_str(value) })
-            .collect();
-        let record = FfiRecord {
-            level: level as u8,
-            target: RStr::from_str(""),
-            message: RStr::from_str(message),
-            fields: fields.as_slice().into(),
-        };
-        // SAFETY: the record and what it borrows live until the call returns, which is all that the
-        // host may use it for.
-        unsafe { (self.0.log())(&raw const record) }
-    }
 }

@@ -35,6 +35,39 @@
 //! `serde`'s derive macros need to be told where `serde` is, as above, unless the app depends on
 //! `serde` itself.
 //!
+//! # Logs
+//! [`Host::log`] and [`Host::log_with`] write lines to the host's log. With the feature `tracing` (also
+//! exported as `app_abi::tracing`) it is the app's events that are written, with level, target, fields
+//! as numbers, truth values or texts, and the spans that they are in, with theirs: those of `tracing`
+//! and those of the crate `log`. Nothing is to be set up: when the app starts, the subscriber is there,
+//! and a global one of the app's own would be refused. What the configuration's `log.level` leaves out
+//! is decided on the app's side of the line and costs a load and a comparison.
+//!
+//! ```
+//! # #[cfg(feature = "tracing")] {
+//! #[tracing::instrument]
+//! fn price(order: u64) -> u64 {
+//!     tracing::info!(items = 3, "priced");
+//!     12
+//! }
+//! # price(1); }
+//! ```
+//! The macros work as `app_abi::tracing::info!`; only `#[instrument]` wants an app that depends on
+//! `tracing` itself, any version 0.1, because it writes that name.
+//!
+//! Bounds: the text of one field is cut after 16 KiB, an event is written up to 64 KiB (it says then how
+//! much was left out), a span deeper than 128 is left out of the context, as are those beyond some
+//! 65,000 that are open at a time. A field that is called like one of the log's own gets a `_` behind
+//! its name.
+//!
+//! What the app or a child of it prints to standard output comes as lines of the level `info` with the
+//! target `stdout`. Standard error is the log itself: what is written there stands between its lines
+//! as it is.
+//!
+//! # Tests
+//! With the feature `testing`, for `[dev-dependencies]`, an app is tested in the process of the test, without a
+//! host and without a runtime: see `app_abi::testing`.
+//!
 //! The crate owns the contract and both translations on the app's side of it: [`abi`] is the frozen
 //! line, [`manifest`] and [`Magic`] are what a library says about itself without being run. It knows
 //! neither the host nor any runtime. What an app needs is exported here at the root; the modules are
@@ -52,20 +85,29 @@ mod drain;
 pub mod export;
 mod host;
 mod listener;
+mod log;
 mod magic;
 pub mod manifest;
 mod panics;
 mod request;
+#[cfg(feature = "store")]
+#[doc(hidden)]
+pub mod store;
 #[doc(hidden)]
 pub mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "tracing")]
+mod trace;
 
 pub use app::{App, StartError};
 pub use body::{Body, BodyError};
 pub use databank::{Databank, DatabankError, Document, Documents, Order, Revision, Search};
 pub use dispatch::{Lost, Message, PublishError, SubscribeError, Subscription};
 pub use drain::Draining;
-pub use host::{ConfigError, Host, Level};
+pub use host::{ConfigError, Host};
 pub use listener::{AppListener, ListenerError};
+pub use log::Level;
 pub use magic::{ABI, ABI_MINOR, Magic, magic};
 pub use request::{Address, ConnectionInfo, RequestExt};
 
@@ -74,3 +116,5 @@ pub use http::{self, HeaderMap, Method, Request, Response, StatusCode, Uri, head
 pub use http_body;
 pub use serde;
 pub use serde_json;
+#[cfg(feature = "tracing")]
+pub use tracing;

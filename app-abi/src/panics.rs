@@ -5,7 +5,7 @@
 //! to the host's log, or where it would go without us when the log isn't there to take it.
 #![expect(unsafe_code, reason = "pinning through a wrapper without another allocation")]
 
-use crate::host::{Level, Log};
+use crate::log::{self, Level, Log};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
@@ -13,7 +13,6 @@ use std::{
     mem::ManuallyDrop,
     panic::{self, AssertUnwindSafe, PanicHookInfo},
     pin::Pin,
-    sync::OnceLock,
     task::{Context, Poll},
 };
 
@@ -32,19 +31,14 @@ thread_local! {
     static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
-static LOG: OnceLock<Log> = OnceLock::new();
-
-/// Installs the hook, once a library, and tells it where to log.
-pub(crate) fn install_hook(log: Log) {
-    if LOG.set(log).is_err() {
-        return;
-    }
+/// Installs the hook. Call once a library, when it has a log.
+pub(crate) fn install_hook() {
     let previous = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let guarded = GUARDS.try_with(|guards| guards.get() > 0).unwrap_or(false);
         if guarded {
             let _ = LAST.try_with(|last| last.replace(Some(Panic::new(info))));
-        } else if log.enabled(Level::Error) {
+        } else if let Some(log) = log::current().filter(|log| log.enabled(Level::Error)) {
             Panic::new(info).log(log, "app thread panicked");
         } else {
             previous(info);
@@ -68,8 +62,8 @@ impl Panic {
 
 /// Where the panics of this library are logged: nowhere before its start.
 pub(crate) fn log(panic: &Panic, message: &str) {
-    if let Some(log) = LOG.get() {
-        panic.log(*log, message);
+    if let Some(log) = log::current() {
+        panic.log(log, message);
     }
 }
 

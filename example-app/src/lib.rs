@@ -262,3 +262,6 @@ fn with_status(mut response: Response<Body>, status: StatusCode) -> Response<Bod
 }
 
 app_abi::export_app!(Example);
+
+#[cfg(test)]
+mod tests;

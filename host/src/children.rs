@@ -45,6 +45,13 @@ impl Role {
     }
 }
 
+/// The standard streams of a child; ours where absent. Its standard input is its channel.
+#[derive(Debug, Default)]
+pub struct Streams {
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
 /// A child that has just been spawned.
 #[derive(Debug)]
 pub struct Child {
@@ -78,12 +85,13 @@ impl Children {
     ///
     /// # Errors
     /// Those of socketpair, fork, setuid and exec.
-    pub fn spawn(&self, role: Role, stderr: Option<OwnedFd>, identity: Option<Identity>) -> io::Result<Child> {
+    pub fn spawn(&self, role: Role, streams: Streams, identity: Option<Identity>) -> io::Result<Child> {
         let (channel, theirs) = Channel::pair()?;
         let pid = process::spawn(Spawn {
             role: role.argument(),
             control: theirs,
-            stderr,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
             identity: identity.map(|identity| (identity.uid, identity.gid)),
             dies_with_us: role.dies_with_us(),
         })?;

@@ -52,6 +52,18 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Say what the library LIB says of itself, and what a master would say of it.
+    ///
+    /// Reads the file and runs nothing of it: that is for `check`. Exits with 0 when it fits this host,
+    /// with 1 when it would be refused.
+    Inspect {
+        /// The library.
+        #[arg(value_name = "LIB")]
+        library: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// A worker; the master spawns it.
     #[command(hide = true)]
     InternalWorker,

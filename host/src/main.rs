@@ -4,8 +4,8 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check`, `check` and `dev` are the roles; they never import each other. Below them are rooms with
-//! one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
+//! `databank_check`, `check`, `inspect` and `dev` are the roles; they never import each other. Below them are
+//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
@@ -14,6 +14,7 @@ mod cli;
 mod check;
 mod databank_check;
 mod dev;
+mod inspect;
 mod master;
 mod probe;
 mod worker;
@@ -28,6 +29,7 @@ mod identity;
 mod listeners;
 mod locks;
 mod logging;
+mod output;
 mod preflight;
 mod watcher;
 
@@ -57,6 +59,9 @@ fn main() -> ExitCode {
         Command::Run { config, dev_library } => master::run(&config, dev_library),
         Command::Dev { directory, release, open } => dev::run(&dev::Options { directory, release, open }),
         Command::Check { config } => check::run(&config),
+        Command::Inspect { library, json } => {
+            inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })
+        }
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),

@@ -13,7 +13,8 @@ use crate::config::{LogFormat, LogLevel};
 use crate::ids::{Generation, Slot, VersionId};
 
 /// The first message to a worker. Its descriptors come in this order: the dispatch socket, the
-/// handover socket, the stats page, the lock that names the magic, and one a listener.
+/// handover socket, the stats page, the lock that names the magic, the reading end of its standard
+/// output, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
@@ -89,6 +90,8 @@ pub enum ToWorker {
         /// After this the worker is killed; it cuts what is left a little earlier.
         timeout: Duration,
     },
+    /// Log what is urgent up to this level.
+    LogLevel { level: LogLevel },
 }
 
 /// From a worker to the master.

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::artifact::{ArtifactError, Store, Version};
 use crate::causes::chain;
-use crate::children::{Children, Role};
+use crate::children::{Children, Role, Streams};
 use crate::config::databank::{Setup, Store as DatabankStore};
 use crate::config::{self, Config};
 use crate::databank;
@@ -281,7 +281,9 @@ impl Preflight {
     ) -> Result<A, NoAnswer> {
         // So that its last words stand in the log.
         let stderr = logging::open_for_child(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
-        let child = self.children.spawn(role, stderr, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
+        let streams = Streams { stdout: None, stderr };
+        let child =
+            self.children.spawn(role, streams, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
         let _killed_when_dropped = Leash { children: &self.children, pid: child.pid };
         let answer = async {
             // A process that is gone already is noticed by its silence.

@@ -1,7 +1,8 @@
 //! The databank: the document store that the host gives the app.
 //!
-//! Owns what every driver has in common: what can be stored and searched ([`document`], [`query`]),
-//! the deadline of each call, and the words of its faults. A driver, one file each, owns its store. How
+//! Owns what every driver has in common: the deadline of each call and the runtime
+//! that it is polled in. What can be stored and searched, and the words of the faults, are `app_abi::store`'s,
+//! which the feature `testing` of that crate shares. A driver, one file each, owns its store. How
 //! an app reaches it is `loader`'s business; that two generations use one store is the preflight's.
 //!
 //! A call may be polled on any thread, the app's own included. What a driver has to wait for is waited
@@ -10,12 +11,7 @@
 //! app share the runtime of a thread of the databank's own. On that one the deadlines are kept, too: an
 //! app that blocks its serving thread with a call is told in time that no answer can come.
 
-mod compare;
-mod document;
-mod memory;
 mod mongodb;
-mod query;
-mod scan;
 mod sqlite;
 
 use std::future::Future;
@@ -25,85 +21,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{BoxStream, StreamExt};
+use app_abi::store::{memory, new_revision, query, scan};
+use futures_util::future::FutureExt;
+use futures_util::stream::StreamExt;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
 use crate::config::databank::{Setup, Store};
 
-pub use document::Document;
-pub use query::{FieldPath, Key, Kind, Query, Value, ids};
-
-/// Why a call failed: a closed set that an app can act on. The text names the document and the cause.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    #[error("{0}")]
-    NotFound(String),
-    #[error("{0}")]
-    AlreadyExists(String),
-    #[error("{0}")]
-    Conflict(String),
-    /// The store can't be reached or didn't answer in time; or answered what no app can act on.
-    #[error("{0}")]
-    Unavailable(String),
-    #[error("{0}")]
-    Invalid(String),
-}
-
-/// A document as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    pub id: String,
-    /// Another one after each write.
-    pub revision: u64,
-    /// Compact JSON.
-    pub text: Bytes,
-}
-
-/// How a whole document is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// It must not be there.
-    Create,
-    /// It must be there.
-    Update,
-    /// Either.
-    Save,
-    /// It must be there with this revision.
-    Compare(u64),
-}
-
-/// What a driver answers.
-pub type Reply<T> = BoxFuture<'static, Result<T, Fault>>;
-
-/// What a driver finds, read while it is asked for: a bounded number of documents ahead. Nothing
-/// comes after a fault.
-pub type Documents = BoxStream<'static, Result<Stored, Fault>>;
-
-/// A kind of store. All its functions return at once; replies and documents are polled within one
-/// runtime from their beginning to their end, whose threads may be others. Every reply may be dropped
-/// at any time; one that never comes is cut off by [`Databank`].
-///
-/// A new revision comes from [`new_revision`].
-trait Driver: Send + Sync {
-    /// Makes sure that the store answers, and makes what it needs there (tables, indexes). Doing it
-    /// again does no harm, nor does doing it in two processes at once.
-    fn prepare(&self) -> Reply<()>;
-    /// Gives the new revision.
-    fn write(&self, key: Key, mode: Mode, document: Document) -> Reply<u64>;
-    fn read(&self, key: Key) -> Reply<Stored>;
-    fn remove(&self, key: Key) -> Reply<()>;
-    /// Makes document, objects on the way and number where they aren't there. Gives the sum.
-    fn increment(&self, key: Key, path: FieldPath, by: i64) -> Reply<i64>;
-    /// Makes document, objects on the way and list where they aren't there. Gives the new revision.
-    fn append(&self, key: Key, path: FieldPath, value: serde_json::Value) -> Reply<u64>;
-    /// Those that are there, in the order of the ids.
-    fn read_many(&self, kind: Kind, ids: Vec<String>) -> Documents;
-    /// In the order that the query says, the id deciding last, by its bytes.
-    fn search(&self, query: Query) -> Documents;
-}
+pub use app_abi::store::document::Document;
+pub use app_abi::store::query::{FieldPath, Key, Kind, Query};
+pub use app_abi::store::{Documents, Driver, Fault, Mode, Reply, Stored};
 
 /// Whether processes may share the store: two generations need that. Each driver says it of itself.
 #[must_use]
@@ -113,14 +41,6 @@ pub const fn is_shared<S>(store: &Store<S>) -> bool {
         Store::Sqlite { .. } => sqlite::SHARED,
         Store::Memory => memory::SHARED,
     }
-}
-
-/// A revision that no document has had before.
-fn new_revision() -> Result<u64, Fault> {
-    // 63 bits, because every store has signed numbers of 64; at random, so that a document which was
-    // removed and made again can't be taken for the old one.
-    let random = getrandom::u64().map_err(|error| Fault::Unavailable(format!("no random number: {error}")))?;
-    Ok(random >> 1)
 }
 
 /// A databank as the configuration names it. Cheap to clone.
@@ -155,42 +75,6 @@ impl Databank {
         Ok(Self { driver, runtime: handle, timeout: setup.timeout })
     }
 
-    /// Reaches for the store and makes what is needed there.
-    pub fn prepare(&self) -> Reply<()> {
-        self.bounded(self.driver.prepare())
-    }
-
-    pub fn write(&self, key: Key, mode: Mode, document: Document) -> Reply<u64> {
-        self.bounded(self.driver.write(key, mode, document))
-    }
-
-    pub fn read(&self, key: Key) -> Reply<Stored> {
-        self.bounded(self.driver.read(key))
-    }
-
-    pub fn remove(&self, key: Key) -> Reply<()> {
-        self.bounded(self.driver.remove(key))
-    }
-
-    pub fn increment(&self, key: Key, path: FieldPath, by: i64) -> Reply<i64> {
-        self.bounded(self.driver.increment(key, path, by))
-    }
-
-    pub fn append(&self, key: Key, path: FieldPath, value: Value) -> Reply<u64> {
-        if let Err(fault) = value.check_levels_at(&path) {
-            return Box::pin(std::future::ready(Err(fault)));
-        }
-        self.bounded(self.driver.append(key, path, value.into_json()))
-    }
-
-    pub fn read_many(&self, kind: Kind, ids: Vec<String>) -> Documents {
-        self.bounded_stream(self.driver.read_many(kind, ids))
-    }
-
-    pub fn search(&self, query: Query) -> Documents {
-        self.bounded_stream(self.driver.search(query))
-    }
-
     fn bounded<T: Send + 'static>(&self, reply: Reply<T>) -> Reply<T> {
         Box::pin(self.within(&self.home(), reply).map(|answer| answer.unwrap_or_else(Err)))
     }
@@ -218,6 +102,42 @@ impl Databank {
 
     fn within<F: Future + Unpin>(&self, home: &Handle, future: F) -> Within<F> {
         Within { home: home.clone(), clock: self.runtime.clone(), limit: self.timeout, deadline: None, future }
+    }
+}
+
+/// The configured driver, with its deadlines and its runtime.
+impl Driver for Databank {
+    /// Reaches for the store and makes what is needed there.
+    fn prepare(&self) -> Reply<()> {
+        self.bounded(self.driver.prepare())
+    }
+
+    fn write(&self, key: Key, mode: Mode, document: Document) -> Reply<u64> {
+        self.bounded(self.driver.write(key, mode, document))
+    }
+
+    fn read(&self, key: Key) -> Reply<Stored> {
+        self.bounded(self.driver.read(key))
+    }
+
+    fn remove(&self, key: Key) -> Reply<()> {
+        self.bounded(self.driver.remove(key))
+    }
+
+    fn increment(&self, key: Key, path: FieldPath, by: i64) -> Reply<i64> {
+        self.bounded(self.driver.increment(key, path, by))
+    }
+
+    fn append(&self, key: Key, path: FieldPath, value: serde_json::Value) -> Reply<u64> {
+        self.bounded(self.driver.append(key, path, value))
+    }
+
+    fn read_many(&self, kind: Kind, ids: Vec<String>) -> Documents {
+        self.bounded_stream(self.driver.read_many(kind, ids))
+    }
+
+    fn search(&self, query: Query) -> Documents {
+        self.bounded_stream(self.driver.search(query))
     }
 }
 

@@ -18,10 +18,9 @@ use bytes::Bytes;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::document::Document;
 use super::query::{FieldPath, Key, Kind, Query};
 use super::scan::{self, Look, Scan, Source};
-use super::{Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
+use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
 use file::{Failure, File};
 use threads::Thread;
 
@@ -63,7 +62,7 @@ impl Sqlite {
     ) -> Reply<(T, u64)> {
         self.writer.run(move |connection| {
             let revision = new_revision()?;
-            let mut document = match connection.find(&key.kind, &key.id)? {
+            let mut document = match Table(connection).find(&key.kind, &key.id)? {
                 Some(stored) => Document::from_stored(&key.kind, &key.id, &stored.text)?,
                 None => Document::empty(),
             };
@@ -77,7 +76,7 @@ impl Sqlite {
         let reader = Arc::clone(&self.reader);
         scan::documents(scan, move |mut scan| {
             reader.run(move |connection| {
-                let page = scan.page(connection)?;
+                let page = scan.page(&Table(connection))?;
                 Ok((scan, page))
             })
         })
@@ -94,7 +93,8 @@ impl Driver for Sqlite {
         let text = document.text();
         self.writer.run(move |connection| {
             let revision = new_revision()?;
-            let there = |connection: &Connection| connection.find(&key.kind, &key.id).map(|found| found.is_some());
+            let there =
+                |connection: &Connection| Table(connection).find(&key.kind, &key.id).map(|found| found.is_some());
             match mode {
                 Mode::Create => {
                     if !replace(connection, CREATE, &key, revision, &text)? {
@@ -121,7 +121,8 @@ impl Driver for Sqlite {
     }
 
     fn read(&self, key: Key) -> Reply<Stored> {
-        self.reader.run(move |connection| Ok(connection.find(&key.kind, &key.id)?.ok_or_else(|| key.not_found())?))
+        self.reader
+            .run(move |connection| Ok(Table(connection).find(&key.kind, &key.id)?.ok_or_else(|| key.not_found())?))
     }
 
     fn remove(&self, key: Key) -> Reply<()> {
@@ -163,11 +164,14 @@ const fn signed(revision: u64) -> i64 {
     revision.cast_signed()
 }
 
-impl Source for Connection {
+/// The open file, to be searched.
+struct Table<'a>(&'a Connection);
+
+impl Source for Table<'_> {
     type Error = Failure;
 
     fn range(&self, kind: &Kind, after: &str, look: &mut Look<'_>) -> Result<ControlFlow<()>, Failure> {
-        let mut statement = self.prepare_cached(RANGE)?;
+        let mut statement = self.0.prepare_cached(RANGE)?;
         let mut rows = statement.query((kind.as_str(), after))?;
         while let Some(row) = rows.next()? {
             let (id, revision, text) = columns(row)?;
@@ -183,7 +187,7 @@ impl Source for Connection {
             let (id, revision, text) = columns(row)?;
             Ok(Stored { id: id.to_owned(), revision, text: Bytes::copy_from_slice(text) })
         };
-        Ok(self.prepare_cached(READ)?.query_row((kind.as_str(), id), stored).optional()?)
+        Ok(self.0.prepare_cached(READ)?.query_row((kind.as_str(), id), stored).optional()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! An app that has been started.
 
 use super::{
-    Library,
+    AppLog, Library,
     listener::AppListeners,
     request::{self, Connection},
     response::{self, AppBody, AppResponseError},
@@ -24,6 +24,8 @@ pub struct HostInfo {
     pub databank: Databank,
     pub dispatch: Dispatch,
     pub listeners: AppListeners,
+    /// Where its events go.
+    pub log: Arc<dyn AppLog>,
     /// The worker's seat.
     pub slot: u16,
     /// The worker's generation.

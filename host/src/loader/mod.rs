@@ -13,6 +13,7 @@ mod databank;
 mod dispatch;
 mod layout;
 mod listener;
+mod log;
 mod request;
 mod response;
 mod services;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use app::{HostInfo, LoadedApp};
 pub use listener::{AppListener, AppListeners};
+pub use log::{AppEvent, AppField, AppLog, AppValue, Changed};
 pub use request::{Address, Connection};
 pub use response::{AppBody, AppResponseError};
 

@@ -1,9 +1,10 @@
 //! What the host offers to an app: the tables of its services.
 //!
 //! Owns the list of services with their minors, and the tables `info` and `log`. The others are those
-//! of the files of their names.
+//! of the files of their names; `trace` is in `log`. The service `log` is for apps that were built before
+//! there was `trace`.
 
-use super::{app::HostInfo, databank, dispatch, listener, request};
+use super::{app::HostInfo, databank, dispatch, listener, log as trace, request};
 use abi_stable::{
     StableAbi,
     prefix_type::{PrefixRef, WithMetadata},
@@ -13,7 +14,7 @@ use abi_stable::{
 use app_abi::abi::{
     DatabankServiceRef, DispatchServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, ListenerServiceRef,
     LogService, LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER,
-    SERVICE_LOG, SERVICE_REQUEST,
+    SERVICE_LOG, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use std::ptr;
 use tracing::Level;
@@ -63,6 +64,12 @@ const OFFERED: &[Offered] = &[
         minor: 0,
         layout: <ListenerServiceRef as StableAbi>::LAYOUT,
         table: || erase(listener::TABLE.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_TRACE,
+        minor: 0,
+        layout: <TraceServiceRef as StableAbi>::LAYOUT,
+        table: || erase(trace::TABLE.static_as_prefix()),
     },
 ];
 

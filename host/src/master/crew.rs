@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, fchown};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -17,21 +18,26 @@ use super::Happening;
 use super::dispatch::Dispatch;
 use crate::causes::chain;
 use crate::channel::ChannelError;
-use crate::children::{Child, Children, Role};
+use crate::children::{Child, Children, Role, Streams};
 use crate::dispatch::SOCKET_BYTES;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
-use crate::logging::{self, Logging, LoggingError};
+use crate::logging::{self, AppLines, Logging, LoggingError};
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::output::{Output, Took};
 use crate::preflight::Prepared;
 use crate::restart::Event;
 use crate::sys::packet;
+use crate::sys::ready::Readable;
 use crate::sys::stats::{StatsPage, StatsSnapshot};
 
 /// How long a dead worker's last words may take to arrive: they are in the socket already, unless
 /// a child of the app's holds it open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How much of what a dead worker's children print is logged; then their pipe is closed.
+const ORPHANS_BYTES: usize = 1 << 20;
 
 /// How many orders may wait for one worker: a drain, and a second one when the service stops.
 const ORDERS: usize = 4;
@@ -96,7 +102,15 @@ impl Crew {
         }
         let (handover, their_handover) = packet::pair().map_err(SpawnError::Equipment)?;
         let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
-        let mut descriptors = vec![their_dispatch, their_handover, stats_fd, lock];
+        let (printed, stdout) = io::pipe().map_err(SpawnError::Equipment)?;
+        let (printed, stdout) = (OwnedFd::from(printed), OwnedFd::from(stdout));
+        if let Some(identity) = self.identity {
+            // The app's children may open it anew, by its name `/dev/stdout`.
+            let owned = fchown(&stdout, Some(identity.uid), Some(identity.gid));
+            owned.map_err(|error| SpawnError::Equipment(error.into()))?;
+        }
+        let their_printed = printed.try_clone().map_err(SpawnError::Equipment)?;
+        let mut descriptors = vec![their_dispatch, their_handover, stats_fd, lock, their_printed];
         for listener in prepared.listeners.descriptors() {
             // Duplicates, so that the generation may go before they have been sent.
             descriptors.push(listener.try_clone_to_owned().map_err(SpawnError::Equipment)?);
@@ -114,10 +128,14 @@ impl Crew {
             log: logging::for_child(&config.log),
         };
         let stderr = logging.stderr_for(&config.log)?;
-        let child = self.children.spawn(Role::Worker, stderr, self.identity).map_err(SpawnError::Process)?;
+        let log = stderr.as_ref().map(OwnedFd::try_clone).transpose().map_err(SpawnError::Equipment)?;
+        let lines = logging::app_lines(log, setup.log, 0)?;
+        let streams = Streams { stdout: Some(stdout), stderr };
+        let child = self.children.spawn(Role::Worker, streams, self.identity).map_err(SpawnError::Process)?;
+        let last_words = LastWords { printed, lines: lines.of_process(child.pid.as_raw().unsigned_abs()) };
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
-        tokio::task::spawn_local(attend(worker, child, setup, descriptors, queue, self.inbox.clone()));
+        tokio::task::spawn_local(attend(worker, child, setup, descriptors, last_words, queue, self.inbox.clone()));
         self.dispatch.join(worker, slot, generation, dispatch);
         let process = Process { pid, orders, stats, _handover: handover };
         self.processes.insert(worker, process);
@@ -157,12 +175,54 @@ impl Crew {
     }
 }
 
+/// What a worker has printed and hasn't logged when it dies.
+struct LastWords {
+    printed: OwnedFd,
+    lines: AppLines,
+}
+
+impl LastWords {
+    /// Logs it, for a worker that has died. What its children print from now on comes into the log as
+    /// long as they live, up to a bound: nobody would hear of their pipe's end.
+    fn log(self, pid: Pid) {
+        let output = match Output::new(self.printed, Arc::new(self.lines), Duration::ZERO) {
+            Ok(output) => output,
+            Err(error) => {
+                warn!(worker_pid = pid.as_raw(), error = chain(&error), "what the worker printed last is lost");
+                return;
+            }
+        };
+        if output.drain() != Took::End {
+            tokio::task::spawn_local(async move {
+                if let Err(error) = listen_to_orphans(&output).await {
+                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "what orphans print is lost");
+                }
+            });
+        }
+    }
+}
+
+/// Logs what the children of a dead worker print.
+async fn listen_to_orphans(output: &Output) -> io::Result<()> {
+    let readable = Readable::new(output.as_fd().try_clone_to_owned()?)?;
+    let mut heard = 0;
+    while heard < ORPHANS_BYTES {
+        match readable.then(|| output.drain()).await? {
+            Took::End => return Ok(()),
+            Took::Bytes(more) => heard += more,
+            Took::Beginning | Took::Nothing => {}
+        }
+    }
+    Ok(())
+}
+
 /// Talks to one worker until it has exited and has said everything.
 async fn attend(
     worker: WorkerId,
     child: Child,
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
+    last_words: LastWords,
     mut orders: mpsc::Receiver<ToWorker>,
     inbox: mpsc::Sender<Happening>,
 ) {
@@ -190,6 +250,7 @@ async fn attend(
     };
     let rest = async { while talking && forward(worker, channel.receive().await, &inbox).await {} };
     let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+    last_words.log(pid);
     // The reaper drops its sender only with the whole master.
     let Ok(how) = how else { return };
     report(&inbox, Event::Exited { worker, how }).await;

@@ -5,6 +5,7 @@
 
 pub mod packet;
 pub mod process;
+pub mod ready;
 pub mod signals;
 pub mod stats;
 

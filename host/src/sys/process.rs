@@ -27,6 +27,8 @@ pub struct Spawn {
     pub role: &'static str,
     /// Its standard input.
     pub control: OwnedFd,
+    /// Its standard output; ours when absent.
+    pub stdout: Option<OwnedFd>,
     /// Its standard error; ours when absent.
     pub stderr: Option<OwnedFd>,
     /// Whom it runs as, without supplementary groups; as we do when absent.
@@ -35,13 +37,16 @@ pub struct Spawn {
     pub dies_with_us: bool,
 }
 
-/// Spawns the running binary again. Nothing is inherited but what is named, and standard output.
+/// Spawns the running binary again. Nothing is inherited but what is named.
 ///
 /// # Errors
 /// Those of fork, setuid and exec; nothing is left behind then.
 pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(super::PROCESS_NAME).arg(spawn.role).stdin(Stdio::from(spawn.control));
+    if let Some(stdout) = spawn.stdout {
+        command.stdout(Stdio::from(stdout));
+    }
     if let Some(stderr) = spawn.stderr {
         command.stderr(Stdio::from(stderr));
     }

@@ -27,7 +27,9 @@ use crate::databank::Databank;
 use crate::dispatch::Dispatch;
 use crate::http::{self, DrainControl, Phase};
 use crate::loader::{AppListeners, HostInfo};
+use crate::logging::ChildLog;
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::output::Output;
 use crate::sys;
 use crate::sys::stats::Lane;
 
@@ -44,15 +46,36 @@ const ASKING: Duration = Duration::from_millis(100);
 const LAST_MESSAGES: Duration = Duration::from_millis(100);
 
 /// Plays the control thread's part. Returns only with an error.
-pub(super) async fn work(channel: &Channel, setup: WorkerSetup, equipment: Equipment) -> Result<ExitCode, WorkerError> {
+pub(super) async fn work(
+    channel: &Channel,
+    setup: WorkerSetup,
+    equipment: Equipment,
+    log: ChildLog,
+) -> Result<ExitCode, WorkerError> {
     let scribe = Scribe::new().map_err(|source| WorkerError::Thread { name: "log".to_owned(), source })?;
     signals::leave_to_master(&scribe).map_err(WorkerError::Signals)?;
     let terminate = signals::terminate().map_err(WorkerError::Signals)?;
-    let mut control = Control::start(channel, setup, equipment, terminate, scribe)?;
+    let mut control = Control::start(channel, setup, equipment, terminate, Pens { scribe, log })?;
     control.wait_until_accepting().await?;
     channel.send(&FromWorker::Ready).await.map_err(WorkerError::Send)?;
     let ordered = control.serve().await;
     match control.drain(ordered).await {}
+}
+
+/// How long the app's standard output waits for a log that takes nothing, before lines are dropped.
+const PRINTING: Duration = Duration::from_secs(1);
+
+/// What the control thread writes with.
+struct Pens {
+    scribe: Scribe,
+    log: ChildLog,
+}
+
+/// Makes the thread that logs what the app prints.
+fn follow(output: Arc<Output>) -> Result<(), WorkerError> {
+    let name = "output".to_owned();
+    let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || output.follow());
+    spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
 }
 
 /// What ends the serving.
@@ -87,6 +110,8 @@ struct Control<'a> {
     /// SIGTERM has come, and the master has been told.
     terminated: bool,
     scribe: Scribe,
+    log: ChildLog,
+    output: Arc<Output>,
     words: mpsc::UnboundedReceiver<Word>,
     lanes: &'static [Lane],
     /// Shared with the threads, which take duplicates; let go once nobody here accepts any more, so
@@ -111,9 +136,12 @@ impl<'a> Control<'a> {
         setup: WorkerSetup,
         equipment: Equipment,
         terminate: Signal,
-        scribe: Scribe,
+        pens: Pens,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, app_listeners, dispatch, _held: held } = equipment;
+        let Equipment { lanes, listeners, app_listeners, dispatch, output, _held: held } = equipment;
+        let Pens { scribe, log } = pens;
+        let output = Arc::new(Output::new(output, log.app(), PRINTING).map_err(WorkerError::Output)?);
+        follow(Arc::clone(&output))?;
         let lanes = &lanes[..usize::from(setup.threads).clamp(1, lanes.len())];
         let listeners: Arc<[Listener]> = listeners.into();
         let (says, words) = mpsc::unbounded_channel();
@@ -139,6 +167,7 @@ impl<'a> Control<'a> {
             databank,
             dispatch: dispatch.clone(),
             listeners: app_listeners.clone(),
+            log: log.app(),
             slot: setup.slot.0,
             generation: setup.generation.0,
             pid: std::process::id(),
@@ -153,6 +182,8 @@ impl<'a> Control<'a> {
             terminate,
             terminated: false,
             scribe,
+            log,
+            output,
             words,
             lanes,
             listeners: Some(listeners),
@@ -175,6 +206,11 @@ impl<'a> Control<'a> {
                 received = self.channel.receive::<ToWorker>(), if self.master == Master::Heard => match received {
                     Ok(Some((ToWorker::Drain { successor, timeout }, _))) => {
                         return Heard::Order(Ordered { successor, timeout });
+                    }
+                    Ok(Some((ToWorker::LogLevel { level }, _))) => {
+                        // It asks the app's callsites again, which is no work for this thread.
+                        let log = self.log.clone();
+                        self.scribe.log(move || log.set_level(level));
                     }
                     Ok(None) => {
                         self.scribe.log(|| tracing::warn!("the master has gone"));
@@ -366,6 +402,11 @@ impl<'a> Control<'a> {
     /// Ends the process once its messages are sent and its lines written.
     fn exit(&self, code: i32) -> ! {
         self.dispatch.finish(LAST_MESSAGES);
+        // The master logs what is left, but there may be none any more.
+        let output = Arc::clone(&self.output);
+        self.scribe.log(move || {
+            output.drain();
+        });
         self.scribe.finish();
         sys::exit_now(code)
     }
@@ -417,12 +458,16 @@ mod tests {
         let (drain, _) = http::drain_signal();
         let held = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (_, dispatch) = packet::pair().unwrap();
+        let log = ChildLog::for_tests();
+        let output = Output::new(held(), log.app(), PRINTING).unwrap();
         Control {
             channel,
             master: Master::Heard,
             terminate: signals::terminate().unwrap(),
             terminated: false,
             scribe: Scribe::new().unwrap(),
+            log,
+            output: Arc::new(output),
             words,
             lanes: &[],
             listeners: Some(listeners.into()),

@@ -8,6 +8,7 @@
 //! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
 //! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
 //! log              writes the control thread's lines
+//! output           makes lines of the log of what the app prints
 //! databank …       the databank's connections and timers
 //! dispatch         messages from and to other workers
 //! ```
@@ -33,9 +34,10 @@ use std::process::ExitCode;
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::loader::AppListener;
+use crate::logging::{self, LoggingError};
 use crate::message::{ListenerInfo, Server, WorkerSetup};
+use crate::sys;
 use crate::sys::stats::{Lane, StatsPage};
-use crate::{logging, sys};
 
 /// A worker that can't even say why to its master, or need not.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,10 @@ enum WorkerError {
     Setup(#[source] ChannelError),
     #[error("the setup came with {found} descriptors, expected {expected}")]
     Descriptors { found: usize, expected: usize },
+    #[error("its log can't be written to")]
+    Log(#[source] LoggingError),
+    #[error("the pipe of the app's standard output can't be read")]
+    Output(#[source] io::Error),
     #[error("the stats page can't be opened")]
     Stats(#[source] io::Error),
     #[error("signal handlers can't be installed")]
@@ -69,6 +75,8 @@ struct Equipment {
     app_listeners: Vec<AppListener>,
     /// Messages between workers travel on it.
     dispatch: OwnedFd,
+    /// Where what the app prints comes out.
+    output: OwnedFd,
     /// Held until the process ends: connections between workers, and the lock by which a new master
     /// learns that this magic still runs.
     _held: [OwnedFd; 2],
@@ -101,20 +109,20 @@ fn play() -> Result<ExitCode, WorkerError> {
         let received = channel.receive::<WorkerSetup>().await.map_err(WorkerError::Setup)?;
         // The master has died before it said anything: there is nothing to serve.
         let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
-        logging::init_child(setup.log);
+        let log = logging::init_child(setup.log).map_err(WorkerError::Log)?;
         let equipment = unpack(descriptors, &setup.listeners)?;
-        control::work(&channel, setup, equipment).await
+        control::work(&channel, setup, equipment, log).await
     })
 }
 
 /// Takes the descriptors in the order that `message` gives.
 fn unpack(descriptors: Vec<OwnedFd>, infos: &[ListenerInfo]) -> Result<Equipment, WorkerError> {
     let found = descriptors.len();
-    let wrong = || WorkerError::Descriptors { found, expected: 4 + infos.len() };
+    let wrong = || WorkerError::Descriptors { found, expected: 5 + infos.len() };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
-    let (dispatch, handover, stats, lock) = (next()?, next()?, next()?, next()?);
-    if found != 4 + infos.len() {
+    let (dispatch, handover, stats, lock, output) = (next()?, next()?, next()?, next()?, next()?);
+    if found != 5 + infos.len() {
         return Err(wrong());
     }
     let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
@@ -126,5 +134,5 @@ fn unpack(descriptors: Vec<OwnedFd>, infos: &[ListenerInfo]) -> Result<Equipment
             Server::App => app_listeners.push(AppListener { name, unix, socket }),
         }
     }
-    Ok(Equipment { lanes, listeners, app_listeners, dispatch, _held: [handover, lock] })
+    Ok(Equipment { lanes, listeners, app_listeners, dispatch, output, _held: [handover, lock] })
 }

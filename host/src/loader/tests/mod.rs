@@ -9,9 +9,10 @@ use crate::config::databank::{Setup, Store};
 use crate::databank::Databank;
 use crate::dispatch::Dispatch;
 use crate::sys::packet;
+use abi_stable::prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_};
 use app_abi::{
-    App, Body as AppSideBody, Host, Level, RequestExt, StartError,
-    abi::{FfiBody, FfiHeaders, FfiResponse},
+    App, Body as AppSideBody, Host, RequestExt, StartError,
+    abi::{FfiBody, FfiField, FfiHeaders, FfiRecord, FfiResponse, LogServiceRef, SERVICE_LOG},
     arena, export, serde_json,
 };
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     convert::Infallible,
     future::pending,
@@ -31,7 +33,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Level;
 
 #[derive(app_abi::serde::Deserialize)]
 #[serde(crate = "app_abi::serde", deny_unknown_fields)]
@@ -75,7 +77,7 @@ impl App for TestApp {
                 Response::new(format!("{before} {}", self.host.is_draining()).into())
             }
             "/log" => {
-                self.host.log_with(Level::Warn, "low on paper", &[("tray", "2"), ("left", "\"3\"")]);
+                self.host.log_with(app_abi::Level::Warn, "low on paper", &[("tray", "2"), ("left", "\"3\"")]);
                 Response::new(AppSideBody::empty())
             }
             _ => {
@@ -94,7 +96,7 @@ impl App for TestApp {
     }
 
     fn drain(&self) {
-        self.host.log(Level::Info, &format!("drain noticed, {}", self.host.is_draining()));
+        self.host.log(app_abi::Level::Info, &format!("drain noticed, {}", self.host.is_draining()));
     }
 }
 
@@ -162,7 +164,7 @@ fn info(greeting: &str) -> HostInfo {
     let (_, dispatch) = packet::pair().unwrap();
     let dispatch = Dispatch::open(dispatch).unwrap();
     let listeners = AppListeners::new(Vec::new());
-    HostInfo { config, databank: memory(), dispatch, listeners, slot: 3, generation: 7, pid: 42 }
+    HostInfo { config, databank: memory(), log: Arc::new(Lines), dispatch, listeners, slot: 3, generation: 7, pid: 42 }
 }
 
 /// A databank of this test's own.
@@ -193,37 +195,32 @@ async fn text(response: Response<AppBody>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Everything that is logged while it is the thread's subscriber.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
-        let format = tracing_subscriber::fmt().with_writer(self.clone()).with_ansi(false).without_time();
-        tracing::subscriber::set_default(format.finish())
-    }
-
-    fn all(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| line.trim_start().to_owned()).collect()
-    }
+thread_local! {
+    /// What was logged on this thread, which is one test's own: all apps of this process have one
+    /// `app-abi`, and some of its lines go where the app that was started first said.
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+fn lines() -> Vec<String> {
+    LINES.take()
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
+struct Lines;
 
-    fn make_writer(&'a self) -> Self {
-        self.clone()
+impl AppLog for Lines {
+    fn max_level(&self) -> Level {
+        Level::INFO
+    }
+
+    fn enabled(&self, level: Level, _: &str) -> bool {
+        level <= Level::INFO
+    }
+
+    fn on_change(&self, _: Changed) {}
+
+    fn write(&self, event: &AppEvent<'_>) {
+        let AppEvent { level, target, message, fields, spans } = event;
+        LINES.with_borrow_mut(|lines| lines.push(format!("{level} {target}: {message} {fields:?} {spans:?}")));
     }
 }
 
@@ -340,30 +337,24 @@ async fn an_app_reads_json_up_to_its_limit() {
 
 #[tokio::test]
 async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
-    let lines = Lines::default();
-    let guard = lines.subscribe();
     let response = app().await.call(get("/panic"), connection()).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(text(response).await, "internal server error\n");
-    drop(guard);
-    let [line] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
-    assert!(line.starts_with("ERROR app: app panicked fields="), "{line}");
+    let [line] = &lines()[..] else { panic!("not that many lines") };
+    assert!(line.starts_with("ERROR app: app panicked ["), "{line}");
     assert!(line.contains("the handler gave up") && line.contains("tests/mod.rs:"), "{line}");
 }
 
 #[tokio::test]
 async fn a_panic_in_a_body_or_its_drop_breaks_only_the_body() {
-    let lines = Lines::default();
-    let guard = lines.subscribe();
     let app = app().await;
     let response = app.call(get("/panic-in-body"), connection()).await.unwrap();
     let error = response.into_body().collect().await.err().unwrap();
     assert!(error.to_string().contains("panicked while it produced the body"), "{error}");
     assert_eq!(app.call(get("/greet"), connection()).await.unwrap().status(), StatusCode::OK);
-    drop(guard);
-    let [body, drop] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
-    assert!(body.starts_with("ERROR app: app panicked in a body fields="), "{body}");
-    assert!(drop.starts_with("ERROR app: app panicked in a drop fields="), "{drop}");
+    let [body, drop] = &lines()[..] else { panic!("not that many lines") };
+    assert!(body.starts_with("ERROR app: app panicked in a body ["), "{body}");
+    assert!(drop.starts_with("ERROR app: app panicked in a drop ["), "{drop}");
 }
 
 #[tokio::test]
@@ -381,15 +372,12 @@ async fn a_failed_start_says_why() {
 
 #[tokio::test]
 async fn drain_and_stop_reach_the_app_and_a_panic_there_is_logged() {
-    let lines = Lines::default();
-    let guard = lines.subscribe();
     let app = app().await;
     app.drain();
     app.stop().await;
-    drop(guard);
-    let [drain, stop] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
-    assert_eq!(drain, "INFO app: drain noticed, true", "the notice comes first");
-    assert!(stop.starts_with("ERROR app: app panicked in its stop fields="), "{stop}");
+    let [drain, stop] = &lines()[..] else { panic!("not that many lines") };
+    assert_eq!(drain, "INFO app: drain noticed, true [] []", "the notice comes first");
+    assert!(stop.starts_with("ERROR app: app panicked in its stop ["), "{stop}");
 }
 
 #[tokio::test]
@@ -413,13 +401,46 @@ async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once()
 
 #[tokio::test]
 async fn lines_of_the_app_keep_level_and_fields() {
-    let lines = Lines::default();
-    let guard = lines.subscribe();
     app().await.call(get("/log"), connection()).await.unwrap();
-    drop(guard);
-    let [line] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
-    let fields = r#"fields="{\"left\":\"\\\"3\\\"\",\"tray\":\"2\"}""#;
-    assert_eq!(*line, format!("WARN app: low on paper {fields}"));
+    let [line] = &lines()[..] else { panic!("not that many lines") };
+    let fields = r#"[("tray", Text("2")), ("left", Text("\"3\""))]"#;
+    assert_eq!(*line, format!("WARN app: low on paper {fields} []"));
+}
+
+#[test]
+fn an_app_from_before_the_service_trace_logs_as_it_did() {
+    let host = services::host(info(""));
+    // SAFETY: the host's own tables, called as such an app calls them.
+    unsafe {
+        type Fields = <LogServiceRef as PrefixRefTrait>::PrefixFields;
+        let table = (host.service)(host.data, SERVICE_LOG, 0).cast::<WithMetadata_<Fields, Fields>>();
+        let log = LogServiceRef(PrefixRef::from_raw(table));
+        let fields = [FfiField { key: "tray".into(), value: "2".into() }];
+        let record =
+            FfiRecord { level: 2, target: "".into(), message: "low on paper".into(), fields: fields[..].into() };
+        let text = Written::default();
+        let writer = text.clone();
+        let format = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).without_time();
+        tracing::subscriber::with_default(format.finish(), || {
+            assert!(log.enabled()(3));
+            log.log()(&raw const record);
+        });
+        let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.trim(), r#"WARN app: low on paper fields="{\"tray\":\"2\"}""#);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]

@@ -46,13 +46,13 @@ impl Document {
     }
 
     /// A document as a driver keeps it, which may have grown since it was written.
-    pub(super) fn from_stored(kind: &Kind, id: &str, text: &[u8]) -> Result<Self, Fault> {
+    pub fn from_stored(kind: &Kind, id: &str, text: &[u8]) -> Result<Self, Fault> {
         let damaged = |error| Fault::Invalid(format!("{kind}/{id} is damaged: {error}"));
         serde_json::from_slice(text).map(Self).map_err(damaged)
     }
 
     /// One without any fields.
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         Self(Map::new())
     }
 
@@ -66,7 +66,7 @@ impl Document {
     }
 
     /// Compact JSON of a document that may have grown; `key` is for the fault's text.
-    pub(super) fn grown_text(&self, key: &Key) -> Result<String, Fault> {
+    pub fn grown_text(&self, key: &Key) -> Result<String, Fault> {
         let text = self.text();
         if text.len() > MAX_GROWN_BYTES {
             let bytes = text.len();
@@ -80,7 +80,7 @@ impl Document {
     /// # Errors
     /// `Invalid` where something is in the way or the sum outside `i64`; the document is as it was but
     /// for objects on the way.
-    pub(super) fn increment(&mut self, key: &Key, path: &FieldPath, by: i64) -> Result<i64, Fault> {
+    pub fn increment(&mut self, key: &Key, path: &FieldPath, by: i64) -> Result<i64, Fault> {
         match self.slot(key, path)? {
             Entry::Vacant(slot) => {
                 slot.insert(by.into());
@@ -101,7 +101,7 @@ impl Document {
     ///
     /// # Errors
     /// `Invalid` where something is in the way; the document is as it was but for objects on the way.
-    pub(super) fn append(&mut self, key: &Key, path: &FieldPath, value: Value) -> Result<(), Fault> {
+    pub fn append(&mut self, key: &Key, path: &FieldPath, value: Value) -> Result<(), Fault> {
         match self.slot(key, path)?.or_insert_with(|| Value::Array(Vec::new())) {
             Value::Array(list) => {
                 list.push(value);
@@ -133,7 +133,7 @@ fn in_the_way(key: &Key, path: &FieldPath, found: &Value, expected: &str) -> Fau
 }
 
 /// What a value is, for people.
-pub(super) fn name(value: &Value) -> &'static str {
+pub fn name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a truth value",
@@ -149,7 +149,7 @@ pub(super) fn name(value: &Value) -> &'static str {
 ///
 /// # Errors
 /// `Invalid` when this is no JSON, or outside the limits.
-pub(super) fn parse_value(text: &[u8]) -> Result<Value, Fault> {
+pub fn parse_value(text: &[u8]) -> Result<Value, Fault> {
     let large_float = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Checked { levels: MAX_LEVELS, large_float: &large_float }
@@ -173,7 +173,7 @@ pub(super) fn parse_value(text: &[u8]) -> Result<Value, Fault> {
 }
 
 /// How many levels of objects and lists there are.
-pub(super) fn levels(value: &Value) -> usize {
+pub fn levels(value: &Value) -> usize {
     match value {
         Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or(0),
         Value::Array(list) => 1 + list.iter().map(levels).max().unwrap_or(0),
@@ -182,7 +182,7 @@ pub(super) fn levels(value: &Value) -> usize {
 }
 
 /// Whether a value with so many levels may lie in a list at a path of so many keys.
-pub(super) fn check_levels_at(keys: usize, levels: usize) -> Result<(), Fault> {
+pub fn check_levels_at(keys: usize, levels: usize) -> Result<(), Fault> {
     // The document is one level, and each key leads into another: the last one into the list.
     let all = 1 + keys + levels;
     if all > MAX_LEVELS {

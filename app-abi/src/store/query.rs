@@ -76,17 +76,17 @@ impl Key {
     }
 
     /// The fault that the document isn't there.
-    pub(super) fn not_found(&self) -> Fault {
+    pub fn not_found(&self) -> Fault {
         Fault::NotFound(format!("{self} is not there"))
     }
 
     /// The fault that the document is there.
-    pub(super) fn already_exists(&self) -> Fault {
+    pub fn already_exists(&self) -> Fault {
         Fault::AlreadyExists(format!("{self} is there already"))
     }
 
     /// The fault that the document isn't as it was.
-    pub(super) fn conflict(&self) -> Fault {
+    pub fn conflict(&self) -> Fault {
         Fault::Conflict(format!("{self} has another revision by now"))
     }
 }
@@ -185,7 +185,7 @@ impl Value {
     ///
     /// # Errors
     /// `Invalid` when it would.
-    pub(super) fn check_levels_at(&self, path: &FieldPath) -> Result<(), Fault> {
+    pub fn check_levels_at(&self, path: &FieldPath) -> Result<(), Fault> {
         document::check_levels_at(path.keys().len(), document::levels(&self.0))
     }
 

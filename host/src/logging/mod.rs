@@ -3,9 +3,15 @@
 //! The master opens the file; children write to it through their standard error, so they need no
 //! right to it. What is logged is for the rooms that log it.
 //!
+//! The events of an app, and what it prints, come by another road, because the names of their fields are
+//! known only when they come: [`AppLines`] makes lines of them that look like the others.
+//!
 //! Bunyan's fields are `v`, `name`, `hostname`, `pid`, `level`, `time` and `msg`
 //! (<https://github.com/trentm/node-bunyan#core-fields>). `pid` is that of the process that logs, so
 //! a worker that a line is *about* is `worker_pid` everywhere.
+
+mod app_lines;
+mod line;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -23,6 +29,8 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::message::LogSetup;
+
+pub use app_lines::AppLines;
 
 /// A log that can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +86,52 @@ impl Logging {
     }
 }
 
+/// The log of a child, which goes to standard error. Cheap to clone.
+#[derive(Clone)]
+pub struct ChildLog {
+    setup: LogSetup,
+    layer: reload::Handle<Boxed, Registry>,
+    app: Arc<AppLines>,
+}
+
+impl ChildLog {
+    /// For the lines of the app that this process has loaded.
+    pub fn app(&self) -> Arc<AppLines> {
+        Arc::clone(&self.app)
+    }
+
+    /// One that nobody reads, and no subscriber.
+    #[cfg(test)]
+    pub fn for_tests() -> Self {
+        let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Info };
+        let (_, layer) = reload::Layer::new(layer(setup.format, setup.level, None));
+        let null = File::options().write(true).open("/dev/null").expect("there is a /dev/null");
+        let app = app_lines(Some(null.into()), setup, 1).expect("nothing is opened");
+        Self { setup, layer, app: Arc::new(app) }
+    }
+
+    /// Logs what is urgent up to `level` from now on; the app is told.
+    pub fn set_level(&self, level: LogLevel) {
+        // A reload can only fail when the subscriber is gone, and it lives as long as the process.
+        let _ = self.layer.reload(layer(self.setup.format, level, None));
+        self.app.set_level(level);
+    }
+}
+
 /// Starts logging to standard error. Call once, in a process that reads no configuration itself.
-pub fn init_child(setup: LogSetup) {
-    tracing_subscriber::registry().with(layer(setup.format, setup.level, None)).init();
+pub fn init_child(setup: LogSetup) -> Result<ChildLog, LoggingError> {
+    let (layer, handle) = reload::Layer::new(layer(setup.format, setup.level, None));
+    tracing_subscriber::registry().with(layer).init();
     log_panics();
+    let app = Arc::new(app_lines(None, setup, std::process::id())?);
+    Ok(ChildLog { setup, layer: handle, app })
+}
+
+/// The road for lines of an app to `log`, standard error when absent.
+pub fn app_lines(log: Option<OwnedFd>, setup: LogSetup, pid: u32) -> Result<AppLines, LoggingError> {
+    let colours = log.is_none() && setup.format == LogFormat::Text && io::stderr().is_terminal();
+    let log = log.map_or_else(|| io::stderr().as_fd().try_clone_to_owned(), Ok).map_err(LoggingError::Stderr)?;
+    Ok(AppLines::new(log, setup.format, setup.level, colours, pid))
 }
 
 /// A panic of ours is a line of the log like any other. The app's library has a hook of its own.

@@ -14,7 +14,7 @@ use super::{Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
 pub const SHARED: bool = false;
 
 /// Documents in memory. The lock is held for an instant, never while somebody waits.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<Shelves>>);
 
 /// The documents of each type, by id, as they are stored.

@@ -1,0 +1,161 @@
+use super::*;
+use crate::{DatabankError, Host, Level, RequestExt};
+use http::Version;
+use serde_json::{Value, json};
+use std::future::poll_fn;
+
+struct Sample(Host);
+
+impl App for Sample {
+    async fn start(host: Host) -> Result<Self, StartError> {
+        match host.config_json() {
+            "\"refuse\"" => Err(StartError::new("refused")),
+            "\"panic\"" => panic!("no start today"),
+            _ => Ok(Self(host)),
+        }
+    }
+
+    async fn call(&self, request: Request<Body>) -> Response<Body> {
+        match request.uri().path() {
+            "/head" => {
+                let text =
+                    format!("{} {} {:?} {:?}", request.method(), request.uri(), request.headers(), request.version());
+                Response::new(text.into())
+            }
+            "/echo" => Response::new(request.into_body()),
+            "/peer" => Response::new(format!("{:?}", request.connection()).into()),
+            "/place" => Response::new(format!("{} {}", self.0.slot(), self.0.generation()).into()),
+            "/panic" => panic!("gave up"),
+            "/wake" => {
+                let mut woken = false;
+                poll_fn(|context| {
+                    let waker = context.waker().clone();
+                    thread::spawn(move || waker.wake());
+                    if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                Response::new("woken".into())
+            }
+            _ => {
+                self.0.log_with(Level::Debug, "counted", &[("by", "one")]);
+                let sum = self.0.databank().increment("counter", "a", "n", 1).await;
+                Response::new(format!("{sum:?}").into())
+            }
+        }
+    }
+
+    fn drain(&self) {
+        self.0.log(Level::Info, "draining");
+    }
+
+    async fn stop(&self) {
+        self.0.log(Level::Info, "stopped");
+    }
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    String::from_utf8(response.into_body().bytes(1 << 20).await.unwrap().to_vec()).unwrap()
+}
+
+fn start() -> TestApp<Sample> {
+    block_on(TestApp::start(json!({}))).unwrap()
+}
+
+#[test]
+fn requests_and_answers_cross_the_line_whole() {
+    block_on(async {
+        let mut app = start();
+        let mut request = Request::builder().method("PROPFIND").uri("http://there/head?a=b");
+        request = request.header("x-a", "1").header("x-a", "2").version(Version::HTTP_2);
+        let answer = text(app.call(request.body(Body::empty()).unwrap()).await).await;
+        assert_eq!(answer, "PROPFIND http://there/head?a=b {\"x-a\": \"1\", \"x-a\": \"2\"} HTTP/2.0");
+        let echo = Request::post("/echo").body("a body".into()).unwrap();
+        assert_eq!(text(app.call(echo).await).await, "a body");
+        assert!(text(app.call(get("/peer")).await).await.contains("listener: \"test\""));
+        let peer = Address::Tcp("192.0.2.1:4711".parse().unwrap());
+        app.set_connection(ConnectionInfo { peer, ..TEST_CONNECTION });
+        assert!(text(app.call(get("/peer")).await).await.contains("192.0.2.1:4711"));
+        assert_eq!(text(app.call(get("/wake")).await).await, "woken");
+    });
+}
+
+#[test]
+fn a_panic_is_a_500_and_a_line_of_its_own_app() {
+    block_on(async {
+        let (app, other) = (start(), start());
+        assert_eq!(app.call(get("/panic")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let [event] = &app.events()[..] else { panic!("{:?}", app.events()) };
+        assert_eq!((event.level, &*event.message), (Level::Error, "app panicked"));
+        assert_eq!(event.field("panic"), Some(&json!("gave up")));
+        assert_eq!(other.events(), []);
+    });
+}
+
+#[test]
+fn start_drain_and_stop_are_the_apps_own() {
+    block_on(async {
+        let failure = async |config: Value| TestApp::<Sample>::start(config).await.err().unwrap().to_string();
+        assert_eq!(failure(json!("refuse")).await, "refused");
+        assert!(failure(json!("panic")).await.starts_with("the app panicked in its start: no start today ("));
+        let app = TestHost::new(&json!(null)).slot(3).generation(7).start::<Sample>().await.unwrap();
+        assert_eq!(text(app.call(get("/place")).await).await, "3 7");
+        app.drain();
+        app.stop().await;
+        let messages: Vec<_> = app.events().into_iter().map(|event| event.message).collect();
+        assert_eq!(messages, ["draining", "stopped"]);
+    });
+}
+
+#[test]
+fn the_databank_is_the_tests_own_and_has_the_limits_of_the_hosts() {
+    block_on(async {
+        let host = TestHost::new(&json!({}));
+        host.databank().create("counter", "a", &json!({ "n": 40 })).await.unwrap();
+        let (old, new) =
+            (host.clone().start::<Sample>().await.unwrap(), host.generation(2).start::<Sample>().await.unwrap());
+        assert_eq!(text(old.call(get("/")).await).await, "Ok(41)");
+        assert_eq!(text(new.call(get("/")).await).await, "Ok(42)");
+        assert_eq!(old.databank().read::<Value>("counter", "a").await.unwrap().value["n"], 42);
+        assert!(start().databank().read::<Value>("counter", "a").await.is_err());
+        assert_eq!(old.events()[0].field("by"), Some(&json!("one")));
+        let deep = (0..90).fold(json!(1), |inner, _| json!([inner]));
+        let databank = new.databank();
+        for outcome in [
+            databank.create("no kind", "a", &json!({})).await.map(drop),
+            databank.create("note", "a", &json!({ "$where": 1 })).await.map(drop),
+            databank.create("note", "a", &json!([])).await.map(drop),
+            databank.append("note", "a", "list", &deep).await.map(drop),
+            databank.append("note", "a", "a.b", &json!([[deep]])).await.map(drop),
+        ] {
+            assert!(matches!(outcome, Err(DatabankError::Invalid(_))), "{outcome:?}");
+        }
+    });
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn events_of_tracing_are_seen_with_their_spans() {
+    struct Traced;
+    impl App for Traced {
+        async fn start(_: Host) -> Result<Self, StartError> {
+            Ok(Self)
+        }
+        async fn call(&self, request: Request<Body>) -> Response<Body> {
+            let _span = tracing::info_span!("request", path = request.uri().path()).entered();
+            tracing::trace!(n = 1, "seen");
+            Response::default()
+        }
+    }
+    // Two at a time: each sees its own.
+    let (one, other) = block_on(async {
+        (TestApp::<Traced>::start(json!({})).await.unwrap(), TestApp::<Traced>::start(json!({})).await.unwrap())
+    });
+    block_on(async { (one.call(get("/a")).await, other.call(get("/b")).await) });
+    let [event] = &other.events()[..] else { panic!("{:?}", other.events()) };
+    assert_eq!((event.level, &*event.message, event.field("n")), (Level::Trace, "seen", Some(&json!(1))));
+    assert_eq!(event.spans, [("request".to_owned(), vec![("path".to_owned(), json!("/b"))])]);
+}

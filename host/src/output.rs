@@ -1,0 +1,298 @@
+//! What an app prints: from the pipe that is a worker's standard output to lines of the log.
+//!
+//! Owns how bytes become lines. Each line is an event of its own with the target `stdout`: as it is
+//! printed, it could be taken for a line of the host's, and would be none of bunyan's.
+//!
+//! Two processes hold the reading end. The worker reads as long as it lives, on a thread that does
+//! nothing else; what it hasn't read when it dies, the master does. So that no death loses a line, a line
+//! is copied out of the pipe first (`tee(2)`), logged, and taken out then: whoever dies in between has it
+//! logged twice. Whoever prints faster than the log takes it waits, as with any pipe, but a log that
+//! nobody reads any more makes nobody wait for ever: its lines are counted and dropped.
+
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{SpliceFFlags, tee};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::Level;
+
+use crate::loader::{AppEvent, AppValue};
+use crate::logging::AppLines;
+
+/// The longest line; what is longer becomes several.
+const MAX_LINE: usize = 16 * 1024;
+
+/// How much is looked at together: what a pipe holds (`pipe(7)`).
+const MAX_LOOK: usize = 64 * 1024;
+
+/// How long the end of a line is waited for before what is there counts as one: somebody may have
+/// printed a question.
+const LINE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the end of a line is looked for meanwhile. (The pipe can be read all the time, so there is
+/// nothing else to wait for.) In milliseconds.
+const LINE_LOOK: u8 = 50;
+
+/// The reading end of an app's standard output.
+pub struct Output {
+    pipe: OwnedFd,
+    log: Arc<AppLines>,
+    /// How long a log that takes no line is waited for, once.
+    patience: Duration,
+    reading: Mutex<Reading>,
+}
+
+struct Reading {
+    copy: (PipeReader, PipeWriter),
+    buffer: Vec<u8>,
+    /// A line without an end that is in the pipe: how much of it, and since when.
+    begun: Option<(usize, Instant)>,
+    /// Lines that the log didn't take.
+    lost: u64,
+}
+
+/// What was in the pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Took {
+    /// So many bytes.
+    Bytes(usize),
+    /// The beginning of a line, which is still there.
+    Beginning,
+    /// Nothing at the moment.
+    Nothing,
+    /// Nothing, and nobody is left who could print.
+    End,
+}
+
+/// What to do with a line that has no end yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    Wait,
+    Take,
+}
+
+impl Output {
+    pub fn new(pipe: OwnedFd, log: Arc<AppLines>, patience: Duration) -> io::Result<Self> {
+        let reading = Reading { copy: io::pipe()?, buffer: Vec::new(), begun: None, lost: 0 };
+        Ok(Self { pipe, log, patience, reading: Mutex::new(reading) })
+    }
+
+    /// Logs what is printed until nobody is left who could.
+    pub fn follow(&self) {
+        loop {
+            match poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                Err(_) => return,
+                Ok(_) => {}
+            }
+            match self.take(Beginning::Wait) {
+                Took::Bytes(_) | Took::Nothing => {}
+                Took::Beginning => drop(poll(&mut [], LINE_LOOK)),
+                Took::End => return,
+            }
+        }
+    }
+
+    /// Logs what is there now, the beginning of a line included.
+    pub fn drain(&self) -> Took {
+        let mut all = 0;
+        loop {
+            match self.take(Beginning::Take) {
+                // Who prints without end doesn't keep us.
+                Took::Bytes(more) if all < 16 * MAX_LOOK => all += more,
+                Took::Nothing | Took::Beginning | Took::Bytes(_) => return Took::Bytes(all),
+                Took::End => return Took::End,
+            }
+        }
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    fn take(&self, beginning: Beginning) -> Took {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = &mut *reading;
+        let found = match tee(&self.pipe, &reading.copy.1, MAX_LOOK, SpliceFFlags::SPLICE_F_NONBLOCK) {
+            Ok(0) => return Took::End,
+            Ok(found) => found,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Took::Nothing,
+            Err(_) => return Took::End,
+        };
+        reading.buffer.resize(found, 0);
+        if reading.copy.0.read_exact(&mut reading.buffer).is_err() {
+            return Took::End;
+        }
+        let whole = memchr::memrchr(b'\n', &reading.buffer).map_or(0, |at| at + 1);
+        let taken = if whole > 0 {
+            whole
+        } else if found >= MAX_LINE || beginning == Beginning::Take || reading.is_old(found) {
+            found
+        } else {
+            return Took::Beginning;
+        };
+        reading.begun = None;
+        let buffer = std::mem::take(&mut reading.buffer);
+        for line in lines(&buffer[..taken]) {
+            self.log_line(&String::from_utf8_lossy(line), &mut reading.lost);
+        }
+        reading.buffer = buffer;
+        if discard(&self.pipe, &mut reading.buffer[..taken]) { Took::Bytes(taken) } else { Took::End }
+    }
+
+    fn log_line(&self, message: &str, lost: &mut u64) {
+        let event = |level, message, fields| AppEvent { level, target: "stdout", message, fields, spans: Vec::new() };
+        if *lost > 0 {
+            let fields = vec![("lost", AppValue::Uint(*lost))];
+            // A log that is stuck has been waited for already.
+            if !self.log.write_within(&event(Level::WARN, "lines were lost", fields), Duration::ZERO) {
+                *lost += 1;
+                return;
+            }
+            *lost = 0;
+        }
+        if !self.log.write_within(&event(Level::INFO, message, Vec::new()), self.patience) {
+            *lost += 1;
+        }
+    }
+}
+
+impl Reading {
+    /// Whether this much of a line has been there for as long as one waits for its end.
+    fn is_old(&mut self, found: usize) -> bool {
+        match self.begun {
+            Some((before, since)) if before == found => since.elapsed() >= LINE_PATIENCE,
+            _ => {
+                self.begun = Some((found, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
+/// Takes so many bytes out of the pipe, which are there.
+fn discard(pipe: &OwnedFd, mut room: &mut [u8]) -> bool {
+    while !room.is_empty() {
+        match nix::unistd::read(pipe, room) {
+            Ok(0) => return false,
+            Ok(read) => room = &mut room[read..],
+            Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// The lines in these bytes, without their ends; one that is too long in pieces.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut rest = Some(line.strip_suffix(b"\r").unwrap_or(line));
+        std::iter::from_fn(move || {
+            let line = rest.take()?;
+            if line.len() <= MAX_LINE {
+                return Some(line);
+            }
+            // Not within a character.
+            let end = (MAX_LINE - 3..=MAX_LINE).rev().find(|at| line[*at] & 0xc0 != 0x80).unwrap_or(MAX_LINE);
+            let (piece, more) = line.split_at(end);
+            rest = Some(more);
+            Some(piece)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::config::{LogFormat, LogLevel};
+    use crate::logging;
+    use crate::message::LogSetup;
+
+    const PATIENCE: Duration = Duration::from_millis(20);
+
+    fn output(log: impl Into<OwnedFd>) -> (Output, PipeWriter) {
+        let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error };
+        let log = logging::app_lines(Some(log.into()), setup, 7).unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        (Output::new(reader.into(), Arc::new(log), PATIENCE).unwrap(), writer)
+    }
+
+    fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
+        lines(bytes).collect()
+    }
+
+    #[test]
+    fn a_long_line_comes_in_pieces_that_end_between_characters() {
+        assert_eq!(pieces(b"a\r\n\nb"), [&b"a"[..], b"", b"b"]);
+        let long = "é".repeat(MAX_LINE);
+        for shift in ["", "x"] {
+            let long = format!("{shift}{long}\n");
+            let pieces = pieces(long.as_bytes());
+            assert!(pieces.iter().all(|piece| piece.len() <= MAX_LINE && str::from_utf8(piece).is_ok()));
+            assert_eq!(pieces.concat(), long.trim_end().as_bytes());
+        }
+        assert!(pieces(&vec![0x80; MAX_LINE * 3]).iter().all(|piece| piece.len() <= MAX_LINE));
+    }
+
+    #[test]
+    fn a_line_is_one_event_whatever_the_level_and_its_beginning_waits_for_its_end() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let (output, mut printed) = output(log.reopen().unwrap());
+        let logged = || std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(output.take(Beginning::Wait), Took::Nothing);
+        printed.write_all(b"one\n2026 ERROR two\x1b[2J\ntwo and").unwrap();
+        assert!(matches!(output.take(Beginning::Wait), Took::Bytes(_)));
+        assert_eq!(output.take(Beginning::Wait), Took::Beginning);
+        assert_eq!(logged().lines().count(), 2, "{}", logged());
+        assert!(logged().contains("INFO stdout: one\n") && logged().contains("stdout: 2026 ERROR two\\u{1b}[2J\n"));
+        printed.write_all(b" a half\n").unwrap();
+        assert!(matches!(output.take(Beginning::Wait), Took::Bytes(_)));
+        assert!(logged().ends_with("stdout: two and a half\n"), "{}", logged());
+        printed.write_all(b"last words").unwrap();
+        drop(printed);
+        assert_eq!(output.drain(), Took::End);
+        assert!(logged().ends_with("stdout: last words\n"), "{}", logged());
+    }
+
+    #[test]
+    fn what_has_not_been_logged_is_still_in_the_pipe() {
+        // The worker dies between looking and logging: the master finds it all.
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let (worker, mut printed) = output(log.reopen().unwrap());
+        let master = Output::new(worker.as_fd().try_clone_to_owned().unwrap(), Arc::clone(&worker.log), PATIENCE);
+        printed.write_all(b"last words\n").unwrap();
+        let copied = tee(&worker.pipe, &worker.reading.lock().unwrap().copy.1, MAX_LOOK, SpliceFFlags::empty());
+        assert_eq!(copied, Ok(11));
+        drop((worker, printed));
+        assert_eq!(master.unwrap().drain(), Took::End);
+        assert_eq!(std::fs::read_to_string(log.path()).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_makes_nobody_wait_for_ever_and_the_loss_is_counted() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (output, mut printed) = output(writer);
+        let line = format!("{}\n", "x".repeat(10_000));
+        let began = Instant::now();
+        for _ in 0..30 {
+            printed.write_all(line.as_bytes()).unwrap();
+            output.drain();
+        }
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let mut some = vec![0; 65_000];
+        let read = reader.read(&mut some).unwrap();
+        assert!(read > 0 && output.reading.lock().unwrap().lost > 10);
+        printed.write_all(b"again\n").unwrap();
+        output.drain();
+        drop((output, printed));
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("lines were lost lost=") && rest.ends_with("stdout: again\n"), "{rest:.300}");
+    }
+}
