@@ -38,14 +38,17 @@
 //! Owns the host's side of the line for tests. It knows no network and no runtime.
 #![expect(unsafe_code, reason = "plays the host")]
 
+mod dispatch;
 mod events;
+mod listener;
 mod request;
 
 use crate::abi::{
     AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiResponse, InfoService, SERVICE_DATABANK,
-    SERVICE_INFO, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
+    SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use crate::databank::Databank;
+use crate::listener::AppListener;
 use crate::log::{self, Log};
 use crate::store::{
     memory::Memory,
@@ -78,19 +81,30 @@ pub struct TestHost {
     slot: u16,
     generation: u64,
     memory: Memory,
+    bus: dispatch::Bus,
+    listeners: Vec<(String, Arc<AppListener>)>,
 }
 
 /// What an app is handed. Lives as long as the process.
 struct Place {
     host: TestHost,
     events: events::Events,
+    /// The listeners that the app has asked for.
+    taken: Mutex<Vec<String>>,
 }
 
 impl TestHost {
     /// A host with this `app.config`, an empty databank, slot 0 and generation 1.
     #[must_use]
     pub fn new(config: &serde_json::Value) -> Self {
-        Self { config: config.to_string(), slot: 0, generation: 1, memory: Memory::default() }
+        Self {
+            config: config.to_string(),
+            slot: 0,
+            generation: 1,
+            memory: Memory::default(),
+            bus: dispatch::Bus::default(),
+            listeners: Vec::new(),
+        }
     }
 
     /// With another [`Host::slot`](crate::Host::slot).
@@ -103,6 +117,14 @@ impl TestHost {
     #[must_use]
     pub fn generation(self, generation: u64) -> Self {
         Self { generation, ..self }
+    }
+
+    /// With a listener that [`Host::listener`](crate::Host::listener) gives to each app under this name. Set it
+    /// to be non-blocking, as a host's are.
+    #[must_use]
+    pub fn listener(mut self, name: &str, listener: AppListener) -> Self {
+        self.listeners.push((name.to_owned(), Arc::new(listener)));
+        self
     }
 
     /// The databank of all apps that this host, or a clone of it, starts: to lay out what they find, or to
@@ -259,7 +281,7 @@ impl<F: Future> Future for Routed<F> {
 
 impl Place {
     fn leak(host: TestHost) -> &'static Self {
-        Box::leak(Box::new(Self { host, events: events::Events::default() }))
+        Box::leak(Box::new(Self { host, events: events::Events::default(), taken: Mutex::default() }))
     }
 
     fn ffi(&'static self) -> FfiHost {
@@ -304,6 +326,8 @@ unsafe extern "C" fn service(_data: *const (), id: u32, min_minor: u32) -> *cons
         SERVICE_TRACE => erase(events::Events::TABLE.static_as_prefix()),
         SERVICE_REQUEST => erase(request::TABLE.static_as_prefix()),
         SERVICE_DATABANK => erase(Table::<Place>::TABLE.static_as_prefix()),
+        SERVICE_DISPATCH => erase(dispatch::TABLE.static_as_prefix()),
+        SERVICE_LISTENER => erase(listener::TABLE.static_as_prefix()),
         _ => ptr::null(),
     }
 }
