@@ -1,7 +1,7 @@
 //! The lines of an app: its events, and what it prints to standard output.
 //!
 //! Owns a descriptor of the log, what of an app's events is written, and how a line gets there. What a
-//! line looks like is [`line`](super::line)'s business.
+//! line looks like is the business of [`super::line`].
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
