@@ -1,6 +1,6 @@
 //! Signal dispositions: nobody dies of a signal that is meant for the master.
 //!
-//! The first thing `main` does in every role is [`ignore`]. Workers inherit it through exec (see
+//! The first thing `main` does in every role is [`ignore()`]. Workers inherit it through exec (see
 //! `process`), so no moment of their life is left to the default action, which is death; later they
 //! install handlers that do nothing, so that the app's own children get the default again
 //! (`execve(2)`: handlers are reset, what is ignored stays ignored).
