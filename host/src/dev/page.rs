@@ -185,9 +185,14 @@ fn text(kind: &'static str, text: &str) -> Response<Answer> {
 fn events(mut live: watch::Receiver<String>) -> Response<Answer> {
     live.mark_changed();
     let events = stream::unfold(live, |mut live| async {
-        live.wait_for(|version| !version.is_empty()).await.ok()?;
-        live.changed().await.ok()?;
-        let version = live.borrow_and_update().clone();
+        // Whoever connects hears at once what is live, so that it can tell what comes later from that.
+        let version = loop {
+            live.changed().await.ok()?;
+            let version = live.borrow_and_update().clone();
+            if !version.is_empty() {
+                break version;
+            }
+        };
         Some((Ok::<_, Error>(Frame::data(Bytes::from(format!("data: {version}\n\n")))), live))
     });
     let mut response = text("text/event-stream", "");
