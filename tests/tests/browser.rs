@@ -183,6 +183,11 @@ impl Browser {
 
     /// Calls a method of the protocol and gives its result.
     fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Calls a method of the protocol and gives its result, or the error that the browser answers with.
+    fn try_call(&mut self, method: &str, parameters: &Value) -> Result<Value, Value> {
         self.calls += 1;
         let mut message = json!({ "id": self.calls, "method": method, "params": parameters });
         if let Some(session) = &self.session {
@@ -202,8 +207,10 @@ impl Browser {
             if is_complaint {
                 self.complaints.push(answer);
             } else if answer["id"] == self.calls {
-                assert!(answer.get("error").is_none(), "{method}: {answer}");
-                return answer["result"].take();
+                return match answer.get_mut("error") {
+                    Some(error) => Err(error.take()),
+                    None => Ok(answer["result"].take()),
+                };
             }
         }
     }
@@ -220,8 +227,19 @@ impl Browser {
 
     /// The value of an expression of JavaScript.
     fn evaluate(&mut self, expression: &str) -> Value {
+        // A page that reloads by itself goes away under the question (the protocol's server errors, whose texts
+        // differ): then it is asked of the next one.
+        const GONE: i64 = -32000;
         let parameters = json!({ "expression": expression, "returnByValue": true });
-        let mut answer = self.call("Runtime.evaluate", &parameters);
+        let mut refused = None;
+        let evaluated = wait_until(|| match self.try_call("Runtime.evaluate", &parameters) {
+            Err(error) if error["code"] == GONE => {
+                refused = Some(error);
+                None
+            }
+            answer => Some(answer.unwrap_or_else(|error| panic!("{expression}: {error}"))),
+        });
+        let mut answer = evaluated.unwrap_or_else(|| panic!("{expression}: {refused:?}"));
         assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
         answer["result"]["value"].take()
     }
