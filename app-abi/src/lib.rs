@@ -32,6 +32,21 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Runtimes and frameworks
+//! Nothing more is needed for an app of ordinary `async fn`s. What wants tokio (`reqwest`, `sqlx`,
+//! `tokio::spawn`, timers), and whole web frameworks, are behind features, and an app without them links
+//! nothing of them:
+//!
+//! | feature | macro | what becomes an app |
+//! |---|---|---|
+//! | | `export_app!(Shop)` | a type that implements [`App`] |
+//! | `tokio` | `export_tokio!(Shop)` | the same, with a tokio runtime |
+//! | `axum` | `export_axum!(router)` | `fn router() -> axum::Router`, unchanged; WebSockets too |
+//! | `tower` | `export_tower!(service)` | any [tower](https://docs.rs/tower) service |
+//! | `http2` | | adds WebSockets over HTTP/2 to the last two |
+//!
+//! What a blocking call in a handler costs is said at `export_tokio!`.
+//!
 //! `serde`'s derive macros need to be told where `serde` is, as above, unless the app depends on
 //! `serde` itself.
 //!
@@ -53,8 +68,15 @@ mod magic;
 pub mod manifest;
 mod panics;
 mod request;
+mod runtime;
+#[cfg(feature = "tower")]
+mod seam;
 #[doc(hidden)]
 pub mod stream;
+#[cfg(feature = "tower")]
+#[doc(hidden)]
+pub mod tower;
+pub mod upgrade;
 
 pub use app::{App, StartError};
 pub use body::{Body, BodyError};
