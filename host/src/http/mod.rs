@@ -18,6 +18,9 @@
 //! From `linger` after the drain's begin every HTTP/1 response announces the close, whatever lies
 //! behind it, and an HTTP/2 connection without a stream is closed. [`Phase::Cut`] ends a connection
 //! wherever it is.
+//!
+//! A connection that the app upgrades to another protocol leaves hyper and becomes a [`Tunnel`]: bytes for
+//! the app, no time-outs, in flight until the app lets go of it or the cut comes.
 
 mod activity;
 mod boundary;
@@ -28,6 +31,7 @@ mod request;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod upload;
 
 use std::error::Error;

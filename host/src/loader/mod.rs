@@ -16,10 +16,12 @@ mod response;
 mod services;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use app::{HostInfo, LoadedApp};
 pub use request::{Address, Connection};
 pub use response::{AppBody, AppResponseError};
+pub use upgrade::Upgrade;
 
 use abi_stable::{
     StableAbi,

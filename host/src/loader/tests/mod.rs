@@ -144,7 +144,7 @@ impl Body for Frames {
 }
 
 fn library() -> Library {
-    static HEADER: LibHeader = export::header::<TestApp>();
+    static HEADER: LibHeader = export::header::<TestApp, export::Plain>();
     check(&HEADER).expect("an app of this very build fits")
 }
 
@@ -217,7 +217,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 #[tokio::test]
 async fn the_app_learns_its_configuration_and_place() {
-    let response = app().await.call(get("/greet"), connection()).await.unwrap();
+    let response = app().await.call(get("/greet"), connection(), None).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.body().size_hint().exact(), Some(12));
     assert_eq!(text(response).await, "hello from 3");
@@ -247,7 +247,7 @@ async fn every_part_of_a_head_reaches_the_app() {
         })
     );
     assert!(expected.contains("Sensitive"));
-    assert_eq!(text(app.call(request, connection()).await.unwrap()).await, expected);
+    assert_eq!(text(app.call(request, connection(), None).await.unwrap()).await, expected);
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn a_head_with_more_headers_than_fit_on_the_stack_reaches_the_app() {
         request.headers_mut().insert(name, index.into());
     }
     let headers = format!("{:?}", request.headers());
-    assert!(text(app().await.call(request, connection()).await.unwrap()).await.contains(&headers));
+    assert!(text(app().await.call(request, connection(), None).await.unwrap()).await.contains(&headers));
 }
 
 #[tokio::test]
@@ -267,14 +267,14 @@ async fn every_form_of_a_target_reaches_the_app() {
     for target in ["*", "example.org:443"] {
         let mut request = get("/");
         *request.uri_mut() = target.parse().unwrap();
-        let response = app.call(request, connection()).await.unwrap();
+        let response = app.call(request, connection(), None).await.unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{target}");
     }
 }
 
 #[tokio::test]
 async fn headers_of_an_answer_keep_their_repetitions() {
-    let response = app().await.call(get("/nowhere"), connection()).await.unwrap();
+    let response = app().await.call(get("/nowhere"), connection(), None).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(response.headers().get_all("x-twice").iter().count(), 2);
 }
@@ -291,7 +291,7 @@ async fn bodies_stream_both_ways_frame_by_frame_with_trailers_and_backpressure()
         fail: false,
     };
     let request = Request::post("/echo").body(body).unwrap();
-    let mut body = app().await.call(request, connection()).await.unwrap().into_body();
+    let mut body = app().await.call(request, connection(), None).await.unwrap().into_body();
     assert_eq!(body.size_hint().lower(), 7, "the hint crosses twice");
     assert_eq!(asked.load(Ordering::Relaxed), 0, "nothing is read ahead");
     let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -307,7 +307,7 @@ async fn bodies_stream_both_ways_frame_by_frame_with_trailers_and_backpressure()
 async fn a_body_that_breaks_off_breaks_off_on_the_other_side() {
     let body = Frames { fail: true, ..Frames::default() };
     let request = Request::post("/echo").body(body).unwrap();
-    let response = app().await.call(request, connection()).await.unwrap();
+    let response = app().await.call(request, connection(), None).await.unwrap();
     let error = response.into_body().collect().await.err().unwrap();
     assert!(error.to_string().contains("the client has gone"), "{error}");
 }
@@ -322,7 +322,7 @@ async fn an_app_reads_json_up_to_its_limit() {
         let frames = [first, second].map(|part| Frame::data(Bytes::copy_from_slice(part.as_bytes())));
         let body = Frames { queue: frames.into(), ..Frames::default() };
         let request = Request::post("/json").body(body).unwrap();
-        assert_eq!(text(app.call(request, connection()).await.unwrap()).await, answer);
+        assert_eq!(text(app.call(request, connection(), None).await.unwrap()).await, answer);
     }
 }
 
@@ -330,7 +330,7 @@ async fn an_app_reads_json_up_to_its_limit() {
 async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
     let lines = Lines::default();
     let guard = lines.subscribe();
-    let response = app().await.call(get("/panic"), connection()).await.unwrap();
+    let response = app().await.call(get("/panic"), connection(), None).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(text(response).await, "internal server error\n");
     drop(guard);
@@ -344,10 +344,10 @@ async fn a_panic_in_a_body_or_its_drop_breaks_only_the_body() {
     let lines = Lines::default();
     let guard = lines.subscribe();
     let app = app().await;
-    let response = app.call(get("/panic-in-body"), connection()).await.unwrap();
+    let response = app.call(get("/panic-in-body"), connection(), None).await.unwrap();
     let error = response.into_body().collect().await.err().unwrap();
     assert!(error.to_string().contains("panicked while it produced the body"), "{error}");
-    assert_eq!(app.call(get("/greet"), connection()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(app.call(get("/greet"), connection(), None).await.unwrap().status(), StatusCode::OK);
     drop(guard);
     let [body, drop] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
     assert!(body.starts_with("ERROR app: app panicked in a body fields="), "{body}");
@@ -384,7 +384,7 @@ async fn drain_and_stop_reach_the_app_and_a_panic_there_is_logged() {
 async fn lines_of_the_app_keep_level_and_fields() {
     let lines = Lines::default();
     let guard = lines.subscribe();
-    app().await.call(get("/log"), connection()).await.unwrap();
+    app().await.call(get("/log"), connection(), None).await.unwrap();
     drop(guard);
     let [line] = &lines.all()[..] else { panic!("{:?}", lines.all()) };
     let fields = r#"fields="{\"left\":\"\\\"3\\\"\",\"tray\":\"2\"}""#;
@@ -399,9 +399,9 @@ async fn a_dropped_call_releases_the_request() {
     let connection = connection();
 
     // Before its first poll, and in the middle.
-    drop(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection)));
+    drop(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection), None));
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
-    let mut call = Box::pin(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection)));
+    let mut call = Box::pin(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection), None));
     assert!(futures_poll(call.as_mut()).is_pending());
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (2, 2));
     drop(call);
@@ -409,7 +409,7 @@ async fn a_dropped_call_releases_the_request() {
 
     // And a response that nobody reads.
     let echo = Request::post("/echo").body(body()).unwrap();
-    let response = app.call(echo, Arc::clone(&connection)).await.unwrap();
+    let response = app.call(echo, Arc::clone(&connection), None).await.unwrap();
     assert_eq!(Arc::strong_count(&asked), 2);
     drop(response);
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
