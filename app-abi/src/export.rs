@@ -279,14 +279,14 @@ macro_rules! export_app {
 /// - A few hundred microseconds don't matter. A millisecond in each request means that a serving thread
 ///   answers a thousand of them a second and no more, and a second means that every client of that thread
 ///   may wait for a second.
-/// - [`tokio::task::spawn_blocking`](::tokio::task::spawn_blocking) moves a call to a thread of its own: the
+/// - `tokio::task::spawn_blocking` moves a call to a thread of its own: the
 ///   handler waits, and nobody else. It is right for everything that may take longer than a few
 ///   milliseconds. It can't be given up once it has begun, even if its client has gone.
 /// - More threads spread the cost: `threads` in the configuration for the serving threads, `threads` of
 ///   this macro for the runtime's.
 /// - A thread that is held for too long is a worker that hangs. A drain waits for it until the shutdown
 ///   timeout (`restart.shutdown_timeout`), and then the worker ends with the request unanswered; the log
-///   names the route. So the longest blocking call must be shorter than that.
+///   names the route if it is a serving thread. So the longest blocking call must be shorter than that.
 #[cfg(feature = "tokio")]
 #[macro_export]
 macro_rules! export_tokio {
