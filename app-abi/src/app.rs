@@ -41,9 +41,9 @@ impl StartError {
     }
 }
 
-impl<E: Error> From<E> for StartError {
+impl StartError {
     /// Keeps the error's text and those of its causes.
-    fn from(error: E) -> Self {
+    pub(crate) fn of(error: &dyn Error) -> Self {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -56,6 +56,19 @@ impl<E: Error> From<E> for StartError {
             cause = error.source();
         }
         Self { text }
+    }
+}
+
+impl<E: Error> From<E> for StartError {
+    /// Keeps the error's text and those of its causes.
+    fn from(error: E) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl From<StartError> for Box<dyn Error + Send + Sync> {
+    fn from(error: StartError) -> Self {
+        error.text.into()
     }
 }
 

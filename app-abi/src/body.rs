@@ -5,6 +5,7 @@
 
 use crate::abi::{FfiBody, FfiStream};
 use crate::request::{ConnectionInfo, Handle};
+use crate::upgrade::Upgrade;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
@@ -34,8 +35,11 @@ enum Inner {
         handle: Handle,
         ended: bool,
     },
-    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>),
+    Stream(Stream),
 }
+
+/// A body of the app's.
+pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +121,13 @@ impl Body {
         Self { inner: Inner::Host { handle, ended } }
     }
 
+    pub(crate) fn upgrade(&mut self) -> Option<Upgrade> {
+        match &mut self.inner {
+            Inner::Host { handle, .. } => handle.upgrade(),
+            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+        }
+    }
+
     pub(crate) fn connection(&self) -> Option<ConnectionInfo> {
         match &self.inner {
             Inner::Host { handle, .. } => Some(handle.connection()),
@@ -125,14 +136,15 @@ impl Body {
     }
 }
 
-impl From<Body> for FfiBody {
-    fn from(body: Body) -> Self {
-        match body.inner {
-            Inner::Empty => Self::Empty,
-            Inner::Full(bytes) if bytes.is_empty() => Self::Empty,
-            Inner::Full(bytes) => Self::Full(bytes.into()),
-            Inner::Host { .. } => Self::Stream(FfiStream::new(body)),
-            Inner::Stream(stream) => Self::Stream(FfiStream::new(stream)),
+impl Body {
+    /// Hands the body to the host; `stream` does so with one that the app's code makes.
+    pub(crate) fn hand_over(self, stream: impl FnOnce(Stream) -> FfiStream) -> FfiBody {
+        match self.inner {
+            Inner::Empty => FfiBody::Empty,
+            Inner::Full(bytes) if bytes.is_empty() => FfiBody::Empty,
+            Inner::Full(bytes) => FfiBody::Full(bytes.into()),
+            Inner::Host { .. } => FfiBody::Stream(FfiStream::new(self)),
+            Inner::Stream(made) => FfiBody::Stream(stream(made)),
         }
     }
 }

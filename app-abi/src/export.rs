@@ -5,11 +5,12 @@
 #![expect(unsafe_code, reason = "the functions that the host calls")]
 
 use crate::abi::{
-    AppModule, AppModuleRef, DatabankServiceRef, DispatchServiceRef, FfiApp, FfiBody, FfiHost, FfiRequest, FfiResponse,
+    AppModule, AppModuleRef, DatabankServiceRef, DispatchServiceRef, FfiApp, FfiHost, FfiRequest, FfiResponse,
     InfoServiceRef, ListenerServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO,
     SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use crate::panics::{self, Caught, Panic};
+use crate::runtime::Runs;
 use crate::{App, Body, Level, arena, host::Host, log, request::Handle};
 use abi_stable::{
     StableAbi,
@@ -19,38 +20,42 @@ use abi_stable::{
     std_types::{RErr, ROk, RResult, RSlice, RStr, RString},
 };
 use async_ffi::FfiFuture;
-use http::{Response, header};
+use http::{Response, StatusCode, header};
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
 
+pub use crate::runtime::Plain;
+#[cfg(feature = "tokio")]
+pub use crate::runtime::Tokio;
 pub use abi_stable::library::LibHeader;
 
 /// The header that the host finds in the library, as `#[export_root_module]` of `abi_stable` would
 /// write it.
 #[must_use]
-pub const fn header<A: App>() -> LibHeader {
+pub const fn header<A: App, R: Runs>() -> LibHeader {
     // SAFETY: `root_module` gives an erased `AppModuleRef`.
-    unsafe { LibHeader::from_constructor::<AppModuleRef>(root_module::<A>, CheckTypeLayout::Yes) }
+    unsafe { LibHeader::from_constructor::<AppModuleRef>(root_module::<A, R>, CheckTypeLayout::Yes) }
 }
 
 /// What the host's functions are called with: the app and what it needs to take requests.
-struct Running<A> {
+struct Running<A, R: 'static> {
     app: A,
     host: Host,
+    runs: &'static R,
 }
 
-struct Module<A>(A);
+struct Module<A, R>(A, R);
 
-impl<A: App> Module<A> {
+impl<A: App, R: Runs> Module<A, R> {
     const TABLE: &'static WithMetadata<AppModule> = &WithMetadata::new(AppModule {
         required_host,
-        start: start::<A>,
-        call: call::<A>,
-        drain: drain::<A>,
-        stop: stop::<A>,
+        start: start::<A, R>,
+        call: call::<A, R>,
+        drain: drain::<A, R>,
+        stop: stop::<A, R>,
         extension,
     });
 }
@@ -58,11 +63,11 @@ impl<A: App> Module<A> {
 /// The module itself, for a host in the same process.
 #[cfg(feature = "testing")]
 pub(crate) fn module<A: App>() -> AppModuleRef {
-    AppModuleRef(Module::<A>::TABLE.static_as_prefix())
+    AppModuleRef(Module::<A, Plain>::TABLE.static_as_prefix())
 }
 
-extern "C" fn root_module<A: App>() -> RootModuleResult {
-    let module = Module::<A>::TABLE.static_as_prefix();
+extern "C" fn root_module<A: App, R: Runs>() -> RootModuleResult {
+    let module = Module::<A, R>::TABLE.static_as_prefix();
     // SAFETY: erasing the type; the header names it, and the host checks that before it uses it.
     ROk(unsafe { module.cast::<ErasedPrefix>() })
 }
@@ -113,7 +118,7 @@ extern "C" fn extension(_id: u32) -> *const () {
     std::ptr::null()
 }
 
-unsafe extern "C" fn start<A: App>(host: FfiHost) -> FfiFuture<RResult<FfiApp, RString>> {
+unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<FfiApp, RString>> {
     let host = match Host::connect(host) {
         Ok(host) => host,
         Err(error) => return FfiFuture::new(async move { RErr(error.into()) }),
@@ -123,29 +128,36 @@ unsafe extern "C" fn start<A: App>(host: FfiHost) -> FfiFuture<RResult<FfiApp, R
     }
     #[cfg(feature = "tracing")]
     crate::trace::install(host.log_service());
-    let start = Caught::new(async move { A::start(host).await });
-    FfiFuture::new(async move {
-        match start.await {
-            // Never freed: requests borrow the app, and the process ends after `stop`.
-            Ok(Ok(app)) => ROk(FfiApp(std::ptr::from_ref(Box::leak(Box::new(Running { app, host }))).cast())),
+    // Never freed, as the app below: requests borrow both, and the process ends after `stop`.
+    let runs: &'static R = match R::set_up() {
+        Ok(runs) => Box::leak(Box::new(runs)),
+        Err(error) => return FfiFuture::new(async move { RErr(error.into()) }),
+    };
+    let start = async move {
+        match Caught::new(async move { A::start(host).await }).await {
+            Ok(Ok(app)) => ROk(FfiApp(std::ptr::from_ref(Box::leak(Box::new(Running { app, host, runs }))).cast())),
             Ok(Err(error)) => RErr(error.to_string().into()),
             Err(Panic { message, place }) => RErr(format!("the app panicked in its start: {message} ({place})").into()),
         }
-    })
+    };
+    runs.run(start, || RErr("the app's runtime has ended".into()))
 }
+
+// SAFETY: by the rules of the line an app's functions may be called on any thread.
+unsafe impl Send for FfiApp {}
 
 /// The app behind a handle.
 ///
 /// # Safety
-/// `app` is what `start::<A>` gave to the host.
-unsafe fn running<A>(app: FfiApp) -> &'static Running<A> {
+/// `app` is what `start::<A, R>` gave to the host.
+unsafe fn running<A, R>(app: FfiApp) -> &'static Running<A, R> {
     // SAFETY: the caller's promise; what `start` leaked lives for ever.
-    unsafe { &*app.0.cast::<Running<A>>() }
+    unsafe { &*app.0.cast::<Running<A, R>>() }
 }
 
-unsafe extern "C" fn call<A: App>(app: FfiApp, request: FfiRequest) -> FfiFuture<FfiResponse> {
+unsafe extern "C" fn call<A: App, R: Runs>(app: FfiApp, request: FfiRequest) -> FfiFuture<FfiResponse> {
     // SAFETY: the host calls with what `start` gave it.
-    let running = unsafe { running::<A>(app) };
+    let running = unsafe { running::<A, R>(app) };
     // SAFETY: the host hands over a request of its own, whose table it gave at the start.
     let handle = unsafe { Handle::new(request, running.host.requests) };
     // The request is made at the first poll, in its place within the box: one that is made here
@@ -153,30 +165,34 @@ unsafe extern "C" fn call<A: App>(app: FfiApp, request: FfiRequest) -> FfiFuture
     let call = Caught::new(async move {
         let Some(request) = handle.into_request() else {
             running.host.log(Level::Error, "a request's head is not valid to the app's version of `http`");
-            return failure();
+            return encode(failure(), running.runs);
         };
-        encode(running.app.call(request).await)
+        encode(running.app.call(request).await, running.runs)
     });
-    FfiFuture::new(Call { call })
+    running.runs.run(Call { call }, || encode(failure(), &Plain))
 }
 
-unsafe extern "C" fn drain<A: App>(app: FfiApp) {
+unsafe extern "C" fn drain<A: App, R: Runs>(app: FfiApp) {
     // SAFETY: the host calls with what `start` gave it.
-    let running = unsafe { running::<A>(app) };
+    let running = unsafe { running::<A, R>(app) };
     running.host.drain.give();
-    if let Err(panic) = panics::catch(|| running.app.drain()) {
+    if let Err(panic) = panics::catch(|| running.runs.within(|| running.app.drain())) {
         panics::log(&panic, "app panicked in its drain");
     }
 }
 
-unsafe extern "C" fn stop<A: App>(app: FfiApp) -> FfiFuture<()> {
+unsafe extern "C" fn stop<A: App, R: Runs>(app: FfiApp) -> FfiFuture<()> {
     // SAFETY: the host calls with what `start` gave it.
-    let running = unsafe { running::<A>(app) };
-    let stop = Caught::new(async { running.app.stop().await });
-    FfiFuture::new(async move {
-        if let Err(panic) = stop.await {
+    let running = unsafe { running::<A, R>(app) };
+    let stop = async {
+        if let Err(panic) = Caught::new(async { running.app.stop().await }).await {
             panics::log(&panic, "app panicked in its stop");
         }
+    };
+    let stopped = running.runs.run(stop, || ());
+    FfiFuture::new(async move {
+        stopped.await;
+        running.runs.end().await;
     })
 }
 
@@ -194,27 +210,28 @@ impl<F: Future<Output = FfiResponse>> Future for Call<F> {
         call.poll(context).map(|outcome| {
             outcome.unwrap_or_else(|panic| {
                 panics::log(&panic, "app panicked");
-                failure()
+                encode(failure(), &Plain)
             })
         })
     }
 }
 
-fn encode(response: Response<Body>) -> FfiResponse {
+fn encode(response: Response<Body>, runs: &'static impl Runs) -> FfiResponse {
     let (head, body) = response.into_parts();
-    FfiResponse { status: head.status.as_u16(), headers: arena::encode(&head.headers), body: body.into() }
+    FfiResponse {
+        status: head.status.as_u16(),
+        headers: arena::encode(&head.headers),
+        body: body.hand_over(|stream| runs.stream(stream)),
+    }
 }
 
 /// The answer when the app has none.
-fn failure() -> FfiResponse {
-    let mut headers = header::HeaderMap::new();
+pub(crate) fn failure() -> Response<Body> {
+    let mut response = Response::new(Body::from("internal server error\n"));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, plain);
-    FfiResponse {
-        status: 500,
-        headers: arena::encode(&headers),
-        body: FfiBody::from(Body::from("internal server error\n")),
-    }
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
 }
 
 /// Makes a type that implements [`App`] the app of this library.
@@ -227,12 +244,97 @@ fn failure() -> FfiResponse {
 /// app_abi::export_app!(Shop);
 /// app_abi::export_app!(Shop, epoch = 3);
 /// ```
+///
+/// There is no runtime behind such an app: its futures are polled on the host's serving threads, and
+/// what needs tokio finds none. For that there are, each behind a feature of its own name,
+/// `export_tokio!(Shop)`, the same with a tokio runtime, `export_axum!(router)` and
+/// `export_tower!(service)`.
 #[macro_export]
 macro_rules! export_app {
     ($app:ty) => {
         $crate::export_app!($app, epoch = 1);
     };
     ($app:ty, epoch = $epoch:expr) => {
+        $crate::__export!($epoch, $crate::export::header::<$app, $crate::export::Plain>());
+    };
+}
+
+/// Makes a type that implements [`App`] the app of this library, with a tokio runtime. Feature `tokio`.
+///
+/// As [`export_app!`](crate::export_app), and `tokio::spawn`, timers, sockets and whatever is built on
+/// them work in all of the app's methods, in its bodies and in its tasks. `threads` is how many worker
+/// threads the runtime has, 1 if it is left out.
+///
+/// ```no_run
+/// use app_abi::{App, Body, Host, Request, Response, StartError};
+///
+/// struct Shop;
+///
+/// impl App for Shop {
+///     async fn start(_host: Host) -> Result<Self, StartError> {
+///         Ok(Self)
+///     }
+///
+///     async fn call(&self, _request: Request<Body>) -> Response<Body> {
+///         // …
+///         # Response::default()
+///     }
+/// }
+///
+/// app_abi::export_tokio!(Shop, epoch = 3, threads = 2);
+/// # fn main() {}
+/// ```
+///
+/// A handler is polled on the host's serving thread first. If it has its answer then, that was all; if it
+/// has to wait, it becomes a task of the runtime, which is aborted when the client goes away. Bodies are
+/// polled on the serving thread, when the client can take more. When the worker ends, the runtime is shut
+/// down after [`App::stop`]: tasks are dropped where they wait, and blocking calls that are still going on
+/// are waited for up to a second.
+///
+/// # Blocking calls in a handler
+/// A handler may call what blocks: read a file by `std::fs`, compute for a while, ask a database by a
+/// client that isn't async. What that costs is the thread that it runs on, for as long as it takes.
+///
+/// - Before its first `.await` that waits, a handler runs on one of the host's serving threads, of which a
+///   worker has one unless the configuration says otherwise (`threads`). While it is held, that thread
+///   accepts no connection, reads no request and sends no answer, of this or any other client; the other
+///   workers go on. Behind that `.await` it holds a thread of the app's runtime instead (`threads` of this
+///   macro): then the other tasks of the app wait, and clients whose handlers need no waiting are served.
+/// - A few hundred microseconds don't matter. A millisecond in each request means that a serving thread
+///   answers a thousand of them a second and no more, and a second means that every client of that thread
+///   may wait for a second.
+/// - `tokio::task::spawn_blocking` moves a call to a thread of its own: the
+///   handler waits, and nobody else. It is right for everything that may take longer than a few
+///   milliseconds. It can't be given up once it has begun, even if its client has gone.
+/// - More threads spread the cost: `threads` in the configuration for the serving threads, `threads` of
+///   this macro for the runtime's.
+/// - A thread that is held for too long is a worker that hangs. A drain waits for it until the shutdown
+///   timeout (`restart.shutdown_timeout`), and then the worker ends with the request unanswered; the log
+///   names the route if it is a serving thread. So the longest blocking call must be shorter than that.
+#[cfg(feature = "tokio")]
+#[macro_export]
+macro_rules! export_tokio {
+    ($app:ty $(, epoch = $epoch:expr)? $(, threads = $threads:expr)? $(,)?) => {
+        $crate::__export!(
+            $crate::__first!($($epoch,)? 1),
+            $crate::export::header::<$app, $crate::export::Tokio<{ $crate::__first!($($threads,)? 1) }>>()
+        );
+    };
+}
+
+/// The first of one or two expressions.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __first {
+    ($first:expr $(, $default:expr)?) => {
+        $first
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($epoch:expr, $header:expr) => {
         #[cfg(panic = "abort")]
         ::core::compile_error!(
             "an app must be built with `panic = \"unwind\"`: \
@@ -248,7 +350,7 @@ macro_rules! export_app {
                 $crate::manifest::Note::new($epoch, ::core::env!("CARGO_PKG_NAME"), ::core::env!("CARGO_PKG_VERSION"));
 
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            pub static HEADER: $crate::export::LibHeader = $crate::export::header::<$app>();
+            pub static HEADER: $crate::export::LibHeader = $header;
         };
     };
 }

@@ -32,6 +32,21 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Runtimes and frameworks
+//! Nothing more is needed for an app of ordinary `async fn`s. What wants tokio (`reqwest`, `sqlx`,
+//! `tokio::spawn`, timers), and whole web frameworks, are behind features, and an app without them links
+//! nothing of them:
+//!
+//! | feature | macro | what becomes an app |
+//! |---|---|---|
+//! | | `export_app!(Shop)` | a type that implements [`App`] |
+//! | `tokio` | `export_tokio!(Shop)` | the same, with a tokio runtime |
+//! | `axum` | `export_axum!(router)` | `fn router() -> axum::Router`, unchanged; WebSockets too |
+//! | `tower` | `export_tower!(service)` | any [tower](https://docs.rs/tower) service |
+//! | `http2` | | adds WebSockets over HTTP/2 to the last two |
+//!
+//! What a blocking call in a handler costs is said at `export_tokio!`.
+//!
 //! `serde`'s derive macros need to be told where `serde` is, as above, unless the app depends on
 //! `serde` itself.
 //!
@@ -90,6 +105,9 @@ mod magic;
 pub mod manifest;
 mod panics;
 mod request;
+mod runtime;
+#[cfg(feature = "tower")]
+mod seam;
 #[cfg(feature = "store")]
 #[doc(hidden)]
 pub mod store;
@@ -97,8 +115,12 @@ pub mod store;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tower")]
+#[doc(hidden)]
+pub mod tower;
 #[cfg(feature = "tracing")]
 mod trace;
+pub mod upgrade;
 
 pub use app::{App, StartError};
 pub use body::{Body, BodyError};

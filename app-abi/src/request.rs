@@ -5,8 +5,10 @@
 //! is left to `body`.
 #![expect(unsafe_code, reason = "calls into the host's request table")]
 
-use crate::abi::{FfiAddress, FfiConnection, FfiHead, FfiRequest, FfiSpan, RequestServiceRef};
-use crate::{arena::SENSITIVE, body::Body, stream::Polled};
+use crate::abi::{
+    EXTENSION_UPGRADE, FfiAddress, FfiConnection, FfiHead, FfiRequest, FfiSpan, FfiUpgrade, RequestServiceRef,
+};
+use crate::{arena::SENSITIVE, body::Body, stream::Polled, upgrade::Upgrade};
 use async_ffi::ContextExt;
 use bytes::Bytes;
 use http::{
@@ -50,11 +52,46 @@ pub trait RequestExt {
     /// The connection that the request came on. `None` if it came from no host: a request that a
     /// test made, or one whose body was replaced. An info among the request's extensions comes first.
     fn connection(&self) -> Option<ConnectionInfo>;
+
+    /// The connection itself, if the client asks to go on with another protocol on it: by the header
+    /// `upgrade` in HTTP/1.1, or by the method CONNECT. `None` for any other request, and the second
+    /// time.
+    ///
+    /// Answer 101 (2xx to CONNECT, and in HTTP/2) to allow it, anything else to refuse it:
+    ///
+    /// ```
+    /// use app_abi::{Body, Request, RequestExt, Response, StatusCode, header, upgrade::Upgraded};
+    ///
+    /// async fn talk(upgraded: Upgraded) { /* … */ }
+    ///
+    /// fn answer(mut request: Request<Body>, spawn: impl Fn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>)) -> Response<Body> {
+    ///     let mut response = Response::new(Body::empty());
+    ///     let Some(upgrade) = request.upgrade() else {
+    ///         *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    ///         return response;
+    ///     };
+    ///     // It comes after the answer, so somebody else waits for it.
+    ///     spawn(Box::pin(async move {
+    ///         if let Ok(upgraded) = upgrade.await {
+    ///             talk(upgraded).await;
+    ///         }
+    ///     }));
+    ///     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    ///     response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+    ///     response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("talk"));
+    ///     response
+    /// }
+    /// ```
+    fn upgrade(&mut self) -> Option<Upgrade>;
 }
 
 impl RequestExt for Request<Body> {
     fn connection(&self) -> Option<ConnectionInfo> {
         self.extensions().get().copied().or_else(|| self.body().connection())
+    }
+
+    fn upgrade(&mut self) -> Option<Upgrade> {
+        self.body_mut().upgrade()
     }
 }
 
@@ -104,6 +141,19 @@ impl Handle {
             local: connection.local.into(),
             listener: connection.listener.as_str(),
             scheme: connection.scheme.as_str(),
+        }
+    }
+
+    pub(crate) fn upgrade(&mut self) -> Option<Upgrade> {
+        // SAFETY: the handle is owned and borrowed for this one call.
+        let table = unsafe { (self.table.extension())(self.request, EXTENSION_UPGRADE) };
+        // SAFETY: the number stands for this type, and what the host gives by it lives as long as the
+        // process.
+        let table = unsafe { table.cast::<FfiUpgrade>().as_ref() }?;
+        // SAFETY: the handle is owned; the text lives as long as it, and is copied before it can end.
+        unsafe {
+            let protocol = (table.protocol)(self.request).to_string();
+            Some(Upgrade::new((table.begin)(self.request), &protocol))
         }
     }
 

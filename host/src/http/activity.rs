@@ -43,7 +43,6 @@ pub(super) struct Activity {
 impl Activity {
     /// The activity of a connection that has just been opened.
     pub(super) fn new(lane: &'static Lane) -> Self {
-        lane.opened();
         Self {
             lane,
             begun: AtomicU64::new(0),
@@ -165,9 +164,20 @@ impl Activity {
     }
 }
 
-impl Drop for Activity {
+/// A connection, open until this is dropped. No part of its [`Activity`], which a request's body may keep
+/// on a thread of the app's, where nobody may write to the lane.
+pub(super) struct Opened(&'static Lane);
+
+impl Opened {
+    pub(super) fn new(lane: &'static Lane) -> Self {
+        lane.opened();
+        Self(lane)
+    }
+}
+
+impl Drop for Opened {
     fn drop(&mut self) {
-        self.lane.closed();
+        self.0.closed();
     }
 }
 

@@ -20,6 +20,7 @@ use super::drain::{DrainSignal, Phase};
 use super::io::Io;
 use super::request::answer;
 use super::sniff::Protocol;
+use super::tunnel::{self, Turn};
 use super::{Application, HEAD_TIMEOUT};
 
 /// After how many ticks of [`HEAD_TIMEOUT`] an idle connection is closed: 90 to 120 s, longer than
@@ -144,10 +145,21 @@ where
     F: Future<Output = ()>,
 {
     let shared = Arc::clone(activity);
-    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), request));
+    let turn = Turn::default();
+    let turns = turn.clone();
+    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), turns.clone(), request));
     // hyper's own time-out would allocate and arm a timer a request.
-    let connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(io), service);
-    drive(connection, http1::Connection::graceful_shutdown, Protocol::Http1, activity, wakes).await
+    let mut connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(io), service);
+    let shut_down_gracefully = http1::Connection::graceful_shutdown;
+    let ended = drive(&mut connection, shut_down_gracefully, Protocol::Http1, activity, wakes).await;
+    // hyper leaves the transport as it is once a request has asked for an upgrade, granted or not.
+    if !matches!(ended, Ended::Done) || activity.is_closing() {
+        return ended;
+    }
+    let parts = connection.into_parts();
+    let (transport, replay) = parts.io.into_inner().into_parts();
+    // Boxed, so that the many connections that have no other end don't take its room.
+    Box::pin(tunnel::carry(transport, [parts.read_buf, replay], turn.take(), activity, wakes)).await
 }
 
 /// Drives an HTTP/2 connection.
@@ -158,24 +170,27 @@ where
     F: Future<Output = ()>,
 {
     let shared = Arc::clone(activity);
-    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), request));
-    let connection = http2::Builder::new(TokioExecutor::new())
+    // Streams are upgraded, never the connection.
+    let turn = Turn::default();
+    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), turn.clone(), request));
+    let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(io), service);
-    drive(connection, http2::Connection::graceful_shutdown, Protocol::Http2, activity, wakes).await
+    drive(&mut connection, http2::Connection::graceful_shutdown, Protocol::Http2, activity, wakes).await
 }
 
 /// Polls `connection` to its end.
 ///
 /// Handing an HTTP/1 connection over belongs here: in the place of a drain's first step, the
-/// transport is told to report the end of the stream at the next boundary, and `connection`, passed
-/// back when it is done, gives transport and unread bytes by `into_parts`.
+/// transport is told to report the end of the stream at the next boundary, and `connection`, when it is
+/// done, gives transport and unread bytes by `into_parts`.
 async fn drive<C, F>(
-    mut connection: C,
+    connection: &mut C,
     shut_down_gracefully: fn(Pin<&mut C>),
     protocol: Protocol,
     activity: &Activity,
@@ -199,12 +214,12 @@ where
                     drain = Some(Drain { since, linger, idle: None, asked: false });
                     match protocol {
                         Protocol::Http1 => activity.announce(Announce::IfAlone),
-                        Protocol::Http2 => shut_down_gracefully(Pin::new(&mut connection)),
+                        Protocol::Http2 => shut_down_gracefully(Pin::new(connection)),
                     }
                 }
                 Some(Phase::Draining { .. } | Phase::Serving) | None => {}
             }
-            match Pin::new(&mut connection).poll(cx) {
+            match Pin::new(&mut *connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Done),
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error)),
                 Poll::Pending => {}
@@ -224,7 +239,7 @@ where
                 }
                 Next::Close => {
                     activity.announce(Announce::Always);
-                    shut_down_gracefully(Pin::new(&mut connection));
+                    shut_down_gracefully(Pin::new(connection));
                 }
                 Next::Drop => return Poll::Ready(Ended::TimedOut),
             }

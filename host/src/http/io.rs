@@ -57,6 +57,11 @@ impl<T> Io<T> {
     pub(super) fn new(inner: T, replay: Bytes, activity: Arc<Activity>, tracks: bool) -> Self {
         Self { inner, replay, activity, tracks, ended: false, shut: false, closing: None }
     }
+
+    /// The transport, and what was read of it before and hyper has not taken.
+    pub(super) fn into_parts(self) -> (T, Bytes) {
+        (self.inner, self.replay)
+    }
 }
 
 impl<T> Io<T> {

@@ -18,6 +18,9 @@
 //! From `linger` after the drain's begin every HTTP/1 response announces the close, whatever lies
 //! behind it, and an HTTP/2 connection without a stream is closed. [`Phase::Cut`] ends a connection
 //! wherever it is.
+//!
+//! A connection that the app upgrades to another protocol leaves hyper and becomes a [`Tunnel`](tunnel::Tunnel): bytes for
+//! the app, no time-outs, in flight until the app lets go of it or the cut comes.
 
 mod activity;
 mod boundary;
@@ -28,6 +31,7 @@ mod request;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod upload;
 
 use std::error::Error;
@@ -42,7 +46,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::sys::stats::Lane;
-use activity::Activity;
+use activity::{Activity, Opened};
 pub use drain::{DrainControl, DrainSignal, Phase, drain_signal};
 use driver::{Ended, Wakes};
 use io::Io;
@@ -74,6 +78,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
 {
+    let _opened = Opened::new(lane);
     let activity = Arc::new(Activity::new(lane));
     let change = pin!(drain.clone().changed());
     let sleep = pin!(tokio::time::sleep_until(Instant::now() + HEAD_TIMEOUT));

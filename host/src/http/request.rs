@@ -1,7 +1,8 @@
 //! One request: from hyper to the app and back.
 //!
-//! Owns what is counted and said of a request, the answer for an app that fails, and the announcement
-//! of a close. When a close is to be announced is the driver's decision.
+//! Owns what is counted and said of a request, the answer for an app that fails, the announcement of a
+//! close, and whether an answer upgrades the connection. When a close is to be announced is the driver's
+//! decision.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -14,9 +15,12 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
 
 use super::Application;
 use super::activity::{Activity, InFlight};
+use super::tunnel::{Asked, Switch, Turn, Upgrade, stream};
 use super::upload::{Fate, Upload};
 use crate::sys::stats::Route;
 
@@ -24,9 +28,11 @@ use crate::sys::stats::Route;
 pub(super) fn answer<A: Application>(
     app: A,
     activity: Arc<Activity>,
-    request: Request<Incoming>,
+    turn: Turn,
+    mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Answer<A::Body>>, Infallible>> + Send + 'static {
-    let request = request.map(|body| Upload::new(body, &activity));
+    let (asked, upgrade) = ask(&mut request).unzip();
+    let request = request.map(|body| Upload::new(body, &activity, upgrade));
     let fate = request.body().fate();
     let in_flight = InFlight::begin(activity);
     let multiplexed = request.version() >= Version::HTTP_2;
@@ -35,6 +41,7 @@ pub(super) fn answer<A: Application>(
     }
     let route = Route::new(request.method().as_str(), request.uri().path());
     let without_body = request.method() == Method::HEAD;
+    let connects = request.method() == Method::CONNECT;
     let lane = in_flight.lane();
     // Called here, so that the future doesn't carry the request besides. An app may do its work in the
     // call itself.
@@ -53,10 +60,17 @@ pub(super) fn answer<A: Application>(
             .await
         };
         let mut response = match answered {
+            Ok(response) if switches(&response, connects, multiplexed) => {
+                if let Some((asked, streams)) = asked {
+                    return Ok(granted(&response, asked.granted(in_flight), streams, &turn));
+                }
+                tracing::error!("the app switches protocols, which the client did not ask for");
+                failed(in_flight)
+            }
             Ok(response) if without_body || is_length_right(&response) => response.map(|body| {
                 // Only a body that is made while it is sent can hold the thread.
                 let route = (!A::is_whole(&body)).then(|| Box::new(route));
-                Answer { body: Some(body), route, fate, in_flight }
+                Answer { body: Some(body), route, fate, in_flight: Some(in_flight) }
             }),
             Ok(response) => {
                 tracing::error!(
@@ -71,20 +85,48 @@ pub(super) fn answer<A: Application>(
                 failed(in_flight)
             }
         };
-        // A response that switches protocols says something else with this header.
-        if !multiplexed
-            && response.status() != StatusCode::SWITCHING_PROTOCOLS
-            && response.body().in_flight.activity().is_announced()
-        {
+        if !multiplexed && response.body().in_flight.as_ref().is_some_and(|flight| flight.activity().is_announced()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
 }
 
+/// What an upgrade needs on this side, if the request asks for one, and what the app gets.
+fn ask(request: &mut Request<Incoming>) -> Option<((Asked, Option<OnUpgrade>), Upgrade)> {
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
+    let protocol = request.extensions_mut().remove::<Protocol>();
+    let (asked, upgrade) = Upgrade::asked(protocol.as_ref().map_or("", Protocol::as_str));
+    // hyper gives an HTTP/1 connection back as a whole; of HTTP/2 only it can give a stream.
+    Some(((asked, (request.version() >= Version::HTTP_2).then_some(on_upgrade)), upgrade))
+}
+
+/// Whether a response says that another protocol follows: hyper takes it so, too.
+fn switches<B>(response: &Response<B>, connects: bool, multiplexed: bool) -> bool {
+    let status = response.status();
+    (status == StatusCode::SWITCHING_PROTOCOLS && !multiplexed) || (connects && status.is_success())
+}
+
+/// The answer that grants an upgrade: a head, and what follows is no HTTP.
+fn granted<B>(
+    response: &Response<impl Sized>,
+    switch: Switch,
+    streams: Option<OnUpgrade>,
+    turn: &Turn,
+) -> Response<Answer<B>> {
+    let mut granted = Response::new(Answer { body: None, route: None, fate: None, in_flight: None });
+    *granted.status_mut() = response.status();
+    granted.headers_mut().clone_from(response.headers());
+    match streams {
+        None => turn.give(switch),
+        Some(on_upgrade) => drop(tokio::spawn(stream(on_upgrade, switch))),
+    }
+    granted
+}
+
 /// The answer for an app that fails.
 fn failed<B>(in_flight: InFlight) -> Response<Answer<B>> {
-    let mut response = Response::new(Answer { body: None, route: None, fate: None, in_flight });
+    let mut response = Response::new(Answer { body: None, route: None, fate: None, in_flight: Some(in_flight) });
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response
 }
@@ -114,7 +156,8 @@ pub(super) struct Answer<B> {
     route: Option<Box<Route>>,
     /// Of the request's body.
     fate: Option<Arc<Fate>>,
-    in_flight: InFlight,
+    /// `None` when the connection is upgraded, which is in flight for longer.
+    in_flight: Option<InFlight>,
 }
 
 impl<B> Body for Answer<B>
@@ -127,12 +170,13 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        if let Some(route) = &this.route {
-            this.in_flight.lane().enter(route);
+        let held = this.route.as_ref().zip(this.in_flight.as_ref().map(InFlight::lane));
+        if let Some((route, lane)) = held {
+            lane.enter(route);
         }
         let polled = Pin::new(body).poll_frame(cx);
-        if this.route.is_some() {
-            this.in_flight.lane().leave();
+        if let Some((_, lane)) = held {
+            lane.leave();
         }
         let frame = ready!(polled);
         if let Some(Err(error)) = &frame {

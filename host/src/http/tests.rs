@@ -55,8 +55,22 @@ impl Application for Double {
     type Body = BoxBody<Bytes, io::Error>;
     type Error = io::Error;
 
-    async fn call(self, request: Request<Upload>) -> Result<Response<Self::Body>, io::Error> {
+    async fn call(self, mut request: Request<Upload>) -> Result<Response<Self::Body>, io::Error> {
         let path = request.uri().path().to_owned();
+        if path == "/tunnel" {
+            if let Some(upgrade) = request.body_mut().upgrade() {
+                tokio::spawn(async move {
+                    let mut tunnel = upgrade.tunnel().await.unwrap();
+                    let mut byte = [0];
+                    while let Ok(1) = tunnel.read(&mut byte).await {
+                        tunnel.write_all(&byte).await.unwrap();
+                    }
+                });
+            }
+            let mut response = Response::new(full(""));
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            return Ok(response);
+        }
         Ok(Response::new(match path.as_str() {
             "/hold" => {
                 self.gate.acquire().await.unwrap().forget();
@@ -861,4 +875,81 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
         let ok = ended.recv_timeout(Duration::from_secs(20));
         assert_eq!(ok, Ok(true), "moment {moment}");
     }
+}
+
+impl Rig {
+    /// Upgrades the connection, with these bytes right behind the head, and reads the head of the answer.
+    async fn upgrade(&mut self, early: &str) {
+        self.send(&format!(
+            "GET /tunnel HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n{early}"
+        ))
+        .await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.client.read_u8().await.expect("the connection ended in a response's head"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    }
+
+    async fn echo(&mut self, text: &str) {
+        self.send(text).await;
+        self.hear(text).await;
+    }
+
+    async fn hear(&mut self, text: &str) {
+        let mut heard = vec![0; text.len()];
+        self.client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, text.as_bytes());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgraded_connection_has_no_time_outs_and_is_in_flight_until_its_end() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.get("/first").await, kept("/first"));
+    rig.upgrade("early").await;
+    rig.hear("early").await;
+    tokio::time::sleep(HEAD_TIMEOUT * 100).await;
+    rig.echo("late").await;
+    assert_eq!(rig.figures().in_flight, 1);
+    // The client's end of stream is the app's, which lets go of the tunnel then.
+    rig.client.shutdown().await.unwrap();
+    rig.end().await;
+    rig.served.await.unwrap();
+    let figures = rig.lane.snapshot();
+    assert_eq!((figures.in_flight, figures.connections, figures.requests, figures.cut), (0, 0, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgraded_connection_outlives_the_linger_and_is_cut_and_counted() {
+    let mut rig = Rig::new();
+    rig.upgrade("").await;
+    rig.drain();
+    tokio::time::sleep(LINGER * 10).await;
+    rig.echo("still here").await;
+    rig.control.begin(Phase::Cut);
+    rig.end().await;
+    rig.served.await.unwrap();
+    let figures = rig.lane.snapshot();
+    assert_eq!((figures.in_flight, figures.connections, figures.cut), (0, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_that_nobody_asked_for_is_a_failure() {
+    let mut rig = Rig::new();
+    rig.send(&get("/tunnel")).await;
+    assert_eq!(rig.answer().await.status, 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asked_in_vain_for_an_upgrade_is_closed_properly() {
+    let mut rig = Rig::new();
+    rig.send("GET /asked HTTP/1.1\r\nhost: test\r\nconnection: upgrade, close\r\nupgrade: h2c\r\n\r\n").await;
+    assert_eq!(rig.answer().await, closing("/asked"));
+    rig.end().await;
+    // The end of the stream has been sent, and bytes on their way are read for a little.
+    rig.settle().await;
+    assert!(!rig.served.is_finished());
+    rig.client.shutdown().await.unwrap();
+    rig.served.await.unwrap();
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns what else has to be known of it: whether the app waits for more of it, which tells a client
 //! that has vanished from an app that takes its time, and whether it broke off, which the app can't
-//! help. A request without a body pays nothing for this.
+//! help. A request without a body pays nothing for this. What a request may be upgraded to travels with
+//! it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +15,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::activity::Activity;
+use super::tunnel::Upgrade;
 
 /// The body of a request.
 pub struct Upload {
     body: Incoming,
     /// Unless the body is empty.
     watched: Option<Watched>,
+    /// If the client asks for it, until it is taken. Boxed, because hardly any does.
+    upgrade: Option<Box<Upgrade>>,
 }
 
 /// What became of a request's body.
@@ -57,12 +61,17 @@ impl Drop for Watched {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, activity: &Arc<Activity>) -> Self {
+    pub(super) fn new(body: Incoming, activity: &Arc<Activity>, upgrade: Option<Upgrade>) -> Self {
         let watched = (!body.is_end_stream()).then(|| Watched {
             fate: Arc::new(Fate { activity: Arc::clone(activity), broken: AtomicBool::new(false) }),
             awaited: false,
         });
-        Self { body, watched }
+        Self { body, watched, upgrade: upgrade.map(Box::new) }
+    }
+
+    /// What the connection can be upgraded to, once, if the client asks for that.
+    pub fn upgrade(&mut self) -> Option<Upgrade> {
+        self.upgrade.take().map(|upgrade| *upgrade)
     }
 
     /// What becomes of it, unless it is empty.

@@ -6,6 +6,7 @@ use super::{
     request::{self, Connection},
     response::{self, AppBody, AppResponseError},
     services,
+    upgrade::Upgrade,
 };
 use crate::databank::Databank;
 use crate::dispatch::Dispatch;
@@ -71,17 +72,19 @@ impl Library {
 }
 
 impl LoadedApp {
-    /// Has the app answer one request. Dropping the future tells the app that the client has gone.
+    /// Has the app answer one request, which can be upgraded if there is an `upgrade`. Dropping the future
+    /// tells the app that the client has gone.
     pub fn call<B>(
         &self,
         request: Request<B>,
         connection: Arc<Connection>,
+        upgrade: Option<Upgrade>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send + use<B>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let request = request::hand_over(request, connection);
+        let request = request::hand_over(request, connection, upgrade);
         // SAFETY: the app is the module's own, and takes over the request.
         let answer = unsafe { self.module.call()(self.app, request) };
         async move { response::decode(answer.await) }

@@ -19,12 +19,14 @@ mod response;
 mod services;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use app::{HostInfo, LoadedApp};
 pub use listener::{AppListener, AppListeners};
 pub use log::{AppEvent, AppField, AppLog, AppValue, Changed};
 pub use request::{Address, Connection};
 pub use response::{AppBody, AppResponseError};
+pub use upgrade::Upgrade;
 
 use abi_stable::{
     StableAbi,

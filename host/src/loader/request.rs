@@ -3,9 +3,10 @@
 //! Owns the handle that the app gets for a request, and the table of functions it works with. The
 //! head is copied once, by `fill`, into a buffer of the app's; the body is polled when the app asks.
 
+use super::upgrade::{self, Upgrade};
 use abi_stable::{prefix_type::WithMetadata, std_types::RStr};
 use app_abi::{
-    abi::{FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService},
+    abi::{EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService},
     arena::SENSITIVE,
 };
 use async_ffi::FfiContext;
@@ -44,6 +45,8 @@ struct Held<B> {
 struct Common {
     parts: Parts,
     connection: Arc<Connection>,
+    /// Until the app begins it. Boxed, because hardly any request has one.
+    upgrade: Option<Box<Upgrade>>,
     kind: &'static Kind,
     ended: bool,
 }
@@ -56,14 +59,15 @@ struct Kind {
 }
 
 /// Makes a handle for the app, which drops it.
-pub(super) fn hand_over<B>(request: Request<B>, connection: Arc<Connection>) -> FfiRequest
+pub(super) fn hand_over<B>(request: Request<B>, connection: Arc<Connection>, upgrade: Option<Upgrade>) -> FfiRequest
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
-    let common = Common { parts, connection, kind: Held::<B>::KIND, ended };
+    let upgrade = upgrade.map(Box::new);
+    let common = Common { parts, connection, upgrade, kind: Held::<B>::KIND, ended };
     FfiRequest(Box::into_raw(Box::new(Held { common, body })).cast())
 }
 
@@ -110,6 +114,15 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 unsafe fn common<'a>(request: FfiRequest) -> &'a Common {
     // SAFETY: the caller's promise; `Held` is `repr(C)` and starts with its common part.
     unsafe { &*request.0.cast::<Common>() }
+}
+
+/// What a request can be upgraded to.
+///
+/// # Safety
+/// As for `common`; and no other call on the request runs while this is borrowed.
+pub(super) unsafe fn upgrade<'a>(request: FfiRequest) -> &'a mut Option<Box<Upgrade>> {
+    // SAFETY: the caller's promise; `Held` is `repr(C)` and starts with its common part.
+    unsafe { &mut (*request.0.cast::<Common>()).upgrade }
 }
 
 /// The texts of a head that come before its headers, in their order.
@@ -237,8 +250,12 @@ unsafe extern "C" fn size_hint(request: FfiRequest) -> FfiSizeHint {
     unsafe { (common(request).kind.size_hint)(request.0) }.into()
 }
 
-unsafe extern "C" fn extension(_request: FfiRequest, _id: u32) -> *const () {
-    ptr::null()
+unsafe extern "C" fn extension(request: FfiRequest, id: u32) -> *const () {
+    match id {
+        // SAFETY: the app owns the handle.
+        EXTENSION_UPGRADE => upgrade::table(unsafe { common(request) }.upgrade.as_deref()),
+        _ => ptr::null(),
+    }
 }
 
 unsafe extern "C" fn drop_request(request: FfiRequest) {

@@ -218,9 +218,14 @@ impl Application for Connected {
 
     fn call(
         self,
-        request: Request<Upload>,
+        mut request: Request<Upload>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
-        self.app.call(request, self.connection)
+        let upgrade = request.body_mut().upgrade();
+        let upgrade = upgrade.map(|upgrade| {
+            let protocol = upgrade.protocol().to_owned();
+            loader::Upgrade::new(protocol, upgrade.tunnel())
+        });
+        self.app.call(request, self.connection, upgrade)
     }
 
     fn is_whole(body: &AppBody) -> bool {

@@ -25,13 +25,13 @@ impl App for Taker {
 }
 
 async fn taker(listeners: &AppListeners) -> LoadedApp {
-    static HEADER: LibHeader = export::header::<Taker>();
+    static HEADER: LibHeader = export::header::<Taker, export::Plain>();
     let library = check(&HEADER).expect("an app of this very build fits");
     library.start(HostInfo { listeners: listeners.clone(), ..info("") }).await.expect("the app starts")
 }
 
 async fn take(app: &LoadedApp, name: &str) -> String {
-    text(app.call(get(&format!("/{name}")), connection()).await.unwrap()).await
+    text(app.call(get(&format!("/{name}")), connection(), None).await.unwrap()).await
 }
 
 #[tokio::test]

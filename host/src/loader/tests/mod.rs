@@ -155,7 +155,7 @@ impl Body for Frames {
 }
 
 fn library() -> Library {
-    static HEADER: LibHeader = export::header::<TestApp>();
+    static HEADER: LibHeader = export::header::<TestApp, export::Plain>();
     check(&HEADER).expect("an app of this very build fits")
 }
 
@@ -226,7 +226,7 @@ impl AppLog for Lines {
 
 #[tokio::test]
 async fn the_app_learns_its_configuration_and_place() {
-    let response = app().await.call(get("/greet"), connection()).await.unwrap();
+    let response = app().await.call(get("/greet"), connection(), None).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.body().size_hint().exact(), Some(12));
     assert_eq!(text(response).await, "hello from 3");
@@ -256,7 +256,7 @@ async fn every_part_of_a_head_reaches_the_app() {
         })
     );
     assert!(expected.contains("Sensitive"));
-    assert_eq!(text(app.call(request, connection()).await.unwrap()).await, expected);
+    assert_eq!(text(app.call(request, connection(), None).await.unwrap()).await, expected);
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn a_head_with_more_headers_than_fit_on_the_stack_reaches_the_app() {
         request.headers_mut().insert(name, index.into());
     }
     let headers = format!("{:?}", request.headers());
-    assert!(text(app().await.call(request, connection()).await.unwrap()).await.contains(&headers));
+    assert!(text(app().await.call(request, connection(), None).await.unwrap()).await.contains(&headers));
 }
 
 #[tokio::test]
@@ -276,14 +276,14 @@ async fn every_form_of_a_target_reaches_the_app() {
     for target in ["*", "example.org:443"] {
         let mut request = get("/");
         *request.uri_mut() = target.parse().unwrap();
-        let response = app.call(request, connection()).await.unwrap();
+        let response = app.call(request, connection(), None).await.unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{target}");
     }
 }
 
 #[tokio::test]
 async fn headers_of_an_answer_keep_their_repetitions() {
-    let response = app().await.call(get("/nowhere"), connection()).await.unwrap();
+    let response = app().await.call(get("/nowhere"), connection(), None).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(response.headers().get_all("x-twice").iter().count(), 2);
 }
@@ -300,7 +300,7 @@ async fn bodies_stream_both_ways_frame_by_frame_with_trailers_and_backpressure()
         fail: false,
     };
     let request = Request::post("/echo").body(body).unwrap();
-    let mut body = app().await.call(request, connection()).await.unwrap().into_body();
+    let mut body = app().await.call(request, connection(), None).await.unwrap().into_body();
     assert_eq!(body.size_hint().lower(), 7, "the hint crosses twice");
     assert_eq!(asked.load(Ordering::Relaxed), 0, "nothing is read ahead");
     let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -316,7 +316,7 @@ async fn bodies_stream_both_ways_frame_by_frame_with_trailers_and_backpressure()
 async fn a_body_that_breaks_off_breaks_off_on_the_other_side() {
     let body = Frames { fail: true, ..Frames::default() };
     let request = Request::post("/echo").body(body).unwrap();
-    let response = app().await.call(request, connection()).await.unwrap();
+    let response = app().await.call(request, connection(), None).await.unwrap();
     let error = response.into_body().collect().await.err().unwrap();
     assert!(error.to_string().contains("the client has gone"), "{error}");
 }
@@ -331,13 +331,13 @@ async fn an_app_reads_json_up_to_its_limit() {
         let frames = [first, second].map(|part| Frame::data(Bytes::copy_from_slice(part.as_bytes())));
         let body = Frames { queue: frames.into(), ..Frames::default() };
         let request = Request::post("/json").body(body).unwrap();
-        assert_eq!(text(app.call(request, connection()).await.unwrap()).await, answer);
+        assert_eq!(text(app.call(request, connection(), None).await.unwrap()).await, answer);
     }
 }
 
 #[tokio::test]
 async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
-    let response = app().await.call(get("/panic"), connection()).await.unwrap();
+    let response = app().await.call(get("/panic"), connection(), None).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(text(response).await, "internal server error\n");
     let [line] = &lines()[..] else { panic!("not that many lines") };
@@ -348,10 +348,10 @@ async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
 #[tokio::test]
 async fn a_panic_in_a_body_or_its_drop_breaks_only_the_body() {
     let app = app().await;
-    let response = app.call(get("/panic-in-body"), connection()).await.unwrap();
+    let response = app.call(get("/panic-in-body"), connection(), None).await.unwrap();
     let error = response.into_body().collect().await.err().unwrap();
     assert!(error.to_string().contains("panicked while it produced the body"), "{error}");
-    assert_eq!(app.call(get("/greet"), connection()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(app.call(get("/greet"), connection(), None).await.unwrap().status(), StatusCode::OK);
     let [body, drop] = &lines()[..] else { panic!("not that many lines") };
     assert!(body.starts_with("ERROR app: app panicked in a body ["), "{body}");
     assert!(drop.starts_with("ERROR app: app panicked in a drop ["), "{drop}");
@@ -383,7 +383,7 @@ async fn drain_and_stop_reach_the_app_and_a_panic_there_is_logged() {
 #[tokio::test]
 async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once() {
     let app = app().await;
-    let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(app.call(get("/draining"), connection()))).collect();
+    let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(app.call(get("/draining"), connection(), None))).collect();
     for call in &mut waiting {
         assert!(futures_poll(call.as_mut()).is_pending());
     }
@@ -394,14 +394,14 @@ async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once()
         for call in waiting {
             assert_eq!(text(call.await.unwrap()).await, "false true");
         }
-        assert_eq!(text(app.call(get("/draining"), connection()).await.unwrap()).await, "true true");
+        assert_eq!(text(app.call(get("/draining"), connection(), None).await.unwrap()).await, "true true");
     };
     tokio::time::timeout(Duration::from_secs(20), all).await.expect("the notice comes soon");
 }
 
 #[tokio::test]
 async fn lines_of_the_app_keep_level_and_fields() {
-    app().await.call(get("/log"), connection()).await.unwrap();
+    app().await.call(get("/log"), connection(), None).await.unwrap();
     let [line] = &lines()[..] else { panic!("not that many lines") };
     let fields = r#"[("tray", Text("2")), ("left", Text("\"3\""))]"#;
     assert_eq!(*line, format!("WARN app: low on paper {fields} []"));
@@ -451,9 +451,9 @@ async fn a_dropped_call_releases_the_request() {
     let connection = connection();
 
     // Before its first poll, and in the middle.
-    drop(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection)));
+    drop(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection), None));
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
-    let mut call = Box::pin(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection)));
+    let mut call = Box::pin(app.call(Request::post("/hang").body(body()).unwrap(), Arc::clone(&connection), None));
     assert!(futures_poll(call.as_mut()).is_pending());
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (2, 2));
     drop(call);
@@ -461,7 +461,7 @@ async fn a_dropped_call_releases_the_request() {
 
     // And a response that nobody reads.
     let echo = Request::post("/echo").body(body()).unwrap();
-    let response = app.call(echo, Arc::clone(&connection)).await.unwrap();
+    let response = app.call(echo, Arc::clone(&connection), None).await.unwrap();
     assert_eq!(Arc::strong_count(&asked), 2);
     drop(response);
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));

@@ -1,7 +1,8 @@
 //! Benchmarks, to be run by hand: `cargo run --release -p app-host-tests --bin bench -- COMMAND`.
 //!
 //! - `requests [ROUNDS] [SECONDS]`: the example app's `GET /hello` through app-host, and the same handler
-//!   in a plain axum server with as many threads, alternating in one run.
+//!   in a plain axum server with as many threads, alternating in one run; then an axum `Router` through
+//!   app-host, and the same one in the plain server.
 //! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
 //!   split by stage, and as a multiple of a bare exec of the binary.
 //! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them
@@ -69,6 +70,8 @@ fn serve_axum() -> Result<()> {
             async move { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], greeting) }
         };
         let router = Router::new().route("/hello", get(handler));
+        // As the app `axum_hello` has it.
+        let router = router.route("/", get(|| async { axum::response::Html("<h1>Hello, World!</h1>") }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
         // The host's workers set it as well.
@@ -98,15 +101,9 @@ struct Measured {
     p999: Duration,
 }
 
-fn measure(address: &Address, processes: &[u32], kind: Kind, limit: Duration) -> Result<Measured> {
-    let load = |limit| Load {
-        address: address.clone(),
-        clients: 8,
-        kind,
-        posts: Posts::None,
-        path: "/hello".to_owned(),
-        limit,
-    };
+fn measure(address: &Address, processes: &[u32], path: &str, kind: Kind, limit: Duration) -> Result<Measured> {
+    let load =
+        |limit| Load { address: address.clone(), clients: 8, kind, posts: Posts::None, path: path.to_owned(), limit };
     let any = Arc::new(Allowed::default());
     // Warm up: allocators, caches, the clients' connections.
     load(Duration::from_millis(300)).start(&any).finish();
@@ -133,17 +130,24 @@ fn requests(rounds: u64, limit: Duration) -> Result<()> {
     let axum_processes = [axum.0.id()];
 
     let host = Host::new(&App::build().example()).with("/workers", THREADS).with("/log/level", "info").start();
-    let host_address = host.address();
-    let mut host_processes = host.workers();
-    host_processes.push(host.master());
-
-    for kind in [Kind::KeepAlive, Kind::ConnectionPerRequest] {
-        println!("{kind:?}, 8 clients, {rounds} rounds of {limit:?} each");
+    let router =
+        Host::new(&App::build().app("axum_hello")).with("/workers", THREADS).with("/log/level", "info").start();
+    let kinds = [Kind::KeepAlive, Kind::ConnectionPerRequest];
+    for (what, path, host, kind) in [
+        ("the example app", "/hello", &host, kinds[0]),
+        ("the example app", "/hello", &host, kinds[1]),
+        ("an axum Router", "/", &router, kinds[0]),
+        ("an axum Router", "/", &router, kinds[1]),
+    ] {
+        let host_address = host.address();
+        let mut host_processes = host.workers();
+        host_processes.push(host.master());
+        println!("{what}, {kind:?}, 8 clients, {rounds} rounds of {limit:?} each");
         println!("  round  server      requests/s  CPU µs/request   p50 µs  p99.9 µs");
         let (mut rates, mut cpus) = (Vec::new(), Vec::new());
         for round in 1..=rounds {
             let one = |name: &str, address: &Address, processes: &[u32]| -> Result<Measured> {
-                let measured = measure(address, processes, kind, limit)?;
+                let measured = measure(address, processes, path, kind, limit)?;
                 let Measured { rate, cpu, p50, p999 } = &measured;
                 println!("  {round:5}  {name:9} {rate:12.0} {cpu:15.2} {:8} {:9}", p50.as_micros(), p999.as_micros());
                 Ok(measured)

@@ -1,0 +1,416 @@
+//! Any tower service is an app; an axum `Router` is one.
+//!
+//! Owns what stands behind `export_tower!` and `export_axum!`: the forms that the function may have which
+//! makes the service, and the step between the app's requests and the service's. A request that asks for
+//! an upgrade is left to `seam`.
+
+use crate::export::failure;
+use crate::runtime::Runs;
+use crate::upgrade::Upgrade;
+use crate::{App, Body, Bytes, Host, Level, Request, RequestExt, Response, StartError, export, seam};
+use abi_stable::library::LibHeader;
+use http_body::{Frame, SizeHint};
+use std::{
+    error::Error,
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+use tower_service::Service;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A service that can be an app: `Service<Request<app_abi::Body>, Response = Response<_>>` that is
+/// `Clone`, `Send` and `Sync`. Each request gets a clone of its own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no tower service of HTTP requests that can be cloned and shared by threads",
+    note = "expected `Service<Request<app_abi::Body>, Response = Response<_>> + Clone + Send + Sync + 'static`, \
+            with a future that is `Send`, such as an `axum::Router`"
+)]
+pub trait Serves: Clone + Send + Sync + 'static {
+    /// Answers one request. The error says why there is no answer.
+    fn serve(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send + 'static;
+}
+
+impl<S, B> Serves for S
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    fn serve(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send + 'static {
+        let mut service = self.clone();
+        async move {
+            poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
+            let response = service.call(request).await.map_err(Into::into)?;
+            Ok(response.map(begin))
+        }
+    }
+}
+
+/// Makes a body of the app's of a service's. One that is there as a whole crosses as a whole: it needs
+/// no further call into the app.
+fn begin<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let Some(length) = body.size_hint().exact() else { return Body::stream(body) };
+    if length == 0 && body.is_end_stream() {
+        return Body::empty();
+    }
+    let mut body = Box::pin(body);
+    // Whoever polls it next registers another waker.
+    let first = body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop()));
+    match first {
+        Poll::Pending => Body::stream(body),
+        Poll::Ready(None) => Body::empty(),
+        Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+            Ok(data) if data.len() as u64 == length && body.is_end_stream() => data.into(),
+            Ok(data) => Body::stream(Begun { first: Some(Ok(Frame::data(data))), rest: body }),
+            Err(frame) => Body::stream(Begun { first: Some(Ok(frame)), rest: body }),
+        },
+        Poll::Ready(Some(Err(error))) => Body::stream(Begun { first: Some(Err(error.into())), rest: body }),
+    }
+}
+
+/// A body whose first frame is here already.
+struct Begun<B> {
+    first: Option<Result<Frame<Bytes>, BoxError>>,
+    rest: Pin<Box<B>>,
+}
+
+// Nothing in it is pinned but what has a box of its own.
+impl<B> Unpin for Begun<B> {}
+
+impl<B> http_body::Body for Begun<B>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => self.rest.as_mut().poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.rest.size_hint();
+        if let Some(Ok(frame)) = &self.first
+            && let Some(data) = frame.data_ref()
+        {
+            let (lower, upper) = (hint.lower(), hint.upper());
+            let length = data.len() as u64;
+            hint = SizeHint::new();
+            hint.set_lower(lower.saturating_add(length));
+            if let Some(upper) = upper {
+                hint.set_upper(upper.saturating_add(length));
+            }
+        }
+        hint
+    }
+}
+
+/// What a function that makes a service may return: the service, a `Result` of it, or a future of either.
+/// `K` tells the forms apart.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service, no `Result` of one, and no future of either",
+    note = "the function may be `fn() -> S`, `fn(Host) -> S`, `fn() -> Result<S, E>`, or an `async fn` of one of these, \
+            where `S` is an `axum::Router` or another tower service"
+)]
+pub trait Made<K>: Send {
+    /// The service.
+    type Service: Serves;
+
+    /// The service, when it is there.
+    fn made(self) -> impl Future<Output = Result<Self::Service, StartError>> + Send;
+}
+
+/// Marks a service.
+pub struct Itself;
+/// Marks a `Result`.
+pub struct Fallible;
+/// Marks a future.
+pub struct Later<K>(PhantomData<K>);
+
+impl<S: Serves> Made<Itself> for S {
+    type Service = S;
+
+    async fn made(self) -> Result<S, StartError> {
+        Ok(self)
+    }
+}
+
+impl<S: Serves, E: Into<BoxError> + Send> Made<Fallible> for Result<S, E> {
+    type Service = S;
+
+    async fn made(self) -> Result<S, StartError> {
+        self.map_err(|error| {
+            let error: BoxError = error.into();
+            StartError::of(&*error)
+        })
+    }
+}
+
+impl<K, F> Made<Later<K>> for F
+where
+    F: Future<Output: Made<K>> + Send,
+{
+    type Service = <F::Output as Made<K>>::Service;
+
+    async fn made(self) -> Result<Self::Service, StartError> {
+        self.await.made().await
+    }
+}
+
+/// A function that makes a service. `M` tells the forms apart.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no function that makes a service",
+    note = "the function may be `fn() -> S`, `fn(Host) -> S`, `fn() -> Result<S, E>`, or an `async fn` of one of these, \
+            where `S` is an `axum::Router` or another tower service"
+)]
+pub trait Maker<M>: Copy + Send + Sync + 'static {
+    /// The service.
+    type Service: Serves;
+
+    /// Makes it.
+    fn make(self, host: Host) -> impl Future<Output = Result<Self::Service, StartError>> + Send;
+}
+
+/// Marks a function of nothing.
+pub struct OfNothing<K>(PhantomData<K>);
+/// Marks a function of the host.
+pub struct OfHost<K>(PhantomData<K>);
+
+impl<F, T, K> Maker<OfNothing<K>> for F
+where
+    F: Fn() -> T + Copy + Send + Sync + 'static,
+    T: Made<K>,
+{
+    type Service = T::Service;
+
+    async fn make(self, _host: Host) -> Result<Self::Service, StartError> {
+        let made = self();
+        made.made().await
+    }
+}
+
+impl<F, T, K> Maker<OfHost<K>> for F
+where
+    F: Fn(Host) -> T + Copy + Send + Sync + 'static,
+    T: Made<K>,
+{
+    type Service = T::Service;
+
+    async fn make(self, host: Host) -> Result<Self::Service, StartError> {
+        let made = self(host);
+        made.made().await
+    }
+}
+
+/// The app that a function's service is.
+struct Served<F: Maker<M>, M> {
+    service: F::Service,
+    host: Host,
+}
+
+/// The header of a library whose app is the service that `maker` makes.
+#[must_use]
+pub const fn header<F, M, R>(maker: F) -> LibHeader
+where
+    F: Maker<M>,
+    M: 'static,
+    R: Runs,
+{
+    const { assert!(size_of::<F>() == 0, "the maker is a function, not a pointer to one and no closure with variables") };
+    let _ = maker;
+    export::header::<Served<F, M>, R>()
+}
+
+impl<F: Maker<M>, M: 'static> App for Served<F, M> {
+    async fn start(host: Host) -> Result<Self, StartError> {
+        Ok(Self { service: maker::<F, M>().make(host).await?, host })
+    }
+
+    async fn call(&self, mut request: Request<Body>) -> Response<Body> {
+        let info = request.connection();
+        let extensions = request.extensions_mut();
+        extensions.insert(self.host);
+        if let Some(info) = info {
+            extensions.insert(info);
+            #[cfg(feature = "axum")]
+            if let crate::Address::Tcp(peer) = info.peer {
+                extensions.insert(axum::extract::ConnectInfo(peer));
+            }
+        }
+        let served = match request.upgrade() {
+            None => self.service.serve(request).await,
+            // Boxed, so that the many requests that ask for none don't take its room.
+            Some(upgrade) => Box::pin(self.upgrade(request, upgrade)).await,
+        };
+        served.unwrap_or_else(|error| {
+            let text = StartError::of(&*error).to_string();
+            self.host.log_with(Level::Error, "the app's service failed", &[("error", &text)]);
+            failure()
+        })
+    }
+}
+
+impl<F: Maker<M>, M: 'static> Served<F, M> {
+    async fn upgrade(&self, request: Request<Body>, upgrade: Upgrade) -> Result<Response<Body>, BoxError> {
+        seam::serve(request, upgrade, |request| self.service.serve(request)).await
+    }
+}
+
+/// The function that [`header`] was called with.
+#[expect(unsafe_code, reason = "a function's type can't be named, so its value can't be kept in a static")]
+fn maker<F: Maker<M>, M>() -> F {
+    const { assert!(size_of::<F>() == 0) };
+    // SAFETY: `F` has no bytes and can be copied, and `header`, the only one to name `Served<F, _>`, was
+    // given a value of it: this is a copy of that.
+    unsafe { mem::zeroed() }
+}
+
+/// Makes a tower service the app of this library. Feature `tower`.
+///
+/// The argument is a function that makes the service, in whatever form is at hand: `fn() -> S`,
+/// `fn(Host) -> S`, either of them returning `Result<S, E>`, and any of these as `async fn`. `S` is a
+/// `Service<Request<app_abi::Body>, Response = Response<_>>` that is `Clone`, `Send` and `Sync`. An error
+/// fails the start, as one of [`App::start`] does; `E` is any error, a boxed one, `anyhow::Error` or a
+/// text.
+///
+/// `epoch` and `threads` are those of `export_tokio!`, whose runtime is behind these apps as well; what
+/// blocking costs is said there.
+///
+/// [`Host`] and [`ConnectionInfo`](crate::ConnectionInfo) are among the extensions of each request. A
+/// request that asks for an upgrade carries hyper's `OnUpgrade`, as in a server of hyper's own.
+#[macro_export]
+macro_rules! export_tower {
+    ($maker:expr $(, epoch = $epoch:expr)? $(, threads = $threads:expr)? $(,)?) => {
+        $crate::__export!(
+            $crate::__first!($($epoch,)? 1),
+            $crate::tower::header::<_, _, $crate::export::Tokio<{ $crate::__first!($($threads,)? 1) }>>($maker)
+        );
+    };
+}
+
+/// Makes an axum `Router` the app of this library. Feature `axum`.
+///
+/// The argument is the function that makes the router, which need not change for it:
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// fn router() -> Router {
+///     Router::new().route("/", get(|| async { "Hello" }))
+/// }
+///
+/// app_abi::export_axum!(router);
+/// # fn main() {}
+/// ```
+///
+/// It may also be `fn(Host) -> Router`, return a `Result<Router, E>`, and be an `async fn`; `epoch` and
+/// `threads` are those of `export_tokio!`:
+///
+/// ```no_run
+/// use app_abi::Host;
+/// use axum::{Router, routing::get};
+///
+/// async fn router(host: Host) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
+///     let greeting: String = host.config()?;
+///     Ok(Router::new().route("/", get(move || async move { greeting })))
+/// }
+///
+/// app_abi::export_axum!(router, epoch = 3, threads = 2);
+/// # fn main() {}
+/// ```
+///
+/// Handlers and middleware work as in a server of axum's own: `tokio::spawn`, timers, streaming bodies,
+/// SSE, uploads, trailers, and WebSockets by axum's own extractor. [`Host`] is an extractor, and
+/// `ConnectInfo<SocketAddr>` is there for clients that come over TCP. A Router within middleware that
+/// makes another type of it (`NormalizePath<Router>`) will do as well.
+///
+/// A WebSocket lives on while its worker drains; shortly before the shutdown timeout it is cut.
+#[cfg(feature = "axum")]
+#[macro_export]
+macro_rules! export_axum {
+    ($($argument:tt)*) => {
+        $crate::export_tower!($($argument)*);
+    };
+}
+
+#[cfg(feature = "axum")]
+impl<S: Sync> axum::extract::FromRequestParts<S> for Host {
+    type Rejection = (http::StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let missing = (http::StatusCode::INTERNAL_SERVER_ERROR, "the request comes from no host");
+        parts.extensions.get().copied().ok_or(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// Frames one by one, and an exact length.
+    struct Frames(VecDeque<&'static [u8]>);
+
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(Bytes::from_static(data)))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0.iter().map(|data| data.len() as u64).sum())
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_there_as_a_whole_crosses_as_a_whole() {
+        assert_eq!(format!("{:?}", begin(Frames(VecDeque::new()))), "Body::Empty");
+        assert_eq!(format!("{:?}", begin(Frames([&b"all"[..]].into()))), "Body::Full");
+    }
+
+    #[test]
+    fn a_body_in_pieces_loses_none_of_them() {
+        let mut body = begin(Frames([&b"one"[..], b"", b"two"].into()));
+        assert_eq!(format!("{body:?}"), "Body::Stream");
+        let mut seen = Vec::new();
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(6 - seen.len() as u64));
+            match http_body::Body::poll_frame(Pin::new(&mut body), &mut context) {
+                Poll::Ready(Some(Ok(frame))) => seen.extend_from_slice(&frame.into_data().unwrap()),
+                Poll::Ready(None) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, b"onetwo");
+    }
+}
