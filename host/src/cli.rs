@@ -42,6 +42,24 @@ pub enum Command {
         #[arg(long)]
         open: bool,
     },
+    /// Make a crate in DIR that is an app: it builds, tests and runs at once.
+    ///
+    /// Made by `cargo new`, so names, workspaces and version control are as there. Its app-abi is the one that
+    /// this program was built with.
+    New {
+        /// The directory to make; its last part is the crate's name.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The crate's name, if it isn't the directory's.
+        #[arg(long)]
+        name: Option<String>,
+        /// Make it of an axum Router.
+        #[arg(long)]
+        axum: bool,
+        /// The directory of the crate app-abi, if it isn't where it was when this program was built.
+        #[arg(long, value_name = "DIR")]
+        app_abi: Option<PathBuf>,
+    },
     /// Say whether FILE and the library that it names would be accepted; start nothing.
     ///
     /// Loads the library once in a throw-away process, as each restart does. Doesn't bind the

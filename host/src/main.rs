@@ -4,7 +4,7 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check`, `check`, `inspect` and `dev` are the roles; they never import each other. Below them are
+//! `databank_check`, `check`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
 //! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
@@ -16,6 +16,7 @@ mod databank_check;
 mod dev;
 mod inspect;
 mod master;
+mod new;
 mod probe;
 mod worker;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = sys::process::set_name().map_err(anyhow::Error::from).and_then(|()| match Cli::parse().command {
         Command::Run { config, dev_library } => master::run(&config, dev_library),
         Command::Dev { directory, release, open } => dev::run(&dev::Options { directory, release, open }),
+        Command::New { directory, name, axum, app_abi } => new::run(&new::Options { directory, name, axum, app_abi }),
         Command::Check { config } => check::run(&config),
         Command::Inspect { library, json } => {
             inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })

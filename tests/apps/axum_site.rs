@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use app_abi::{Host, Level, serde};
 use axum::body::{Body, Bytes};
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Extension, Multipart, Path};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -23,7 +23,6 @@ use axum::{Json, Router, middleware};
 use futures_util::{Stream, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_http::services::ServeDir;
 
 #[derive(Default, serde::Deserialize)]
@@ -68,7 +67,8 @@ async fn router(host: Host) -> Result<Router, Box<dyn Error + Send + Sync>> {
         .route("/sent", get(|| async { SENT.load(Ordering::Relaxed).to_string() }))
         .route("/flood", any(flood))
         .route("/refused", any(|_: WebSocketUpgrade| async { StatusCode::FORBIDDEN }))
-        .route("/hold", any(hold));
+        .route("/hold", any(hold))
+        .route("/polite", any(polite));
     Ok(examples.merge(runtime).layer(middleware::map_response(|mut response: Response| async {
         response.headers_mut().insert("x-middleware", HeaderValue::from_static("seen"));
         response
@@ -162,6 +162,19 @@ async fn hold(socket: WebSocketUpgrade, host: Host) -> Response {
     })
 }
 
+/// Upgrades, says so, and says goodbye when the worker drains.
+async fn polite(socket: WebSocketUpgrade, host: Host) -> Response {
+    socket.on_upgrade(move |mut socket: WebSocket| async move {
+        let _guard = Given::new("polite", host);
+        let _ = socket.send(Message::text("held")).await;
+        host.draining().await;
+        let goodbye = CloseFrame { code: close_code::AWAY, reason: "a new version is coming".into() };
+        let _ = socket.send(Message::Close(Some(goodbye))).await;
+        // Until the client has answered it.
+        while let Some(Ok(_)) = socket.recv().await {}
+    })
+}
+
 /// Answers with the request's trailers, as trailers.
 async fn trailers(request: axum::extract::Request) -> Response {
     let mut body = request.into_body();
@@ -197,16 +210,10 @@ async fn spawn() -> Result<String, String> {
     Ok(format!("{thread} {answer} {late}"))
 }
 
-/// Asks another server, here this one, as an HTTP client would.
+/// Asks another server, here this one, by reqwest.
 async fn fetch(Path(address): Path<SocketAddr>) -> Result<String, String> {
-    let fetched = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        Ok(text)
-    };
-    fetched.await.map_err(|error: std::io::Error| error.to_string())
+    let fetched = async { reqwest::get(format!("http://{address}/hello")).await?.error_for_status()?.text().await };
+    fetched.await.map_err(|error| error.to_string())
 }
 
 /// Never answers. Its end is told by the log.

@@ -47,10 +47,15 @@ impl Dev {
         fs::write(directory.path().join("src/lib.rs"), source("one")).expect("a source");
         let config = r#"{ "app": { "library": "named by dev" }, "listen": ["127.0.0.1:0"] }"#;
         fs::write(directory.path().join("app-host.json"), config).expect("a configuration");
-        let mut command = cargo();
-        let program = Command::new(App::build().host());
-        let mut command = with_environment_of(&mut command, program);
+        let mut command = app_host();
         command.arg("dev").args(arguments).arg(directory.path());
+        Self::start(directory, command)
+    }
+
+    /// In a crate that is there already, and in its directory.
+    pub fn within(directory: TempDir) -> Self {
+        let mut command = app_host();
+        command.arg("dev").current_dir(directory.path());
         Self::start(directory, command)
     }
 
@@ -144,6 +149,18 @@ impl Drop for Dev {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `app-host` in a developer's shell, with the tests' target directory.
+pub fn app_host() -> Command {
+    with_environment_of(&mut shell_cargo(), Command::new(App::build().host()))
+}
+
+/// `cargo` in a developer's shell, with the tests' target directory.
+pub fn shell_cargo() -> Command {
+    let mut command = cargo();
+    command.env("CARGO_TARGET_DIR", target_directory());
+    command
 }
 
 /// The same source, with another answer.

@@ -16,11 +16,14 @@ use app_abi::abi::{FfiIo, FfiIoVtable, FfiMoved, FfiRequest, FfiUpgrade};
 use async_ffi::{FfiContext, FfiFuture};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// Asks for the stream, as the app gets it.
+type Begin = dyn FnOnce() -> FfiFuture<RResult<FfiIo, RString>> + Send;
+
 /// What a request can be upgraded to.
 pub struct Upgrade {
     protocol: String,
     /// Until the app has called it. What else is here lives as long as the request.
-    begin: Option<Box<dyn FnOnce() -> FfiFuture<RResult<FfiIo, RString>> + Send>>,
+    begin: Option<Box<Begin>>,
 }
 
 impl Upgrade {

@@ -11,7 +11,7 @@ fn tasks_timers_blocking_calls_and_sockets_work_in_a_handler() {
     let host = site().start();
     assert_eq!(host.get("/spawn"), "app 42 true");
     let fetched = host.get(&format!("/fetch/{}", host.address().tcp()));
-    assert!(fetched.starts_with("HTTP/1.1 200 OK") && fetched.contains("Hello from app-host"), "{fetched}");
+    assert!(fetched.starts_with("Hello from app-host"), "{fetched}");
 }
 
 #[test]

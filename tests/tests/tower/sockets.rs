@@ -223,6 +223,35 @@ async fn open_sockets_live_until_the_shutdown_timeout_and_are_counted_as_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn drain_notice_lets_an_app_say_goodbye_by_1001_and_no_socket_holds_the_restart_up() {
+    let host = site().start();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = open(&host, "/polite").await;
+        assert_eq!(text(&mut client).await, "held");
+        clients.push(client);
+    }
+    let request = begin_restart(&host);
+    for client in &mut clients {
+        match within("the goodbye", client.next()).await {
+            Some(Ok(Message::Close(Some(frame)))) => {
+                assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Away, "a new version is coming"));
+            }
+            other => panic!("expected the close: {other:?}"),
+        }
+        assert!(within("the end", client.next()).await.is_none(), "the end comes without an error");
+    }
+    assert_eq!(host.verdict(request).verdict, "complete");
+    let exits = host.lines_with("worker exited");
+    assert_eq!(exits.len(), 2);
+    assert!(exits.iter().all(|line| line.number("cut") == Some(0)), "{exits:?}");
+    // Far from any time-out.
+    let took = host.lines_with("zero-downtime restart complete")[0].number("took_ms").unwrap();
+    assert!(took < 10_000, "{took} ms");
+    assert_eq!(host.lines_with("ended").iter().filter(|line| has(line, "what", "polite")).count(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_upgrade_is_an_ordinary_answer_and_the_connection_is_kept() {
     let host = site().start();
     let mut connection = host.connect();
