@@ -240,9 +240,23 @@ pub(crate) fn failure() -> Response<Body> {
 /// 1 if it is left out: raise it when the new code must not run beside the old. A restart into a
 /// library with another epoch is refused.
 ///
-/// ```ignore
-/// app_abi::export_app!(Shop);
+/// ```no_run
+/// use app_abi::{App, Body, Host, Request, Response, StartError};
+///
+/// struct Shop;
+///
+/// impl App for Shop {
+///     async fn start(_host: Host) -> Result<Self, StartError> {
+///         Ok(Self)
+///     }
+///
+///     async fn call(&self, request: Request<Body>) -> Response<Body> {
+///         Response::new(format!("{} is sold out\n", request.uri().path()).into())
+///     }
+/// }
+///
 /// app_abi::export_app!(Shop, epoch = 3);
+/// # fn main() {}
 /// ```
 ///
 /// There is no runtime behind such an app: its futures are polled on the host's serving threads, and

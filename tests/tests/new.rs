@@ -14,7 +14,6 @@ fn directory() -> TempDir {
 }
 
 fn new(within: &Path, arguments: &[&str]) -> Output {
-    // Inside of nobody's repository, with an identity of nobody's.
     app_host().arg("new").args(arguments).current_dir(within).output().unwrap()
 }
 
