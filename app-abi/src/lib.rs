@@ -98,6 +98,8 @@ mod dispatch;
 mod drain;
 #[doc(hidden)]
 pub mod export;
+#[doc(hidden)]
+pub mod head;
 mod host;
 mod listener;
 mod log;

@@ -7,11 +7,11 @@ use super::upgrade::{self, Upgrade};
 use abi_stable::{prefix_type::WithMetadata, std_types::RStr};
 use app_abi::{
     abi::{EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService},
-    arena::SENSITIVE,
+    head,
 };
 use async_ffi::FfiContext;
 use bytes::Bytes;
-use http::{Method, Request, Version, request::Parts};
+use http::{Request, request::Parts};
 use http_body::{Body, SizeHint};
 use std::{error::Error, pin::Pin, ptr, sync::Arc, task::Context};
 
@@ -125,103 +125,17 @@ pub(super) unsafe fn upgrade<'a>(request: FfiRequest) -> &'a mut Option<Box<Upgr
     unsafe { &mut (*request.0.cast::<Common>()).upgrade }
 }
 
-/// The texts of a head that come before its headers, in their order.
-struct Texts<'a> {
-    method: &'a str,
-    scheme: &'a str,
-    authority: &'a str,
-    path: &'a str,
-}
-
-impl<'a> Texts<'a> {
-    fn new(parts: &'a Parts) -> Self {
-        let uri = &parts.uri;
-        Self {
-            method: if method_code(&parts.method) == 0 { parts.method.as_str() } else { "" },
-            scheme: uri.scheme_str().unwrap_or_default(),
-            authority: uri.authority().map_or("", |authority| authority.as_str()),
-            path: uri.path_and_query().map_or("", |path| path.as_str()),
-        }
-    }
-}
-
-fn method_code(method: &Method) -> u8 {
-    match *method {
-        Method::GET => 1,
-        Method::HEAD => 2,
-        Method::POST => 3,
-        Method::PUT => 4,
-        Method::DELETE => 5,
-        Method::OPTIONS => 6,
-        Method::PATCH => 7,
-        Method::CONNECT => 8,
-        Method::TRACE => 9,
-        _ => 0,
-    }
-}
-
-fn version_code(version: Version) -> u8 {
-    match version {
-        Version::HTTP_09 => 9,
-        Version::HTTP_10 => 10,
-        Version::HTTP_2 => 20,
-        Version::HTTP_3 => 30,
-        _ => 11,
-    }
-}
-
-/// The length of a text of a head. Hyper bounds a whole head far below 4 GiB.
-fn len(text: &[u8]) -> u32 {
-    u32::try_from(text.len()).unwrap_or(u32::MAX)
-}
-
 unsafe extern "C" fn head(request: FfiRequest, head: *mut FfiHead) {
-    // SAFETY: the app owns the handle.
-    let common = unsafe { common(request) };
-    let parts = &common.parts;
-    let texts = Texts::new(parts);
-    let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let before = texts.method.len() + texts.scheme.len() + texts.authority.len() + texts.path.len();
-    let value = FfiHead {
-        method: method_code(&parts.method),
-        version: version_code(parts.version),
-        ended: common.ended,
-        method_len: len(texts.method.as_bytes()),
-        scheme_len: len(texts.scheme.as_bytes()),
-        authority_len: len(texts.authority.as_bytes()),
-        path_len: len(texts.path.as_bytes()),
-        header_count: u32::try_from(parts.headers.len()).unwrap_or(u32::MAX),
-        text_len: before + headers,
-    };
-    // SAFETY: the app lends room for the head.
-    unsafe { head.write(value) }
+    // SAFETY: the app owns the handle, and lends room for the head.
+    unsafe {
+        let common = common(request);
+        head.write(head::describe(&common.parts, common.ended));
+    }
 }
 
 unsafe extern "C" fn fill(request: FfiRequest, buffer: *mut u8, spans: *mut FfiSpan) {
-    // SAFETY: the app owns the handle.
-    let parts = unsafe { &common(request).parts };
-    let texts = Texts::new(parts);
-    let mut at = buffer;
-    let mut put = |text: &[u8]| {
-        // SAFETY: the app lends room for as many bytes as `head` said, which is what all texts
-        // together have; they are put down once each.
-        unsafe {
-            ptr::copy_nonoverlapping(text.as_ptr(), at, text.len());
-            at = at.add(text.len());
-        }
-    };
-    for text in [texts.method, texts.scheme, texts.authority, texts.path] {
-        put(text.as_bytes());
-    }
-    for (index, (name, value)) in parts.headers.iter().enumerate() {
-        let flag = if value.is_sensitive() { SENSITIVE } else { 0 };
-        let name = name.as_str().as_bytes();
-        put(name);
-        put(value.as_bytes());
-        let span = FfiSpan { name_len: len(name), value_len: len(value.as_bytes()) | flag };
-        // SAFETY: the app lends room for as many spans as there are headers.
-        unsafe { spans.add(index).write(span) }
-    }
+    // SAFETY: the app owns the handle, and lends as much room as `head` has said.
+    unsafe { head::fill(&common(request).parts, buffer, spans) }
 }
 
 unsafe extern "C" fn connection(request: FfiRequest, connection: *mut FfiConnection) {
