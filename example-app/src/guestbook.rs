@@ -2,18 +2,13 @@
 //!
 //! Nothing is kept in the worker: what one writes the next one reads, of whichever generation.
 
-use crate::refusal::Refusal;
+use crate::{pieces::Pieces, refusal::Refusal};
 use app_abi::{
     Body, Bytes, Databank, DatabankError, Document, Documents, Revision,
-    http_body::{self, Frame},
     serde::{Deserialize, Serialize},
     serde_json::{Value, json},
 };
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The type of the entries' documents.
 const ENTRY: &str = "entry";
@@ -124,7 +119,7 @@ impl Guestbook {
 
     /// All entries as a body, a line of JSON each.
     pub fn export(&self) -> Body {
-        Body::stream(Export { next: Box::pin(next_line(self.databank.scan(ENTRY))) })
+        Body::stream(Pieces::new(self.databank.scan(ENTRY), |entries| Box::pin(next_line(entries))))
     }
 }
 
@@ -155,30 +150,9 @@ pub fn to_json(entry: &Document<Entry>) -> Value {
     json!({ "id": entry.id, "revision": entry.revision.get().to_string(), "name": name, "text": text, "at": at })
 }
 
-/// A body that reads the next document when the client has taken the last one: however many there
-/// are and however slow the client is, little is in memory.
-struct Export {
-    next: Pin<Box<dyn Future<Output = Option<NextLine>> + Send>>,
-}
-
 type NextLine = (Result<Bytes, DatabankError>, Documents<Entry>);
 
 async fn next_line(mut entries: Documents<Entry>) -> Option<NextLine> {
     let line = entries.next().await?.map(|entry| format!("{}\n", to_json(&entry)).into());
     Some((line, entries))
-}
-
-impl http_body::Body for Export {
-    type Data = Bytes;
-    type Error = DatabankError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, DatabankError>>> {
-        let Some((line, rest)) = ready!(self.next.as_mut().poll(context)) else { return Poll::Ready(None) };
-        self.next = Box::pin(next_line(rest));
-        // An error breaks the answer off, so that no client takes it for the whole.
-        Poll::Ready(Some(line.map(Frame::data)))
-    }
 }

@@ -11,6 +11,7 @@
 mod guestbook;
 mod live;
 mod page;
+mod pieces;
 mod refusal;
 
 use app_abi::{

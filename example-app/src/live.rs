@@ -6,15 +6,13 @@
 //! the page leaves out those that it has.
 
 use crate::guestbook::{self, Entry, Guestbook};
-use app_abi::{
-    Body, Bytes, DatabankError, Document, Draining, Host, Level, SubscribeError, Subscription,
-    http_body::{self, Frame},
-};
+use crate::pieces::Pieces;
+use app_abi::{Body, Bytes, DatabankError, Document, Draining, Host, Level, SubscribeError, Subscription};
 use std::{
     collections::VecDeque,
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::Poll,
 };
 
 /// What entries are published on.
@@ -39,7 +37,7 @@ pub async fn events(host: &Host, guestbook: Guestbook, newest: usize) -> Result<
     let mut live = Live { guestbook, newest, heard, draining: host.draining(), ready: VecDeque::new() };
     live.ready.push_back(RETRY.into());
     live.read_newest().await?;
-    Ok(Body::stream(Events { next: Box::pin(live.next()) }))
+    Ok(Body::stream(Pieces::new(live, |live| Box::pin(live.next()))))
 }
 
 /// Why there are no events.
@@ -105,23 +103,4 @@ fn event(json: &[u8]) -> Bytes {
     [b"data: ", json, b"\n\n"].concat().into()
 }
 
-struct Events {
-    next: Pin<Box<dyn Future<Output = Option<Next>> + Send>>,
-}
-
 type Next = (Result<Bytes, DatabankError>, Live);
-
-impl http_body::Body for Events {
-    type Data = Bytes;
-    type Error = DatabankError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, DatabankError>>> {
-        let Some((event, rest)) = ready!(self.next.as_mut().poll(context)) else { return Poll::Ready(None) };
-        self.next = Box::pin(rest.next());
-        // An error breaks the answer off: the browser comes back and begins anew.
-        Poll::Ready(Some(event.map(Frame::data)))
-    }
-}
