@@ -30,6 +30,7 @@ mod identity;
 mod listeners;
 mod locks;
 mod logging;
+mod notify;
 mod output;
 mod preflight;
 mod watcher;

@@ -4,6 +4,7 @@
 //! on drop, orphans included, and a failing test prints the command, the directory, the status and
 //! the whole log.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -33,6 +34,7 @@ pub struct Host {
     config: Value,
     binary: PathBuf,
     launch: Vec<String>,
+    environment: Vec<(String, OsString)>,
     child: Mutex<Option<Child>>,
     status: Mutex<Option<ExitStatus>>,
     /// The master itself, which is the launcher's child where there is one.
@@ -66,6 +68,7 @@ impl Host {
         let host = Self {
             binary: App::build().host(),
             launch: Vec::new(),
+            environment: Vec::new(),
             config,
             child: Mutex::new(None),
             status: Mutex::new(None),
@@ -110,6 +113,13 @@ impl Host {
         let section = self.config.pointer_mut(section).expect("the section exists");
         section.as_object_mut().expect("the section is an object").remove(key);
         self.write_config(self.config.to_string().as_bytes());
+        self
+    }
+
+    /// With a variable in the master's environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -198,6 +208,7 @@ impl Host {
         };
         command.arg("run").arg(self.config_path()).current_dir(self.directory());
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).expect("the log can be made");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         *lock(&self.command) = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));

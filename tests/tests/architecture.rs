@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "locks",
             "output",
             "logging",
+            "notify",
             "channel",
             "desk",
         ],

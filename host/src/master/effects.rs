@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -22,8 +23,9 @@ use crate::listeners::Listeners;
 use crate::locks::{MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::ToWorker;
+use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Took};
-use crate::restart::{Action, By, Event, ExitReason, Judged, Settings, Verdict};
+use crate::restart::{Action, By, Event, ExitReason, Judged, OnFailure, Report, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -46,8 +48,15 @@ pub(super) struct Effects {
     requested: HashMap<RequestId, (By, Time)>,
     follow_ups: VecDeque<Event>,
     logging: Logging,
+    notify: Notify,
     inbox: mpsc::Sender<Happening>,
     _locks: Locks,
+}
+
+/// What the master says something through.
+pub(super) struct Voices {
+    pub(super) logging: Logging,
+    pub(super) notify: Notify,
 }
 
 /// What is held until the master exits.
@@ -61,7 +70,7 @@ impl Effects {
     pub(super) fn new(
         first: Prepared,
         preflight: Preflight,
-        logging: Logging,
+        Voices { logging, notify }: Voices,
         locks: Locks,
         lock: MagicLock,
         inbox: mpsc::Sender<Happening>,
@@ -80,6 +89,7 @@ impl Effects {
             requested: HashMap::new(),
             follow_ups: VecDeque::new(),
             logging,
+            notify,
             inbox,
             _locks: locks,
         };
@@ -144,7 +154,10 @@ impl Effects {
         let mut exit = None;
         for action in actions {
             match action {
-                Action::Preflight { request } => self.start_preflight(request),
+                Action::Preflight { request } => {
+                    self.notify.reloading();
+                    self.start_preflight(request);
+                }
                 Action::CancelPreflight { .. } => self.cancel_preflight(),
                 Action::Spawn { worker, slot, generation } => {
                     let prepared = &self.generations[&generation];
@@ -166,7 +179,10 @@ impl Effects {
                 }
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
-                Action::Report(report) => report::log(&report, &mut self.crew, self.generations.get(&self.active)),
+                Action::Report(report) => {
+                    self.tell(&report);
+                    report::log(&report, &mut self.crew, self.generations.get(&self.active));
+                }
                 Action::Exit(reason) => {
                     report::log_exit(&reason);
                     exit = Some(reason);
@@ -237,6 +253,39 @@ impl Effects {
         let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
         let active = self.generations.get(&self.active);
         report::log_verdict(request, by, verdict, now.saturating_sub(begin), self.active, active);
+        self.notify.verdict(&match verdict {
+            Verdict::Complete => format!("restart complete: {}", self.serving()),
+            Verdict::Refused(refusal) => format!("restart refused: {refusal}; {}", self.serving()),
+            Verdict::Failed(failure) => match self.active().config.restart.on_failure {
+                OnFailure::Lock => format!("restart failed: {failure}; locked: restart the service"),
+            },
+        });
+    }
+
+    /// What of a fact the service manager hears.
+    fn tell(&self, report: &Report) {
+        match report {
+            Report::Serving { .. } => self.notify.serving(&self.serving()),
+            Report::Stopping => self.notify.stopping(),
+            _ => {}
+        }
+    }
+
+    /// What serves, for people.
+    fn serving(&self) -> String {
+        let active = self.active();
+        let (version, app) = (active.version.id.short(), &active.version.manifest.app_name);
+        format!("generation {} of {app} serves, version {version}, {} workers", self.active.0, active.config.workers)
+    }
+
+    /// How often the service manager wants a sign of life.
+    pub(super) const fn watchdog(&self) -> Option<Duration> {
+        self.notify.watchdog()
+    }
+
+    /// The sign that it wants.
+    pub(super) fn alive(&self) {
+        self.notify.alive();
     }
 
     fn prune(&self) {
@@ -263,6 +312,6 @@ fn settings(prepared: &Prepared) -> Settings {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -28,6 +28,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
+use tokio::time::Interval;
 use tracing::debug;
 
 use crate::ids::{RequestId, Time};
@@ -91,6 +92,7 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
         effects.requested(last_request, by, begin.elapsed());
         last_request
     };
+    let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut event = Event::Begin;
     loop {
         // An effect may be an event itself: a spawn has succeeded or failed.
@@ -130,6 +132,11 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
             () = lookout.see() => Event::Tick,
             () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
+            // Here, so that a loop that stands still is noticed.
+            () = tick(&mut watchdog) => {
+                effects.alive();
+                Event::Tick
+            }
         };
     }
 }
@@ -137,6 +144,15 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
         None => std::future::pending().await,
     }
 }

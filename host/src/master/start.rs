@@ -16,8 +16,9 @@ use tracing::{info, warn};
 
 use super::Happening;
 use super::dispatch::Dispatch;
-use super::effects::{Effects, Locks};
+use super::effects::{Effects, Locks, Voices};
 use crate::artifact::Store;
+use crate::causes::chain;
 use crate::children::Children;
 use crate::config::Config;
 use crate::config::databank::Store as DatabankStore;
@@ -27,6 +28,7 @@ use crate::identity::Identity;
 use crate::listeners::{BindError, Listeners};
 use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
+use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, read_config};
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
@@ -70,6 +72,11 @@ pub(super) async fn start(
         children: Children::watch()?,
         identity,
     };
+    let notify = Notify::from_environment().unwrap_or_else(|error| {
+        // Whoever waits for us will say so in time; clients shouldn't wait for that.
+        warn!(error = chain(&error), "the service manager is told nothing");
+        Notify::silent()
+    });
     let dispatch = Dispatch::open().context("the thread that carries messages between workers can't be made")?;
     let databank = preflight.databank(&config).await?;
     if !databank::is_shared(&databank.store) {
@@ -89,7 +96,8 @@ pub(super) async fn start(
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, version, listeners, databank };
-    Ok(Effects::new(first, preflight, logging, Locks { pid_file, state: state_lock }, lock, inbox, dispatch))
+    let locks = Locks { pid_file, state: state_lock };
+    Ok(Effects::new(first, preflight, Voices { logging, notify }, locks, lock, inbox, dispatch))
 }
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those

@@ -37,6 +37,11 @@ pub struct Spawn {
     pub dies_with_us: bool,
 }
 
+/// The variables by which a service manager speaks with the process that it has started. They are not
+/// meant for children: an app that thinks it is watched would speak in the master's name.
+const MANAGERS: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
 /// Spawns the running binary again. Nothing is inherited but what is named.
 ///
 /// # Errors
@@ -44,6 +49,9 @@ pub struct Spawn {
 pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(super::PROCESS_NAME).arg(spawn.role).stdin(Stdio::from(spawn.control));
+    for variable in MANAGERS {
+        command.env_remove(variable);
+    }
     if let Some(stdout) = spawn.stdout {
         command.stdout(Stdio::from(stdout));
     }

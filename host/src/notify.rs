@@ -1,0 +1,240 @@
+//! What the service manager is told: systemd's notification protocol (`sd_notify(3)`).
+//!
+//! Owns the socket that the environment names, and the order of the messages: nothing is said of being
+//! ready again once the master is on its way out, and each `RELOADING=1` is followed by one `READY=1`.
+//! Without such a socket nothing is said to anybody.
+//!
+//! Not the crate sd-notify: its send waits when the manager doesn't read, and then the master would hang.
+//! Here a message that finds no room is lost, and the next one says all that counts.
+
+use std::cell::{Cell, RefCell};
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// What the manager believes of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Starting,
+    Ready,
+    Reloading,
+    Stopping,
+}
+
+/// The way to the service manager, if there is one.
+#[derive(Debug)]
+pub struct Notify {
+    socket: Option<UnixDatagram>,
+    watchdog: Option<Duration>,
+    told: Cell<Told>,
+    /// The last status, which a message that was lost may have carried.
+    status: RefCell<String>,
+}
+
+/// An environment that names a way to a manager which can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the service manager can't be told anything: NOTIFY_SOCKET is \"{address}\"")]
+pub struct NotifyError {
+    address: String,
+    source: io::Error,
+}
+
+impl Notify {
+    /// The way that our environment names.
+    ///
+    /// # Errors
+    /// When it names a socket that can't be reached.
+    pub fn from_environment() -> Result<Self, NotifyError> {
+        let watchdog = watchdog(|name| env::var(name).ok(), std::process::id());
+        match env::var_os("NOTIFY_SOCKET") {
+            None => Ok(Self::new(None, None)),
+            Some(address) => match connect(&address) {
+                Ok(socket) => Ok(Self::new(Some(socket), watchdog)),
+                Err(source) => Err(NotifyError { address: address.display().to_string(), source }),
+            },
+        }
+    }
+
+    /// Says nothing to anybody.
+    pub fn silent() -> Self {
+        Self::new(None, None)
+    }
+
+    fn new(socket: Option<UnixDatagram>, watchdog: Option<Duration>) -> Self {
+        Self { socket, watchdog, told: Cell::new(Told::Starting), status: RefCell::default() }
+    }
+
+    /// How often the manager wants a sign of life, with time to spare: it gives up after twice as long.
+    pub const fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
+    /// The first workers serve.
+    pub fn serving(&self, status: &str) {
+        self.ready(status);
+    }
+
+    /// A restart goes beyond the gate.
+    pub fn reloading(&self) {
+        if self.told.get() == Told::Ready {
+            self.told.set(Told::Reloading);
+            // The manager compares it with when it asked for a reload.
+            let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+            self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", now.as_micros()));
+        }
+    }
+
+    /// A restart has its verdict.
+    pub fn verdict(&self, status: &str) {
+        match self.told.get() {
+            Told::Reloading => self.ready(status),
+            Told::Starting | Told::Ready => self.status(status),
+            Told::Stopping => {}
+        }
+    }
+
+    /// What people are shown.
+    pub fn status(&self, status: &str) {
+        status.clone_into(&mut self.status.borrow_mut());
+        self.send(&format!("STATUS={}\n", one_line(status)));
+    }
+
+    /// The master is on its way out.
+    pub fn stopping(&self) {
+        if self.told.replace(Told::Stopping) != Told::Stopping {
+            self.send("STOPPING=1\nSTATUS=stopping\n");
+        }
+    }
+
+    /// A sign of life.
+    pub fn alive(&self) {
+        // What was lost is said again, so that a manager that was slow once isn't wrong for ever.
+        let status = self.status.borrow();
+        let ready = if self.told.get() == Told::Ready { "READY=1\n" } else { "" };
+        self.send(&format!("WATCHDOG=1\n{ready}STATUS={}\n", one_line(&status)));
+    }
+
+    fn ready(&self, status: &str) {
+        self.told.set(Told::Ready);
+        status.clone_into(&mut self.status.borrow_mut());
+        self.send(&format!("READY=1\nSTATUS={}\n", one_line(status)));
+    }
+
+    fn send(&self, message: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(message.as_bytes())
+        {
+            tracing::debug!(error = %error, message, "the service manager was not told");
+        }
+    }
+}
+
+/// A line break would begin another assignment.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(address)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Half of what the manager's watchdog allows (`sd_watchdog_enabled(3)`), if it watches us.
+fn watchdog(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> {
+    let is_us = variable("WATCHDOG_PID").is_none_or(|watched| watched == pid.to_string());
+    let micros: u64 = variable("WATCHDOG_USEC")?.parse().ok()?;
+    (is_us && micros >= 2).then(|| Duration::from_micros(micros / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (tempfile::TempDir, UnixDatagram, Notify) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let notify = Notify::new(Some(connect(path.as_os_str()).unwrap()), None);
+        (directory, manager, notify)
+    }
+
+    fn heard(manager: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 1024];
+        std::iter::from_fn(|| manager.recv(&mut buffer).ok().map(|len| String::from_utf8_lossy(&buffer[..len]).into()))
+            .collect()
+    }
+
+    #[test]
+    fn each_reload_is_followed_by_ready_and_nothing_is_ready_behind_stopping() {
+        let (_directory, manager, notify) = pair();
+        notify.serving("two serve");
+        notify.verdict("refused at the gate");
+        notify.reloading();
+        notify.reloading();
+        notify.verdict("complete");
+        notify.reloading();
+        notify.stopping();
+        notify.verdict("failed: stopped");
+        notify.stopping();
+        notify.reloading();
+        let heard: Vec<_> =
+            heard(&manager).iter().map(|message| message.split(['=', '\n']).next().unwrap().to_owned()).collect();
+        assert_eq!(heard, ["READY", "STATUS", "RELOADING", "READY", "RELOADING", "STOPPING"]);
+    }
+
+    #[test]
+    fn a_status_is_one_assignment_whatever_it_says() {
+        let (_directory, manager, notify) = pair();
+        notify.status("a\nREADY=1\r\nb");
+        assert_eq!(heard(&manager), ["STATUS=a READY=1  b\n"]);
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_is_not_waited_for_and_told_again_later() {
+        let (_directory, manager, notify) = pair();
+        for _ in 0..10_000 {
+            notify.status("many");
+        }
+        notify.serving("at last");
+        assert!(!heard(&manager).iter().any(|message| message.contains("at last")), "there was no room");
+        notify.alive();
+        assert_eq!(heard(&manager), ["WATCHDOG=1\nREADY=1\nSTATUS=at last\n"]);
+    }
+
+    #[test]
+    fn abstract_addresses_are_taken_and_wrong_ones_are_errors() {
+        let name = format!("app-host-notify-{}", std::process::id());
+        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name.as_bytes()).unwrap()).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let notify = Notify::new(Some(connect(OsStr::new(&format!("@{name}"))).unwrap()), None);
+        notify.stopping();
+        assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=stopping\n"]);
+        assert!(connect(OsStr::new("/nowhere/at/all")).is_err());
+    }
+
+    #[test]
+    fn watchdog_is_that_of_this_process() {
+        let given = |pid: Option<&str>, micros: &str| {
+            let (pid, micros) = (pid.map(str::to_owned), micros.to_owned());
+            watchdog(move |name| if name == "WATCHDOG_PID" { pid.clone() } else { Some(micros.clone()) }, 7)
+        };
+        assert_eq!(given(None, "3000000"), Some(Duration::from_millis(1500)));
+        assert_eq!(given(Some("7"), "2"), Some(Duration::from_micros(1)));
+        for (pid, micros) in [(Some("8"), "3000000"), (None, "0"), (None, "soon"), (None, "-1"), (None, "1")] {
+            assert_eq!(given(pid, micros), None, "{pid:?} {micros}");
+        }
+    }
+}
