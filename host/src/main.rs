@@ -32,6 +32,7 @@ mod locks;
 mod logging;
 mod output;
 mod preflight;
+mod socket_file;
 mod watcher;
 
 // The only `unsafe`, and what `loader` lends to the app: the store, and the way to other workers.

@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "http",
             "identity",
             "listeners",
+            "socket_file",
             "locks",
             "output",
             "logging",
