@@ -5,7 +5,7 @@
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
 //! `databank_check`, `check`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
-//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
+//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
@@ -24,6 +24,7 @@ mod worker;
 mod artifact;
 mod channel;
 mod children;
+mod control;
 mod desk;
 mod http;
 mod identity;
@@ -43,6 +44,7 @@ mod sys;
 
 // Pure.
 mod causes;
+mod command;
 mod config;
 mod ids;
 mod message;

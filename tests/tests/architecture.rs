@@ -19,6 +19,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "watcher",
             "artifact",
             "children",
+            "control",
             "http",
             "identity",
             "listeners",
@@ -31,7 +32,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("depths", &["loader", "databank", "dispatch", "sys"]),
-    ("pure", &["restart", "message", "config", "ids", "causes"]),
+    ("pure", &["restart", "message", "command", "config", "ids", "causes"]),
 ];
 
 /// What the pure rooms may use besides each other.
