@@ -4,7 +4,7 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check`, `check`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
+//! `databank_check`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
 //! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
@@ -12,6 +12,7 @@ mod cli;
 
 // The roles.
 mod check;
+mod ctl;
 mod databank_check;
 mod dev;
 mod inspect;
@@ -67,6 +68,9 @@ fn main() -> ExitCode {
         Command::Inspect { library, json } => {
             inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })
         }
+        Command::Ctl(arguments) => Ok(ctl::run(&arguments.into())),
+        Command::Completions { shell } => Ok(cli::completions(shell)),
+        Command::Man { directory } => cli::man(&directory),
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),

@@ -11,7 +11,7 @@ use app_host_tests::build::workspace;
 /// never use each other.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("entry", &["main", "cli"]),
-    ("roles", &["check", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
+    ("roles", &["check", "ctl", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
     (
         "rooms",
         &[
