@@ -1,8 +1,14 @@
 //! The command line: what can be said, and to which role it goes.
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::ctl::{Form, Looks, Options, Order, Place, Until};
 
 /// Keeps a Rust service running while its code changes.
 #[derive(Debug, Parser)]
@@ -82,6 +88,25 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Steer a running master through its control socket.
+    ///
+    /// Exits with 0 when it was done (`restart --wait`: the restart is complete), with 1 when something was
+    /// wrong here, with 2 when the command line wasn't understood, with 3 when the restart was refused, with 4
+    /// when it failed, with 5 when no master could be reached, and with 6 when it didn't answer in time or
+    /// went in the middle.
+    Ctl(Ctl),
+    /// Print what SHELL needs to complete this program's command lines.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write this program's manual pages into DIR.
+    Man {
+        /// The directory, which must exist.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// A worker; the master spawns it.
     #[command(hide = true)]
     InternalWorker,
@@ -91,4 +116,88 @@ pub enum Command {
     /// A databank check; the master spawns it.
     #[command(hide = true)]
     InternalDatabankCheck,
+}
+
+#[derive(Debug, Args)]
+pub struct Ctl {
+    /// The configuration that the master runs with; app-host.json when neither this nor --socket is given.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "socket")]
+    config: Option<PathBuf>,
+    /// The control socket itself.
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    order: CtlOrder,
+}
+
+#[derive(Debug, Subcommand)]
+enum CtlOrder {
+    /// Restart the service without downtime.
+    ///
+    /// Ends when nothing can refuse the restart any more, with 0, or when it was refused, with 3.
+    Restart {
+        /// Follow it to its verdict: 0 complete, 3 refused, 4 failed.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show the master and its workers.
+    Status {
+        /// Show it again every second. CPU is then that of the last one, and not of the whole life.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Print everything that happens, until the master goes.
+    Events,
+    /// Have the master and all workers log what is urgent up to LEVEL.
+    ///
+    /// Holds for workers that are spawned later and over restarts, until `restore` brings back what the
+    /// configuration says. Nothing here is `fatal`; it means `error`.
+    Loglevel {
+        /// The level.
+        #[arg(value_name = "LEVEL", value_parser = ["fatal", "error", "warn", "info", "debug", "trace", "restore"])]
+        level: String,
+    },
+    /// Stop the service gracefully; a second time: at once.
+    Stop,
+}
+
+impl From<Ctl> for Options {
+    fn from(Ctl { config, socket, json, order }: Ctl) -> Self {
+        let place = match (socket, config) {
+            (Some(socket), _) => Place::Socket(socket),
+            (None, Some(config)) => Place::Config(config),
+            (None, None) => Place::Here,
+        };
+        let order = match order {
+            CtlOrder::Restart { wait } => Order::Restart(if wait { Until::Verdict } else { Until::Accepted }),
+            CtlOrder::Status { watch } => Order::Status(if watch { Looks::Again } else { Looks::Once }),
+            CtlOrder::Events => Order::Events,
+            CtlOrder::Loglevel { level } => Order::LogLevel(level),
+            CtlOrder::Stop => Order::Stop,
+        };
+        Self { place, form: if json { Form::Json } else { Form::Text }, order }
+    }
+}
+
+/// Prints what a shell needs to complete command lines.
+pub fn completions(shell: Shell) -> ExitCode {
+    let all = Cli::command();
+    // Roles that only a master asks for are no words of an operator's.
+    let visible = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut command = clap::Command::new("app-host").version(env!("CARGO_PKG_VERSION")).subcommands(visible);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "app-host", &mut script);
+    // A reader that has seen enough has closed the pipe.
+    let _ = io::stdout().write_all(&script);
+    ExitCode::SUCCESS
+}
+
+/// Writes the manual pages.
+pub fn man(directory: &Path) -> anyhow::Result<ExitCode> {
+    clap_mangen::generate_to(Cli::command(), directory)
+        .with_context(|| format!("manual pages can't be written into {}", directory.display()))?;
+    Ok(ExitCode::SUCCESS)
 }

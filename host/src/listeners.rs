@@ -1,6 +1,6 @@
 //! The listening sockets: bound by the master, kept open for as long as they are configured.
 //!
-//! Owns the sockets and the files of Unix sockets. A generation holds a share in each of its
+//! Owns the sockets. A generation holds a share in each of its
 //! listeners, so a socket closes with the last generation that names it. Who accepts is not its
 //! business.
 
@@ -8,15 +8,16 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use crate::config::{Address, Config, Listen};
 use crate::message::{ListenerInfo, Server};
+use crate::socket_file::{SocketFile, SocketFileError};
 
 /// After how long a silent client is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -55,35 +56,18 @@ pub struct Bound {
     file: Option<SocketFile>,
 }
 
-/// The file of a Unix socket, removed when the listener closes, if it is still the one we made.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), error = %error, "socket file can't be removed");
-        }
-    }
-}
-
 impl Bound {
     fn bind(listen: &Listen) -> Result<Self, BindError> {
         let failed = |source| BindError::Bind { address: listen.address.clone(), source };
         let (socket, file) = match &listen.address {
             Address::Tcp(address) => (bind_tcp(*address).map_err(failed)?, None),
             Address::Unix(path) => {
-                make_room(path)?;
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-                socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-                let found = fs::symlink_metadata(path).map_err(failed)?;
-                let file = SocketFile { path: path.clone(), device: found.dev(), inode: found.ino() };
+                let file = SocketFile::bind(&socket, path).map_err(|error| match error {
+                    SocketFileError::Live => BindError::Live { path: path.clone() },
+                    SocketFileError::NoSocket => BindError::NoSocket { path: path.clone() },
+                    SocketFileError::System(source) => failed(source),
+                })?;
                 // Nobody can connect before `listen`, so nobody sees other permissions than these.
                 if let Some(mode) = listen.mode {
                     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
@@ -128,32 +112,6 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
 
 fn backlog(listen: &Listen) -> i32 {
     i32::try_from(listen.backlog).unwrap_or(i32::MAX)
-}
-
-/// Whether somebody listens on a Unix socket. Never waits: a listener whose queue is full is one.
-fn is_live(path: &Path) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(false),
-        _ => Ok(true),
-    }
-}
-
-/// Removes a socket file that nobody accepts on; leaves everything else alone.
-fn make_room(path: &Path) -> Result<(), BindError> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !found.file_type().is_socket() {
-        return Err(BindError::NoSocket { path: path.to_owned() });
-    }
-    let failed = |source| BindError::Bind { address: Address::Unix(path.to_owned()), source };
-    if is_live(path).map_err(failed)? {
-        return Err(BindError::Live { path: path.to_owned() });
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-        _ => Ok(()),
-    }
 }
 
 /// The listeners of one generation, in the order of its configuration: those for HTTP, then the app's.
@@ -202,7 +160,7 @@ impl Listeners {
                 tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
             }
             if let (Some(mode), Some(file)) = (listen.mode, &bound.file)
-                && let Err(error) = fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))
+                && let Err(error) = fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))
             {
                 tracing::warn!(listener = listen.name, error = %error, "mode can't be changed");
             }
@@ -247,6 +205,9 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use socket2::SockAddr;
 
     use super::*;
 

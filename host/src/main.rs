@@ -4,14 +4,15 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check`, `check`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
-//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `config`, `ids` and `causes` are pure. Uses
+//! `databank_check`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
+//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
 
 // The roles.
 mod check;
+mod ctl;
 mod databank_check;
 mod dev;
 mod inspect;
@@ -24,6 +25,7 @@ mod worker;
 mod artifact;
 mod channel;
 mod children;
+mod control;
 mod desk;
 mod http;
 mod identity;
@@ -33,6 +35,7 @@ mod logging;
 mod notify;
 mod output;
 mod preflight;
+mod socket_file;
 mod watcher;
 
 // The only `unsafe`, and what `loader` lends to the app: the store, and the way to other workers.
@@ -43,6 +46,7 @@ mod sys;
 
 // Pure.
 mod causes;
+mod command;
 mod config;
 mod ids;
 mod message;
@@ -65,6 +69,9 @@ fn main() -> ExitCode {
         Command::Inspect { library, json } => {
             inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })
         }
+        Command::Ctl(arguments) => Ok(ctl::run(&arguments.into())),
+        Command::Completions { shell } => Ok(cli::completions(shell)),
+        Command::Man { directory } => cli::man(&directory),
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),

@@ -92,6 +92,8 @@ pub enum ToWorker {
     },
     /// Log what is urgent up to this level.
     LogLevel { level: LogLevel },
+    /// Log to the file whose descriptor comes with this, from now on.
+    LogFile,
 }
 
 /// From a worker to the master.

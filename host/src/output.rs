@@ -218,7 +218,7 @@ mod tests {
 
     fn output(log: impl Into<OwnedFd>) -> (Output, PipeWriter) {
         let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error };
-        let log = logging::app_lines(Some(log.into()), setup, 7).unwrap();
+        let log = logging::app_lines(Some(log.into()), setup, 7);
         let (reader, writer) = io::pipe().unwrap();
         (Output::new(reader.into(), Arc::new(log), PATIENCE).unwrap(), writer)
     }

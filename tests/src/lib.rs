@@ -2,8 +2,8 @@
 //! does, and to look at it from outside.
 //!
 //! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), its
-//! restarts ([`restart`]), readers of
-//! its log ([`log`]) and of `/proc` ([`process`]), a raw HTTP/1.1 client ([`client`]) and the load
+//! restarts ([`restart`]), readers of its log ([`log`]) and of `/proc` ([`process`]), a client of its control
+//! socket ([`control`]), a raw HTTP/1.1 client ([`client`]) and the load
 //! generator ([`load`]), a client of the databank through its bridge app ([`databank`]), writers that
 //! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
 //! developer ([`dev`]). It knows nothing of how the host works inside: it sees files, signals,
@@ -18,6 +18,7 @@
 
 pub mod build;
 pub mod client;
+pub mod control;
 pub mod databank;
 pub mod dev;
 pub mod host;
@@ -30,6 +31,7 @@ pub mod writers;
 
 pub use build::App;
 pub use client::{Address, Connection};
+pub use control::Control;
 pub use host::Host;
 pub use log::Line;
 pub use restart::Verdict;

@@ -11,7 +11,7 @@ use app_host_tests::build::workspace;
 /// never use each other.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("entry", &["main", "cli"]),
-    ("roles", &["check", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
+    ("roles", &["check", "ctl", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
     (
         "rooms",
         &[
@@ -19,9 +19,11 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "watcher",
             "artifact",
             "children",
+            "control",
             "http",
             "identity",
             "listeners",
+            "socket_file",
             "locks",
             "output",
             "logging",
@@ -31,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("depths", &["loader", "databank", "dispatch", "sys"]),
-    ("pure", &["restart", "message", "config", "ids", "causes"]),
+    ("pure", &["restart", "message", "command", "config", "ids", "causes"]),
 ];
 
 /// What the pure rooms may use besides each other.

@@ -3,10 +3,12 @@
 //! Pure: turns bytes into a [`Config`] and compares two of them. Reading the file belongs to
 //! whoever wants it, and whether a path or an address exists is for the rooms that use it.
 
+mod control;
 pub mod databank;
 mod listen;
 mod watched;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use control::find as find_control_socket;
 pub use databank::Databank;
 use databank::RawDatabank;
 use listen::RawListen;
@@ -46,6 +49,8 @@ pub struct Config {
     pub threads: u16,
     pub state_dir: PathBuf,
     pub pid_file: PathBuf,
+    /// Where the operator steers the master.
+    pub control_socket: PathBuf,
     pub user: Option<String>,
     pub group: Option<String>,
     pub databank: Databank,
@@ -117,6 +122,18 @@ pub enum LogLevel {
     Trace,
 }
 
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
 /// Every default, where a reader can see them together.
 mod defaults {
     use super::{
@@ -140,6 +157,9 @@ mod defaults {
 
     /// Under the state directory, when no other path is given.
     pub(super) const PID_FILE: &str = "app-host.pid";
+
+    /// Under the state directory, when no other path is given.
+    pub(super) const CONTROL_SOCKET: &str = "control.sock";
 
     pub(super) const fn watch() -> Watched {
         Watched::NOTHING
@@ -179,6 +199,7 @@ struct RawConfig {
     #[serde(default = "defaults::state_dir")]
     state_dir: PathBuf,
     pid_file: Option<PathBuf>,
+    control_socket: Option<PathBuf>,
     user: Option<String>,
     group: Option<String>,
     #[serde(default, deserialize_with = "databank::databank")]
@@ -310,6 +331,8 @@ impl Config {
             Some("state_dir")
         } else if self.pid_file != running.pid_file {
             Some("pid_file")
+        } else if self.control_socket != running.control_socket {
+            Some("control_socket")
         } else if self.user != running.user {
             Some("user")
         } else if self.group != running.group {
@@ -372,6 +395,7 @@ impl RawConfig {
             workers: self.workers,
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),
+            control_socket: control::path(self.control_socket, directory, &state_dir),
             databank: self.databank.resolve(directory, &state_dir),
             state_dir,
             user: self.user,

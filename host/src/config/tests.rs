@@ -138,3 +138,17 @@ fn what_cannot_change_is_named() {
     let moved = parse(r#"{"app": {"library": "b"}, "workers": 4}"#).unwrap();
     assert_eq!(moved.fixed_difference(&running), None);
 }
+
+#[test]
+fn control_socket_is_found_in_a_file_that_is_being_edited() {
+    let running = parse(r#"{"app": {"library": "a"}}"#).unwrap();
+    assert_eq!(running.control_socket, Path::new("/etc/app/state/control.sock"));
+    let moved = parse(r#"{"app": {"library": "a"}, "control_socket": "/run/c.sock"}"#).unwrap();
+    assert_eq!(moved.control_socket, Path::new("/run/c.sock"));
+    assert_eq!(moved.fixed_difference(&running), Some("control_socket"));
+    let find = |text: &str| find_control_socket(text.as_bytes(), Path::new("/etc/app/host.json"));
+    assert_eq!(find(r#"{"nonsense": 1}"#).unwrap(), running.control_socket);
+    assert_eq!(find(r#"{"state_dir": "/var/s", "workers": "x"}"#).unwrap(), Path::new("/var/s/control.sock"));
+    assert_eq!(find(r#"{"control_socket": "../c"}"#).unwrap(), Path::new("/etc/app/../c"));
+    assert!(find("{").unwrap_err().to_string().starts_with("/etc/app/host.json:1:1: "));
+}

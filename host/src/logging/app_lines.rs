@@ -22,7 +22,8 @@ const SLICE: usize = 4096;
 
 /// The log, for the lines of one app.
 pub struct AppLines {
-    log: OwnedFd,
+    /// Standard error when absent, whatever that is at the moment.
+    log: Option<OwnedFd>,
     format: LogFormat,
     colours: bool,
     hostname: String,
@@ -33,9 +34,14 @@ pub struct AppLines {
 
 impl AppLines {
     /// Lines of the process `pid` in `log`.
-    pub(super) fn new(log: OwnedFd, format: LogFormat, level: LogLevel, colours: bool, pid: u32) -> Self {
+    pub(super) fn new(log: Option<OwnedFd>, format: LogFormat, level: LogLevel, colours: bool, pid: u32) -> Self {
         let hostname = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         Self { log, format, colours, hostname, pid, level: AtomicU8::new(level as u8), told: Mutex::default() }
+    }
+
+    /// The same lines in another log.
+    pub fn into_log(self, log: OwnedFd) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// The same log for the lines of another process.
@@ -57,12 +63,14 @@ impl AppLines {
     pub fn write_within(&self, event: &AppEvent<'_>, patience: Duration) -> bool {
         let line = self.render(event);
         let deadline = Instant::now() + patience;
-        for slice in line.chunks(SLICE) {
-            if !has_room(self.log.as_fd(), deadline) || write_all(self.log.as_fd(), slice).is_err() {
-                return false;
-            }
+        line.chunks(SLICE).all(|slice| self.with_log(|log| has_room(log, deadline) && write_all(log, slice).is_ok()))
+    }
+
+    fn with_log<T>(&self, write: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        match &self.log {
+            Some(log) => write(log.as_fd()),
+            None => write(io::stderr().as_fd()),
         }
-        true
     }
 
     fn render(&self, event: &AppEvent<'_>) -> Vec<u8> {
@@ -94,7 +102,7 @@ impl AppLog for AppLines {
             let mut stderr = io::stderr().lock();
             let _ = stderr.flush();
             // A log that can't be written to has nobody who could be told.
-            let _ = write_all(self.log.as_fd(), &line);
+            let _ = self.with_log(|log| write_all(log, &line));
         }
     }
 }
@@ -132,7 +140,7 @@ mod tests {
     use super::*;
 
     fn lines(log: OwnedFd) -> AppLines {
-        AppLines::new(log, LogFormat::Text, LogLevel::Info, false, 7)
+        AppLines::new(Some(log), LogFormat::Text, LogLevel::Info, false, 7)
     }
 
     fn event(message: &str) -> AppEvent<'_> {

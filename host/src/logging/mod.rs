@@ -46,6 +46,8 @@ type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 /// The master's log, which follows the configuration.
 pub struct Logging {
     settings: Log,
+    /// The operator's word, which counts more than the configuration's.
+    level: Option<LogLevel>,
     file: Option<Arc<File>>,
     layer: reload::Handle<Boxed, Registry>,
 }
@@ -60,7 +62,7 @@ impl Logging {
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
             .expect("a process has one log");
         log_panics();
-        Ok(Self { settings: settings.clone(), file, layer: handle })
+        Ok(Self { settings: settings.clone(), level: None, file, layer: handle })
     }
 
     /// Logs as `settings` say from now on; as before, if their file can't be opened.
@@ -68,12 +70,34 @@ impl Logging {
         if *settings == self.settings {
             return Ok(());
         }
-        let file = open(settings)?;
-        // A reload can only fail when the subscriber is gone, and it lives as long as the process.
-        let _ = self.layer.reload(layer(settings.format, settings.level, file.as_ref()));
-        self.file = file;
+        self.file = open(settings)?;
         self.settings = settings.clone();
+        self.renew();
         Ok(())
+    }
+
+    /// Logs what is urgent up to `level` from now on, whatever the configuration says; what it says, when
+    /// absent.
+    pub fn set_level(&mut self, level: Option<LogLevel>) {
+        self.level = level;
+        self.renew();
+    }
+
+    /// What is logged in fact.
+    pub fn level(&self) -> LogLevel {
+        self.level.unwrap_or(self.settings.level)
+    }
+
+    /// Opens the log file anew, by its name: who rotates logs has renamed it.
+    pub fn reopen(&mut self) -> Result<(), LoggingError> {
+        self.file = open(&self.settings)?;
+        self.renew();
+        Ok(())
+    }
+
+    fn renew(&self) {
+        // A reload can only fail when the subscriber is gone, and it lives as long as the process.
+        let _ = self.layer.reload(layer(self.settings.format, self.level(), self.file.as_ref()));
     }
 
     /// What a child gets as its standard error; `None` to inherit ours.
@@ -94,6 +118,12 @@ pub struct ChildLog {
     app: Arc<AppLines>,
 }
 
+/// Has this process write to another log from now on: its standard error becomes `log`, at once and for
+/// every thread.
+pub fn redirect(log: &OwnedFd) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(log)?)
+}
+
 impl ChildLog {
     /// For the lines of the app that this process has loaded.
     pub fn app(&self) -> Arc<AppLines> {
@@ -106,7 +136,7 @@ impl ChildLog {
         let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Info };
         let (_, layer) = reload::Layer::new(layer(setup.format, setup.level, None));
         let null = File::options().write(true).open("/dev/null").expect("there is a /dev/null");
-        let app = app_lines(Some(null.into()), setup, 1).expect("nothing is opened");
+        let app = app_lines(Some(null.into()), setup, 1);
         Self { setup, layer, app: Arc::new(app) }
     }
 
@@ -119,19 +149,18 @@ impl ChildLog {
 }
 
 /// Starts logging to standard error. Call once, in a process that reads no configuration itself.
-pub fn init_child(setup: LogSetup) -> Result<ChildLog, LoggingError> {
+pub fn init_child(setup: LogSetup) -> ChildLog {
     let (layer, handle) = reload::Layer::new(layer(setup.format, setup.level, None));
     tracing_subscriber::registry().with(layer).init();
     log_panics();
-    let app = Arc::new(app_lines(None, setup, std::process::id())?);
-    Ok(ChildLog { setup, layer: handle, app })
+    let app = Arc::new(app_lines(None, setup, std::process::id()));
+    ChildLog { setup, layer: handle, app }
 }
 
 /// The road for lines of an app to `log`, standard error when absent.
-pub fn app_lines(log: Option<OwnedFd>, setup: LogSetup, pid: u32) -> Result<AppLines, LoggingError> {
+pub fn app_lines(log: Option<OwnedFd>, setup: LogSetup, pid: u32) -> AppLines {
     let colours = log.is_none() && setup.format == LogFormat::Text && io::stderr().is_terminal();
-    let log = log.map_or_else(|| io::stderr().as_fd().try_clone_to_owned(), Ok).map_err(LoggingError::Stderr)?;
-    Ok(AppLines::new(log, setup.format, setup.level, colours, pid))
+    AppLines::new(log, setup.format, setup.level, colours, pid)
 }
 
 /// A panic of ours is a line of the log like any other. The app's library has a hook of its own.

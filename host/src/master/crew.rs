@@ -8,17 +8,18 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, fchown};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::Happening;
 use super::dispatch::Dispatch;
 use crate::causes::chain;
-use crate::channel::ChannelError;
+use crate::channel::{Channel, ChannelError};
 use crate::children::{Child, Children, Role, Streams};
+use crate::config::{Log, LogLevel};
 use crate::dispatch::SOCKET_BYTES;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
@@ -59,8 +60,29 @@ struct Process {
     pid: Pid,
     orders: mpsc::Sender<ToWorker>,
     stats: StatsPage,
+    since: Instant,
+    /// What its generation's configuration says of the log.
+    log: Log,
+    /// Apart from the orders, so that no number of them keeps a drain from being ordered.
+    logs_to: watch::Sender<LogsTo>,
     /// Held so that the worker sees the end of the master; what travels on it comes later.
     _handover: OwnedFd,
+}
+
+/// What a worker logs, and where to. Only the last word counts.
+#[derive(Clone, Debug)]
+struct LogsTo {
+    level: LogLevel,
+    /// A file that has taken the place of the one it was spawned with.
+    file: Option<Arc<OwnedFd>>,
+}
+
+/// What can be said of a living process.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) pid: i32,
+    pub(super) uptime: Duration,
+    pub(super) stats: StatsSnapshot,
 }
 
 /// All worker processes whose exit hasn't been seen yet.
@@ -72,6 +94,8 @@ pub(super) struct Crew {
     inbox: mpsc::Sender<Happening>,
     dispatch: Dispatch,
     processes: HashMap<WorkerId, Process>,
+    /// The operator's word, which counts more than a configuration's.
+    log_level: Option<LogLevel>,
 }
 
 impl Crew {
@@ -82,7 +106,7 @@ impl Crew {
         inbox: mpsc::Sender<Happening>,
         dispatch: Dispatch,
     ) -> Self {
-        Self { children, identity, lock, inbox, dispatch, processes: HashMap::new() }
+        Self { children, identity, lock, inbox, dispatch, processes: HashMap::new(), log_level: None }
     }
 
     /// Spawns a worker from `prepared` and hands it what it needs.
@@ -125,19 +149,22 @@ impl Crew {
             listeners: prepared.listeners.infos(),
             idle_linger: config.restart.idle_linger,
             shutdown_timeout: config.restart.shutdown_timeout,
-            log: logging::for_child(&config.log),
+            log: logging::for_child(&self.log_settings(&config.log)),
         };
         let stderr = logging.stderr_for(&config.log)?;
         let log = stderr.as_ref().map(OwnedFd::try_clone).transpose().map_err(SpawnError::Equipment)?;
-        let lines = logging::app_lines(log, setup.log, 0)?;
+        let lines = logging::app_lines(log, setup.log, 0);
         let streams = Streams { stdout: Some(stdout), stderr };
         let child = self.children.spawn(Role::Worker, streams, self.identity).map_err(SpawnError::Process)?;
         let last_words = LastWords { printed, lines: lines.of_process(child.pid.as_raw().unsigned_abs()) };
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
-        tokio::task::spawn_local(attend(worker, child, setup, descriptors, last_words, queue, self.inbox.clone()));
+        let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None });
+        let wants = Wants { orders: queue, logs_to: log_orders };
+        tokio::task::spawn_local(attend(worker, child, setup, descriptors, last_words, wants, self.inbox.clone()));
         self.dispatch.join(worker, slot, generation, dispatch);
-        let process = Process { pid, orders, stats, _handover: handover };
+        let log = config.log.clone();
+        let process = Process { pid, orders, stats, since: Instant::now(), log, logs_to, _handover: handover };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -149,6 +176,34 @@ impl Crew {
             && process.orders.try_send(order).is_err()
         {
             warn!(worker_pid = process.pid.as_raw(), "worker takes no orders");
+        }
+    }
+
+    fn log_settings(&self, configured: &Log) -> Log {
+        Log { level: self.log_level.unwrap_or(configured.level), ..configured.clone() }
+    }
+
+    /// Has all workers log what is urgent up to `level`, those spawned later included; what their
+    /// configurations say, when absent.
+    pub(super) fn set_log_level(&mut self, level: Option<LogLevel>) {
+        self.log_level = level;
+        for process in self.processes.values() {
+            let level = level.unwrap_or(process.log.level);
+            process.logs_to.send_modify(|logs_to| logs_to.level = level);
+        }
+    }
+
+    /// Gives each worker the file that has its log's name now.
+    pub(super) fn reopen_logs(&self, logging: &Logging) {
+        for process in self.processes.values() {
+            match logging.stderr_for(&process.log) {
+                Ok(None) => {}
+                Ok(Some(file)) => process.logs_to.send_modify(|logs_to| logs_to.file = Some(Arc::new(file))),
+                Err(error) => {
+                    let worker_pid = process.pid.as_raw();
+                    warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
+                }
+            }
         }
     }
 
@@ -169,6 +224,15 @@ impl Crew {
         self.processes.get(&worker).map_or(0, |process| process.pid.as_raw())
     }
 
+    /// What can be said of a worker; `None` for one without a process.
+    pub(super) fn figures(&self, worker: WorkerId) -> Option<Figures> {
+        self.processes.get(&worker).map(|process| Figures {
+            pid: process.pid.as_raw(),
+            uptime: process.since.elapsed(),
+            stats: process.stats.snapshot(),
+        })
+    }
+
     /// What the worker has done so far; it outlives the worker until [`remove`](Self::remove).
     pub(super) fn stats(&self, worker: WorkerId) -> Option<StatsSnapshot> {
         self.processes.get(&worker).map(|process| process.stats.snapshot())
@@ -182,6 +246,15 @@ struct LastWords {
 }
 
 impl LastWords {
+    /// Has them logged where the worker logs now.
+    fn follow(self, known: &LogsTo, wanted: &LogsTo) -> Self {
+        match new_file(known, wanted).map(|file| file.try_clone()) {
+            Some(Ok(file)) => Self { lines: self.lines.into_log(file), ..self },
+            // Without a descriptor to spare they go where they went.
+            Some(Err(_)) | None => self,
+        }
+    }
+
     /// Logs it, for a worker that has died. What its children print from now on comes into the log as
     /// long as they live, up to a bound: nobody would hear of their pipe's end.
     fn log(self, pid: Pid) {
@@ -202,6 +275,23 @@ impl LastWords {
     }
 }
 
+/// The file that has taken the place of the one that is known.
+fn new_file<'a>(known: &LogsTo, wanted: &'a LogsTo) -> Option<&'a Arc<OwnedFd>> {
+    let known = known.file.as_ref();
+    wanted.file.as_ref().filter(|file| known.is_none_or(|known| !Arc::ptr_eq(known, file)))
+}
+
+/// Tells a worker what of `wanted` it doesn't know.
+async fn log_otherwise(channel: &Channel, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
+    if let Some(file) = new_file(known, wanted) {
+        channel.send_with(&ToWorker::LogFile, &[file.as_fd()]).await?;
+    }
+    if wanted.level != known.level {
+        channel.send(&ToWorker::LogLevel { level: wanted.level }).await?;
+    }
+    Ok(())
+}
+
 /// Logs what the children of a dead worker print.
 async fn listen_to_orphans(output: &Output) -> io::Result<()> {
     let readable = Readable::new(output.as_fd().try_clone_to_owned()?)?;
@@ -216,17 +306,24 @@ async fn listen_to_orphans(output: &Output) -> io::Result<()> {
     Ok(())
 }
 
+/// What is wanted of a worker.
+struct Wants {
+    orders: mpsc::Receiver<ToWorker>,
+    logs_to: watch::Receiver<LogsTo>,
+}
+
 /// Talks to one worker until it has exited and has said everything.
 async fn attend(
     worker: WorkerId,
     child: Child,
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
-    last_words: LastWords,
-    mut orders: mpsc::Receiver<ToWorker>,
+    mut last_words: LastWords,
+    mut wants: Wants,
     inbox: mpsc::Sender<Happening>,
 ) {
     let Child { pid, channel, mut ended } = child;
+    let mut logs_to = LogsTo { level: setup.log.level, file: None };
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     if let Err(error) = channel.send_with(&setup, &borrowed).await {
         // It has died already: its exit says so.
@@ -241,10 +338,18 @@ async fn attend(
             received = channel.receive::<FromWorker>(), if talking => {
                 talking = forward(worker, received, &inbox).await;
             }
-            Some(order) = orders.recv() => {
+            Some(order) = wants.orders.recv() => {
                 if let Err(error) = channel.send(&order).await {
                     warn!(worker_pid = pid.as_raw(), error = chain(&error), "order can't be sent");
                 }
+            }
+            Ok(()) = wants.logs_to.changed() => {
+                let wanted = wants.logs_to.borrow_and_update().clone();
+                last_words = last_words.follow(&logs_to, &wanted);
+                if let Err(error) = log_otherwise(&channel, &logs_to, &wanted).await {
+                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "order can't be sent");
+                }
+                logs_to = wanted;
             }
         }
     };

@@ -7,16 +7,20 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 use app_abi::Magic;
 
+use super::audience::{self, Audience};
 use super::crew::Crew;
 use super::dispatch::Dispatch;
-use super::{Happening, report};
+use super::{Happening, manager, news, report};
 use crate::causes::chain;
+use crate::command::Level;
+use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
 use crate::ids::{Generation, RequestId, Time};
 use crate::listeners::Listeners;
@@ -25,7 +29,7 @@ use crate::logging::Logging;
 use crate::message::ToWorker;
 use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Took};
-use crate::restart::{Action, By, Event, ExitReason, Judged, OnFailure, Report, Settings, Verdict};
+use crate::restart::{Action, By, Event, ExitReason, Judged, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -49,14 +53,22 @@ pub(super) struct Effects {
     follow_ups: VecDeque<Event>,
     logging: Logging,
     notify: Notify,
+    pub(super) audience: Audience,
+    /// Behind the audience: whoever waits for nothing any more hears so before the end.
+    _control: Control,
     inbox: mpsc::Sender<Happening>,
     _locks: Locks,
 }
 
-/// What the master says something through.
-pub(super) struct Voices {
+/// What a master has made once and keeps until it exits.
+pub(super) struct Equipment {
     pub(super) logging: Logging,
     pub(super) notify: Notify,
+    pub(super) control: Control,
+    pub(super) dispatch: Dispatch,
+    pub(super) locks: Locks,
+    /// What the workers hold.
+    pub(super) lock: MagicLock,
 }
 
 /// What is held until the master exits.
@@ -70,12 +82,10 @@ impl Effects {
     pub(super) fn new(
         first: Prepared,
         preflight: Preflight,
-        Voices { logging, notify }: Voices,
-        locks: Locks,
-        lock: MagicLock,
+        equipment: Equipment,
         inbox: mpsc::Sender<Happening>,
-        dispatch: Dispatch,
     ) -> Self {
+        let Equipment { logging, notify, control, dispatch, locks, lock } = equipment;
         let magic = first.version.magic();
         let effects = Self {
             crew: Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch),
@@ -90,6 +100,8 @@ impl Effects {
             follow_ups: VecDeque::new(),
             logging,
             notify,
+            audience: Audience::new(control.events()),
+            _control: control,
             inbox,
             _locks: locks,
         };
@@ -105,6 +117,7 @@ impl Effects {
     /// Takes note of a request before the machine sees it.
     pub(super) fn requested(&mut self, request: RequestId, by: By, now: Time) {
         info!(request = request.0, by = %by, "restart requested");
+        self.audience.tell("restart requested", || json!({ "request": request, "by": by.to_string() }));
         self.requested.insert(request, (by, now));
     }
 
@@ -180,7 +193,8 @@ impl Effects {
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
                 Action::Report(report) => {
-                    self.tell(&report);
+                    manager::tell(&self.notify, &report, || self.serving());
+                    news::tell(&report, &self.crew, &self.audience);
                     report::log(&report, &mut self.crew, self.generations.get(&self.active));
                 }
                 Action::Exit(reason) => {
@@ -229,6 +243,16 @@ impl Effects {
             probe_us = micros(took.probe),
             "restart preflight passed"
         );
+        self.audience.tell("restart preflight passed", || {
+            json!({
+                "request": request,
+                "generation": generation,
+                "version": prepared.version.id.short(),
+                "app": manifest.app_name,
+                "app_version": manifest.app_version,
+            })
+        });
+        self.audience.begins(request);
         self.generations.insert(generation, prepared);
     }
 
@@ -252,23 +276,24 @@ impl Effects {
         self.prepared = None;
         let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
         let active = self.generations.get(&self.active);
-        report::log_verdict(request, by, verdict, now.saturating_sub(begin), self.active, active);
-        self.notify.verdict(&match verdict {
-            Verdict::Complete => format!("restart complete: {}", self.serving()),
-            Verdict::Refused(refusal) => format!("restart refused: {refusal}; {}", self.serving()),
-            Verdict::Failed(failure) => match self.active().config.restart.on_failure {
-                OnFailure::Lock => format!("restart failed: {failure}; locked: restart the service"),
-            },
+        let took = now.saturating_sub(begin);
+        report::log_verdict(request, by, verdict, took, self.active, active);
+        manager::verdict(&self.notify, verdict, &self.serving(), self.active().config.restart.on_failure);
+        let (reason, detail) = match verdict {
+            Verdict::Complete => (None, None),
+            Verdict::Refused(refusal) => (Some(refusal.reason()), Some(refusal.to_string())),
+            Verdict::Failed(failure) => (Some(failure.reason()), Some(failure.to_string())),
+        };
+        self.audience.judged(VerdictRecord {
+            request,
+            by: by.to_string(),
+            verdict: verdict.in_short(),
+            reason: reason.map(str::to_owned),
+            detail,
+            generation: self.active,
+            took_ms: millis(took),
+            time: audience::now(),
         });
-    }
-
-    /// What of a fact the service manager hears.
-    fn tell(&self, report: &Report) {
-        match report {
-            Report::Serving { .. } => self.notify.serving(&self.serving()),
-            Report::Stopping => self.notify.stopping(),
-            _ => {}
-        }
     }
 
     /// What serves, for people.
@@ -286,6 +311,55 @@ impl Effects {
     /// The sign that it wants.
     pub(super) fn alive(&self) {
         self.notify.alive();
+    }
+
+    /// Whether a request has no verdict yet.
+    pub(super) fn is_pending(&self, request: RequestId) -> bool {
+        self.requested.contains_key(&request)
+    }
+
+    pub(super) const fn crew(&self) -> &Crew {
+        &self.crew
+    }
+
+    pub(super) const fn logging(&self) -> &Logging {
+        &self.logging
+    }
+
+    pub(super) const fn magic(&self) -> Magic {
+        self.magic
+    }
+
+    pub(super) const fn generations(&self) -> &HashMap<Generation, Prepared> {
+        &self.generations
+    }
+
+    pub(super) const fn active_number(&self) -> Generation {
+        self.active
+    }
+
+    /// Has the master and all workers log otherwise, until it is said again or `restore`d.
+    pub(super) fn set_log_level(&mut self, level: Level) {
+        let level = match level {
+            Level::Set(level) => Some(level),
+            Level::Restore => None,
+        };
+        self.logging.set_level(level);
+        self.crew.set_log_level(level);
+        let level = self.logging.level();
+        info!(level = %level, "log level changed");
+        self.audience.tell("log level changed", || json!({ "level": level }));
+    }
+
+    /// Opens every log file anew, by its name, and has everybody write there.
+    pub(super) fn reopen_logs(&mut self) {
+        if let Err(error) = self.logging.reopen() {
+            error!(error = chain(&error), "the log stays as it was");
+            return;
+        }
+        self.crew.reopen_logs(&self.logging);
+        info!("log files reopened");
+        self.audience.tell("log files reopened", || json!({}));
     }
 
     fn prune(&self) {

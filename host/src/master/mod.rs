@@ -9,16 +9,21 @@
 //!  workers' messages ────┤                    ┌──▶ effects: spawn, drain, kill, bind, log …
 //!  workers' exits ───────┼──▶ Machine::handle ┤
 //!  preflight's outcome ──┤                    └──▶ deadline ─┐
+//!  the control socket ───┤                                  │
 //!  the lookout ──────────┤                                  │
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
 
+mod audience;
 mod crew;
 mod dispatch;
 mod effects;
 mod lookout;
+mod manager;
+mod news;
 mod report;
 mod start;
+mod steer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,12 +36,14 @@ use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::debug;
 
+use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine};
 use crate::sys;
 use effects::Effects;
 use lookout::Lookout;
+use steer::Requests;
 
 /// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
 pub const EXIT_LOCKED_AND_EMPTY: u8 = 3;
@@ -69,11 +76,13 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Res
     // Before anything else: a signal that comes early is kept for the loop.
     let mut signals = Signals::listen()?;
     let (inbox, happenings) = mpsc::channel(INBOX);
+    let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
     let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, inbox) => effects?,
+        effects = start::start(config_path, dev_library, inbox, questions) => effects?,
         () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
+        () = turn_away(&mut asked) => return Ok(ExitCode::SUCCESS),
     };
-    let exit = serve(effects, signals, happenings).await;
+    let exit = serve(effects, signals, happenings, asked).await;
     Ok(match exit {
         ExitReason::Stopped => ExitCode::SUCCESS,
         ExitReason::LockedAndEmpty => ExitCode::from(EXIT_LOCKED_AND_EMPTY),
@@ -81,18 +90,29 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Res
     })
 }
 
+/// Answers the control socket until the machine can; returns when the master is told to stop.
+async fn turn_away(asked: &mut mpsc::Receiver<Ask>) {
+    loop {
+        // Without anybody who could ask, the start has failed and says so.
+        let Some(ask) = asked.recv().await else { return std::future::pending().await };
+        if steer::too_early(ask) {
+            return;
+        }
+    }
+}
+
 /// The loop. Ends when the machine says so.
-async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc::Receiver<Happening>) -> ExitReason {
+async fn serve(
+    mut effects: Effects,
+    mut signals: Signals,
+    mut happenings: mpsc::Receiver<Happening>,
+    mut asked: mpsc::Receiver<Ask>,
+) -> ExitReason {
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
     let mut lookout = Lookout::new();
-    let mut last_request = RequestId(0);
-    let mut request = |effects: &mut Effects, by: By| {
-        last_request = RequestId(last_request.0 + 1);
-        effects.requested(last_request, by, begin.elapsed());
-        last_request
-    };
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
+    let mut requests = Requests::new(begin);
     let mut event = Event::Begin;
     loop {
         // An effect may be an event itself: a spawn has succeeded or failed.
@@ -113,9 +133,8 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
         }
         lookout.follow(effects.active(), effects.config_path(), machine.phase());
         if lookout.asks(machine.phase(), begin.elapsed()) {
-            let request = request(&mut effects, By::Watcher);
-            lookout.asked(request);
-            event = Event::Request { request, by: By::Watcher };
+            event = requests.ask(&mut effects, By::Watcher);
+            lookout.asked(requests.last());
             continue;
         }
         let deadline = machine.deadline().into_iter().chain(lookout.deadline(machine.phase())).min();
@@ -125,8 +144,14 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
                 Happening::Event(event) => event,
                 Happening::Preflight { request, outcome } => effects.preflight_ended(request, *outcome),
             },
-            _ = signals.usr2.recv() => {
-                Event::Request { request: request(&mut effects, By::Signal), by: By::Signal }
+            Some(ask) = asked.recv() => {
+                steer::take(ask, &mut effects, &machine, &mut requests, begin.elapsed())
+            }
+            _ = signals.usr2.recv() => requests.ask(&mut effects, By::Signal),
+            _ = signals.hup.recv() => requests.ask(&mut effects, By::Hangup),
+            _ = signals.usr1.recv() => {
+                effects.reopen_logs();
+                Event::Tick
             }
             // What it has seen is asked for in the next turn, if it is worth that.
             () = lookout.see() => Event::Tick,
@@ -160,6 +185,8 @@ async fn tick(interval: &mut Option<Interval>) {
 /// The signals that the master acts on. All others that could hurt are ignored since `main`.
 struct Signals {
     usr2: Signal,
+    hup: Signal,
+    usr1: Signal,
     term: Signal,
     int: Signal,
 }
@@ -168,6 +195,8 @@ impl Signals {
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
             usr2: signal(SignalKind::user_defined2())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
         })

@@ -93,12 +93,12 @@ pub(super) fn log_verdict(
         }
         Verdict::Refused(refusal) => {
             let reason = refusal.reason();
-            let verdict = format!("refused: {reason}");
+            let verdict = verdict.in_short();
             warn!(request, by = %by, verdict, reason, detail = %refusal, took_ms, "zero-downtime restart refused");
         }
         Verdict::Failed(failure) => {
             let reason = failure.reason();
-            let verdict = format!("failed: {reason}");
+            let verdict = verdict.in_short();
             error!(request, by = %by, verdict, reason, detail = %failure, took_ms, "zero-downtime restart failed");
         }
     }

@@ -16,12 +16,13 @@ use tracing::{info, warn};
 
 use super::Happening;
 use super::dispatch::Dispatch;
-use super::effects::{Effects, Locks, Voices};
+use super::effects::{Effects, Equipment, Locks};
 use crate::artifact::Store;
 use crate::causes::chain;
 use crate::children::Children;
 use crate::config::Config;
 use crate::config::databank::Store as DatabankStore;
+use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
@@ -42,6 +43,7 @@ pub(super) async fn start(
     config_path: &Path,
     dev_library: Option<PathBuf>,
     inbox: mpsc::Sender<Happening>,
+    questions: mpsc::Sender<Ask>,
 ) -> anyhow::Result<Effects> {
     let config_path = std::path::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
@@ -57,9 +59,11 @@ pub(super) async fn start(
     }
     let pid_file = PidFile::acquire(&config.pid_file)?;
     let state_lock = StateLock::acquire(&config.state_dir)?;
+    let control = Control::open(&config.control_socket, questions)?;
     info!(
         config = %config_path.display(),
         pid_file = %config.pid_file.display(),
+        control_socket = %config.control_socket.display(),
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
@@ -97,7 +101,7 @@ pub(super) async fn start(
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, version, listeners, databank };
     let locks = Locks { pid_file, state: state_lock };
-    Ok(Effects::new(first, preflight, Voices { logging, notify }, locks, lock, inbox, dispatch))
+    Ok(Effects::new(first, preflight, Equipment { logging, notify, control, dispatch, locks, lock }, inbox))
 }
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those

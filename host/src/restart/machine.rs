@@ -9,9 +9,7 @@ use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 use super::respawn::BackOff;
 use super::roll::Roll;
-use super::worker::Worker;
-#[cfg(test)]
-use super::worker::WorkerView;
+use super::worker::{Worker, WorkerView};
 use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
 
 /// The restart logic of one master. See the module for its states.
@@ -101,7 +99,6 @@ impl Machine {
     }
 
     /// Every worker whose exit hasn't been seen yet, oldest first.
-    #[cfg(test)]
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> {
         self.workers.iter().map(|(&id, worker)| worker.view(id))
     }

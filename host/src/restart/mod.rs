@@ -80,6 +80,10 @@ pub struct Settings {
 pub enum By {
     /// Somebody who has sent SIGUSR2.
     Signal,
+    /// Somebody who has sent SIGHUP.
+    Hangup,
+    /// Somebody at the control socket.
+    Control,
     /// The watcher, which has seen something new.
     Watcher,
 }
@@ -88,6 +92,8 @@ impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Signal => "SIGUSR2",
+            Self::Hangup => "SIGHUP",
+            Self::Control => "control socket",
             Self::Watcher => "watcher",
         })
     }

@@ -28,6 +28,17 @@ impl fmt::Display for Verdict {
     }
 }
 
+impl Verdict {
+    /// `complete`, `refused: REASON` or `failed: REASON`: what there is to compare.
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::Complete => "complete".to_owned(),
+            Self::Refused(refusal) => format!("refused: {}", refusal.reason()),
+            Self::Failed(failure) => format!("failed: {}", failure.reason()),
+        }
+    }
+}
+
 /// Why a restart was refused. Prints as its reason, and its detail where it has one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

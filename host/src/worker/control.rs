@@ -27,7 +27,7 @@ use crate::databank::Databank;
 use crate::dispatch::Dispatch;
 use crate::http::{self, DrainControl, Phase};
 use crate::loader::{AppListeners, HostInfo};
-use crate::logging::ChildLog;
+use crate::logging::{self, ChildLog};
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
 use crate::output::Output;
 use crate::sys;
@@ -211,6 +211,12 @@ impl<'a> Control<'a> {
                         // It asks the app's callsites again, which is no work for this thread.
                         let log = self.log.clone();
                         self.scribe.log(move || log.set_level(level));
+                    }
+                    Ok(Some((ToWorker::LogFile, descriptors))) => {
+                        if let Some(Err(error)) = descriptors.first().map(logging::redirect) {
+                            let error = chain(&error);
+                            self.scribe.log(move || tracing::error!(error, "the log file stays as it was"));
+                        }
                     }
                     Ok(None) => {
                         self.scribe.log(|| tracing::warn!("the master has gone"));

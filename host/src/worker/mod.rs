@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::loader::AppListener;
-use crate::logging::{self, LoggingError};
+use crate::logging;
 use crate::message::{ListenerInfo, Server, WorkerSetup};
 use crate::sys;
 use crate::sys::stats::{Lane, StatsPage};
@@ -50,8 +50,6 @@ enum WorkerError {
     Setup(#[source] ChannelError),
     #[error("the setup came with {found} descriptors, expected {expected}")]
     Descriptors { found: usize, expected: usize },
-    #[error("its log can't be written to")]
-    Log(#[source] LoggingError),
     #[error("the pipe of the app's standard output can't be read")]
     Output(#[source] io::Error),
     #[error("the stats page can't be opened")]
@@ -109,7 +107,7 @@ fn play() -> Result<ExitCode, WorkerError> {
         let received = channel.receive::<WorkerSetup>().await.map_err(WorkerError::Setup)?;
         // The master has died before it said anything: there is nothing to serve.
         let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
-        let log = logging::init_child(setup.log).map_err(WorkerError::Log)?;
+        let log = logging::init_child(setup.log);
         let equipment = unpack(descriptors, &setup.listeners)?;
         control::work(&channel, setup, equipment, log).await
     })

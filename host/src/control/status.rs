@@ -1,0 +1,154 @@
+//! What a master says of itself: the line of JSON that `STATUS` is answered with.
+//!
+//! Who reads it later may be another version of this program: fields are added, none is renamed, and
+//! none that a reader needs is left out.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, RequestId, Slot};
+
+/// A master and its workers at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the master's program.
+    pub app_host: String,
+    pub pid: u32,
+    pub uptime_ms: u64,
+    /// `starting`, `serving`, `preflight`, `rolling`, `locked`, `stopping`.
+    pub phase: String,
+    pub app: String,
+    pub app_version: String,
+    /// Of the library that the master started with.
+    pub magic: String,
+    /// The active generation, and the version that it serves.
+    pub generation: Generation,
+    pub version: String,
+    /// How many workers are configured.
+    pub workers_configured: u16,
+    pub log_level: String,
+    /// Oldest first.
+    pub workers: Vec<WorkerStatus>,
+    /// The last verdicts, the newest last.
+    pub verdicts: Vec<VerdictRecord>,
+}
+
+/// One worker, from its spawn until its exit has been seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub slot: Slot,
+    pub generation: Generation,
+    pub version: String,
+    pub pid: i32,
+    /// `starting`, `ready`, `retiring`, `leaving`, `draining`, `killed`.
+    pub state: String,
+    pub uptime_ms: u64,
+    pub connections: u64,
+    pub in_flight: u64,
+    pub requests: u64,
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+/// What the kernel says of a process. Absent where it says nothing, of one that has just died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// CPU time used so far, user and system.
+    pub cpu_ms: Option<u64>,
+    /// Resident memory.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What became of one request for a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerdictRecord {
+    pub request: RequestId,
+    /// Who asked: `SIGUSR2`, `SIGHUP`, `control socket`, `watcher`.
+    pub by: String,
+    /// `complete`, `refused: REASON` or `failed: REASON`.
+    pub verdict: String,
+    /// The stable reason string; absent when complete.
+    pub reason: Option<String>,
+    /// The reason and what more there is to say about it.
+    pub detail: Option<String>,
+    /// The generation that is active now.
+    pub generation: Generation,
+    pub took_ms: u64,
+    /// When it was given, RFC 3339.
+    pub time: String,
+}
+
+impl VerdictRecord {
+    /// The request's number and what became of it, as a line.
+    pub fn in_short(&self) -> String {
+        format!("{} {}", self.request, self.verdict)
+    }
+
+    pub const fn is_complete(&self) -> bool {
+        self.reason.is_none()
+    }
+}
+
+impl Status {
+    /// Adds what the kernel knows of the workers.
+    pub(super) fn measure(&mut self) {
+        for worker in &mut self.workers {
+            worker.measured = Measured::of(worker.pid);
+        }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers can always be written")
+    }
+}
+
+impl Measured {
+    fn of(pid: i32) -> Self {
+        // `/proc/0` doesn't exist, so a worker without a process has no figures.
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let one = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
+        let (Some(ticks), Some(page)) = (one(SysconfVar::CLK_TCK), one(SysconfVar::PAGE_SIZE)) else {
+            return Self::default();
+        };
+        Self::parse(&text, ticks, page)
+    }
+
+    /// Reads the fields of `proc_pid_stat(5)`, with this many ticks a second and bytes a page.
+    fn parse(text: &str, ticks: u64, page: u64) -> Self {
+        // The name is in brackets and may itself contain anything.
+        let Some((_, rest)) = text.rsplit_once(')') else { return Self::default() };
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
+        let used = field(14).zip(field(15)).map(|(user, system)| user.saturating_add(system));
+        Self {
+            cpu_ms: used.map(|used| used.saturating_mul(1000) / ticks.max(1)),
+            memory_bytes: field(24).map(|pages| pages.saturating_mul(page)),
+        }
+    }
+}
+
+/// A duration as the status gives it.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_behind_a_name_of_any_kind() {
+        let text = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 120 30 0 0 20 0 1 0 5 6 256 9";
+        let measured = Measured::parse(text, 100, 4096);
+        assert_eq!(measured, Measured { cpu_ms: Some(1500), memory_bytes: Some(256 * 4096) });
+        for text in ["", "7 (a", "7 (a) S", "7 (a) S x x x x x x x x x x x x x x x x x x x x x x"] {
+            assert_eq!(Measured::parse(text, 100, 4096), Measured::default(), "{text}");
+        }
+        let own = Measured::of(i32::try_from(std::process::id()).unwrap());
+        assert!(own.memory_bytes.is_some_and(|bytes| bytes > 100_000), "{own:?}");
+        assert_eq!(Measured::of(0), Measured::default());
+    }
+}

@@ -1,0 +1,152 @@
+//! A client of the control socket: lines out, answers and events in, everything with a deadline.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use super::{CtlError, Outcome};
+use crate::command::Answer;
+use crate::socket_file::Reachable;
+
+/// The longest line that a master writes: the status of as many workers as there can be, with room.
+const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// A master that can't be talked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("no master can be reached at {}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the master at {} doesn't answer, for {waited:?}", path.display())]
+    Silent { path: PathBuf, waited: Duration },
+    #[error("the master at {} has gone", path.display())]
+    Ended { path: PathBuf },
+    #[error("the connection to the master at {} failed", path.display())]
+    Failed { path: PathBuf, source: io::Error },
+}
+
+impl ClientError {
+    pub(super) const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect { .. } => Outcome::NotReachable,
+            Self::Silent { .. } | Self::Ended { .. } | Self::Failed { .. } => Outcome::NoAnswer,
+        }
+    }
+}
+
+/// A line of the master's.
+#[derive(Debug)]
+pub(super) enum Line {
+    Answer(Answer),
+    Event(Value),
+}
+
+pub(super) struct Client {
+    path: PathBuf,
+    stream: UnixStream,
+    read: Vec<u8>,
+    /// What of `read` is known to have no newline.
+    seen: usize,
+}
+
+impl Client {
+    pub(super) fn connect(path: &Path, limit: Duration) -> Result<Self, ClientError> {
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // Bounds connect(2) as well, which waits where a stopped master's queue is full (unix(7)).
+            socket.set_write_timeout(Some(limit))?;
+            socket.connect(&Reachable::new(path)?.address)?;
+            Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+        };
+        match connect() {
+            Ok(stream) => Ok(Self { path: path.to_owned(), stream, read: Vec::new(), seen: 0 }),
+            Err(error) if is_late(&error) => Err(ClientError::Silent { path: path.to_owned(), waited: limit }),
+            Err(source) => Err(ClientError::Connect { path: path.to_owned(), source }),
+        }
+    }
+
+    pub(super) fn say(&mut self, line: &str) -> Result<(), ClientError> {
+        match self.stream.write_all(format!("{line}\n").as_bytes()) {
+            // A master that has closed may have said why, which is still to be read.
+            Err(error) if !is_the_end(&error) => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says a line and waits for its answer, which must be yes.
+    pub(super) fn order(&mut self, line: &str, limit: Duration) -> Result<Answer, CtlError> {
+        self.say(line)?;
+        match self.hear_within(limit)? {
+            Some(Line::Answer(Answer::Nack(reason))) => Err(CtlError::No(reason)),
+            Some(Line::Answer(answer)) => Ok(answer),
+            Some(Line::Event(event)) => Err(CtlError::Answer(event.to_string())),
+            None => Err(ClientError::Silent { path: self.path.clone(), waited: limit }.into()),
+        }
+    }
+
+    /// As [`Self::order`], for what is answered with data.
+    pub(super) fn ask_for(&mut self, line: &str, limit: Duration) -> Result<String, CtlError> {
+        match self.order(line, limit)? {
+            Answer::Data(data) => Ok(data),
+            answer => Err(CtlError::Answer(answer.to_string())),
+        }
+    }
+
+    /// The next line; `None` when none has come within `limit`.
+    pub(super) fn hear_within(&mut self, limit: Duration) -> Result<Option<Line>, CtlError> {
+        let deadline = Instant::now() + limit;
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            if let Some(end) = self.read[self.seen..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(self.seen + end + 1);
+                let line = std::mem::replace(&mut self.read, rest);
+                self.seen = 0;
+                return understand(&line).map(Some);
+            }
+            self.seen = self.read.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(|error| self.failed(error))?;
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(ClientError::Ended { path: self.path.clone() }.into()),
+                Ok(length) => self.read.extend_from_slice(&chunk[..length]),
+                Err(error) if is_late(&error) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(error).into()),
+            }
+            if self.read.len() > MAX_LINE {
+                return Err(CtlError::Answer(format!("a line of more than {MAX_LINE} bytes")));
+            }
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        if is_the_end(&source) { ClientError::Ended { path } } else { ClientError::Failed { path, source } }
+    }
+}
+
+fn is_the_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn understand(line: &[u8]) -> Result<Line, CtlError> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches('\n');
+    if let Some(answer) = Answer::parse(text) {
+        return Ok(Line::Answer(answer));
+    }
+    match serde_json::from_str(text) {
+        Ok(event @ Value::Object(_)) => Ok(Line::Event(event)),
+        _ => Err(CtlError::Answer(text.to_owned())),
+    }
+}

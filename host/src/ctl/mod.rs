@@ -1,0 +1,341 @@
+//! `app-host ctl`: what the operator says to a running master, and what it answers.
+//!
+//! Owns the words for people and the exit codes, which scripts rely on: they are listed at
+//! [`Outcome`] and don't change. What goes over the socket is `command`'s language.
+
+mod client;
+mod progress;
+mod table;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::causes::chain;
+use crate::command::Answer;
+use crate::config::{self, ConfigError};
+use crate::control::{Status, VerdictRecord};
+use crate::ids::RequestId;
+use client::{Client, ClientError, Line};
+use progress::Progress;
+
+/// The configuration that is looked at when nothing else is said.
+const DEFAULT_CONFIG: &str = "app-host.json";
+
+/// How long a master may take for an answer that needs no waiting.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How often `status --watch` looks.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Options {
+    pub place: Place,
+    pub form: Form,
+    pub order: Order,
+}
+
+/// Where the master is.
+#[derive(Debug)]
+pub enum Place {
+    Socket(PathBuf),
+    /// In this configuration.
+    Config(PathBuf),
+    /// In the configuration that lies here.
+    Here,
+}
+
+/// In which form answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Text,
+    Json,
+}
+
+#[derive(Debug)]
+pub enum Order {
+    Restart(Until),
+    Status(Looks),
+    Events,
+    /// A level, or `restore`.
+    LogLevel(String),
+    Stop,
+}
+
+/// What a restart is followed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Nothing can refuse it any more.
+    Accepted,
+    Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looks {
+    Once,
+    Again,
+}
+
+/// What became of an order. The number is the exit code; 2 is the command line's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    Done = 0,
+    /// Here: a configuration that can't be read, an answer that is none.
+    Wrong = 1,
+    /// The restart was refused; no worker was touched.
+    Refused = 3,
+    /// The restart failed.
+    Failed = 4,
+    /// No master is there, or it isn't ours to talk to.
+    NotReachable = 5,
+    /// It is there and doesn't answer in time, or went in the middle.
+    NoAnswer = 6,
+}
+
+/// What keeps an order from being carried out.
+#[derive(Debug, thiserror::Error)]
+enum CtlError {
+    #[error("there is no {DEFAULT_CONFIG} in {}; hint: say where the master is with --config FILE or --socket PATH", directory.display())]
+    NoConfig { directory: PathBuf },
+    #[error("the configuration {} can't be read", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the configuration doesn't say where the control socket is; hint: say it with --socket PATH")]
+    Config(#[source] ConfigError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the master says no: {0}")]
+    No(String),
+    #[error("the master's answer isn't understood: {0}")]
+    Answer(String),
+}
+
+impl CtlError {
+    const fn outcome(&self) -> Outcome {
+        match self {
+            Self::NoConfig { .. } | Self::Read { .. } | Self::Config(_) | Self::No(_) | Self::Answer(_) => {
+                Outcome::Wrong
+            }
+            Self::Client(error) => error.outcome(),
+        }
+    }
+}
+
+/// Carries out an order.
+pub fn run(options: &Options) -> ExitCode {
+    let outcome = carry_out(options).unwrap_or_else(|error| {
+        eprintln!("app-host: {}", chain(&error));
+        error.outcome()
+    });
+    ExitCode::from(outcome as u8)
+}
+
+fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlError> {
+    let socket = find(place)?;
+    let mut client = Client::connect(&socket, ANSWER)?;
+    match order {
+        Order::Restart(Until::Accepted) => restart(&mut client, &socket, *form),
+        Order::Restart(Until::Verdict) => restart_to_verdict(&mut client, &socket, *form),
+        Order::Status(Looks::Once) => {
+            print(&status_text(&client.ask_for("STATUS", ANSWER)?, None, *form)?);
+            Ok(Outcome::Done)
+        }
+        Order::Status(Looks::Again) => watch(&mut client, *form),
+        Order::Events => events(&mut client, *form),
+        Order::LogLevel(level) => {
+            client.order(&format!("LOGLEVEL {level}"), ANSWER)?;
+            Ok(done(*form))
+        }
+        Order::Stop => {
+            client.order("STOP", ANSWER)?;
+            Ok(done(*form))
+        }
+    }
+}
+
+/// The socket's path.
+fn find(place: &Place) -> Result<PathBuf, CtlError> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let config = match place {
+        Place::Socket(path) => return Ok(absolute(path)),
+        Place::Config(path) => absolute(path),
+        Place::Here => {
+            let path = absolute(Path::new(DEFAULT_CONFIG));
+            if !path.exists() {
+                let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+                return Err(CtlError::NoConfig { directory });
+            }
+            path
+        }
+    };
+    let mut bytes = Vec::new();
+    File::open(&config)
+        .and_then(|file| file.take(config::MAX_FILE_BYTES).read_to_end(&mut bytes))
+        .map_err(|source| CtlError::Read { path: config.clone(), source })?;
+    config::find_control_socket(&bytes, &config).map_err(CtlError::Config)
+}
+
+/// Prints to standard output. A reader that has seen enough has closed the pipe, which is no error: the
+/// exit code is the answer.
+fn print(text: &str) -> bool {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
+fn done(form: Form) -> Outcome {
+    if form == Form::Json {
+        print("{\"done\":true}\n");
+    }
+    Outcome::Done
+}
+
+/// Listens until an answer comes. How long that takes is the restart's business; whether the master is
+/// still there is another question.
+fn await_answer(client: &mut Client, socket: &Path, mut on_event: impl FnMut(&Value)) -> Result<Answer, CtlError> {
+    loop {
+        match client.hear_within(ANSWER)? {
+            Some(Line::Event(event)) => on_event(&event),
+            Some(Line::Answer(answer)) => return Ok(answer),
+            None => drop(Client::connect(socket, ANSWER)?.ask_for("STATUS", ANSWER)?),
+        }
+    }
+}
+
+fn restart(client: &mut Client, socket: &Path, form: Form) -> Result<Outcome, CtlError> {
+    client.say("RESTART")?;
+    let (accepted, reason) = match await_answer(client, socket, |_| {})? {
+        Answer::Ack | Answer::Data(_) => (true, None),
+        Answer::Nack(reason) => (false, Some(reason)),
+    };
+    match (form, &reason) {
+        (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))),
+        (Form::Text, None) => drop(print("restart accepted\n")),
+        (Form::Text, Some(reason)) => eprintln!("app-host: restart refused: {reason}{}", hint(reason)),
+    }
+    Ok(if accepted { Outcome::Done } else { Outcome::Refused })
+}
+
+/// What to do about a reason, where that is urgent.
+fn hint(reason: &str) -> &'static str {
+    match reason {
+        "aborted restart" => "; hint: an earlier restart failed: restart the master as soon as possible",
+        "restart in flight" => "; hint: wait for its verdict",
+        "no workers" => "; hint: set workers to 2 or more, and restart the master",
+        "incompatibility" => "; hint: restart the master to bring it in",
+        _ => "",
+    }
+}
+
+fn restart_to_verdict(client: &mut Client, socket: &Path, form: Form) -> Result<Outcome, CtlError> {
+    client.order("EVENTS", ANSWER)?;
+    client.say("RESTART WAIT")?;
+    let mut progress = Progress::default();
+    let shows = form == Form::Text && io::stderr().is_terminal();
+    let mut verdicts: Vec<VerdictRecord> = Vec::new();
+    let mut on_event = |event: &Value| {
+        if event["event"] == "verdict" {
+            verdicts.extend(serde_json::from_value::<VerdictRecord>(event.clone()));
+        } else if let Some(text) = progress.line(event).filter(|_| shows) {
+            eprintln!("{text}");
+        }
+    };
+    let text = match await_answer(client, socket, &mut on_event)? {
+        Answer::Data(text) => text,
+        // A verdict as well, or a master that is on its way out.
+        Answer::Nack(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text,
+        Answer::Nack(reason) => return Err(CtlError::No(reason)),
+        Answer::Ack => return Err(CtlError::Answer("ACK".to_owned())),
+    };
+    let number = text.split_once(' ').and_then(|(number, _)| number.parse().ok()).map(RequestId);
+    let is_ours = |verdict: &VerdictRecord| Some(verdict.request) == number;
+    if let Some(verdict) = verdicts.into_iter().find(is_ours) {
+        return judge(&verdict, form);
+    }
+    // The event was lost: this terminal was too slow.
+    let status = Client::connect(socket, ANSWER)?.ask_for("STATUS", ANSWER)?;
+    let status: Status = serde_json::from_str(&status).map_err(|error| CtlError::Answer(error.to_string()))?;
+    let verdict = status.verdicts.into_iter().find(is_ours).ok_or(CtlError::Answer(text))?;
+    judge(&verdict, form)
+}
+
+/// Says what became of a restart.
+fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
+    let outcome = match &verdict.reason {
+        None => Outcome::Done,
+        Some(_) if verdict.verdict.starts_with("refused") => Outcome::Refused,
+        Some(_) => Outcome::Failed,
+    };
+    if form == Form::Json {
+        let text = serde_json::to_string(verdict).map_err(|error| CtlError::Answer(error.to_string()))?;
+        print(&format!("{text}\n"));
+        return Ok(outcome);
+    }
+    let (number, took) = (verdict.request, Duration::from_millis(verdict.took_ms));
+    match (&verdict.reason, &verdict.detail) {
+        (Some(reason), detail) => {
+            let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
+            let detail = detail.as_ref().unwrap_or(reason);
+            eprintln!("app-host: restart {number} {kind}: {detail}{}", hint(reason));
+        }
+        (None, _) => drop(print(&format!(
+            "restart {number} complete: generation {}, {}\n",
+            verdict.generation,
+            table::duration(took)
+        ))),
+    }
+    Ok(outcome)
+}
+
+/// Prints the status again and again, until the master goes.
+fn watch(client: &mut Client, form: Form) -> Result<Outcome, CtlError> {
+    let clears = form == Form::Text && io::stdout().is_terminal();
+    let mut before: Option<(Status, Instant)> = None;
+    loop {
+        let status = client.ask_for("STATUS", ANSWER)?;
+        let elapsed = before.as_ref().map(|(status, at)| (status, at.elapsed()));
+        let mut text = status_text(&status, elapsed, form)?;
+        if clears {
+            text.insert_str(0, "\u{1b}[H\u{1b}[2J");
+        } else if form == Form::Text {
+            text.push('\n');
+        }
+        if !print(&text) {
+            return Ok(Outcome::Done);
+        }
+        before = serde_json::from_str(&status).ok().map(|status| (status, Instant::now()));
+        // Nothing is asked, so nothing comes but the end.
+        drop(client.hear_within(WATCH)?);
+    }
+}
+
+fn status_text(answer: &str, before: Option<(&Status, Duration)>, form: Form) -> Result<String, CtlError> {
+    if form == Form::Json {
+        return Ok(format!("{answer}\n"));
+    }
+    let status: Status = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    Ok(table::status(&status, before))
+}
+
+/// Prints events until the reader goes, or the master, which is told by the exit code.
+fn events(client: &mut Client, form: Form) -> Result<Outcome, CtlError> {
+    client.order("EVENTS", ANSWER)?;
+    loop {
+        let event = match client.hear_within(ANSWER)? {
+            Some(Line::Event(event)) => event,
+            Some(Line::Answer(answer)) => return Err(CtlError::Answer(answer.to_string())),
+            None => continue,
+        };
+        let line = match form {
+            Form::Json => event.to_string(),
+            Form::Text => progress::plain(&event),
+        };
+        if !print(&format!("{line}\n")) {
+            return Ok(Outcome::Done);
+        }
+    }
+}
