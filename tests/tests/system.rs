@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
+use app_host_tests::build::workspace;
 use app_host_tests::databank::Client;
 use app_host_tests::{App, Host, process};
 use nix::sys::signal::Signal;
@@ -139,5 +140,23 @@ fn workers_of_another_user_have_their_databank_and_nobody_else_reads_it() {
         let metadata = fs::metadata(host.path(path)).unwrap();
         assert_eq!(metadata.uid(), user.uid.as_raw(), "{path}");
         assert_eq!(metadata.mode() & 0o077, 0, "{path}");
+    }
+}
+
+#[test]
+fn unit_file_is_one_that_systemd_takes_and_calls_safe() {
+    let unit = fs::read_to_string(workspace().join("host/systemd/app-host.service")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app-host.service");
+    // Where it would be installed, nothing is; and the manual page is installed by whoever packages it.
+    let unit = unit.replace("/usr/local/bin/app-host", App::build().host().to_str().unwrap());
+    fs::write(&path, unit.replace("Documentation=man:app-host(1)\n", "")).unwrap();
+    for words in [&["verify", "--man=no"][..], &["security", "--offline=true", "--threshold=20"]] {
+        let output = Command::new("systemd-analyze").args(words).arg(&path).output().expect("systemd is needed");
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(output.status.success(), "{words:?}: {said}");
+        if words[0] == "verify" {
+            assert_eq!(said, "");
+        }
     }
 }
