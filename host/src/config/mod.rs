@@ -89,6 +89,9 @@ pub struct Restart {
 pub enum OnFailure {
     /// The master refuses further restarts and respawns no worker until it is restarted.
     Lock,
+    /// Every slot returns to the active generation, the failed one is quarantined, and the master goes
+    /// on as before.
+    Rollback,
 }
 
 /// What is logged, how and where to.

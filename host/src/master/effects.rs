@@ -160,6 +160,7 @@ impl Effects {
                 Action::Kill { worker, .. } => self.crew.kill(worker),
                 Action::Adopt { request, generation } => self.adopt(request, generation),
                 Action::Activate { generation } => self.activate(generation),
+                Action::Quarantine { .. } => {}
                 Action::Discard { generation } => {
                     self.generations.remove(&generation);
                     self.prune();
@@ -217,6 +218,9 @@ impl Effects {
     }
 
     fn activate(&mut self, generation: Generation) {
+        if self.active == generation {
+            return;
+        }
         self.active = generation;
         let Prepared { config, listeners, .. } = &self.generations[&generation];
         listeners.apply_settings();

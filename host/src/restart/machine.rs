@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 use super::respawn::BackOff;
+use super::retreat::Retreat;
 use super::roll::Roll;
 use super::worker::Worker;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub(super) enum State {
         by: By,
     },
     Rolling(Roll),
+    Returning(Retreat),
     Locked {
         /// The failed generation, for as long as it has workers.
         candidate: Option<Generation>,
@@ -71,7 +73,14 @@ impl Machine {
         if self.state != State::Exited {
             self.take(event, now, &mut out);
             self.kill_overdue(now, &mut out);
-            self.advance(now, &mut out);
+            // What ends one phase may make something possible in the next.
+            loop {
+                let phase = self.phase();
+                self.advance(now, &mut out);
+                if self.phase() == phase {
+                    break;
+                }
+            }
         }
         out
     }
@@ -94,6 +103,7 @@ impl Machine {
             State::Serving => Phase::Serving,
             State::Preflight { .. } => Phase::Preflight,
             State::Rolling(_) => Phase::Rolling,
+            State::Returning(_) => Phase::Returning,
             State::Locked { .. } => Phase::Locked,
             State::Stopping { .. } => Phase::Stopping,
             State::Exited => Phase::Exited,
@@ -168,6 +178,7 @@ impl Machine {
             State::Starting => {
                 if self.serving() == usize::from(self.settings.workers) {
                     self.state = State::Serving;
+                    out.push(Action::Activate { generation: self.active });
                     out.push(Action::Report(Report::Serving {
                         generation: self.active,
                         workers: self.settings.workers,
@@ -176,9 +187,10 @@ impl Machine {
             }
             State::Serving | State::Preflight { .. } => {
                 self.respawn_due(now, out);
-                self.drain_retired(now, out);
+                self.drain_spare(now, out);
             }
             State::Rolling(roll) => self.advance_roll(*roll, now, out),
+            State::Returning(_) => self.advance_return(now, out),
             State::Locked { .. } | State::Stopping { .. } => {
                 self.discard_candidate(out);
                 self.exit_when_empty(out);
@@ -203,7 +215,7 @@ impl Machine {
             State::Stopping { .. } | State::Exited => Refusal::Stopping,
             State::Fresh | State::Starting => Refusal::Starting,
             State::Locked { .. } => Refusal::AbortedRestart,
-            State::Preflight { .. } | State::Rolling(_) => Refusal::RestartInFlight,
+            State::Preflight { .. } | State::Rolling(_) | State::Returning(_) => Refusal::RestartInFlight,
             State::Serving if self.settings.workers < 2 => Refusal::NoWorkers,
             State::Serving if !self.settings.databank_shared => {
                 Refusal::BadDriver("the active databank can't be shared between processes".to_owned())

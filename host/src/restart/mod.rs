@@ -12,14 +12,16 @@
 //! ───────▶ starting ───────────────▶ serving ◀──────────────▶ preflight
 //!             │                       ▲  │     refused           │
 //!             │ a first worker is     │  │ Stop                  │ passed
-//!             │ lost, or Stop         │  │                       ▼
-//!             │              complete └──┼──────────────────── rolling
-//!             ▼                          ▼       Stop            │ failed
-//!          stopping ◀────────────────────┴──────────────┐        ▼
-//!             │                                         └───── locked
-//!             │ the last worker has exited                       │ the last worker has exited
-//!             ▼                                                  ▼
-//!           exited ◀─────────────────────────────────────────────┘
+//!             │ lost, or Stop      ▲  │  │                       ▼
+//!             │                    │  └──┼──────────────────── rolling
+//!             │           all back │     │      complete       │     │ failed, to be
+//!             │                 returning ◀────────────────────┘     │ locked
+//!             ▼                          ▼ failed, to be rolled back ▼
+//!          stopping ◀──────────── Stop: from everywhere ────────── locked
+//!             │                                                      │
+//!             │ the last worker has exited                           │ the last worker has exited
+//!             ▼                                                      ▼
+//!           exited ◀─────────────────────────────────────────────────┘
 //! ```
 //!
 //! A worker is starting, then ready, then draining; it is *retiring* when somebody else has told it to
@@ -30,11 +32,13 @@
 //! What is kept at every step: no drain with a successor is ordered unless as many other workers as
 //! configured are ready; each request gets one verdict; at most one candidate generation exists;
 //! nothing is spawned when locked or stopping; each adopted generation is either activated or
-//! discarded; [`Action::Exit`] comes once and last.
+//! discarded; [`Action::Exit`] comes once and last. While slots return, candidates that serve go on
+//! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
 mod machine;
 mod respawn;
+mod retreat;
 mod roll;
 mod stop;
 #[cfg(test)]
@@ -219,10 +223,19 @@ pub enum Action {
         /// The candidate.
         generation: Generation,
     },
-    /// The candidate is active now: close listeners that it doesn't configure, write it down.
+    /// Every slot has a worker of this generation that serves: close listeners that it doesn't
+    /// configure, write down that it is active.
     Activate {
         /// The generation.
         generation: Generation,
+    },
+    /// This candidate has failed its roll, and its slots return to the active generation: write down
+    /// that it is not to be tried again.
+    Quarantine {
+        /// The failed generation.
+        generation: Generation,
+        /// What the verdict will say.
+        failure: Failure,
     },
     /// No worker belongs to this generation and none ever will again.
     Discard {
@@ -357,6 +370,22 @@ pub enum Report {
         /// The request.
         request: RequestId,
     },
+    /// A restart failed: every slot returns to the active generation.
+    ReturnStarted {
+        /// The request.
+        request: RequestId,
+        /// The generation that has failed.
+        from: Generation,
+        /// The active generation.
+        to: Generation,
+    },
+    /// Every slot has a worker of the active generation again that serves.
+    ReturnEnded {
+        /// The request.
+        request: RequestId,
+        /// The active generation.
+        generation: Generation,
+    },
     /// A restart failed: no restart and no respawn any more until the master is restarted.
     Locked {
         /// How many workers serve on.
@@ -379,7 +408,9 @@ pub enum Phase {
     Preflight,
     /// A restart is in flight and replaces workers.
     Rolling,
-    /// A restart failed.
+    /// A restart has failed, and the slots return to the active generation.
+    Returning,
+    /// A restart failed, and nothing is restarted or respawned any more.
     Locked,
     /// The master is on its way out.
     Stopping,
@@ -394,6 +425,7 @@ impl fmt::Display for Phase {
             Self::Serving => "serving",
             Self::Preflight => "preflight",
             Self::Rolling => "rolling",
+            Self::Returning => "returning",
             Self::Locked => "locked",
             Self::Stopping => "stopping",
             Self::Exited => "exited",

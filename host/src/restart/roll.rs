@@ -11,6 +11,7 @@
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 use super::machine::{Machine, State};
+use super::retreat::Retreat;
 use super::worker::{Life, Worker};
 use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
 
@@ -137,14 +138,16 @@ impl Machine {
     }
 
     /// Ends the roll without success.
-    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, out: &mut Vec<Action>) {
+    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, now: Time, out: &mut Vec<Action>) {
+        let Roll { request, candidate, .. } = roll;
         match self.settings.on_failure {
             OnFailure::Lock => {
-                self.state = State::Locked { candidate: Some(roll.candidate) };
+                self.state = State::Locked { candidate: Some(candidate) };
                 out.push(Action::Report(Report::Locked { serving: self.serving() }));
+                out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
             }
+            OnFailure::Rollback => self.start_return(Retreat { request, failed: candidate, failure }, now, out),
         }
-        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Failed(failure) });
     }
 
     fn candidates(&self, roll: &Roll) -> impl Iterator<Item = &Worker> {

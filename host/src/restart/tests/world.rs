@@ -59,6 +59,10 @@ pub(super) struct World {
     waiting: BTreeSet<RequestId>,
     asked_by: BTreeMap<RequestId, By>,
     end: Option<End>,
+    /// Whether the candidate has failed and every slot returns to the active generation.
+    returning: bool,
+    /// Whether the event in hand is an order to stop.
+    stop_in_hand: bool,
     /// Whether the event in hand is a second order to stop.
     stop_again: bool,
     /// Whether the first workers were all ready once.
@@ -84,6 +88,8 @@ impl World {
             waiting: BTreeSet::new(),
             asked_by: BTreeMap::new(),
             end: None,
+            returning: false,
+            stop_in_hand: false,
             stop_again: false,
             has_served: false,
         };
@@ -147,7 +153,9 @@ impl World {
 
     pub(super) fn stop(&mut self) {
         self.stop_again = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        self.stop_in_hand = true;
         self.deliver(Event::Stop);
+        self.stop_in_hand = false;
         self.stop_again = false;
     }
 
@@ -250,9 +258,14 @@ impl World {
 
     fn tell_to_end(&mut self, worker: WorkerId) {
         let replaceable = self.end.is_none() && self.has_served;
+        // A candidate that was told to end fails its roll, and serves until an active one does.
+        let returns = self.settings[&self.active].on_failure == OnFailure::Rollback;
         if let Some(process) = self.alive.get_mut(&worker) {
             process.told_to_end = true;
-            if process.state == WorkerState::Ready && replaceable && Some(process.generation) != self.candidate {
+            if process.state == WorkerState::Ready
+                && replaceable
+                && (Some(process.generation) != self.candidate || returns)
+            {
                 process.state = WorkerState::Retiring;
             }
         }
@@ -310,9 +323,17 @@ impl World {
                 self.candidates_spawned = 0;
                 self.settings.insert(generation, settings);
             }
+            Action::Activate { generation } if !self.has_served => assert_eq!(generation, self.active),
             Action::Activate { generation } => {
+                assert!(!self.returning);
                 assert_eq!(self.candidate.take(), Some(generation));
                 self.active = generation;
+            }
+            Action::Quarantine { generation, failure } => {
+                assert_eq!((self.candidate, self.end, self.returning), (Some(generation), None, false));
+                assert_eq!(self.settings[&self.active].on_failure, OnFailure::Rollback);
+                assert!(failure != Failure::Stopped && self.has_lost_a_candidate(), "failed without a cause");
+                self.returning = true;
             }
             Action::Discard { generation } => {
                 assert_ne!(generation, self.active);
@@ -335,8 +356,8 @@ impl World {
     fn obey_spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation) {
         assert_eq!(self.end, None, "nothing is spawned any more");
         assert!(worker > self.newest_worker);
-        let is_active = self.candidate.is_none() && generation == self.active;
-        assert!(is_active || Some(generation) == self.candidate);
+        let is_active = (self.candidate.is_none() || self.returning) && generation == self.active;
+        assert!(is_active || (Some(generation) == self.candidate && !self.returning));
         let settings = self.settings[&generation];
         assert!(slot.0 < settings.workers);
         assert!(is_active || slot == Slot(0) || self.probation_has_passed(generation));
@@ -391,7 +412,14 @@ impl World {
         }
         assert_eq!(self.end, None);
         let others = self.serving() - usize::from(process.serves());
-        let configured = if let Some(candidate) = self.candidate {
+        let configured = if self.returning {
+            self.allow_return(process);
+            if process.state == WorkerState::Starting {
+                // It doesn't serve and isn't wanted.
+                return;
+            }
+            usize::from(self.settings[&self.active].workers)
+        } else if let Some(candidate) = self.candidate {
             assert_ne!(process.generation, candidate);
             assert!(self.probation_has_passed(candidate));
             assert!(self.is_replaced(process.slot, candidate));
@@ -403,6 +431,23 @@ impl World {
             usize::from(self.settings[&self.active].workers)
         };
         assert!(others >= configured, "{others} of {configured} serve on");
+    }
+
+    /// A drain while slots return: of a candidate, or of an active one that somebody else has told to end.
+    fn allow_return(&self, process: &Process) {
+        let mut manned = self.alive.values().filter(|it| it.generation == self.active);
+        let is_manned = manned.any(|it| it.slot == process.slot && it.state == WorkerState::Ready);
+        let is_wanted = process.slot.0 < self.settings[&self.active].workers;
+        let is_candidate = Some(process.generation) == self.candidate;
+        assert!(is_candidate || process.state == WorkerState::Retiring);
+        assert!(is_manned || !is_wanted || (is_candidate && process.state == WorkerState::Starting), "new before old");
+    }
+
+    /// Whether every slot has an active worker that serves, and nobody else is left.
+    fn is_back(&self) -> bool {
+        let workers = self.settings[&self.active].workers;
+        let serves = |slot| self.alive.values().any(|it| it.slot == slot && it.state == WorkerState::Ready);
+        (0..workers).map(Slot).all(serves) && self.alive.values().all(|it| it.generation == self.active)
     }
 
     /// How many workers must serve: as many as before, until the candidate is there in full.
@@ -457,10 +502,16 @@ impl World {
                 assert!(self.alive.values().all(|it| it.generation == self.active));
             }
             Verdict::Refused(_) => {}
-            Verdict::Failed(Failure::Stopped) => assert_eq!(self.end, None),
+            Verdict::Failed(Failure::Stopped) => assert_eq!((self.end, self.returning), (None, false)),
+            Verdict::Failed(_) if self.returning => {
+                assert_eq!(self.end, None);
+                assert!(self.stop_in_hand || (self.candidate.is_none() && self.is_back()), "not back yet");
+                self.returning = false;
+            }
             Verdict::Failed(_) => {
                 assert_eq!(self.end, None);
                 assert!(self.has_lost_a_candidate(), "failed without a cause");
+                assert_eq!(self.settings[&self.active].on_failure, OnFailure::Lock);
                 self.end = Some(End::Locked);
             }
         }
@@ -500,7 +551,8 @@ impl World {
         let stopping = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
         assert_eq!(self.machine.phase() == Phase::Stopping, stopping);
         assert_eq!(self.machine.phase() == Phase::Exited, self.is_over());
-        assert!(self.end.is_some() || !self.has_lost_a_candidate());
+        assert!(self.end.is_some() || self.returning || !self.has_lost_a_candidate());
+        assert_eq!(self.machine.phase() == Phase::Returning, self.returning);
         assert!(self.settings.len() <= 2, "at most one candidate");
         let wanted: u16 = self.settings.values().map(|it| it.workers).sum();
         // A slot has one that stays and one that retires; how many drain is bounded by the back-off.
