@@ -27,6 +27,7 @@ mod children;
 mod desk;
 mod http;
 mod identity;
+mod ledger;
 mod listeners;
 mod locks;
 mod logging;

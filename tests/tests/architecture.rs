@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "http",
             "identity",
             "listeners",
+            "ledger",
             "locks",
             "output",
             "logging",

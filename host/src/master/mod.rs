@@ -13,6 +13,7 @@
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
 
+mod book;
 mod crew;
 mod dispatch;
 mod effects;
@@ -105,11 +106,12 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
                 }
             }
             if let Some(exit) = effects.perform(actions, now) {
+                effects.finish().await;
                 return exit;
             }
             next = effects.follow_up();
         }
-        lookout.follow(effects.active(), effects.config_path(), machine.phase());
+        lookout.follow(effects.active(), effects.barred(), effects.config_path(), machine.phase());
         if lookout.asks(machine.phase(), begin.elapsed()) {
             let request = request(&mut effects, By::Watcher);
             lookout.asked(request);

@@ -36,6 +36,7 @@
 //! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
+pub mod ledger;
 mod machine;
 mod respawn;
 mod retreat;
@@ -86,6 +87,8 @@ pub enum By {
     Signal,
     /// The watcher, which has seen something new.
     Watcher,
+    /// Somebody who wants an earlier generation back.
+    Rollback,
 }
 
 impl fmt::Display for By {
@@ -93,6 +96,7 @@ impl fmt::Display for By {
         f.write_str(match self {
             Self::Signal => "SIGUSR2",
             Self::Watcher => "watcher",
+            Self::Rollback => "rollback",
         })
     }
 }

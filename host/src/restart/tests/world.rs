@@ -41,6 +41,14 @@ enum End {
     Exited,
 }
 
+/// Whether the event in hand is an order to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StopInHand {
+    None,
+    First,
+    Again,
+}
+
 pub(super) struct World {
     pub(super) machine: Machine,
     now: Time,
@@ -61,10 +69,7 @@ pub(super) struct World {
     end: Option<End>,
     /// Whether the candidate has failed and every slot returns to the active generation.
     returning: bool,
-    /// Whether the event in hand is an order to stop.
-    stop_in_hand: bool,
-    /// Whether the event in hand is a second order to stop.
-    stop_again: bool,
+    stop_in_hand: StopInHand,
     /// Whether the first workers were all ready once.
     has_served: bool,
 }
@@ -89,8 +94,7 @@ impl World {
             asked_by: BTreeMap::new(),
             end: None,
             returning: false,
-            stop_in_hand: false,
-            stop_again: false,
+            stop_in_hand: StopInHand::None,
             has_served: false,
         };
         world.deliver(Event::Begin);
@@ -152,11 +156,10 @@ impl World {
     }
 
     pub(super) fn stop(&mut self) {
-        self.stop_again = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
-        self.stop_in_hand = true;
+        let again = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        self.stop_in_hand = if again { StopInHand::Again } else { StopInHand::First };
         self.deliver(Event::Stop);
-        self.stop_in_hand = false;
-        self.stop_again = false;
+        self.stop_in_hand = StopInHand::None;
     }
 
     pub(super) fn sleep(&mut self, pause: Duration) {
@@ -478,7 +481,7 @@ impl World {
         let process = self.alive.get_mut(&worker).expect("the living are killed");
         assert_ne!(process.state, WorkerState::Killed, "killed twice");
         if why == KillReason::FastStop {
-            assert!(self.stop_again);
+            assert_eq!(self.stop_in_hand, StopInHand::Again);
         } else {
             assert!(process.deadline <= self.now, "killed before its time");
             let expected = match process.state {
@@ -505,7 +508,10 @@ impl World {
             Verdict::Failed(Failure::Stopped) => assert_eq!((self.end, self.returning), (None, false)),
             Verdict::Failed(_) if self.returning => {
                 assert_eq!(self.end, None);
-                assert!(self.stop_in_hand || (self.candidate.is_none() && self.is_back()), "not back yet");
+                assert!(
+                    self.stop_in_hand == StopInHand::First || (self.candidate.is_none() && self.is_back()),
+                    "not back yet"
+                );
                 self.returning = false;
             }
             Verdict::Failed(_) => {
