@@ -33,7 +33,7 @@ use tracing::debug;
 
 use crate::ids::{RequestId, Time};
 use crate::preflight::{Prepared, Refused, Took};
-use crate::restart::{Action, By, Event, ExitReason, Machine};
+use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
 use effects::Effects;
 use lookout::Lookout;
@@ -130,6 +130,8 @@ async fn serve(mut effects: Effects, mut signals: Signals, mut happenings: mpsc:
             }
             // What it has seen is asked for in the next turn, if it is worth that.
             () = lookout.see() => Event::Tick,
+            _ = signals.ttin.recv() => Event::Scale(Scale::By(1)),
+            _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
             () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
         };
@@ -146,6 +148,8 @@ async fn sleep_until(deadline: Option<Instant>) {
 /// The signals that the master acts on. All others that could hurt are ignored since `main`.
 struct Signals {
     usr2: Signal,
+    ttin: Signal,
+    ttou: Signal,
     term: Signal,
     int: Signal,
 }
@@ -154,6 +158,8 @@ impl Signals {
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
             usr2: signal(SignalKind::user_defined2())?,
+            ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
+            ttou: signal(SignalKind::from_raw(libc::SIGTTOU))?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
         })

@@ -10,6 +10,7 @@ use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 use super::respawn::BackOff;
 use super::retreat::Retreat;
 use super::roll::Roll;
+use super::scale::Scale;
 use super::worker::Worker;
 #[cfg(test)]
 use super::worker::WorkerView;
@@ -20,7 +21,12 @@ use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Sett
 pub struct Machine {
     pub(super) state: State,
     pub(super) active: Generation,
+    /// The active generation's, but for the number of workers, which is the one that is wanted.
     pub(super) settings: Settings,
+    /// The active configuration's own number of workers.
+    pub(super) configured: u16,
+    /// Another number of workers that somebody wants as soon as it may be.
+    pub(super) wish: Option<Scale>,
     /// Everyone whose exit hasn't been seen yet.
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     /// Crash histories of the active generation's slots.
@@ -60,6 +66,8 @@ impl Machine {
             state: State::Fresh,
             active: Generation(1),
             settings,
+            configured: settings.workers,
+            wish: None,
             workers: BTreeMap::new(),
             back_offs: BTreeMap::new(),
             last_generation: Generation(1),
@@ -167,6 +175,7 @@ impl Machine {
             }
             Event::Terminated { worker } => self.terminated(worker, now, out),
             Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::Scale(wish) => self.scale(wish, out),
             Event::Stop => self.stop(now, out),
             Event::Tick => {}
         }
@@ -186,6 +195,7 @@ impl Machine {
                 }
             }
             State::Serving | State::Preflight { .. } => {
+                self.fulfil_wish(now, out);
                 self.respawn_due(now, out);
                 self.drain_spare(now, out);
             }
@@ -216,7 +226,7 @@ impl Machine {
             State::Fresh | State::Starting => Refusal::Starting,
             State::Locked { .. } => Refusal::AbortedRestart,
             State::Preflight { .. } | State::Rolling(_) | State::Returning(_) => Refusal::RestartInFlight,
-            State::Serving if self.settings.workers < 2 => Refusal::NoWorkers,
+            State::Serving if self.configured < 2 => Refusal::NoWorkers,
             State::Serving if !self.settings.databank_shared => {
                 Refusal::BadDriver("the active databank can't be shared between processes".to_owned())
             }

@@ -41,6 +41,7 @@ mod machine;
 mod respawn;
 mod retreat;
 mod roll;
+mod scale;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
 pub use crate::config::OnFailure;
 pub use machine::Machine;
+pub use scale::Scale;
 pub use verdict::{Failure, Refusal, Verdict};
 pub use watch::{Judged, Pair, Watch};
 #[cfg(test)]
@@ -64,7 +66,7 @@ pub use worker::WorkerView;
 /// What the machine needs to know of a generation's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many slots there are.
+    /// How many slots there are, if nobody wants more or fewer.
     pub workers: u16,
     /// Whether processes may share the databank.
     pub databank_shared: bool,
@@ -173,6 +175,8 @@ pub enum Event {
         /// Its status.
         how: Ended,
     },
+    /// Somebody wants more or fewer workers than there are.
+    Scale(Scale),
     /// The service shall stop, gracefully the first time, at once the second time.
     Stop,
     /// Time has passed.
@@ -373,6 +377,23 @@ pub enum Report {
     ProbationPassed {
         /// The request.
         request: RequestId,
+    },
+    /// The number of workers that are wanted has changed, or was at its bound already.
+    Scaled {
+        /// How many were wanted.
+        from: u16,
+        /// How many are.
+        to: u16,
+    },
+    /// The number of workers changes when the service serves, or when the restart in flight has ended.
+    ScalePutBy {
+        /// Where the machine stands.
+        phase: Phase,
+    },
+    /// The number of workers can't change any more.
+    ScaleIgnored {
+        /// Where the machine stands.
+        phase: Phase,
     },
     /// A restart failed: every slot returns to the active generation.
     ReturnStarted {

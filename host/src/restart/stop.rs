@@ -43,6 +43,7 @@ impl Machine {
     ) {
         self.state = State::Stopping { exit, candidate };
         self.back_offs.clear();
+        self.wish = None;
         out.push(Action::Report(Report::Stopping));
         // Listeners close first, so that new clients are refused at once, not queued and reset.
         out.push(Action::CloseListeners);

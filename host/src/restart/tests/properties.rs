@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::super::Phase;
+use super::super::{Phase, Scale};
 use super::world::World;
 use super::*;
 
@@ -17,6 +17,7 @@ enum Step {
     Refuse,
     StalePreflight,
     Stop,
+    Scale(Scale),
     Sleep(Duration),
     Tick,
     NextDeadline,
@@ -90,6 +91,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Refuse),
         1 => Just(Step::StalePreflight),
         1 => Just(Step::Stop),
+        3 => (-1_i32..=1).prop_map(|more| Step::Scale(Scale::By(more))),
+        1 => (0_u16..6).prop_map(|number| Step::Scale(Scale::To(number))),
         4 => (0_u64..400).prop_map(|it| Step::Sleep(ms(it))),
         1 => Just(Step::Sleep(Duration::from_secs(11))),
         2 => Just(Step::Tick),
@@ -107,6 +110,7 @@ fn take(world: &mut World, step: &Step) {
         Step::Refuse => world.refuse_preflight(),
         Step::StalePreflight => world.stale_preflight(settings(2)),
         Step::Stop => world.stop(),
+        Step::Scale(wish) => world.scale(wish),
         Step::Sleep(pause) => world.sleep(pause),
         Step::Tick => world.tick(),
         Step::NextDeadline => drop(world.sleep_until_deadline()),

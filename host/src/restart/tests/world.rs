@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{ExitReason, Failure, Machine, Phase, Report, WorkerView};
+use super::super::{ExitReason, Failure, Machine, Phase, Report, Scale, WorkerView};
 use super::*;
 use crate::ids::Time;
 
@@ -54,7 +54,12 @@ pub(super) struct World {
     now: Time,
     alive: BTreeMap<WorkerId, Process>,
     newest_worker: WorkerId,
+    /// With the number of workers that is wanted of each.
     settings: BTreeMap<Generation, Settings>,
+    /// The numbers of workers that the configurations say.
+    configured: BTreeMap<Generation, u16>,
+    /// A number that somebody has wished for, and what has come to it since.
+    wish: Option<(Option<i32>, i32)>,
     active: Generation,
     candidate: Option<Generation>,
     /// How many of the candidate's workers were ordered.
@@ -83,6 +88,8 @@ impl World {
             alive: BTreeMap::new(),
             newest_worker: WorkerId(0),
             settings: BTreeMap::from([(first, settings)]),
+            configured: BTreeMap::from([(first, settings.workers)]),
+            wish: None,
             active: first,
             candidate: None,
             candidates_spawned: 0,
@@ -126,6 +133,32 @@ impl World {
         }
         self.asked_by.insert(request, by);
         self.deliver(Event::Request { request, by });
+    }
+
+    /// Somebody wants another number of workers.
+    pub(super) fn scale(&mut self, wish: Scale) {
+        assert_eq!(self.machine.may_scale().is_ok(), self.end.is_none());
+        if self.end.is_none() {
+            let (base, difference) = self.wish.unwrap_or_default();
+            self.wish = Some(match wish {
+                Scale::To(number) => (Some(i32::from(number).clamp(1, 512)), 0),
+                Scale::By(more) => match base {
+                    Some(number) => (Some((number + more).clamp(1, 512)), 0),
+                    None => (None, difference + more),
+                },
+            });
+        }
+        self.deliver(Event::Scale(wish));
+    }
+
+    fn obey_scale(&mut self, from: u16, to: u16) {
+        assert!(self.has_served && self.end.is_none() && self.candidate.is_none() && !self.returning);
+        let (base, difference) = self.wish.take().expect("somebody wants another number");
+        let settings = self.settings.get_mut(&self.active).expect("the active generation is known");
+        assert_eq!(settings.workers, from);
+        let wanted = (base.unwrap_or(i32::from(from)) + difference).clamp(1, 512);
+        assert_eq!(i32::from(to), wanted);
+        settings.workers = to;
     }
 
     /// A preflight under way finds nothing wrong; only an operator gets more of what is active.
@@ -319,7 +352,11 @@ impl World {
             Action::Drain { worker, successor, timeout } => self.obey_drain(worker, successor, timeout),
             Action::Kill { worker, why } => self.obey_kill(worker, why),
             Action::Adopt { generation, .. } => {
-                let settings = self.to_adopt.take().expect("a preflight has passed");
+                let mut settings = self.to_adopt.take().expect("a preflight has passed");
+                self.configured.insert(generation, settings.workers);
+                if settings.workers == self.configured[&self.active] {
+                    settings.workers = self.settings[&self.active].workers;
+                }
                 assert_eq!(self.candidate.replace(generation), None, "one candidate");
                 assert!(generation > self.newest_generation);
                 self.newest_generation = generation;
@@ -350,6 +387,7 @@ impl World {
             }
             Action::Verdict { request, verdict } => self.obey_verdict(request, &verdict),
             Action::Report(Report::Serving { .. }) => self.has_served = true,
+            Action::Report(Report::Scaled { from, to }) => self.obey_scale(from, to),
             Action::Report(Report::StoppingAtOnce) => self.end = Some(End::StoppingAtOnce),
             Action::Report(_) => {}
             Action::Exit(reason) => self.obey_exit(&reason),
@@ -428,10 +466,16 @@ impl World {
             assert!(self.is_replaced(process.slot, candidate));
             self.configured(candidate)
         } else {
-            assert_eq!(process.state, WorkerState::Retiring, "only a roll drains whom nobody told to end");
-            let mut others = self.alive.values();
-            assert!(others.any(|it| it.slot == process.slot && it.state == WorkerState::Ready), "new before old");
-            usize::from(self.settings[&self.active].workers)
+            let workers = self.settings[&self.active].workers;
+            if process.slot.0 < workers {
+                assert_eq!(process.state, WorkerState::Retiring, "only a roll drains whom nobody told to end");
+                let mut others = self.alive.values();
+                assert!(others.any(|it| it.slot == process.slot && it.state == WorkerState::Ready), "new before old");
+            } else if process.state == WorkerState::Starting {
+                // It doesn't serve and isn't wanted.
+                return;
+            }
+            usize::from(workers)
         };
         assert!(others >= configured, "{others} of {configured} serve on");
     }
@@ -442,7 +486,7 @@ impl World {
         let is_manned = manned.any(|it| it.slot == process.slot && it.state == WorkerState::Ready);
         let is_wanted = process.slot.0 < self.settings[&self.active].workers;
         let is_candidate = Some(process.generation) == self.candidate;
-        assert!(is_candidate || process.state == WorkerState::Retiring);
+        assert!(is_candidate || process.state == WorkerState::Retiring || !is_wanted);
         assert!(is_manned || !is_wanted || (is_candidate && process.state == WorkerState::Starting), "new before old");
     }
 
@@ -559,6 +603,8 @@ impl World {
         assert_eq!(self.machine.phase() == Phase::Exited, self.is_over());
         assert!(self.end.is_some() || self.returning || !self.has_lost_a_candidate());
         assert_eq!(self.machine.phase() == Phase::Returning, self.returning);
+        let is_free = matches!(self.machine.phase(), Phase::Serving | Phase::Preflight);
+        assert!(!is_free || self.wish.is_none(), "wanted and nothing in the way");
         assert!(self.settings.len() <= 2, "at most one candidate");
         let wanted: u16 = self.settings.values().map(|it| it.workers).sum();
         // A slot has one that stays and one that retires; how many drain is bounded by the back-off.
