@@ -293,3 +293,60 @@ fn as_many_version_copies_are_kept_as_configured() {
     host.wait("it serves again", || (host.lines_with("serving").len() == 2).then_some(()));
     assert_eq!(copies(&host), 5, "the next master keeps them");
 }
+
+#[test]
+fn master_holds_to_a_rollback_until_what_lies_on_disk_changes() {
+    let host = Host::answering("a").with("/watch", true).start();
+    host.install(&App::build().app("answer_b"));
+    assert_eq!(host.verdict(1).verdict, "complete");
+    host.stop();
+    // What a rollback writes down, without the command that asks for one.
+    let mut written = ledger(&host);
+    let kept = written["ledger"]["kept"].as_array().unwrap().clone();
+    let (earlier, later) = (&kept[0]["pair"], &kept[1]["pair"]);
+    assert_eq!(written["ledger"]["active"], *later);
+    written["ledger"]["active"] = earlier.clone();
+    written["ledger"]["held"] = later.clone();
+    fs::write(host.path("state/generations.json"), written.to_string()).unwrap();
+    for _ in 0..2 {
+        let mark = host.mark();
+        host.spawn();
+        let line = host.wait_after(mark, "an earlier generation is started", |_| true);
+        assert_eq!(line.str("reason"), "rolled back", "{}", line.text());
+        host.wait_after(mark, "serving", |_| true);
+        host.wait_after(mark, "library seen", |_| true);
+        assert_eq!(host.get("/").trim(), "a");
+        host.stop();
+        assert!(host.lines().iter().skip(mark).all(|line| line.msg() != "restart requested"), "nobody asks for it");
+        assert_eq!(ledger(&host)["ledger"]["held"], *later);
+    }
+    // Another library is asked for by the watcher, and ends it.
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, "serving", |_| true);
+    host.install_fresh(&App::build().app("answer_b"));
+    host.wait_after(mark, "zero-downtime restart complete", |_| true);
+    assert_eq!(host.get("/").trim(), "b");
+    host.stop();
+    assert_eq!(ledger(&host)["ledger"]["held"], Value::Null);
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, "serving", |_| true);
+    assert_eq!(host.get("/").trim(), "b");
+}
+
+#[test]
+fn last_active_generation_whose_copy_has_gone_is_no_reason_not_to_start() {
+    let mut host = rolling_back().start();
+    host.set("/app/config", json!({ "on_start": "abort", "die_if": "x" }));
+    restart_rolls_back(&host, "worker died");
+    host.stop();
+    for entry in fs::read_dir(host.path("state/versions")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let mark = host.mark();
+    host.spawn();
+    let line = host.wait_after(mark, "the last active generation can't be had: what lies on disk is tried", |_| true);
+    assert_eq!(line.number("level"), Some(50), "{}", line.text());
+    assert_eq!(host.wait_exit().code(), Some(1), "what lies there is as bad as it was");
+}
