@@ -16,7 +16,7 @@ use crate::preflight::Prepared;
 use crate::restart::ledger::{Kept, Ledger, Moment};
 use crate::restart::{Failure, Pair};
 
-/// How long a master that is to exit waits for what it has written down to reach the disk.
+/// How long a verdict, or the master's exit, waits for what was written down to reach the disk.
 const LAST_WRITE: Duration = Duration::from_secs(10);
 
 /// What is written down.
@@ -86,10 +86,13 @@ impl Book {
         });
     }
 
-    /// Waits until everything has reached the disk.
-    pub(super) async fn finish(&self) {
-        if let Err(error) = self.desk.run(LAST_WRITE, || ()).await {
-            error!(error = chain(&error), "what is active and quarantined may not be written down");
+    /// Waits until all that was written down has reached the disk, or is given up and said to be lost.
+    pub(super) fn written(&self) -> impl Future<Output = ()> + use<> {
+        let desk = self.desk.clone();
+        async move {
+            if let Err(error) = desk.run(LAST_WRITE, || ()).await {
+                error!(error = chain(&error), "what is active and quarantined may not be written down");
+            }
         }
     }
 }

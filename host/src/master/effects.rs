@@ -188,6 +188,12 @@ impl Effects {
                 Action::Activate { generation } => self.activate(generation),
                 Action::Quarantine { generation, failure } => {
                     self.book.quarantine(generation, &self.generations[&generation], &failure);
+                    let (written, inbox) = (self.book.written(), self.inbox.clone());
+                    tokio::task::spawn_local(async move {
+                        written.await;
+                        // The loop has ended: nobody is interested any more.
+                        let _ = inbox.send(Happening::Event(Event::WrittenDown { generation })).await;
+                    });
                 }
                 Action::Discard { generation } => {
                     self.generations.remove(&generation);
@@ -278,7 +284,7 @@ impl Effects {
 
     /// Waits until everything that was written down has reached the disk.
     pub(super) async fn finish(&self) {
-        self.book.finish().await;
+        self.book.written().await;
     }
 
     /// Drops the master's share in every listener; the workers shut them down.

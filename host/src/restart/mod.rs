@@ -175,6 +175,11 @@ pub enum Event {
         /// Its status.
         how: Ended,
     },
+    /// The quarantine of this generation is written down, or can't be.
+    WrittenDown {
+        /// The failed generation.
+        generation: Generation,
+    },
     /// Somebody wants more or fewer workers than there are.
     Scale(Scale),
     /// The service shall stop, gracefully the first time, at once the second time.
@@ -238,7 +243,7 @@ pub enum Action {
         generation: Generation,
     },
     /// This candidate has failed its roll, and its slots return to the active generation: write down
-    /// that it is not to be tried again.
+    /// that it is not to be tried again; answered by [`Event::WrittenDown`].
     Quarantine {
         /// The failed generation.
         generation: Generation,

@@ -11,7 +11,7 @@
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 use super::machine::{Machine, State};
-use super::retreat::Retreat;
+use super::retreat::{Retreat, Written};
 use super::worker::{Life, Worker};
 use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
 
@@ -155,7 +155,10 @@ impl Machine {
                 out.push(Action::Report(Report::Locked { serving: self.serving() }));
                 out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
             }
-            OnFailure::Rollback => self.start_return(Retreat { request, failed: candidate, failure }, now, out),
+            OnFailure::Rollback => {
+                let written = Written::NotYet;
+                self.start_return(Retreat { request, failed: candidate, failure, written }, now, out);
+            }
         }
     }
 

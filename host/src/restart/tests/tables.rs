@@ -64,6 +64,10 @@ impl Bench {
     /// Handles an event; returns the actions without the reports.
     fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.machine.handle(event, self.now);
+        // Most tests are about something else than a slow disk.
+        if let Some(generation) = quarantined(&actions) {
+            actions.extend(self.machine.handle(Event::WrittenDown { generation }, self.now));
+        }
         actions.retain(|action| !matches!(action, Action::Report(_)));
         actions
     }
@@ -799,6 +803,13 @@ impl Bench {
     }
 }
 
+fn quarantined(actions: &[Action]) -> Option<Generation> {
+    actions.iter().find_map(|action| match action {
+        Action::Quarantine { generation, .. } => Some(*generation),
+        _ => None,
+    })
+}
+
 const fn quarantine(failure: Failure) -> Action {
     Action::Quarantine { generation: Generation(2), failure }
 }
@@ -844,6 +855,39 @@ fn a_first_candidate_that_fails_leaves_nothing_to_return() {
         assert_eq!(bench.machine.phase(), Phase::Serving);
         assert_eq!(bench.machine.serving(), 3);
     }
+}
+
+#[test]
+fn the_verdict_waits_until_the_quarantine_is_written_down() {
+    let mut bench = Bench { machine: Machine::new(returning()), now: ms(1000) };
+    bench.on(Event::Begin);
+    for worker in 1..=3 {
+        bench.on(ready(worker));
+    }
+    bench.on(request(1));
+    bench.on(passed(1, settings(3)));
+    let actions = bench.machine.handle(exited(4, 1), bench.now);
+    assert!(quarantined(&actions).is_some());
+    assert_eq!(bench.machine.phase(), Phase::Returning);
+    let written = |number| Event::WrittenDown { generation: Generation(number) };
+    assert_eq!(bench.on(written(1)), [], "another generation's");
+    assert_eq!(bench.on(written(2)), [discard(2), failed(died(0, 1))]);
+    assert_eq!(bench.on(written(2)), []);
+    let mut crashed = bench;
+    assert_eq!(crashed.on(exited(1, 1)), [spawn(5, 0, 1)], "its slot has a clean record");
+}
+
+#[test]
+fn a_failed_candidate_is_no_crash_of_its_slot() {
+    let mut bench = Bench::returning();
+    bench.on(spawn_failed(6));
+    assert_eq!(bench.on(spawn_failed(7)), []);
+    let due = bench.until_deadline();
+    bench.on(exited(4, 1));
+    assert_eq!(bench.until_deadline(), due);
+    bench.after(ms(100));
+    bench.on(ready(8));
+    assert_eq!(bench.machine.phase(), Phase::Serving);
 }
 
 #[test]

@@ -75,6 +75,8 @@ pub(super) struct World {
     /// Whether the candidate has failed and every slot returns to the active generation.
     returning: bool,
     stop_in_hand: StopInHand,
+    /// The quarantined generation, until that is written down.
+    unwritten: Option<Generation>,
     /// Whether the first workers were all ready once.
     has_served: bool,
 }
@@ -102,6 +104,7 @@ impl World {
             end: None,
             returning: false,
             stop_in_hand: StopInHand::None,
+            unwritten: None,
             has_served: false,
         };
         world.deliver(Event::Begin);
@@ -262,6 +265,10 @@ impl World {
 
     /// One living worker that is due does what a good worker does; says whether one was.
     pub(super) fn cooperate(&mut self) -> bool {
+        if let Some(generation) = self.unwritten.take() {
+            self.deliver(Event::WrittenDown { generation });
+            return true;
+        }
         let due = self.alive.iter().find(|(_, it)| !it.serves());
         let Some((&worker, process)) = due else {
             return false;
@@ -374,6 +381,7 @@ impl World {
                 assert_eq!(self.settings[&self.active].on_failure, OnFailure::Rollback);
                 assert!(failure != Failure::Stopped && self.has_lost_a_candidate(), "failed without a cause");
                 self.returning = true;
+                self.unwritten = Some(generation);
             }
             Action::Discard { generation } => {
                 assert_ne!(generation, self.active);
@@ -551,6 +559,8 @@ impl World {
             Verdict::Refused(_) => {}
             Verdict::Failed(Failure::Stopped) => assert_eq!((self.end, self.returning), (None, false)),
             Verdict::Failed(_) if self.returning => {
+                let is_written = self.unwritten.take().is_none();
+                assert!(is_written || self.stop_in_hand == StopInHand::First, "not written down");
                 assert_eq!(self.end, None);
                 assert!(
                     self.stop_in_hand == StopInHand::First || (self.candidate.is_none() && self.is_back()),
