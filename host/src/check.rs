@@ -53,7 +53,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
 async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
     let config = match read_config(path, None) {
-        Ok((config, _)) => config,
+        Ok(snapshot) => snapshot.config,
         Err(refused) => return Ok(Err(refused.refusal)),
     };
     let identity = Identity::configured(&config)?;

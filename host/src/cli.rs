@@ -143,6 +143,26 @@ enum CtlOrder {
         #[arg(long)]
         wait: bool,
     },
+    /// Restart to an earlier generation, its code and its configuration, without downtime.
+    ///
+    /// It holds, also over a restart of the master, until the library or the configuration on disk changes, or
+    /// a restart asks for what lies there.
+    Rollback {
+        /// The first digits of its version; the last good one before the active one if there are none.
+        #[arg(value_name = "VERSION")]
+        version: Option<String>,
+        /// Follow it to its verdict: 0 complete, 3 refused, 4 failed.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show the generations that can be gone back to, and those in quarantine.
+    Versions,
+    /// Have N workers from now on, until the configuration's own number changes or the master ends.
+    Workers {
+        /// How many.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+        number: u16,
+    },
     /// Show the master and its workers.
     Status {
         /// Show it again every second. CPU is then that of the last one, and not of the whole life.
@@ -172,7 +192,10 @@ impl From<Ctl> for Options {
             (None, None) => Place::Here,
         };
         let order = match order {
-            CtlOrder::Restart { wait } => Order::Restart(if wait { Until::Verdict } else { Until::Accepted }),
+            CtlOrder::Restart { wait } => Order::Restart(until(wait)),
+            CtlOrder::Rollback { version, wait } => Order::Rollback(until(wait), version),
+            CtlOrder::Versions => Order::Versions,
+            CtlOrder::Workers { number } => Order::Workers(number),
             CtlOrder::Status { watch } => Order::Status(if watch { Looks::Again } else { Looks::Once }),
             CtlOrder::Events => Order::Events,
             CtlOrder::Loglevel { level } => Order::LogLevel(level),
@@ -180,6 +203,10 @@ impl From<Ctl> for Options {
         };
         Self { place, form: if json { Form::Json } else { Form::Text }, order }
     }
+}
+
+const fn until(wait: bool) -> Until {
+    if wait { Until::Verdict } else { Until::Accepted }
 }
 
 /// Prints what a shell needs to complete command lines.

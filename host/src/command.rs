@@ -14,7 +14,7 @@ use crate::config::LogLevel;
 use crate::ids::RequestId;
 
 /// What a client can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// The names of all commands.
     Cmds,
@@ -24,6 +24,13 @@ pub enum Command {
     LogLevel(Level),
     /// A restart.
     Restart(Until),
+    /// A restart to an earlier generation: to the last good one before the active one, or to that whose
+    /// version begins with these digits.
+    Rollback(Until, Option<String>),
+    /// So many workers from now on.
+    Workers(u16),
+    /// The generations that can be gone back to, and those in quarantine, a line of JSON.
+    Versions,
     /// The verdict of a request, which may have been given already.
     Wait(RequestId),
     /// Everything that a master knows of itself, a line of JSON.
@@ -71,11 +78,14 @@ impl Misunderstood {
     }
 }
 
+/// How many workers there can be.
+const WORKERS: std::ops::RangeInclusive<u16> = 1..=512;
+
 /// Makes a command of its parameters; `None` when they are not the right ones.
 type Maker = fn(&[&str]) -> Option<Command>;
 
 /// Every command: its name, which is also what it is called in `CMDS`, and what its parameters mean.
-const TABLE: [(&str, Maker); 8] = [
+const TABLE: [(&str, Maker); 11] = [
     ("CMDS", |parameters| alone(parameters, Command::Cmds)),
     ("EVENTS", |parameters| alone(parameters, Command::Events)),
     ("LOGLEVEL", |parameters| match parameters {
@@ -87,14 +97,43 @@ const TABLE: [(&str, Maker); 8] = [
         [wait] if wait.eq_ignore_ascii_case("WAIT") => Some(Command::Restart(Until::Judged)),
         _ => None,
     }),
+    ("ROLLBACK", |parameters| {
+        let (wait, digits): (Vec<&str>, Vec<&str>) =
+            parameters.iter().partition(|parameter| parameter.eq_ignore_ascii_case("WAIT"));
+        let until = match wait[..] {
+            [] => Until::Accepted,
+            [_] => Until::Judged,
+            _ => return None,
+        };
+        match digits[..] {
+            [] => Some(Command::Rollback(until, None)),
+            [digits] => parse_version(digits).map(|digits| Command::Rollback(until, Some(digits))),
+            _ => None,
+        }
+    }),
     ("STATUS", |parameters| alone(parameters, Command::Status)),
     ("STOP", |parameters| alone(parameters, Command::Stop)),
     ("VERSION", |parameters| alone(parameters, Command::Version)),
+    ("VERSIONS", |parameters| alone(parameters, Command::Versions)),
     ("WAIT", |parameters| match parameters {
         [number] => parse_number(number).map(RequestId).map(Command::Wait),
         _ => None,
     }),
+    ("WORKERS", |parameters| match parameters {
+        [number] => {
+            let number = u16::try_from(parse_number(number)?).ok()?;
+            WORKERS.contains(&number).then_some(Command::Workers(number))
+        }
+        _ => None,
+    }),
 ];
+
+/// The first digits of a version, as it is shown: hexadecimal, in small letters.
+fn parse_version(text: &str) -> Option<String> {
+    let digits = text.to_ascii_lowercase();
+    let is_one = (1..=64).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one.then_some(digits)
+}
 
 fn alone(parameters: &[&str], command: Command) -> Option<Command> {
     parameters.is_empty().then_some(command)

@@ -29,6 +29,7 @@ mod control;
 mod desk;
 mod http;
 mod identity;
+mod ledger;
 mod listeners;
 mod locks;
 mod logging;

@@ -10,15 +10,14 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use app_abi::Magic;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use crate::artifact::{ArtifactError, Store, Version};
+use crate::artifact::{self, ArtifactError, Look, Store, Version};
 use crate::causes::chain;
 use crate::children::{Children, Role, Streams};
 use crate::config::databank::{Setup, Store as DatabankStore};
@@ -26,11 +25,13 @@ use crate::config::{self, Config};
 use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
-use crate::ids::{ConfigId, Ended};
+use crate::ids::{ConfigId, Ended, VersionId};
+use crate::ledger::config_id;
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
-use crate::restart::{Judged, Refusal};
+use crate::restart::ledger::{Kept, Ledger, OnDisk};
+use crate::restart::{Judged, Pair, Refusal};
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
@@ -46,13 +47,22 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 pub struct Prepared {
     pub config: Arc<Config>,
     pub config_id: ConfigId,
+    /// The configuration file as it was, for whoever goes back to this generation.
+    pub text: Arc<str>,
     pub version: Version,
     pub listeners: Listeners,
     /// With its secrets, as they were when the generation was prepared.
     pub databank: Arc<Setup>,
+    /// What lay on disk and is not to be taken while it does, if this generation was gone back to.
+    pub held: Option<OnDisk>,
 }
 
 impl Prepared {
+    /// What makes it the same as another.
+    pub fn pair(&self) -> Pair {
+        Pair { version: self.version.id, config: self.config_id }
+    }
+
     /// What a child needs to load this version.
     pub fn library(&self) -> Library {
         library(&self.version)
@@ -105,16 +115,41 @@ pub struct Preflight {
 
 /// Reads and checks the configuration at `path`, which must be absolute; for `app-host dev` with the library
 /// that it has built. Blocks on the disk.
-pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<(Config, ConfigId), Refused> {
+pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<Snapshot, Refused> {
     let bytes = read_file(path, config::MAX_FILE_BYTES).map_err(Refusal::BadConfig)?;
-    let id = ConfigId::from_digest(Sha256::digest(&bytes).into());
-    let config = Config::parse(&bytes, path)
-        .map_err(|error| Refused::judged(Refusal::BadConfig(chain(&error)), Judged::Config(id)))?;
-    let config = match dev_library {
-        Some(library) => config.for_development(library),
-        None => config,
-    };
-    Ok((config, id))
+    Snapshot::parse(&bytes, path, dev_library)
+}
+
+/// A configuration as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub config: Arc<Config>,
+    pub id: ConfigId,
+    pub text: Arc<str>,
+}
+
+impl Snapshot {
+    /// As [`read_config`], from the bytes of the file at `path`.
+    pub fn parse(bytes: &[u8], path: &Path, dev_library: Option<&Path>) -> Result<Self, Refused> {
+        let id = config_id(bytes);
+        let judged = |text| Refused::judged(Refusal::BadConfig(text), Judged::Config(id));
+        let config = Config::parse(bytes, path).map_err(|error| judged(chain(&error)))?;
+        let config = match dev_library {
+            Some(library) => config.for_development(library),
+            None => config,
+        };
+        let text = std::str::from_utf8(bytes).map_err(|error| judged(format!("{}: {error}", path.display())))?;
+        Ok(Self { config: Arc::new(config), id, text: text.into() })
+    }
+}
+
+/// Where a generation's library comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The path that its configuration names.
+    Path,
+    /// The copy of a version that was admitted before.
+    Copy(VersionId),
 }
 
 /// Reads the secrets that the section `databank` names. Blocks on the disk.
@@ -150,14 +185,28 @@ impl Preflight {
     /// magic that the master started with. The first library and every later one go this way.
     pub async fn version(&self, config: &Config, beside: Option<Magic>) -> Result<(Version, Took), Refused> {
         let begin = Instant::now();
+        let version = self.admit(config, Source::Path).await?;
+        let copy = begin.elapsed();
+        let probe = self.examine(config, &version, beside).await?;
+        Ok((version, Took { copy, probe }))
+    }
+
+    /// The master's own copy of a library, of which nothing is known yet but that it is one.
+    async fn admit(&self, config: &Config, source: Source) -> Result<Version, Refused> {
         let (store, path) = (self.store.clone(), config.app.library.clone());
-        let version = self
-            .desk
-            .run(DISK_TIMEOUT, move || store.admit(&path))
+        let take = move || match source {
+            Source::Path => store.admit(&path),
+            Source::Copy(version) => store.reopen(version),
+        };
+        self.desk
+            .run(DISK_TIMEOUT, take)
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
-            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })?;
-        let copy = begin.elapsed();
+            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })
+    }
+
+    /// Whether a version fits this host, and beside what runs; says how long its probe took.
+    async fn examine(&self, config: &Config, version: &Version, beside: Option<Magic>) -> Result<Duration, Refused> {
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
         version.manifest.fits_host().map_err(|error| misfit(Refusal::Incompatibility(error.to_string())))?;
         if let Some(started_with) = beside {
@@ -172,8 +221,8 @@ impl Preflight {
                 .map_err(|error| Refusal::BadArtifact(error.to_string()))?
                 .map_err(|error| Refused::from(Refusal::BadArtifact(chain(&error))))
         };
-        let (probe, ()) = tokio::try_join!(self.probe(config, &version), sync)?;
-        Ok((version, Took { copy, probe }))
+        let (probe, ()) = tokio::try_join!(self.probe(config, version), sync)?;
+        Ok(probe)
     }
 
     /// The databank of `config` with its secrets.
@@ -183,30 +232,91 @@ impl Preflight {
         Ok(Arc::new(read.map_err(|error| Refusal::BadConfig(error.to_string()))??))
     }
 
-    /// As [`Self::version`], while the databank is reached for.
+    /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
     pub async fn version_and_databank(
         &self,
         config: &Config,
         databank: &Setup,
         beside: Option<Magic>,
+        source: Source,
+        may_take: impl FnOnce(VersionId) -> Result<(), Refused>,
     ) -> Result<(Version, Took), Refused> {
+        let version = async {
+            let begin = Instant::now();
+            let version = self.admit(config, source).await?;
+            may_take(version.id)?;
+            let copy = begin.elapsed();
+            let probe = self.examine(config, &version, beside).await?;
+            Ok::<_, Refused>((version, Took { copy, probe }))
+        };
         // What is wrong with the library is said first, whichever of the two was faster.
         let reached = async { Ok(self.reach(config, databank).await) };
-        let ((version, took), reached) = tokio::try_join!(self.version(config, beside), reached)?;
+        let ((version, took), reached) = tokio::try_join!(version, reached)?;
         reached?;
         Ok((version, took))
     }
 
+    /// What lies at the paths of `config` and of the configuration itself. Nothing of it is taken.
+    pub async fn on_disk(&self, config: &Config) -> Result<OnDisk, Refusal> {
+        let (path, library) = (self.config_path.clone(), config.app.library.clone());
+        let look = move || OnDisk {
+            // What can't be read is nothing that a restart could take.
+            version: artifact::look(&library).ok().and_then(|look| match look {
+                Look::Whole(version) => Some(version),
+                Look::Partial => None,
+            }),
+            config: read_file(&path, config::MAX_FILE_BYTES).ok().map(|bytes| config_id(&bytes)),
+        };
+        self.desk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadArtifact(error.to_string()))
+    }
+
     /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
-    /// the library loaded when the master started.
-    pub async fn next(&self, running: &Prepared, magic: Magic) -> Result<(Prepared, Took), Refused> {
+    /// the library loaded when the master started. What `ledger` has in quarantine is refused.
+    pub async fn next(&self, running: &Prepared, magic: Magic, ledger: &Ledger) -> Result<(Prepared, Took), Refused> {
         let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
-        let (config, config_id) = self
+        let snapshot = self
             .desk
             .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
-        let config = Arc::new(config);
+        self.beside(running, snapshot, Source::Path, magic, ledger).await
+    }
+
+    /// As [`Self::next`], with an earlier generation's version and configuration in the place of those on
+    /// disk, which are held back from now on.
+    pub async fn back_to(
+        &self,
+        kept: &Kept,
+        running: &Prepared,
+        magic: Magic,
+        ledger: &Ledger,
+    ) -> Result<(Prepared, Took), Refused> {
+        let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
+        let snapshot = self
+            .desk
+            .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
+            .await
+            .map_err(|error| Refusal::BadConfig(error.to_string()))?;
+        // Where the configuration on disk is no good, the library that it would name isn't known; a
+        // restart would take nothing of it.
+        let named = snapshot.as_ref().map_or(&running.config, |snapshot| &snapshot.config);
+        let found = self.on_disk(named).await?;
+        let snapshot = Snapshot::parse(kept.config.as_bytes(), &self.config_path, self.dev_library.as_deref())?;
+        let source = Source::Copy(kept.pair.version);
+        let (mut prepared, took) = self.beside(running, snapshot, source, magic, ledger).await?;
+        prepared.held = Some(found);
+        Ok((prepared, took))
+    }
+
+    /// Everything that a generation beside `running` has to pass.
+    async fn beside(
+        &self,
+        running: &Prepared,
+        Snapshot { config, id: config_id, text }: Snapshot,
+        source: Source,
+        magic: Magic,
+        ledger: &Ledger,
+    ) -> Result<(Prepared, Took), Refused> {
         let misfit = |refusal| Refused::judged(refusal, Judged::Config(config_id));
         let fixed = |key| {
             Refusal::Incompatibility(format!("{key} can't change while workers run; restart the master to change it"))
@@ -225,10 +335,22 @@ impl Preflight {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
         }
-        let (version, took) = self.version_and_databank(&config, &databank, Some(magic)).await?;
+        let may_take = |version| match ledger.quarantined(Pair { version, config: config_id }) {
+            None => Ok(()),
+            Some(known) => {
+                // Whichever of the two changes may help.
+                let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(known.since));
+                Err(misfit(Refusal::BadArtifact(format!(
+                    "version {} with this configuration is quarantined since {since}: it has failed: {}",
+                    version.short(),
+                    known.reason
+                ))))
+            }
+        };
+        let (version, took) = self.version_and_databank(&config, &databank, Some(magic), source, may_take).await?;
         let listeners =
             Listeners::for_config(&config, &running.listeners).map_err(|error| Refusal::CannotBind(chain(&error)))?;
-        Ok((Prepared { config, config_id, version, listeners, databank }, took))
+        Ok((Prepared { config, config_id, text, version, listeners, databank, held: None }, took))
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.

@@ -24,6 +24,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "identity",
             "listeners",
             "socket_file",
+            "ledger",
             "locks",
             "output",
             "logging",

@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use app_abi::Magic;
 use app_abi::manifest::Manifest;
@@ -25,9 +24,6 @@ pub use elf::ElfError;
 
 /// The largest library that is taken, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
-
-/// How many versions are kept besides those in use, newest first.
-const KEPT: usize = 5;
 
 /// How a version's file ends, and that of a copy that isn't finished.
 const SUFFIX: &str = ".so";
@@ -132,24 +128,31 @@ impl Store {
             .map_err(|source| ArtifactError::Sync { path: version.path.clone(), source })
     }
 
-    /// Removes old versions, except those `in_use` and a few of the newest.
-    pub fn prune(&self, in_use: &HashSet<VersionId>) -> io::Result<()> {
-        let mut unused = Vec::new();
+    /// A version that was admitted before, maybe by an earlier master. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When its copy has gone or isn't what it was.
+    pub fn reopen(&self, id: VersionId) -> Result<Version, ArtifactError> {
+        let path = self.path(id);
+        verify(&path, id)?;
+        let file = open_regular(&path)?;
+        let manifest =
+            elf::read(&file).map_err(|source| ArtifactError::Elf { path: path.clone(), version: id, source })?;
+        Ok(Version { id, path, manifest })
+    }
+
+    /// Removes all versions but those to `keep`.
+    pub fn prune(&self, keep: &HashSet<VersionId>) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(VersionId::parse);
             if let Some(id) = id
-                && !in_use.contains(&id)
+                && !keep.contains(&id)
             {
-                let modified = entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                unused.push((modified, entry.path()));
+                // A process that has it mapped keeps it: only the name goes.
+                fs::remove_file(entry.path())?;
             }
-        }
-        unused.sort();
-        for (_, path) in unused.iter().rev().skip(KEPT) {
-            // A process that has it mapped keeps it: only the name goes.
-            fs::remove_file(path)?;
         }
         Ok(())
     }
@@ -322,19 +325,17 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_what_is_in_use_and_the_newest() {
+    fn pruning_keeps_what_it_is_told_to_and_what_is_no_version() {
         let versions = tempfile::tempdir().unwrap();
         let store = Store::open(versions.path().to_owned()).unwrap();
         let id = |n: u8| VersionId::from_digest([n; 32]);
         for n in 0..10 {
             fs::write(store.path(id(n)), [n]).unwrap();
-            let file = File::options().write(true).open(store.path(id(n))).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n.into())).unwrap();
         }
         fs::write(versions.path().join("foreign"), "").unwrap();
         store.prune(&HashSet::from([id(0), id(9)])).unwrap();
         let left: Vec<u8> = (0..10).filter(|n| store.path(id(*n)).exists()).collect();
-        assert_eq!(left, [0, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(left, [0, 9]);
         assert!(versions.path().join("foreign").exists());
     }
 

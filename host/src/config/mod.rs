@@ -30,6 +30,9 @@ pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// The most workers that may be configured.
 pub const MAX_WORKERS: u16 = 512;
 
+/// The most generations that may be kept beside the active one. Each has a copy of its library.
+pub const MAX_VERSIONS_KEPT: u16 = 100;
+
 /// The most serving threads that a worker may have.
 pub const MAX_THREADS: u16 = 64;
 
@@ -55,6 +58,8 @@ pub struct Config {
     pub group: Option<String>,
     pub databank: Databank,
     pub restart: Restart,
+    /// How many earlier generations are kept beside the active one, to go back to.
+    pub versions_kept: u16,
     pub watch: Watched,
     pub log: Log,
 }
@@ -94,6 +99,9 @@ pub struct Restart {
 pub enum OnFailure {
     /// The master refuses further restarts and respawns no worker until it is restarted.
     Lock,
+    /// Every slot returns to the active generation, the failed one is quarantined, and the master goes
+    /// on as before.
+    Rollback,
 }
 
 /// What is logged, how and where to.
@@ -150,6 +158,7 @@ mod defaults {
 
     pub(super) const WORKERS: u16 = 2;
     pub(super) const THREADS: u16 = 1;
+    pub(super) const VERSIONS_KEPT: u16 = 5;
 
     pub(super) fn state_dir() -> PathBuf {
         PathBuf::from("state")
@@ -206,6 +215,8 @@ struct RawConfig {
     databank: RawDatabank,
     #[serde(default)]
     restart: Restart,
+    #[serde(default = "default_versions_kept", deserialize_with = "versions_kept")]
+    versions_kept: u16,
     #[serde(default = "defaults::watch", deserialize_with = "watched::watched")]
     watch: Watched,
     #[serde(default)]
@@ -226,6 +237,14 @@ fn default_workers() -> u16 {
 
 fn default_threads() -> u16 {
     defaults::THREADS
+}
+
+fn default_versions_kept() -> u16 {
+    defaults::VERSIONS_KEPT
+}
+
+fn versions_kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    within(deserializer, MAX_VERSIONS_KEPT)
 }
 
 fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
@@ -401,6 +420,7 @@ impl RawConfig {
             user: self.user,
             group: self.group,
             restart: self.restart,
+            versions_kept: self.versions_kept,
             watch: self.watch,
             log: Log {
                 format: self.log.format,

@@ -182,11 +182,15 @@ impl Connection {
                 self.events.get_or_insert_with(|| self.hall.events.0.subscribe());
                 return self.answer(&Answer::Ack).await;
             }
-            Command::Restart(_) | Command::LogLevel(_) | Command::Stop => {
+            Command::Restart(_)
+            | Command::Rollback(..)
+            | Command::Workers(_)
+            | Command::LogLevel(_)
+            | Command::Stop => {
                 let command = String::from_utf8_lossy(line.trim_ascii()).to_ascii_uppercase();
                 info!(command, peer_uid = self.peer.uid, peer_pid = self.peer.pid, "control command");
             }
-            Command::Wait(_) | Command::Status => {}
+            Command::Wait(_) | Command::Status | Command::Versions => {}
         }
         let (answer, owed) = oneshot::channel();
         let ask = Ask { command, answer };

@@ -60,6 +60,10 @@ pub enum Form {
 #[derive(Debug)]
 pub enum Order {
     Restart(Until),
+    /// To an earlier generation; the first digits of its version, or none for the last good one.
+    Rollback(Until, Option<String>),
+    Workers(u16),
+    Versions,
     Status(Looks),
     Events,
     /// A level, or `restore`.
@@ -139,8 +143,19 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
     let socket = find(place)?;
     let mut client = Client::connect(&socket, ANSWER)?;
     match order {
-        Order::Restart(Until::Accepted) => restart(&mut client, &socket, *form),
-        Order::Restart(Until::Verdict) => restart_to_verdict(&mut client, &socket, *form),
+        Order::Restart(until) => restart(&mut client, &socket, "RESTART", *until, *form),
+        Order::Rollback(until, version) => {
+            let words = version.as_ref().map_or("ROLLBACK".to_owned(), |version| format!("ROLLBACK {version}"));
+            restart(&mut client, &socket, &words, *until, *form)
+        }
+        Order::Workers(number) => {
+            client.order(&format!("WORKERS {number}"), ANSWER)?;
+            Ok(done(*form))
+        }
+        Order::Versions => {
+            print(&versions_text(&client.ask_for("VERSIONS", ANSWER)?, *form)?);
+            Ok(Outcome::Done)
+        }
         Order::Status(Looks::Once) => {
             print(&status_text(&client.ask_for("STATUS", ANSWER)?, None, *form)?);
             Ok(Outcome::Done)
@@ -206,8 +221,15 @@ fn await_answer(client: &mut Client, socket: &Path, mut on_event: impl FnMut(&Va
     }
 }
 
-fn restart(client: &mut Client, socket: &Path, form: Form) -> Result<Outcome, CtlError> {
-    client.say("RESTART")?;
+fn restart(client: &mut Client, socket: &Path, words: &str, until: Until, form: Form) -> Result<Outcome, CtlError> {
+    match until {
+        Until::Accepted => restart_to_begin(client, socket, words, form),
+        Until::Verdict => restart_to_verdict(client, socket, words, form),
+    }
+}
+
+fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form) -> Result<Outcome, CtlError> {
+    client.say(words)?;
     let (accepted, reason) = match await_answer(client, socket, |_| {})? {
         Answer::Ack | Answer::Data(_) => (true, None),
         Answer::Nack(reason) => (false, Some(reason)),
@@ -231,9 +253,9 @@ fn hint(reason: &str) -> &'static str {
     }
 }
 
-fn restart_to_verdict(client: &mut Client, socket: &Path, form: Form) -> Result<Outcome, CtlError> {
+fn restart_to_verdict(client: &mut Client, socket: &Path, words: &str, form: Form) -> Result<Outcome, CtlError> {
     client.order("EVENTS", ANSWER)?;
-    client.say("RESTART WAIT")?;
+    client.say(&format!("{words} WAIT"))?;
     let mut progress = Progress::default();
     let shows = form == Form::Text && io::stderr().is_terminal();
     let mut verdicts: Vec<VerdictRecord> = Vec::new();
@@ -319,6 +341,14 @@ fn status_text(answer: &str, before: Option<(&Status, Duration)>, form: Form) ->
     }
     let status: Status = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
     Ok(table::status(&status, before))
+}
+
+fn versions_text(answer: &str, form: Form) -> Result<String, CtlError> {
+    if form == Form::Json {
+        return Ok(format!("{answer}\n"));
+    }
+    let versions: Vec<Value> = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    Ok(table::versions(&versions))
 }
 
 /// Prints events until the reader goes, or the master, which is told by the exit code.

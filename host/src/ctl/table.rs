@@ -1,7 +1,9 @@
 //! The status as a table for people.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
 
 use crate::control::{Status, WorkerStatus};
 
@@ -51,6 +53,25 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
     let rows: Vec<[String; 10]> = workers.into_iter().map(|worker| row(worker, before)).collect();
     out.push('\n');
     lines(&mut out, &rows);
+    out
+}
+
+/// The generations of `VERSIONS`, a line each.
+pub(super) fn versions(versions: &[Value]) -> String {
+    let mut out = String::new();
+    for version in versions {
+        let text = |key: &str| version[key].as_str().unwrap_or_default();
+        let since = Duration::from_millis(version["since"].as_u64().unwrap_or_default());
+        let since = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since);
+        let (state, digits) = (text("state"), short(text("version")));
+        // Writing to a string never fails.
+        let _ = writeln!(
+            out,
+            "{}",
+            format!("{state:<11}  {digits}  {since}  {} {}  {}", text("app"), text("app_version"), text("reason"))
+                .trim_end()
+        );
+    }
     out
 }
 

@@ -3,7 +3,7 @@
 //! Owns everything that a master holds: the generations with their versions and listeners, the
 //! workers' processes, the log, the locks. Decides nothing.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use tracing::{error, info, warn};
 use app_abi::Magic;
 
 use super::audience::{self, Audience};
+use super::book::Book;
 use super::crew::Crew;
-use super::dispatch::Dispatch;
 use super::{Happening, manager, news, report};
 use crate::causes::chain;
 use crate::command::Level;
@@ -24,12 +24,13 @@ use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
 use crate::ids::{Generation, RequestId, Time};
 use crate::listeners::Listeners;
-use crate::locks::{MagicLock, PidFile, StateLock};
+use crate::locks::{PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::ToWorker;
 use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Took};
-use crate::restart::{Action, By, Event, ExitReason, Judged, Settings, Verdict};
+use crate::restart::ledger::Listed;
+use crate::restart::{Action, By, Event, ExitReason, Judged, Pair, Refusal, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -50,7 +51,10 @@ pub(super) struct Effects {
     judged: Option<(RequestId, Judged)>,
     /// Who has asked for what has no verdict yet, and when.
     requested: HashMap<RequestId, (By, Time)>,
+    /// The earlier generations that requests without a verdict want back, by their versions' digits.
+    rollbacks: HashMap<RequestId, Option<String>>,
     follow_ups: VecDeque<Event>,
+    book: Book,
     logging: Logging,
     notify: Notify,
     pub(super) audience: Audience,
@@ -65,10 +69,9 @@ pub(super) struct Equipment {
     pub(super) logging: Logging,
     pub(super) notify: Notify,
     pub(super) control: Control,
-    pub(super) dispatch: Dispatch,
+    pub(super) book: Book,
+    pub(super) crew: Crew,
     pub(super) locks: Locks,
-    /// What the workers hold.
-    pub(super) lock: MagicLock,
 }
 
 /// What is held until the master exits.
@@ -85,10 +88,10 @@ impl Effects {
         equipment: Equipment,
         inbox: mpsc::Sender<Happening>,
     ) -> Self {
-        let Equipment { logging, notify, control, dispatch, locks, lock } = equipment;
+        let Equipment { logging, notify, control, book, crew, locks } = equipment;
         let magic = first.version.magic();
         let effects = Self {
-            crew: Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch),
+            crew,
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
             magic,
@@ -97,7 +100,9 @@ impl Effects {
             prepared: None,
             judged: None,
             requested: HashMap::new(),
+            rollbacks: HashMap::new(),
             follow_ups: VecDeque::new(),
+            book,
             logging,
             notify,
             audience: Audience::new(control.events()),
@@ -119,6 +124,23 @@ impl Effects {
         info!(request = request.0, by = %by, "restart requested");
         self.audience.tell("restart requested", || json!({ "request": request, "by": by.to_string() }));
         self.requested.insert(request, (by, now));
+    }
+
+    /// Where a request of [`By::Rollback`] goes: to the last good generation before the active one, or to that
+    /// whose version begins with these hexadecimal digits. Where there is none, the request is refused as
+    /// `bad artifact` like any other.
+    pub(super) fn rolls_back_to(&mut self, request: RequestId, version: Option<String>) {
+        self.rollbacks.insert(request, version);
+    }
+
+    /// Every generation that can be gone back to or is quarantined, the newest first.
+    pub(super) fn versions(&self) -> Vec<Listed<'_>> {
+        self.book.ledger().list()
+    }
+
+    /// What the watcher is not to ask for.
+    pub(super) fn barred(&self) -> &[Pair] {
+        self.book.barred()
     }
 
     /// What respawns use.
@@ -148,7 +170,7 @@ impl Effects {
             Ok((prepared, took)) => {
                 let settings = settings(&prepared);
                 let active = self.active();
-                let unchanged = prepared.version.id == active.version.id && prepared.config_id == active.config_id;
+                let unchanged = prepared.pair() == active.pair();
                 // What was cancelled meanwhile must not keep its listeners open.
                 self.prepared = awaited.then_some((prepared, took));
                 Event::PreflightPassed { request, settings, unchanged }
@@ -186,6 +208,15 @@ impl Effects {
                 Action::Kill { worker, .. } => self.crew.kill(worker),
                 Action::Adopt { request, generation } => self.adopt(request, generation),
                 Action::Activate { generation } => self.activate(generation),
+                Action::Quarantine { generation, failure } => {
+                    self.book.quarantine(generation, &self.generations[&generation], &failure);
+                    let (written, inbox) = (self.book.written(), self.inbox.clone());
+                    tokio::task::spawn_local(async move {
+                        written.await;
+                        // The loop has ended: nobody is interested any more.
+                        let _ = inbox.send(Happening::Event(Event::WrittenDown { generation })).await;
+                    });
+                }
                 Action::Discard { generation } => {
                     self.generations.remove(&generation);
                     self.prune();
@@ -209,8 +240,25 @@ impl Effects {
     fn start_preflight(&mut self, request: RequestId) {
         let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
         let (running, magic) = (self.generations[&self.active].clone(), self.magic);
+        let kept = match self
+            .rollbacks
+            .remove(&request)
+            .map(|digits| self.book.ledger().earlier(digits.as_deref()).cloned())
+        {
+            None => None,
+            Some(Ok(kept)) => Some(kept),
+            Some(Err(error)) => {
+                let refusal = Refusal::BadArtifact(error.to_string());
+                self.follow_ups.push_back(Event::PreflightRefused { request, refusal });
+                return;
+            }
+        };
+        let ledger = self.book.ledger().clone();
         let task = tokio::task::spawn_local(async move {
-            let outcome = Box::new(preflight.next(&running, magic).await);
+            let outcome = Box::new(match kept {
+                None => preflight.next(&running, magic, &ledger).await,
+                Some(kept) => preflight.back_to(&kept, &running, magic, &ledger).await,
+            });
             drop(running);
             // The loop has ended: nobody is interested any more.
             let _ = inbox.send(Happening::Preflight { request, outcome }).await;
@@ -257,12 +305,22 @@ impl Effects {
     }
 
     fn activate(&mut self, generation: Generation) {
-        self.active = generation;
-        let Prepared { config, listeners, .. } = &self.generations[&generation];
-        listeners.apply_settings();
-        if let Err(error) = self.logging.change(&config.log) {
-            error!(error = chain(&error), "the log stays as it was");
+        let prepared = &self.generations[&generation];
+        let Prepared { config, listeners, .. } = prepared;
+        // What the master has started with has its settings already.
+        if self.active != generation {
+            self.active = generation;
+            listeners.apply_settings();
+            if let Err(error) = self.logging.change(&config.log) {
+                error!(error = chain(&error), "the log stays as it was");
+            }
         }
+        self.book.activated(prepared);
+    }
+
+    /// Waits until everything that was written down has reached the disk.
+    pub(super) async fn finish(&self) {
+        self.book.written().await;
     }
 
     /// Drops the master's share in every listener; the workers shut them down.
@@ -274,6 +332,7 @@ impl Effects {
 
     fn announce(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
         self.prepared = None;
+        self.rollbacks.remove(&request);
         let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
         let active = self.generations.get(&self.active);
         let took = now.saturating_sub(begin);
@@ -363,11 +422,12 @@ impl Effects {
     }
 
     fn prune(&self) {
-        let in_use: HashSet<_> = self.generations.values().map(|prepared| prepared.version.id).collect();
+        let mut keep = self.book.versions();
+        keep.extend(self.generations.values().map(|prepared| prepared.version.id));
         let store = self.preflight.store.clone();
         // Jobs are done in turn, so this comes before the copy of the next preflight.
         self.preflight.desk.post(move || {
-            if let Err(error) = store.prune(&in_use) {
+            if let Err(error) = store.prune(&keep) {
                 warn!(error = %error, "old versions can't be removed");
             }
         });

@@ -31,7 +31,7 @@ impl Lookout {
     }
 
     /// Watches what the active generation says.
-    pub(super) fn follow(&mut self, active: &Prepared, config_path: &Path, phase: Phase) {
+    pub(super) fn follow(&mut self, active: &Prepared, barred: &[Pair], config_path: &Path, phase: Phase) {
         let wanted = active.config.watch;
         if !wanted.anything() || matches!(phase, Phase::Locked | Phase::Stopping | Phase::Exited) {
             if self.watching.take().is_some() {
@@ -39,7 +39,7 @@ impl Lookout {
             }
             return;
         }
-        let active_pair = Pair { version: active.version.id, config: active.config_id };
+        let active_pair = active.pair();
         let aim = Aim {
             library: wanted.library.then(|| active.config.app.library.clone()),
             // Also where it asks for nothing: what was refused for it may be tried again once it changes.
@@ -48,13 +48,15 @@ impl Lookout {
         match &mut self.watching {
             Some(watching) if watching.aim == aim && watching.policy.watched() == wanted => {
                 watching.policy.set_active(active_pair);
+                watching.policy.set_barred(barred);
             }
             _ => {
                 let library = aim.library.as_deref().map(|path| path.display().to_string());
                 info!(library, config = wanted.config.then(|| config_path.display().to_string()), "watching");
                 let senses = Senses::Events;
                 let watcher = start(&aim, senses);
-                let policy = Watch::new(wanted, active_pair);
+                let mut policy = Watch::new(wanted, active_pair);
+                policy.set_barred(barred);
                 self.watching = Some(Watching { aim, policy, watcher, senses });
             }
         }

@@ -19,6 +19,7 @@ pub(super) fn verdict(notify: &Notify, verdict: &Verdict, serving: &str, on_fail
         Verdict::Refused(refusal) => format!("restart refused: {refusal}; {serving}"),
         Verdict::Failed(failure) => match on_failure {
             OnFailure::Lock => format!("restart failed: {failure}; locked: restart the service"),
+            OnFailure::Rollback => format!("restart failed: {failure}; {serving}"),
         },
     });
 }

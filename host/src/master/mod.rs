@@ -15,6 +15,7 @@
 //! ```
 
 mod audience;
+mod book;
 mod crew;
 mod dispatch;
 mod effects;
@@ -39,7 +40,7 @@ use tracing::debug;
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::preflight::{Prepared, Refused, Took};
-use crate::restart::{Action, By, Event, ExitReason, Machine};
+use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
 use effects::Effects;
 use lookout::Lookout;
@@ -127,11 +128,12 @@ async fn serve(
                 }
             }
             if let Some(exit) = effects.perform(actions, now) {
+                effects.finish().await;
                 return exit;
             }
             next = effects.follow_up();
         }
-        lookout.follow(effects.active(), effects.config_path(), machine.phase());
+        lookout.follow(effects.active(), effects.barred(), effects.config_path(), machine.phase());
         if lookout.asks(machine.phase(), begin.elapsed()) {
             event = requests.ask(&mut effects, By::Watcher);
             lookout.asked(requests.last());
@@ -155,6 +157,8 @@ async fn serve(
             }
             // What it has seen is asked for in the next turn, if it is worth that.
             () = lookout.see() => Event::Tick,
+            _ = signals.ttin.recv() => Event::Scale(Scale::By(1)),
+            _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
             () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
             // Here, so that a loop that stands still is noticed.
@@ -187,6 +191,8 @@ struct Signals {
     usr2: Signal,
     hup: Signal,
     usr1: Signal,
+    ttin: Signal,
+    ttou: Signal,
     term: Signal,
     int: Signal,
 }
@@ -197,6 +203,8 @@ impl Signals {
             usr2: signal(SignalKind::user_defined2())?,
             hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
+            ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
+            ttou: signal(SignalKind::from_raw(libc::SIGTTOU))?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
         })

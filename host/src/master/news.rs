@@ -56,6 +56,21 @@ pub(super) fn tell(report: &Report, crew: &Crew, audience: &Audience) {
         Report::ProbationPassed { request } => {
             audience.tell("restart probation passed", || json!({ "request": request }));
         }
+        Report::Scaled { from, to } => {
+            audience.tell("the number of workers changes", || json!({ "from": from, "to": to }));
+        }
+        Report::ScalePutBy { phase } => {
+            audience.tell("the number of workers changes later", || json!({ "phase": phase.to_string() }));
+        }
+        Report::ScaleIgnored { phase } => {
+            audience.tell("the number of workers can't change any more", || json!({ "phase": phase.to_string() }));
+        }
+        Report::ReturnStarted { request, from, to } => {
+            audience.tell("restart rollback started", || json!({ "request": request, "from": from, "to": to }));
+        }
+        Report::ReturnEnded { request, generation } => {
+            audience.tell("restart rollback ended", || json!({ "request": request, "generation": generation }));
+        }
         Report::Locked { serving } => audience.tell("locked", || json!({ "serving": serving })),
         Report::Stopping => audience.tell("stopping", none),
         Report::StoppingAtOnce => audience.tell("stopping at once", none),

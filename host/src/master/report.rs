@@ -65,6 +65,18 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
             info!(request = request.0, probation_ms = millis(*probation), "restart probation started");
         }
         Report::ProbationPassed { request } => info!(request = request.0, "restart probation passed"),
+        Report::Scaled { from, to } if from == to => {
+            warn!(workers = to, "the number of workers stays");
+        }
+        Report::Scaled { from, to } => info!(from, to, "the number of workers changes"),
+        Report::ScalePutBy { phase } => info!(phase = %phase, "the number of workers changes later"),
+        Report::ScaleIgnored { phase } => warn!(phase = %phase, "the number of workers can't change any more"),
+        Report::ReturnStarted { request, from, to } => {
+            warn!(request = request.0, from = from.0, to = to.0, "restart rollback started");
+        }
+        Report::ReturnEnded { request, generation } => {
+            info!(request = request.0, generation = generation.0, "restart rollback ended");
+        }
         Report::Locked { serving } => {
             let advice =
                 "restart the master as soon as possible: until then restarts are refused and no worker is respawned";

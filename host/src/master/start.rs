@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::unistd::Uid;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Happening;
+use super::book::Book;
+use super::crew::Crew;
 use super::dispatch::Dispatch;
 use super::effects::{Effects, Equipment, Locks};
 use crate::artifact::Store;
@@ -26,11 +28,13 @@ use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
+use crate::ledger::LedgerFile;
 use crate::listeners::{BindError, Listeners};
 use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
-use crate::preflight::{Preflight, Prepared, read_config};
+use crate::preflight::{Preflight, Prepared, Refused, Snapshot, Source, read_config};
+use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
@@ -47,9 +51,9 @@ pub(super) async fn start(
 ) -> anyhow::Result<Effects> {
     let config_path = std::path::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
-    let (config, config_id) = read_config(&config_path, dev_library.as_deref())?;
-    let config = Arc::new(config);
-    let logging = Logging::init(&config.log)?;
+    let snapshot = read_config(&config_path, dev_library.as_deref())?;
+    let config = Arc::clone(&snapshot.config);
+    let mut logging = Logging::init(&config.log)?;
     let identity = Identity::configured(&config)?;
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
@@ -67,6 +71,7 @@ pub(super) async fn start(
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
+    let (ledger_file, ledger) = open_ledger(&config.state_dir, &state_lock)?;
     let preflight = Preflight {
         store: Store::open(config.versions_dir())
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
@@ -82,6 +87,11 @@ pub(super) async fn start(
         Notify::silent()
     });
     let dispatch = Dispatch::open().context("the thread that carries messages between workers can't be made")?;
+    let Choice { snapshot, source, held } = choose(&preflight, snapshot, &ledger).await?;
+    if snapshot.config.log != config.log {
+        logging.change(&snapshot.config.log)?;
+    }
+    let Snapshot { config, id: config_id, text } = snapshot;
     let databank = preflight.databank(&config).await?;
     if !databank::is_shared(&databank.store) {
         let driver = databank.store.driver();
@@ -92,16 +102,83 @@ pub(super) async fn start(
     {
         make_data_directory(directory, preflight.identity)?;
     }
-    let (version, _) =
-        preflight.version_and_databank(&config, &databank, None).await.context("the first generation is refused")?;
+    let (version, _) = preflight
+        .version_and_databank(&config, &databank, None, source, |_| Ok(()))
+        .await
+        .context("the first generation is refused")?;
     let listeners = bind(&config, &version.magic().to_string()).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
-    let first = Prepared { config, config_id, version, listeners, databank };
+    let first = Prepared { config, config_id, text, version, listeners, databank, held };
     let locks = Locks { pid_file, state: state_lock };
-    Ok(Effects::new(first, preflight, Equipment { logging, notify, control, dispatch, locks, lock }, inbox))
+    let book = Book::new(ledger_file, ledger, preflight.desk.clone());
+    let crew = Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch);
+    Ok(Effects::new(first, preflight, Equipment { logging, notify, control, book, crew, locks }, inbox))
+}
+
+/// Reads what the last master has written down. One that can't be read keeps nobody from starting.
+fn open_ledger(state_dir: &Path, lock: &StateLock) -> anyhow::Result<(LedgerFile, Ledger)> {
+    let file = LedgerFile::open(state_dir, lock)
+        .with_context(|| format!("the state directory {} can't be read", state_dir.display()))?;
+    let ledger = file.load().unwrap_or_else(|error| {
+        let advice = "nothing is known of earlier generations, nor of what was quarantined or rolled back";
+        let aside = file.set_aside().map_or_else(|error| format!("it stays: {error}"), |to| to.display().to_string());
+        error!(error = chain(&error), set_aside = aside, advice, "the ledger of generations is lost");
+        Ledger::default()
+    });
+    Ok((file, ledger))
+}
+
+/// What a master starts with.
+struct Choice {
+    snapshot: Snapshot,
+    source: Source,
+    held: Option<OnDisk>,
+}
+
+/// What lies on disk, unless that has failed or was rolled back: then the last active generation.
+async fn choose(preflight: &Preflight, found: Snapshot, ledger: &Ledger) -> anyhow::Result<Choice> {
+    let as_found = |snapshot| Choice { snapshot, source: Source::Path, held: None };
+    if !ledger.minds_what_lies_there() {
+        return Ok(as_found(found));
+    }
+    let on_disk = preflight.on_disk(&found.config).await?;
+    let First::Instead(kept, why) = ledger.first(on_disk) else {
+        if on_disk.pair().is_some_and(|pair| ledger.quarantined(pair).is_some()) {
+            error!("what lies on disk is quarantined, and nothing else is known: it is tried");
+        }
+        return Ok(as_found(found));
+    };
+    let chosen = match instead(preflight, kept) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the last active generation can't be had: what lies on disk is tried");
+            return Ok(as_found(found));
+        }
+    };
+    let (version, app, app_version) = (kept.pair.version.short(), &kept.app, &kept.app_version);
+    let advice =
+        "the library and the configuration on disk are not in use; change either of them, or restart into them";
+    match why {
+        Why::RolledBack => {
+            warn!(version, app, app_version, reason = "rolled back", advice, "an earlier generation is started");
+        }
+        Why::Quarantined(it) => {
+            let reason = format!("quarantined: {}", it.reason);
+            error!(version, app, app_version, reason, advice, "an earlier generation is started");
+        }
+    }
+    let source = Source::Copy(kept.pair.version);
+    Ok(Choice { snapshot: chosen, source, held: ledger.held() })
+}
+
+/// An earlier generation's configuration, if its version's copy is still what it was.
+fn instead(preflight: &Preflight, kept: &Kept) -> anyhow::Result<Snapshot> {
+    preflight.store.reopen(kept.pair.version)?;
+    let parsed = Snapshot::parse(kept.config.as_bytes(), &preflight.config_path, preflight.dev_library.as_deref());
+    Ok(parsed.map_err(|Refused { refusal, .. }| refusal)?)
 }
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those

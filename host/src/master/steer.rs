@@ -3,10 +3,13 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+use tokio::sync::oneshot;
+
 use crate::command::{Answer, Command, Until};
 use crate::control::{Ask, Measured, Reply, Status, WorkerStatus, millis};
 use crate::ids::{RequestId, Time};
-use crate::restart::{By, Event, Machine, WorkerView};
+use crate::restart::{By, Event, Machine, Scale, WorkerView};
 
 use super::effects::Effects;
 
@@ -40,13 +43,23 @@ pub(super) fn take(ask: Ask, effects: &mut Effects, machine: &Machine, requests:
     let answer = match command {
         Command::Restart(until) => {
             let event = requests.ask(effects, By::Control);
-            let request = requests.last();
-            match until {
-                Until::Accepted => effects.audience.awaits_begin(request, reply),
-                Until::Judged => effects.audience.awaits_verdict(request, reply),
-            }
+            await_it(effects, requests.last(), until, reply);
             return event;
         }
+        Command::Rollback(until, version) => {
+            let event = requests.ask(effects, By::Rollback);
+            effects.rolls_back_to(requests.last(), version);
+            await_it(effects, requests.last(), until, reply);
+            return event;
+        }
+        Command::Workers(number) => match machine.may_scale() {
+            Ok(()) => {
+                let _ = reply.send(Reply::Answer(Answer::Ack));
+                return Event::Scale(Scale::To(number));
+            }
+            Err(refusal) => Answer::nack(refusal.reason()),
+        },
+        Command::Versions => Answer::Data(json!(effects.versions()).to_string()),
         Command::Wait(request) if effects.is_pending(request) => {
             effects.audience.awaits_verdict(request, reply);
             return Event::Tick;
@@ -73,6 +86,14 @@ pub(super) fn take(ask: Ask, effects: &mut Effects, machine: &Machine, requests:
     };
     let _ = reply.send(Reply::Answer(answer));
     Event::Tick
+}
+
+/// Has a client wait for what becomes of its request.
+fn await_it(effects: &mut Effects, request: RequestId, until: Until, reply: oneshot::Sender<Reply>) {
+    match until {
+        Until::Accepted => effects.audience.awaits_begin(request, reply),
+        Until::Judged => effects.audience.awaits_verdict(request, reply),
+    }
 }
 
 /// What a client is told before there is a machine; whether the master is to stop.

@@ -105,7 +105,7 @@ impl Machine {
         };
         out.push(Action::Report(Report::WorkerTerminated(worker.view(id))));
         self.lost(worker.generation, Failure::WorkerTerminated { slot: worker.slot }, now, out);
-        let successor_comes = matches!(self.state, State::Serving | State::Preflight { .. } | State::Rolling(_));
+        let successor_comes = self.respawns() || matches!(self.state, State::Rolling(_));
         match worker.life {
             Life::Ready { since } if successor_comes => self.set_life(id, Life::Retiring { since }),
             // It doesn't serve yet, or nobody will come; the start's or the stop's own order comes first.
@@ -114,21 +114,31 @@ impl Machine {
         self.schedule_respawn(&worker, now, out);
     }
 
-    /// Orders the drain of each retiring worker whose successor is ready and without whom as many
-    /// serve as are configured.
-    pub(super) fn drain_retired(&mut self, now: Time, out: &mut Vec<Action>) {
-        let has_successor =
-            |slot| self.workers.values().any(|it| it.slot == slot && matches!(it.life, Life::Ready { .. }));
-        let retired: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, it)| it.is_retiring() && has_successor(it.slot))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in retired {
-            if self.serving() > usize::from(self.settings.workers) {
+    /// Orders the drain of each worker that isn't needed any more, and without whom as many serve as
+    /// are wanted: of the highest slot first.
+    pub(super) fn drain_spare(&mut self, now: Time, out: &mut Vec<Action>) {
+        let mut spare: Vec<(Slot, WorkerId)> =
+            self.workers.iter().filter(|(_, it)| self.is_spare(it)).map(|(&id, it)| (it.slot, id)).collect();
+        spare.sort_unstable_by(|one, other| other.cmp(one));
+        for (_, id) in spare {
+            let serves = self.workers[&id].is_ready();
+            if !serves || self.serving() > usize::from(self.settings.workers) {
                 self.drain(id, true, now, out);
             }
+        }
+    }
+
+    /// Whether a worker's place is another's by now: it retires and its successor serves, it is of a
+    /// generation that has failed, or its slot isn't wanted any more.
+    fn is_spare(&self, worker: &Worker) -> bool {
+        if worker.is_going() {
+            false
+        } else if worker.slot.0 >= self.settings.workers {
+            true
+        } else if worker.generation == self.active {
+            worker.is_retiring() && self.is_manned(worker.slot)
+        } else {
+            worker.is_starting() || self.is_manned(worker.slot)
         }
     }
 
@@ -151,23 +161,50 @@ impl Machine {
                 self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
             }
             State::Rolling(roll) if roll.candidate == generation => {
-                self.fail_restart(*roll, failure, out);
+                self.fail_restart(*roll, failure, now, out);
             }
             _ => {}
         }
     }
 
+    /// Whether empty slots get workers of the active generation.
+    const fn respawns(&self) -> bool {
+        matches!(self.state, State::Serving | State::Preflight { .. } | State::Returning(_))
+    }
+
     /// A worker has gone or will; outside a restart's roll its slot gets another of the active
-    /// generation, unless that one is there or due already.
+    /// generation, unless that one is there or due already, or the slot is not wanted any more.
     fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
         let slot = gone.slot;
-        let taken = self.workers.values().any(|it| it.slot == slot && it.keeps_its_slot());
-        let back_off = self.back_offs.get(&slot).copied().unwrap_or_default();
-        if matches!(self.state, State::Serving | State::Preflight { .. }) && !taken && back_off.due().is_none() {
+        // What becomes of a failed candidate is nothing that the slot's own record is about.
+        if self.respawns() && gone.generation == self.active && self.lacks_a_worker(slot) {
             let back_off = self.back_offs.entry(slot).or_default();
             let after = back_off.crashed(gone.ready_for(now), now);
             out.push(Action::Report(Report::RespawnScheduled { slot, after }));
         }
+    }
+
+    /// Has every wanted slot get a worker of the active generation that has none.
+    pub(super) fn fill_slots(&mut self, now: Time) {
+        for slot in (0..self.settings.workers).map(Slot) {
+            if self.lacks_a_worker(slot) {
+                self.back_offs.entry(slot).or_default().fill(now);
+            }
+        }
+    }
+
+    /// Whether a wanted slot has no worker of the active generation that stays, and none is due.
+    fn lacks_a_worker(&self, slot: Slot) -> bool {
+        let taken =
+            self.workers.values().any(|it| it.slot == slot && it.generation == self.active && it.keeps_its_slot());
+        let is_due = self.back_offs.get(&slot).is_some_and(|it| it.due().is_some());
+        slot.0 < self.settings.workers && !taken && !is_due
+    }
+
+    /// Whether a worker of the active generation serves in this slot that will stay there.
+    pub(super) fn is_manned(&self, slot: Slot) -> bool {
+        let stays = |it: &Worker| matches!(it.life, Life::Ready { .. });
+        self.workers.values().any(|it| it.slot == slot && it.generation == self.active && stays(it))
     }
 
     pub(super) fn respawn_due(&mut self, now: Time, out: &mut Vec<Action>) {

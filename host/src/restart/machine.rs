@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 use super::respawn::BackOff;
+use super::retreat::Retreat;
 use super::roll::Roll;
+use super::scale::Scale;
 use super::worker::{Worker, WorkerView};
 use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
 
@@ -17,7 +19,12 @@ use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Sett
 pub struct Machine {
     pub(super) state: State,
     pub(super) active: Generation,
+    /// The active generation's, but for the number of workers, which is the one that is wanted.
     pub(super) settings: Settings,
+    /// The active configuration's own number of workers.
+    pub(super) configured: u16,
+    /// Another number of workers that somebody wants as soon as it may be.
+    pub(super) wish: Option<Scale>,
     /// Everyone whose exit hasn't been seen yet.
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     /// Crash histories of the active generation's slots.
@@ -37,6 +44,7 @@ pub(super) enum State {
         by: By,
     },
     Rolling(Roll),
+    Returning(Retreat),
     Locked {
         /// The failed generation, for as long as it has workers.
         candidate: Option<Generation>,
@@ -56,6 +64,8 @@ impl Machine {
             state: State::Fresh,
             active: Generation(1),
             settings,
+            configured: settings.workers,
+            wish: None,
             workers: BTreeMap::new(),
             back_offs: BTreeMap::new(),
             last_generation: Generation(1),
@@ -69,7 +79,14 @@ impl Machine {
         if self.state != State::Exited {
             self.take(event, now, &mut out);
             self.kill_overdue(now, &mut out);
-            self.advance(now, &mut out);
+            // What ends one phase may make something possible in the next.
+            loop {
+                let phase = self.phase();
+                self.advance(now, &mut out);
+                if self.phase() == phase {
+                    break;
+                }
+            }
         }
         out
     }
@@ -92,6 +109,7 @@ impl Machine {
             State::Serving => Phase::Serving,
             State::Preflight { .. } => Phase::Preflight,
             State::Rolling(_) => Phase::Rolling,
+            State::Returning(_) => Phase::Returning,
             State::Locked { .. } => Phase::Locked,
             State::Stopping { .. } => Phase::Stopping,
             State::Exited => Phase::Exited,
@@ -154,6 +172,8 @@ impl Machine {
             }
             Event::Terminated { worker } => self.terminated(worker, now, out),
             Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::WrittenDown { generation } => self.written_down(generation),
+            Event::Scale(wish) => self.scale(wish, out),
             Event::Stop => self.stop(now, out),
             Event::Tick => {}
         }
@@ -165,6 +185,7 @@ impl Machine {
             State::Starting => {
                 if self.serving() == usize::from(self.settings.workers) {
                     self.state = State::Serving;
+                    out.push(Action::Activate { generation: self.active });
                     out.push(Action::Report(Report::Serving {
                         generation: self.active,
                         workers: self.settings.workers,
@@ -172,10 +193,12 @@ impl Machine {
                 }
             }
             State::Serving | State::Preflight { .. } => {
+                self.fulfil_wish(now, out);
                 self.respawn_due(now, out);
-                self.drain_retired(now, out);
+                self.drain_spare(now, out);
             }
             State::Rolling(roll) => self.advance_roll(*roll, now, out),
+            State::Returning(_) => self.advance_return(now, out),
             State::Locked { .. } | State::Stopping { .. } => {
                 self.discard_candidate(out);
                 self.exit_when_empty(out);
@@ -200,8 +223,8 @@ impl Machine {
             State::Stopping { .. } | State::Exited => Refusal::Stopping,
             State::Fresh | State::Starting => Refusal::Starting,
             State::Locked { .. } => Refusal::AbortedRestart,
-            State::Preflight { .. } | State::Rolling(_) => Refusal::RestartInFlight,
-            State::Serving if self.settings.workers < 2 => Refusal::NoWorkers,
+            State::Preflight { .. } | State::Rolling(_) | State::Returning(_) => Refusal::RestartInFlight,
+            State::Serving if self.configured < 2 => Refusal::NoWorkers,
             State::Serving if !self.settings.databank_shared => {
                 Refusal::BadDriver("the active databank can't be shared between processes".to_owned())
             }

@@ -12,14 +12,16 @@
 //! ───────▶ starting ───────────────▶ serving ◀──────────────▶ preflight
 //!             │                       ▲  │     refused           │
 //!             │ a first worker is     │  │ Stop                  │ passed
-//!             │ lost, or Stop         │  │                       ▼
-//!             │              complete └──┼──────────────────── rolling
-//!             ▼                          ▼       Stop            │ failed
-//!          stopping ◀────────────────────┴──────────────┐        ▼
-//!             │                                         └───── locked
-//!             │ the last worker has exited                       │ the last worker has exited
-//!             ▼                                                  ▼
-//!           exited ◀─────────────────────────────────────────────┘
+//!             │ lost, or Stop      ▲  │  │                       ▼
+//!             │                    │  └──┼──────────────────── rolling
+//!             │           all back │     │      complete       │     │ failed, to be
+//!             │                 returning ◀────────────────────┘     │ locked
+//!             ▼                          ▼ failed, to be rolled back ▼
+//!          stopping ◀──────────── Stop: from everywhere ────────── locked
+//!             │                                                      │
+//!             │ the last worker has exited                           │ the last worker has exited
+//!             ▼                                                      ▼
+//!           exited ◀─────────────────────────────────────────────────┘
 //! ```
 //!
 //! A worker is starting, then ready, then draining; it is *retiring* when somebody else has told it to
@@ -30,12 +32,16 @@
 //! What is kept at every step: no drain with a successor is ordered unless as many other workers as
 //! configured are ready; each request gets one verdict; at most one candidate generation exists;
 //! nothing is spawned when locked or stopping; each adopted generation is either activated or
-//! discarded; [`Action::Exit`] comes once and last.
+//! discarded; [`Action::Exit`] comes once and last. While slots return, candidates that serve go on
+//! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
+pub mod ledger;
 mod machine;
 mod respawn;
+mod retreat;
 mod roll;
+mod scale;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -50,6 +56,7 @@ use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
 pub use crate::config::OnFailure;
 pub use machine::Machine;
+pub use scale::Scale;
 pub use verdict::{Failure, Refusal, Verdict};
 pub use watch::{Judged, Pair, Watch};
 #[cfg(test)]
@@ -59,7 +66,7 @@ pub use worker::WorkerView;
 /// What the machine needs to know of a generation's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many slots there are.
+    /// How many slots there are, if nobody wants more or fewer.
     pub workers: u16,
     /// Whether processes may share the databank.
     pub databank_shared: bool,
@@ -86,6 +93,8 @@ pub enum By {
     Control,
     /// The watcher, which has seen something new.
     Watcher,
+    /// Somebody who wants an earlier generation back.
+    Rollback,
 }
 
 impl fmt::Display for By {
@@ -95,6 +104,7 @@ impl fmt::Display for By {
             Self::Hangup => "SIGHUP",
             Self::Control => "control socket",
             Self::Watcher => "watcher",
+            Self::Rollback => "rollback",
         })
     }
 }
@@ -171,6 +181,13 @@ pub enum Event {
         /// Its status.
         how: Ended,
     },
+    /// The quarantine of this generation is written down, or can't be.
+    WrittenDown {
+        /// The failed generation.
+        generation: Generation,
+    },
+    /// Somebody wants more or fewer workers than there are.
+    Scale(Scale),
     /// The service shall stop, gracefully the first time, at once the second time.
     Stop,
     /// Time has passed.
@@ -225,10 +242,19 @@ pub enum Action {
         /// The candidate.
         generation: Generation,
     },
-    /// The candidate is active now: close listeners that it doesn't configure, write it down.
+    /// Every slot has a worker of this generation that serves: close listeners that it doesn't
+    /// configure, write down that it is active.
     Activate {
         /// The generation.
         generation: Generation,
+    },
+    /// This candidate has failed its roll, and its slots return to the active generation: write down
+    /// that it is not to be tried again; answered by [`Event::WrittenDown`].
+    Quarantine {
+        /// The failed generation.
+        generation: Generation,
+        /// What the verdict will say.
+        failure: Failure,
     },
     /// No worker belongs to this generation and none ever will again.
     Discard {
@@ -363,6 +389,39 @@ pub enum Report {
         /// The request.
         request: RequestId,
     },
+    /// The number of workers that are wanted has changed, or was at its bound already.
+    Scaled {
+        /// How many were wanted.
+        from: u16,
+        /// How many are.
+        to: u16,
+    },
+    /// The number of workers changes when the service serves, or when the restart in flight has ended.
+    ScalePutBy {
+        /// Where the machine stands.
+        phase: Phase,
+    },
+    /// The number of workers can't change any more.
+    ScaleIgnored {
+        /// Where the machine stands.
+        phase: Phase,
+    },
+    /// A restart failed: every slot returns to the active generation.
+    ReturnStarted {
+        /// The request.
+        request: RequestId,
+        /// The generation that has failed.
+        from: Generation,
+        /// The active generation.
+        to: Generation,
+    },
+    /// Every slot has a worker of the active generation again that serves.
+    ReturnEnded {
+        /// The request.
+        request: RequestId,
+        /// The active generation.
+        generation: Generation,
+    },
     /// A restart failed: no restart and no respawn any more until the master is restarted.
     Locked {
         /// How many workers serve on.
@@ -385,7 +444,9 @@ pub enum Phase {
     Preflight,
     /// A restart is in flight and replaces workers.
     Rolling,
-    /// A restart failed.
+    /// A restart has failed, and the slots return to the active generation.
+    Returning,
+    /// A restart failed, and nothing is restarted or respawned any more.
     Locked,
     /// The master is on its way out.
     Stopping,
@@ -400,6 +461,7 @@ impl fmt::Display for Phase {
             Self::Serving => "serving",
             Self::Preflight => "preflight",
             Self::Rolling => "rolling",
+            Self::Returning => "returning",
             Self::Locked => "locked",
             Self::Stopping => "stopping",
             Self::Exited => "exited",

@@ -38,6 +38,11 @@ impl BackOff {
         pause
     }
 
+    /// Has the slot get a worker now, because it is wanted and not because one has crashed.
+    pub(super) const fn fill(&mut self, now: Time) {
+        self.due = Some(now);
+    }
+
     /// When the next worker is to be spawned.
     pub(super) const fn due(&self) -> Option<Time> {
         self.due

@@ -11,6 +11,7 @@
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 use super::machine::{Machine, State};
+use super::retreat::{Retreat, Written};
 use super::worker::{Life, Worker};
 use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
 
@@ -19,7 +20,10 @@ use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
 pub(super) struct Roll {
     pub(super) request: RequestId,
     pub(super) candidate: Generation,
+    /// As the machine's: with the number of workers that is wanted.
     settings: Settings,
+    /// The candidate's own number of workers.
+    configured: u16,
     probation: Probation,
 }
 
@@ -51,7 +55,11 @@ impl Machine {
         // From here on an empty slot waits for its candidate, and the candidate's code deserves
         // a clean record.
         self.back_offs.clear();
-        self.state = State::Rolling(Roll { request, candidate, settings, probation: Probation::NotBegun });
+        let configured = settings.workers;
+        // What somebody has wanted since holds until the configuration says something else.
+        let workers = if configured == self.configured { self.settings.workers } else { configured };
+        let settings = Settings { workers, ..settings };
+        self.state = State::Rolling(Roll { request, candidate, settings, configured, probation: Probation::NotBegun });
         out.push(Action::Adopt { request, generation: candidate });
         out.push(Action::Report(Report::RollStarted {
             request,
@@ -130,6 +138,7 @@ impl Machine {
     fn complete(&mut self, roll: Roll, out: &mut Vec<Action>) {
         let old = std::mem::replace(&mut self.active, roll.candidate);
         self.settings = roll.settings;
+        self.configured = roll.configured;
         self.state = State::Serving;
         out.push(Action::Activate { generation: roll.candidate });
         out.push(Action::Discard { generation: old });
@@ -137,14 +146,20 @@ impl Machine {
     }
 
     /// Ends the roll without success.
-    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, out: &mut Vec<Action>) {
+    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, now: Time, out: &mut Vec<Action>) {
+        let Roll { request, candidate, .. } = roll;
         match self.settings.on_failure {
             OnFailure::Lock => {
-                self.state = State::Locked { candidate: Some(roll.candidate) };
+                self.wish = None;
+                self.state = State::Locked { candidate: Some(candidate) };
                 out.push(Action::Report(Report::Locked { serving: self.serving() }));
+                out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
+            }
+            OnFailure::Rollback => {
+                let written = Written::NotYet;
+                self.start_return(Retreat { request, failed: candidate, failure, written }, now, out);
             }
         }
-        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Failed(failure) });
     }
 
     fn candidates(&self, roll: &Roll) -> impl Iterator<Item = &Worker> {

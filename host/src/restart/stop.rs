@@ -8,9 +8,10 @@ use super::{Action, ExitReason, Failure, KillReason, Refusal, Report, Verdict};
 impl Machine {
     pub(super) fn stop(&mut self, now: Time, out: &mut Vec<Action>) {
         let mut candidate = None;
-        match self.state {
+        match &self.state {
             State::Stopping { .. } => return self.stop_at_once(out),
             State::Preflight { request, .. } => {
+                let request = *request;
                 out.push(Action::CancelPreflight { request });
                 let verdict = Verdict::Refused(Refusal::Stopping);
                 out.push(Action::Verdict { request, verdict });
@@ -21,7 +22,13 @@ impl Machine {
                 out.push(Action::Verdict { request, verdict });
                 candidate = Some(roll.candidate);
             }
-            State::Locked { candidate: failed } => candidate = failed,
+            State::Returning(retreat) => {
+                // Why it failed is known already, and says more than that its end came early.
+                let verdict = Verdict::Failed(retreat.failure.clone());
+                out.push(Action::Verdict { request: retreat.request, verdict });
+                candidate = Some(retreat.failed);
+            }
+            State::Locked { candidate: failed } => candidate = *failed,
             State::Fresh | State::Starting | State::Serving | State::Exited => {}
         }
         self.begin_stopping(ExitReason::Stopped, candidate, now, out);
@@ -36,6 +43,7 @@ impl Machine {
     ) {
         self.state = State::Stopping { exit, candidate };
         self.back_offs.clear();
+        self.wish = None;
         out.push(Action::Report(Report::Stopping));
         // Listeners close first, so that new clients are refused at once, not queued and reset.
         out.push(Action::CloseListeners);

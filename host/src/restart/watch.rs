@@ -20,6 +20,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Watched;
 use crate::ids::{ConfigId, RequestId, Time, VersionId};
 
@@ -32,7 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What makes two generations the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The library.
     pub version: VersionId,
@@ -90,6 +93,8 @@ enum Hold {
 pub struct Watch {
     watched: Watched,
     active: Pair,
+    /// What is not to be asked for although it isn't active: it was quarantined or rolled back.
+    barred: Vec<Pair>,
     library: Seen<VersionId>,
     config: Seen<ConfigId>,
     hold: Hold,
@@ -100,7 +105,8 @@ pub struct Watch {
 impl Watch {
     /// A policy that has seen nothing yet.
     pub const fn new(watched: Watched, active: Pair) -> Self {
-        Self { watched, active, library: Seen::NOTHING, config: Seen::NOTHING, hold: Hold::Free, tries: 0 }
+        let barred = Vec::new();
+        Self { watched, active, barred, library: Seen::NOTHING, config: Seen::NOTHING, hold: Hold::Free, tries: 0 }
     }
 
     /// What asks for a restart.
@@ -111,6 +117,14 @@ impl Watch {
     /// Says what is active now, whoever asked for it.
     pub const fn set_active(&mut self, active: Pair) {
         self.active = active;
+    }
+
+    /// Says what is not to be asked for as long as it lies there.
+    pub fn set_barred(&mut self, barred: &[Pair]) {
+        // Said at each turn of the loop, and nearly always the same.
+        if self.barred != barred {
+            barred.clone_into(&mut self.barred);
+        }
     }
 
     /// The library is this now, whole and quiet; `None` when there is nothing of the kind.
@@ -194,9 +208,22 @@ impl Watch {
         if self.watched.library && self.library.now.is_none() {
             return false;
         }
+        if self.is_barred() {
+            return false;
+        }
         let is_new_library = self.library.now.is_some_and(|version| version != self.active.version);
         let is_new_config = self.config.now.is_some_and(|config| config != self.active.config);
         (self.watched.library && is_new_library) || (self.watched.config && is_new_config)
+    }
+
+    /// Whether what lies there is barred, as far as it is known: a library that isn't watched may be any,
+    /// and so may a configuration that hasn't been seen yet.
+    fn is_barred(&self) -> bool {
+        let library = if self.watched.library { self.library.now } else { None };
+        let fits = |barred: &Pair| {
+            library.is_none_or(|it| it == barred.version) && self.config.now.is_none_or(|it| it == barred.config)
+        };
+        self.barred.iter().any(fits)
     }
 
     fn free(&mut self) {

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::super::{Phase, Scale};
 use super::world::World;
 use super::*;
 
@@ -16,6 +17,7 @@ enum Step {
     Refuse,
     StalePreflight,
     Stop,
+    Scale(Scale),
     Sleep(Duration),
     Tick,
     NextDeadline,
@@ -56,16 +58,17 @@ fn any_settings(workers: impl Strategy<Value = u16>) -> impl Strategy<Value = Se
     let probation = prop_oneof![Just(Duration::ZERO), Just(PROBATION)];
     // The timeouts are close to each other, so that either may come first.
     let timeout = || (1_u64..4).prop_map(|it| ms(it * 200));
-    (workers, probation, timeout(), timeout()).prop_map(|(workers, probation, start_timeout, shutdown_timeout)| {
-        Settings {
+    let on_failure = prop_oneof![Just(OnFailure::Lock), Just(OnFailure::Rollback)];
+    (workers, probation, timeout(), timeout(), on_failure).prop_map(
+        |(workers, probation, start_timeout, shutdown_timeout, on_failure)| Settings {
             workers,
             databank_shared: true,
             start_timeout,
             probation,
             shutdown_timeout,
-            on_failure: OnFailure::Lock,
-        }
-    })
+            on_failure,
+        },
+    )
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -88,6 +91,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Refuse),
         1 => Just(Step::StalePreflight),
         1 => Just(Step::Stop),
+        3 => (-1_i32..=1).prop_map(|more| Step::Scale(Scale::By(more))),
+        1 => (0_u16..6).prop_map(|number| Step::Scale(Scale::To(number))),
         4 => (0_u64..400).prop_map(|it| Step::Sleep(ms(it))),
         1 => Just(Step::Sleep(Duration::from_secs(11))),
         2 => Just(Step::Tick),
@@ -105,6 +110,7 @@ fn take(world: &mut World, step: &Step) {
         Step::Refuse => world.refuse_preflight(),
         Step::StalePreflight => world.stale_preflight(settings(2)),
         Step::Stop => world.stop(),
+        Step::Scale(wish) => world.scale(wish),
         Step::Sleep(pause) => world.sleep(pause),
         Step::Tick => world.tick(),
         Step::NextDeadline => drop(world.sleep_until_deadline()),
@@ -182,6 +188,10 @@ proptest! {
         let mut world = world_after(first, &steps);
         world.answer(settings(3));
         for _ in 0..PLENTY {
+            // Where nobody ever gets ready again no slot returns; whoever serves goes on, and may stop it.
+            if world.machine.phase() == Phase::Returning {
+                world.stop();
+            }
             if world.nobody_waits() {
                 break;
             }

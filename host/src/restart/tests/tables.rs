@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{ExitReason, Failure, Machine, Phase, Report};
+use super::super::{ExitReason, Failure, Machine, Phase, Report, Scale};
 use super::*;
 use crate::ids::Time;
 
@@ -64,6 +64,10 @@ impl Bench {
     /// Handles an event; returns the actions without the reports.
     fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.machine.handle(event, self.now);
+        // Most tests are about something else than a slow disk.
+        if let Some(generation) = quarantined(&actions) {
+            actions.extend(self.machine.handle(Event::WrittenDown { generation }, self.now));
+        }
         actions.retain(|action| !matches!(action, Action::Report(_)));
         actions
     }
@@ -764,6 +768,439 @@ fn candidates_that_serve_when_the_lock_comes_serve_on() {
     assert_eq!(bench.state_of(3), Some(WorkerState::Ready));
     let exit = Action::Exit(ExitReason::LockedAndEmpty);
     assert_eq!(bench.on(exited(3, 1)), [discard(2), exit]);
+}
+
+// Failure and return
+
+const fn returning() -> Settings {
+    let mut settings = settings(3);
+    settings.on_failure = OnFailure::Rollback;
+    settings
+}
+
+impl Bench {
+    /// Three workers, of which slot 0 has its candidate, 4, and worker 1 drains; 5 is starting in slot 1.
+    fn rolling_to_return(candidate: Settings) -> Self {
+        let mut bench = Self { machine: Machine::new(returning()), now: ms(1000) };
+        bench.on(Event::Begin);
+        for worker in 1..=3 {
+            bench.on(ready(worker));
+        }
+        bench.on(request(1));
+        bench.on(passed(1, candidate));
+        bench.on(ready(4));
+        bench.after(candidate.probation);
+        assert_eq!(bench.state_of(1), Some(WorkerState::Draining));
+        bench
+    }
+
+    /// As `rolling_to_return`; 5 has died, and 6 is to take slot 0 back.
+    fn returning() -> Self {
+        let mut bench = Self::rolling_to_return(settings(3));
+        assert_eq!(bench.on(exited(5, 1)), [quarantine(died(1, 1)), spawn(6, 0, 1)]);
+        assert_eq!(bench.machine.phase(), Phase::Returning);
+        bench
+    }
+}
+
+fn quarantined(actions: &[Action]) -> Option<Generation> {
+    actions.iter().find_map(|action| match action {
+        Action::Quarantine { generation, .. } => Some(*generation),
+        _ => None,
+    })
+}
+
+const fn quarantine(failure: Failure) -> Action {
+    Action::Quarantine { generation: Generation(2), failure }
+}
+
+#[test]
+fn a_candidate_that_dies_in_a_later_slot_lets_every_slot_return_new_before_old() {
+    // FAULTS 30
+    let mut bench = Bench::returning();
+    assert_eq!(bench.machine.serving(), 3, "the candidate of slot 0 serves on");
+    assert_eq!(bench.on(ready(6)), [drain(4)]);
+    assert_eq!(bench.machine.serving(), 3);
+    assert_eq!(bench.on(exited(4, 0)), [discard(2), failed(died(1, 1))]);
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+    assert_eq!(bench.machine.active(), Generation(1));
+    assert_eq!(bench.on(exited(1, 0)), [], "the one that was ordered to drain before goes as ordered");
+    // And a good one follows.
+    bench.on(request(2));
+    assert_eq!(bench.on(passed(2, returning()))[1..], [spawn(7, 0, 3)]);
+    bench.on(ready(7));
+    bench.after(PROBATION);
+    bench.on(ready(8));
+    bench.on(ready(9));
+    for worker in [2, 3] {
+        bench.on(exited(worker, 0));
+    }
+    assert_eq!(bench.on(exited(6, 0)), complete(2, 1, 3));
+}
+
+#[test]
+fn a_first_candidate_that_fails_leaves_nothing_to_return() {
+    for (event, failure) in [
+        (exited(4, 0), died(0, 0)),
+        (spawn_failed(4), Failure::CannotSpawn { slot: Slot(0), error: "EAGAIN".to_owned() }),
+    ] {
+        let mut bench = Bench { machine: Machine::new(returning()), now: ms(1000) };
+        bench.on(Event::Begin);
+        for worker in 1..=3 {
+            bench.on(ready(worker));
+        }
+        bench.on(request(1));
+        bench.on(passed(1, settings(3)));
+        assert_eq!(bench.on(event), [quarantine(failure.clone()), discard(2), failed(failure)]);
+        assert_eq!(bench.machine.phase(), Phase::Serving);
+        assert_eq!(bench.machine.serving(), 3);
+    }
+}
+
+#[test]
+fn the_verdict_waits_until_the_quarantine_is_written_down() {
+    let mut bench = Bench { machine: Machine::new(returning()), now: ms(1000) };
+    bench.on(Event::Begin);
+    for worker in 1..=3 {
+        bench.on(ready(worker));
+    }
+    bench.on(request(1));
+    bench.on(passed(1, settings(3)));
+    let actions = bench.machine.handle(exited(4, 1), bench.now);
+    assert!(quarantined(&actions).is_some());
+    assert_eq!(bench.machine.phase(), Phase::Returning);
+    let written = |number| Event::WrittenDown { generation: Generation(number) };
+    assert_eq!(bench.on(written(1)), [], "another generation's");
+    assert_eq!(bench.on(written(2)), [discard(2), failed(died(0, 1))]);
+    assert_eq!(bench.on(written(2)), []);
+    let mut crashed = bench;
+    assert_eq!(crashed.on(exited(1, 1)), [spawn(5, 0, 1)], "its slot has a clean record");
+}
+
+#[test]
+fn a_failed_candidate_is_no_crash_of_its_slot() {
+    let mut bench = Bench::returning();
+    bench.on(spawn_failed(6));
+    assert_eq!(bench.on(spawn_failed(7)), []);
+    let due = bench.until_deadline();
+    bench.on(exited(4, 1));
+    assert_eq!(bench.until_deadline(), due);
+    bench.after(ms(100));
+    bench.on(ready(8));
+    assert_eq!(bench.machine.phase(), Phase::Serving);
+}
+
+#[test]
+fn the_word_of_the_active_generation_decides_what_follows_a_failure() {
+    let mut lock = Bench::rolling(2, returning());
+    assert_eq!(lock.on(exited(3, 1)), [failed(died(0, 1)), discard(2)]);
+    assert!(lock.machine.is_locked());
+    let mut candidate = settings(3);
+    candidate.on_failure = OnFailure::Lock;
+    let mut back = Bench::rolling_to_return(candidate);
+    back.on(exited(5, 1));
+    assert_eq!(back.machine.phase(), Phase::Returning);
+}
+
+#[test]
+fn every_failure_returns_and_is_told_when_all_is_back() {
+    let slot = Slot(1);
+    let no_listener = Failure::CannotListen { slot, error: "no descriptor".to_owned() };
+    let no_start = Failure::AppFailedToStart { slot, error: "no route".to_owned() };
+    for (event, failure) in [(cannot_listen(5), no_listener), (start_failed(5), no_start)] {
+        let mut bench = Bench::rolling_to_return(settings(3));
+        assert_eq!(bench.on(event), [quarantine(failure.clone()), spawn(6, 0, 1)]);
+        assert_eq!(bench.on(ready(6)), [drain(4)]);
+        assert_eq!(bench.on(exited(4, 0)), [], "the one that can't serve is still there");
+        assert_eq!(bench.on(exited(5, 1)), [discard(2), failed(failure)]);
+    }
+    let mut late = Bench::rolling_to_return(settings(3));
+    let failure = Failure::NotReadyInTime { slot };
+    let expected = [kill(5, KillReason::NotReadyInTime), quarantine(failure.clone()), spawn(6, 0, 1)];
+    assert_eq!(late.after(START_TIMEOUT), expected);
+    assert_eq!(late.on(ready(6)), [drain(4)]);
+    late.on(exited(4, 0));
+    assert_eq!(late.on(exited(5, 9)), [discard(2), failed(failure)]);
+}
+
+#[test]
+fn a_serving_candidate_that_dies_lets_the_starting_one_drain_at_once() {
+    let mut bench = Bench::rolling_to_return(settings(3));
+    let expected = [quarantine(died(0, 1)), spawn(6, 0, 1), drain(5)];
+    assert_eq!(bench.on(exited(4, 1)), expected);
+    assert_eq!(bench.on(ready(6)), []);
+    assert_eq!(bench.on(exited(5, 0)), [discard(2), failed(died(0, 1))]);
+}
+
+#[test]
+fn a_failure_at_the_last_drain_brings_every_slot_back() {
+    let mut bench = Bench::rolling_to_return(settings(3));
+    bench.on(ready(5));
+    bench.on(ready(6));
+    bench.on(exited(1, 0));
+    bench.on(exited(2, 0));
+    assert_eq!(bench.state_of(3), Some(WorkerState::Draining));
+    let expected = [quarantine(died(2, 1)), spawn(7, 0, 1), spawn(8, 1, 1), spawn(9, 2, 1)];
+    assert_eq!(bench.on(exited(6, 1)), expected);
+    assert_eq!(bench.on(ready(7)), [], "two candidates and one are all there is");
+    assert_eq!(bench.on(ready(8)), [drain(5)]);
+    assert_eq!(bench.on(ready(9)), [drain(4)]);
+    bench.on(exited(5, 0));
+    assert_eq!(bench.on(exited(4, 0)), [discard(2), failed(died(2, 1))]);
+}
+
+#[test]
+fn slots_that_only_the_candidate_has_go_when_the_active_ones_are_back() {
+    let mut bench = Bench::rolling_to_return(settings(5));
+    for worker in 5..=7 {
+        bench.on(ready(worker));
+    }
+    for worker in 1..=3 {
+        bench.on(exited(worker, 0));
+    }
+    // Four candidates serve; the fifth, in slot 4, dies. Slot 3 isn't wanted any more.
+    let expected = [quarantine(died(4, 1)), spawn(9, 0, 1), spawn(10, 1, 1), spawn(11, 2, 1), drain(7)];
+    assert_eq!(bench.on(exited(8, 1)), expected);
+    assert_eq!(bench.machine.serving(), 3);
+    bench.on(exited(7, 0));
+    assert_eq!(bench.on(ready(9)), [drain(4)]);
+    assert_eq!(bench.on(ready(10)), [drain(5)]);
+    assert_eq!(bench.on(ready(11)), [drain(6)]);
+    bench.on(exited(4, 0));
+    bench.on(exited(5, 0));
+    assert_eq!(bench.on(exited(6, 0)), [discard(2), failed(died(4, 1))]);
+}
+
+#[test]
+fn what_goes_wrong_on_the_way_back_backs_off_and_candidates_serve_on() {
+    let mut bench = Bench::returning();
+    assert_eq!(bench.on(spawn_failed(6)), [spawn(7, 0, 1)], "the first time at once");
+    assert_eq!(bench.after(START_TIMEOUT), [kill(7, KillReason::NotReadyInTime)]);
+    assert_eq!(bench.on(exited(7, 9)), []);
+    assert_eq!(bench.until_deadline(), Some(ms(100)));
+    assert_eq!(bench.after(ms(100)), [spawn(8, 0, 1)]);
+    assert_eq!(bench.machine.serving(), 3);
+    assert_eq!(bench.machine.phase(), Phase::Returning, "the verdict waits");
+    bench.on(exited(1, 0));
+    assert_eq!(bench.on(ready(8)), [drain(4)]);
+    assert_eq!(bench.on(exited(4, 0)), [discard(2), failed(died(1, 1))]);
+}
+
+#[test]
+fn a_candidate_that_dies_on_the_way_back_is_not_missed() {
+    let mut bench = Bench::returning();
+    assert_eq!(bench.on(exited(4, 1)), []);
+    assert_eq!(bench.machine.serving(), 2);
+    assert_eq!(bench.on(ready(6)), [discard(2), failed(died(1, 1))]);
+}
+
+#[test]
+fn an_active_worker_that_dies_on_the_way_back_keeps_the_candidate() {
+    let mut bench = Bench::returning();
+    assert_eq!(bench.on(exited(2, 1)), [spawn(7, 1, 1)]);
+    assert_eq!(bench.on(ready(6)), [], "with the candidate three serve, and not one more");
+    assert_eq!(bench.on(ready(7)), [drain(4)]);
+    assert_eq!(bench.on(exited(4, 0)), [discard(2), failed(died(1, 1))]);
+}
+
+#[test]
+fn a_worker_terminated_on_the_way_back_serves_until_its_successor_does() {
+    let mut bench = Bench::returning();
+    assert_eq!(bench.on(terminated(4)), [], "the candidate's successor is on its way");
+    assert_eq!(bench.on(terminated(2)), [spawn(7, 1, 1)]);
+    assert_eq!(bench.on(ready(6)), [drain(4)]);
+    assert_eq!(bench.on(exited(4, 0)), [], "slot 1 is not manned");
+    assert_eq!(bench.on(ready(7)), [drain(2), discard(2), failed(died(1, 1))]);
+}
+
+#[test]
+fn a_request_on_the_way_back_is_refused_as_in_flight() {
+    let mut bench = Bench::returning();
+    assert_eq!(bench.on(request(2)), [verdict(2, Verdict::Refused(Refusal::RestartInFlight))]);
+}
+
+#[test]
+fn stop_on_the_way_back_tells_why_the_restart_failed_and_drains_everyone() {
+    let mut bench = Bench::returning();
+    let expected = [
+        failed(died(1, 1)),
+        Action::CloseListeners,
+        last_drain(1),
+        last_drain(2),
+        last_drain(3),
+        last_drain(4),
+        last_drain(6),
+    ];
+    assert_eq!(bench.on(Event::Stop), expected);
+    for worker in [1, 2, 3] {
+        assert_eq!(bench.on(exited(worker, 0)), []);
+    }
+    assert_eq!(bench.on(exited(4, 0)), [discard(2)]);
+    assert_eq!(bench.on(exited(6, 0)), [Action::Exit(ExitReason::Stopped)]);
+}
+
+// More and fewer workers
+
+const fn more() -> Event {
+    Event::Scale(Scale::By(1))
+}
+
+const fn fewer() -> Event {
+    Event::Scale(Scale::By(-1))
+}
+
+#[test]
+fn one_more_is_spawned_at_once_and_the_highest_goes_first() {
+    let mut bench = Bench::serving(2);
+    assert_eq!(bench.on(more()), [spawn(3, 2, 1)]);
+    assert_eq!(bench.on(more()), [spawn(4, 3, 1)]);
+    bench.on(ready(3));
+    bench.on(ready(4));
+    assert_eq!(bench.machine.serving(), 4);
+    assert_eq!(bench.on(fewer()), [drain(4)]);
+    assert_eq!(bench.on(fewer()), [drain(3)]);
+    assert_eq!(bench.on(exited(4, 0)), [], "its slot is not wanted any more");
+    assert_eq!(bench.on(more()), [spawn(5, 2, 1)], "also while the last one there drains");
+    assert_eq!(bench.on(exited(3, 0)), []);
+}
+
+#[test]
+fn a_number_of_workers_keeps_its_bounds() {
+    let mut bench = Bench::serving(2);
+    for (wish, to) in [(Scale::By(-1), 1), (Scale::By(-1), 1), (Scale::To(512), 512), (Scale::By(1), 512)] {
+        let reports = bench.reports_on(Event::Scale(wish));
+        let Some(Report::Scaled { to: found, .. }) = reports.first() else { panic!("{reports:?}") };
+        assert_eq!(*found, to);
+    }
+    for (wish, to) in
+        [(Scale::To(0), 1), (Scale::To(u16::MAX), 512), (Scale::By(i32::MAX), 512), (Scale::By(i32::MIN), 1)]
+    {
+        bench.on(Event::Scale(wish));
+        let slots = bench.machine.workers().filter(|it| it.slot.0 < to).count();
+        assert!(slots >= usize::from(to), "{wish:?}");
+    }
+}
+
+#[test]
+fn fewer_drains_nobody_while_too_few_others_serve() {
+    let mut bench = Bench::serving(3);
+    assert_eq!(bench.on(exited(1, 1)), [spawn(4, 0, 1)]);
+    assert_eq!(bench.on(fewer()), [], "two serve, and two are wanted");
+    assert_eq!(bench.on(ready(4)), [drain(3)]);
+    assert_eq!(bench.on(exited(3, 0)), []);
+}
+
+#[test]
+fn fewer_ends_the_crash_loop_of_a_slot_that_goes_and_drains_one_that_starts_at_once() {
+    let mut bench = Bench::serving(3);
+    bench.on(exited(3, 1));
+    assert_eq!(bench.on(exited(4, 1)), []);
+    assert_eq!(bench.until_deadline(), Some(ms(100)));
+    assert_eq!(bench.on(fewer()), []);
+    assert_eq!(bench.machine.deadline(), None);
+    assert_eq!(bench.on(more()), [spawn(5, 2, 1)], "with a clean record");
+    assert_eq!(bench.on(fewer()), [drain(5)]);
+}
+
+#[test]
+fn a_worker_told_to_end_in_a_slot_that_goes_gets_no_successor() {
+    let mut bench = Bench::serving(3);
+    bench.on(exited(1, 1));
+    bench.on(fewer());
+    assert_eq!(bench.on(terminated(3)), [], "too few others serve");
+    assert_eq!(bench.on(ready(4)), [drain(3)]);
+}
+
+#[test]
+fn a_wish_in_a_roll_is_fulfilled_after_it() {
+    let mut bench = Bench::past_probation(2, settings(2));
+    for _ in 0..3 {
+        assert_eq!(bench.on(more()), []);
+    }
+    assert_eq!(bench.on(fewer()), []);
+    assert_eq!(bench.on(ready(4)), [drain(2)]);
+    bench.on(exited(1, 0));
+    let mut expected = complete(1, 1, 2);
+    expected.extend([spawn(5, 2, 2), spawn(6, 3, 2)]);
+    assert_eq!(bench.on(exited(2, 0)), expected);
+}
+
+#[test]
+fn a_wish_before_the_service_serves_is_fulfilled_when_it_does() {
+    let mut bench = Bench::new(2);
+    bench.on(Event::Begin);
+    bench.on(ready(1));
+    assert_eq!(bench.on(fewer()), []);
+    let active = Action::Activate { generation: Generation(1) };
+    assert_eq!(bench.on(ready(2)), [active, drain(2)]);
+}
+
+#[test]
+fn a_wish_while_slots_return_is_fulfilled_when_they_have() {
+    let mut bench = Bench::returning();
+    assert_eq!(bench.on(fewer()), []);
+    assert_eq!(bench.on(ready(6)), [drain(4)]);
+    assert_eq!(bench.on(exited(4, 0)), [discard(2), failed(died(1, 1)), drain(3)]);
+}
+
+#[test]
+fn a_wish_in_a_preflight_counts_for_its_roll() {
+    let mut bench = Bench::serving(2);
+    bench.on(request(1));
+    assert_eq!(bench.on(more()), [spawn(3, 2, 1)]);
+    bench.on(ready(3));
+    bench.on(passed(1, settings(2)));
+    bench.on(ready(4));
+    assert_eq!(bench.after(PROBATION), [spawn(5, 1, 2), drain(1)]);
+    assert_eq!(bench.on(ready(5)), [spawn(6, 2, 2), drain(2)]);
+    assert_eq!(bench.on(ready(6)), [drain(3)]);
+}
+
+#[test]
+fn a_number_holds_over_restarts_until_the_configurations_own_changes() {
+    let mut bench = Bench::serving(2);
+    bench.on(Event::Scale(Scale::To(1)));
+    bench.on(exited(2, 0));
+    // One worker is wanted, but two are configured, so a restart may be.
+    bench.on(request(1));
+    assert_eq!(bench.on(passed(1, settings(2)))[1..], [spawn(3, 0, 2)]);
+    bench.on(ready(3));
+    assert_eq!(bench.after(PROBATION), [drain(1)]);
+    assert_eq!(bench.on(exited(1, 0)), complete(1, 1, 2));
+    bench.on(request(2));
+    bench.on(passed(2, settings(3)));
+    bench.on(ready(4));
+    assert_eq!(bench.after(PROBATION), [spawn(5, 1, 3), drain(3)]);
+    assert_eq!(bench.on(ready(5)), [spawn(6, 2, 3)]);
+    bench.on(exited(3, 0));
+    assert_eq!(bench.on(ready(6)), complete(2, 2, 3));
+}
+
+#[test]
+fn one_configured_worker_stays_one_for_the_gate() {
+    let mut bench = Bench::serving(1);
+    assert_eq!(bench.on(more()), [spawn(2, 1, 1)]);
+    bench.on(ready(2));
+    assert_eq!(bench.on(request(1)), [verdict(1, Verdict::Refused(Refusal::NoWorkers))]);
+}
+
+#[test]
+fn a_locked_or_stopping_master_changes_no_number() {
+    let mut after_a_wish = Bench::past_probation(2, settings(2));
+    after_a_wish.on(more());
+    after_a_wish.on(exited(4, 1));
+    for (mut bench, refusal) in [
+        (after_a_wish, Refusal::AbortedRestart),
+        (Bench::locked(), Refusal::AbortedRestart),
+        (Bench::stopping(), Refusal::Stopping),
+    ] {
+        assert_eq!(bench.machine.may_scale(), Err(refusal));
+        let before = bench.machine.clone();
+        for wish in [more(), fewer(), Event::Scale(Scale::To(7))] {
+            assert_eq!(bench.on(wish), []);
+        }
+        assert_eq!(bench.machine, before);
+    }
 }
 
 // Stop

@@ -122,6 +122,40 @@ fn only_what_is_watched_asks() {
 }
 
 #[test]
+fn what_is_barred_is_not_asked_for_until_one_of_the_two_changes() {
+    for watched in [LIBRARY, BOTH] {
+        let mut bench = Bench::new(watched);
+        bench.watch.set_barred(&[pair(1, 0), pair(2, 2)]);
+        bench.watch.library_seen(Some(version(1)));
+        assert!(!bench.asks(), "{watched:?}");
+        assert_eq!(bench.pause(), None);
+        bench.watch.library_seen(Some(version(2)));
+        assert!(bench.asks(), "{watched:?}: barred with another configuration only");
+        let mut bench = Bench::new(watched);
+        bench.watch.set_barred(&[pair(1, 0)]);
+        bench.watch.library_seen(Some(version(1)));
+        bench.watch.config_seen(Some(config(1)));
+        assert!(bench.asks(), "{watched:?}: the configuration has changed");
+    }
+    let mut bench = Bench::new(CONFIG);
+    bench.watch.set_barred(&[pair(1, 1)]);
+    bench.watch.config_seen(Some(config(1)));
+    assert!(!bench.asks(), "the library may be the one that it was barred with");
+    bench.watch.config_seen(Some(config(2)));
+    assert!(bench.asks());
+}
+
+#[test]
+fn a_barred_library_is_not_asked_for_before_its_configuration_is_seen() {
+    let mut watch = Watch::new(LIBRARY, pair(0, 0));
+    watch.set_barred(&[pair(1, 0)]);
+    watch.library_seen(Some(version(1)));
+    assert!(!watch.asks(Phase::Serving, ms(1)));
+    watch.config_seen(Some(config(1)));
+    assert!(watch.asks(Phase::Serving, ms(1)));
+}
+
+#[test]
 fn a_library_that_is_being_replaced_is_not_asked_for_before_it_is_there_again() {
     let mut bench = Bench::asked();
     bench.refused(unreachable(), None);

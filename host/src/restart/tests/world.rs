@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{ExitReason, Failure, Machine, Phase, Report, WorkerView};
+use super::super::{ExitReason, Failure, Machine, Phase, Report, Scale, WorkerView};
 use super::*;
 use crate::ids::Time;
 
@@ -41,12 +41,25 @@ enum End {
     Exited,
 }
 
+/// Whether the event in hand is an order to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StopInHand {
+    None,
+    First,
+    Again,
+}
+
 pub(super) struct World {
     pub(super) machine: Machine,
     now: Time,
     alive: BTreeMap<WorkerId, Process>,
     newest_worker: WorkerId,
+    /// With the number of workers that is wanted of each.
     settings: BTreeMap<Generation, Settings>,
+    /// The numbers of workers that the configurations say.
+    configured: BTreeMap<Generation, u16>,
+    /// A number that somebody has wished for, and what has come to it since.
+    wish: Option<(Option<i32>, i32)>,
     active: Generation,
     candidate: Option<Generation>,
     /// How many of the candidate's workers were ordered.
@@ -59,8 +72,11 @@ pub(super) struct World {
     waiting: BTreeSet<RequestId>,
     asked_by: BTreeMap<RequestId, By>,
     end: Option<End>,
-    /// Whether the event in hand is a second order to stop.
-    stop_again: bool,
+    /// Whether the candidate has failed and every slot returns to the active generation.
+    returning: bool,
+    stop_in_hand: StopInHand,
+    /// The quarantined generation, until that is written down.
+    unwritten: Option<Generation>,
     /// Whether the first workers were all ready once.
     has_served: bool,
 }
@@ -74,6 +90,8 @@ impl World {
             alive: BTreeMap::new(),
             newest_worker: WorkerId(0),
             settings: BTreeMap::from([(first, settings)]),
+            configured: BTreeMap::from([(first, settings.workers)]),
+            wish: None,
             active: first,
             candidate: None,
             candidates_spawned: 0,
@@ -84,7 +102,9 @@ impl World {
             waiting: BTreeSet::new(),
             asked_by: BTreeMap::new(),
             end: None,
-            stop_again: false,
+            returning: false,
+            stop_in_hand: StopInHand::None,
+            unwritten: None,
             has_served: false,
         };
         world.deliver(Event::Begin);
@@ -118,6 +138,32 @@ impl World {
         self.deliver(Event::Request { request, by });
     }
 
+    /// Somebody wants another number of workers.
+    pub(super) fn scale(&mut self, wish: Scale) {
+        assert_eq!(self.machine.may_scale().is_ok(), self.end.is_none());
+        if self.end.is_none() {
+            let (base, difference) = self.wish.unwrap_or_default();
+            self.wish = Some(match wish {
+                Scale::To(number) => (Some(i32::from(number).clamp(1, 512)), 0),
+                Scale::By(more) => match base {
+                    Some(number) => (Some((number + more).clamp(1, 512)), 0),
+                    None => (None, difference + more),
+                },
+            });
+        }
+        self.deliver(Event::Scale(wish));
+    }
+
+    fn obey_scale(&mut self, from: u16, to: u16) {
+        assert!(self.has_served && self.end.is_none() && self.candidate.is_none() && !self.returning);
+        let (base, difference) = self.wish.take().expect("somebody wants another number");
+        let settings = self.settings.get_mut(&self.active).expect("the active generation is known");
+        assert_eq!(settings.workers, from);
+        let wanted = (base.unwrap_or(i32::from(from)) + difference).clamp(1, 512);
+        assert_eq!(i32::from(to), wanted);
+        settings.workers = to;
+    }
+
     /// A preflight under way finds nothing wrong; only an operator gets more of what is active.
     pub(super) fn pass_preflight(&mut self, settings: Settings, unchanged: bool) {
         if let Some(request) = self.preflight.take() {
@@ -146,9 +192,10 @@ impl World {
     }
 
     pub(super) fn stop(&mut self) {
-        self.stop_again = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        let again = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        self.stop_in_hand = if again { StopInHand::Again } else { StopInHand::First };
         self.deliver(Event::Stop);
-        self.stop_again = false;
+        self.stop_in_hand = StopInHand::None;
     }
 
     pub(super) fn sleep(&mut self, pause: Duration) {
@@ -218,6 +265,10 @@ impl World {
 
     /// One living worker that is due does what a good worker does; says whether one was.
     pub(super) fn cooperate(&mut self) -> bool {
+        if let Some(generation) = self.unwritten.take() {
+            self.deliver(Event::WrittenDown { generation });
+            return true;
+        }
         let due = self.alive.iter().find(|(_, it)| !it.serves());
         let Some((&worker, process)) = due else {
             return false;
@@ -250,9 +301,14 @@ impl World {
 
     fn tell_to_end(&mut self, worker: WorkerId) {
         let replaceable = self.end.is_none() && self.has_served;
+        // A candidate that was told to end fails its roll, and serves until an active one does.
+        let returns = self.settings[&self.active].on_failure == OnFailure::Rollback;
         if let Some(process) = self.alive.get_mut(&worker) {
             process.told_to_end = true;
-            if process.state == WorkerState::Ready && replaceable && Some(process.generation) != self.candidate {
+            if process.state == WorkerState::Ready
+                && replaceable
+                && (Some(process.generation) != self.candidate || returns)
+            {
                 process.state = WorkerState::Retiring;
             }
         }
@@ -303,16 +359,29 @@ impl World {
             Action::Drain { worker, successor, timeout } => self.obey_drain(worker, successor, timeout),
             Action::Kill { worker, why } => self.obey_kill(worker, why),
             Action::Adopt { generation, .. } => {
-                let settings = self.to_adopt.take().expect("a preflight has passed");
+                let mut settings = self.to_adopt.take().expect("a preflight has passed");
+                self.configured.insert(generation, settings.workers);
+                if settings.workers == self.configured[&self.active] {
+                    settings.workers = self.settings[&self.active].workers;
+                }
                 assert_eq!(self.candidate.replace(generation), None, "one candidate");
                 assert!(generation > self.newest_generation);
                 self.newest_generation = generation;
                 self.candidates_spawned = 0;
                 self.settings.insert(generation, settings);
             }
+            Action::Activate { generation } if !self.has_served => assert_eq!(generation, self.active),
             Action::Activate { generation } => {
+                assert!(!self.returning);
                 assert_eq!(self.candidate.take(), Some(generation));
                 self.active = generation;
+            }
+            Action::Quarantine { generation, failure } => {
+                assert_eq!((self.candidate, self.end, self.returning), (Some(generation), None, false));
+                assert_eq!(self.settings[&self.active].on_failure, OnFailure::Rollback);
+                assert!(failure != Failure::Stopped && self.has_lost_a_candidate(), "failed without a cause");
+                self.returning = true;
+                self.unwritten = Some(generation);
             }
             Action::Discard { generation } => {
                 assert_ne!(generation, self.active);
@@ -326,6 +395,7 @@ impl World {
             }
             Action::Verdict { request, verdict } => self.obey_verdict(request, &verdict),
             Action::Report(Report::Serving { .. }) => self.has_served = true,
+            Action::Report(Report::Scaled { from, to }) => self.obey_scale(from, to),
             Action::Report(Report::StoppingAtOnce) => self.end = Some(End::StoppingAtOnce),
             Action::Report(_) => {}
             Action::Exit(reason) => self.obey_exit(&reason),
@@ -335,8 +405,8 @@ impl World {
     fn obey_spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation) {
         assert_eq!(self.end, None, "nothing is spawned any more");
         assert!(worker > self.newest_worker);
-        let is_active = self.candidate.is_none() && generation == self.active;
-        assert!(is_active || Some(generation) == self.candidate);
+        let is_active = (self.candidate.is_none() || self.returning) && generation == self.active;
+        assert!(is_active || (Some(generation) == self.candidate && !self.returning));
         let settings = self.settings[&generation];
         assert!(slot.0 < settings.workers);
         assert!(is_active || slot == Slot(0) || self.probation_has_passed(generation));
@@ -391,18 +461,48 @@ impl World {
         }
         assert_eq!(self.end, None);
         let others = self.serving() - usize::from(process.serves());
-        let configured = if let Some(candidate) = self.candidate {
+        let configured = if self.returning {
+            self.allow_return(process);
+            if process.state == WorkerState::Starting {
+                // It doesn't serve and isn't wanted.
+                return;
+            }
+            usize::from(self.settings[&self.active].workers)
+        } else if let Some(candidate) = self.candidate {
             assert_ne!(process.generation, candidate);
             assert!(self.probation_has_passed(candidate));
             assert!(self.is_replaced(process.slot, candidate));
             self.configured(candidate)
         } else {
-            assert_eq!(process.state, WorkerState::Retiring, "only a roll drains whom nobody told to end");
-            let mut others = self.alive.values();
-            assert!(others.any(|it| it.slot == process.slot && it.state == WorkerState::Ready), "new before old");
-            usize::from(self.settings[&self.active].workers)
+            let workers = self.settings[&self.active].workers;
+            if process.slot.0 < workers {
+                assert_eq!(process.state, WorkerState::Retiring, "only a roll drains whom nobody told to end");
+                let mut others = self.alive.values();
+                assert!(others.any(|it| it.slot == process.slot && it.state == WorkerState::Ready), "new before old");
+            } else if process.state == WorkerState::Starting {
+                // It doesn't serve and isn't wanted.
+                return;
+            }
+            usize::from(workers)
         };
         assert!(others >= configured, "{others} of {configured} serve on");
+    }
+
+    /// A drain while slots return: of a candidate, or of an active one that somebody else has told to end.
+    fn allow_return(&self, process: &Process) {
+        let mut manned = self.alive.values().filter(|it| it.generation == self.active);
+        let is_manned = manned.any(|it| it.slot == process.slot && it.state == WorkerState::Ready);
+        let is_wanted = process.slot.0 < self.settings[&self.active].workers;
+        let is_candidate = Some(process.generation) == self.candidate;
+        assert!(is_candidate || process.state == WorkerState::Retiring || !is_wanted);
+        assert!(is_manned || !is_wanted || (is_candidate && process.state == WorkerState::Starting), "new before old");
+    }
+
+    /// Whether every slot has an active worker that serves, and nobody else is left.
+    fn is_back(&self) -> bool {
+        let workers = self.settings[&self.active].workers;
+        let serves = |slot| self.alive.values().any(|it| it.slot == slot && it.state == WorkerState::Ready);
+        (0..workers).map(Slot).all(serves) && self.alive.values().all(|it| it.generation == self.active)
     }
 
     /// How many workers must serve: as many as before, until the candidate is there in full.
@@ -433,7 +533,7 @@ impl World {
         let process = self.alive.get_mut(&worker).expect("the living are killed");
         assert_ne!(process.state, WorkerState::Killed, "killed twice");
         if why == KillReason::FastStop {
-            assert!(self.stop_again);
+            assert_eq!(self.stop_in_hand, StopInHand::Again);
         } else {
             assert!(process.deadline <= self.now, "killed before its time");
             let expected = match process.state {
@@ -457,10 +557,21 @@ impl World {
                 assert!(self.alive.values().all(|it| it.generation == self.active));
             }
             Verdict::Refused(_) => {}
-            Verdict::Failed(Failure::Stopped) => assert_eq!(self.end, None),
+            Verdict::Failed(Failure::Stopped) => assert_eq!((self.end, self.returning), (None, false)),
+            Verdict::Failed(_) if self.returning => {
+                let is_written = self.unwritten.take().is_none();
+                assert!(is_written || self.stop_in_hand == StopInHand::First, "not written down");
+                assert_eq!(self.end, None);
+                assert!(
+                    self.stop_in_hand == StopInHand::First || (self.candidate.is_none() && self.is_back()),
+                    "not back yet"
+                );
+                self.returning = false;
+            }
             Verdict::Failed(_) => {
                 assert_eq!(self.end, None);
                 assert!(self.has_lost_a_candidate(), "failed without a cause");
+                assert_eq!(self.settings[&self.active].on_failure, OnFailure::Lock);
                 self.end = Some(End::Locked);
             }
         }
@@ -500,7 +611,10 @@ impl World {
         let stopping = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
         assert_eq!(self.machine.phase() == Phase::Stopping, stopping);
         assert_eq!(self.machine.phase() == Phase::Exited, self.is_over());
-        assert!(self.end.is_some() || !self.has_lost_a_candidate());
+        assert!(self.end.is_some() || self.returning || !self.has_lost_a_candidate());
+        assert_eq!(self.machine.phase() == Phase::Returning, self.returning);
+        let is_free = matches!(self.machine.phase(), Phase::Serving | Phase::Preflight);
+        assert!(!is_free || self.wish.is_none(), "wanted and nothing in the way");
         assert!(self.settings.len() <= 2, "at most one candidate");
         let wanted: u16 = self.settings.values().map(|it| it.workers).sum();
         // A slot has one that stays and one that retires; how many drain is bounded by the back-off.

@@ -1,0 +1,72 @@
+//! The way back: from a failed roll to a service that is all of the active generation again.
+//!
+//! Owns what follows a failure under `"on_failure": "rollback"`. Every slot that has no worker of the
+//! active generation any more gets one at once, and a candidate that serves is ordered to drain only
+//! when its slot's active worker is ready and as many others as are wanted serve. What goes wrong on
+//! the way is a crash like any other: the slot gets its next worker with back-off, and the candidates
+//! that serve go on serving meanwhile, because they are better than nobody.
+//!
+//! No drain is forbidden for ever: once the active workers are all ready, they alone are as many as
+//! wanted. The verdict waits until that is so, the last candidate worker has exited, and the quarantine is
+//! written down: whoever hears it may kill this master, and the next one must know.
+
+use crate::ids::{Generation, RequestId, Slot, Time};
+
+use super::machine::{Machine, State};
+use super::{Action, Failure, Report, Verdict};
+
+/// A restart between its failure and its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Retreat {
+    pub(super) request: RequestId,
+    /// The generation that was the candidate.
+    pub(super) failed: Generation,
+    pub(super) failure: Failure,
+    pub(super) written: Written,
+}
+
+/// Whether the quarantine is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    NotYet,
+    Done,
+}
+
+impl Machine {
+    pub(super) fn start_return(&mut self, retreat: Retreat, now: Time, out: &mut Vec<Action>) {
+        let Retreat { request, failed, failure, .. } = &retreat;
+        // Now and not with the verdict, which may be long in coming: a master that dies meanwhile must
+        // not start with what has failed.
+        out.push(Action::Quarantine { generation: *failed, failure: failure.clone() });
+        out.push(Action::Report(Report::ReturnStarted { request: *request, from: *failed, to: self.active }));
+        self.state = State::Returning(retreat);
+        self.fill_slots(now);
+    }
+
+    pub(super) fn written_down(&mut self, generation: Generation) {
+        if let State::Returning(retreat) = &mut self.state
+            && retreat.failed == generation
+        {
+            retreat.written = Written::Done;
+        }
+    }
+
+    /// Takes every step of the return that is possible now.
+    pub(super) fn advance_return(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.respawn_due(now, out);
+        self.drain_spare(now, out);
+        let State::Returning(retreat) = &self.state else {
+            return;
+        };
+        let all_manned = (0..self.settings.workers).all(|slot| self.is_manned(Slot(slot)));
+        let is_written = retreat.written == Written::Done;
+        if !all_manned || !is_written || self.workers.values().any(|it| it.generation == retreat.failed) {
+            return;
+        }
+        let Retreat { request, failed, failure, .. } = retreat.clone();
+        self.state = State::Serving;
+        out.push(Action::Discard { generation: failed });
+        out.push(Action::Report(Report::ReturnEnded { request, generation: self.active }));
+        out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
+    }
+}
