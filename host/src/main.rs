@@ -22,6 +22,7 @@ mod probe;
 mod worker;
 
 // One room, one job.
+mod access;
 mod artifact;
 mod channel;
 mod children;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::databank;
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{LogFormat, LogLevel, Trusted};
 use crate::ids::{Generation, Slot, VersionId};
 
 /// The first message to a worker. Its descriptors come in this order: the dispatch socket, the
 /// handover socket, the stats page, the lock that names the magic, the reading end of its standard
-/// output, and one a listener.
+/// output, the access log if it is a file of its own, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
@@ -29,6 +29,24 @@ pub struct WorkerSetup {
     /// What bounds a drain that nobody orders because the master has died.
     pub shutdown_timeout: Duration,
     pub log: LogSetup,
+    pub access_log: Option<AccessSetup>,
+}
+
+/// How a worker logs each request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccessSetup {
+    pub place: AccessPlace,
+    /// Whose request ids are taken over.
+    pub trusted_peers: Vec<Trusted>,
+}
+
+/// Where the lines of an access log go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessPlace {
+    /// Standard error, as all others.
+    Log,
+    /// The file whose descriptor comes with the setup.
+    File,
 }
 
 /// The only message to a probe; no descriptors.
@@ -94,6 +112,8 @@ pub enum ToWorker {
     LogLevel { level: LogLevel },
     /// Log to the file whose descriptor comes with this, from now on.
     LogFile,
+    /// Log requests to the file whose descriptor comes with this, from now on.
+    AccessFile,
 }
 
 /// From a worker to the master.

@@ -374,6 +374,10 @@ impl Preflight {
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.
     async fn probe(&self, config: &Config, version: &Version) -> Result<Duration, Refused> {
+        // As with the log, of which the probe gets its end.
+        if let Some(path) = config.access_log.as_ref().and_then(|access_log| access_log.file.as_deref()) {
+            logging::open_file(path).map_err(|error| Refusal::BadConfig(chain(&error)))?;
+        }
         let begin = Instant::now();
         let limit = config.restart.start_timeout;
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));

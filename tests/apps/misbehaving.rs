@@ -4,7 +4,7 @@
 //! and never gives the thread back, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
 //! panics, `/upload` counts a body, `/download/BYTES` makes one of known length while it is sent and
 //! `/stream/BYTES` one of unknown length, `/whole/BYTES` has it ready, `/made` tells how many bytes were
-//! made, `/echo` sends one back, `/connection` shows what is known of the connection, `/child` shows
+//! made, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/child` shows
 //! what a process spawned by the app inherits, `/orphan` leaves one behind.
 #![expect(clippy::disallowed_methods, reason = "the app has no runtime, and bad manners")]
 
@@ -99,6 +99,10 @@ impl App for Misbehaving {
             "log" => {
                 self.host.log_with(Level::Info, "the app says something", &[("key", "value")]);
                 self.whoami()
+            }
+            "header" => {
+                let values: Vec<_> = request.headers().get_all(argument).iter().map(|value| value.as_bytes()).collect();
+                Response::new(values.join(&b", "[..]).into())
             }
             "child" => Response::new(show_child().into()),
             "orphan" => Response::new(make_orphan().into()),

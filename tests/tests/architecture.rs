@@ -21,6 +21,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "children",
             "control",
             "http",
+            "access",
             "identity",
             "listeners",
             "socket_file",
@@ -38,7 +39,8 @@ const LAYERS: [(&str, &[&str]); 5] = [
 ];
 
 /// What the pure rooms may use besides each other.
-const PURE_CRATES: [&str; 7] = ["std", "serde", "serde_json", "serde_path_to_error", "thiserror", "humantime", "super"];
+const PURE_CRATES: [&str; 8] =
+    ["std", "serde", "serde_json", "serde_path_to_error", "thiserror", "humantime", "ipnet", "super"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

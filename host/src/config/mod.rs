@@ -3,6 +3,7 @@
 //! Pure: turns bytes into a [`Config`] and compares two of them. Reading the file belongs to
 //! whoever wants it, and whether a path or an address exists is for the rooms that use it.
 
+mod access;
 mod control;
 pub mod databank;
 mod listen;
@@ -17,6 +18,8 @@ use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use access::RawAccessLog;
+pub use access::{AccessLog, Trusted};
 pub use control::find as find_control_socket;
 pub use databank::Databank;
 use databank::RawDatabank;
@@ -62,6 +65,8 @@ pub struct Config {
     pub versions_kept: u16,
     pub watch: Watched,
     pub log: Log,
+    /// Whether each request is logged, and how.
+    pub access_log: Option<AccessLog>,
 }
 
 /// The app: its library, and what is handed to it as it is.
@@ -221,6 +226,8 @@ struct RawConfig {
     watch: Watched,
     #[serde(default)]
     log: RawLog,
+    #[serde(default, deserialize_with = "access::access_log")]
+    access_log: Option<RawAccessLog>,
 }
 
 #[derive(Deserialize)]
@@ -427,6 +434,7 @@ impl RawConfig {
                 level: self.log.level,
                 file: self.log.file.map(|file| directory.join(file)),
             },
+            access_log: self.access_log.map(|access_log| access_log.resolve(directory)),
         })
     }
 }

@@ -58,6 +58,15 @@ fn every_error_names_its_place_and_key() {
             "watch: invalid type: string \"yes\", expected true, false or",
         ),
         (r#"{"app": {"library": "a"}, "watch": {"confg": true}}"#, "watch.confg: unknown field `confg`"),
+        (
+            r#"{"app": {"library": "a"}, "access_log": "yes"}"#,
+            "access_log: invalid type: string \"yes\", expected true, false or",
+        ),
+        (r#"{"app": {"library": "a"}, "access_log": {"fil": "f"}}"#, "access_log.fil: unknown field `fil`"),
+        (
+            r#"{"app": {"library": "a"}, "access_log": {"trusted_peers": ["10.0.0.0/33"]}}"#,
+            "access_log.trusted_peers: \"10.0.0.0/33\" is no peer: expected an address",
+        ),
         (r#"{"app": {"library": "a"}, "watch": {"config": 1}}"#, "watch.config: invalid type: integer `1`"),
         (r#"{"app": {"library": "a"}, "app_listeners": ["127.0.0.1:25"]}"#, "app_listeners[0]: invalid type: string"),
         (

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::boundary::{Behind, Boundary};
+use crate::access::{End, Entry, Visitor};
 use crate::sys::stats::Lane;
 
 /// Which of the HTTP/1 responses to come say that the connection closes.
@@ -26,6 +27,9 @@ const ALWAYS: u8 = 2;
 
 pub(super) struct Activity {
     lane: &'static Lane,
+    visitor: Option<Arc<Visitor>>,
+    /// The connection was cut.
+    cut: AtomicBool,
     begun: AtomicU64,
     ended: AtomicU64,
     received: AtomicU64,
@@ -42,9 +46,11 @@ pub(super) struct Activity {
 
 impl Activity {
     /// The activity of a connection that has just been opened.
-    pub(super) fn new(lane: &'static Lane) -> Self {
+    pub(super) fn new(lane: &'static Lane, visitor: Option<Arc<Visitor>>) -> Self {
         Self {
             lane,
+            visitor,
+            cut: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -158,8 +164,14 @@ impl Activity {
         self.in_flight() == 0 && !self.unflushed.load(Relaxed)
     }
 
+    /// Who has connected, if requests are logged.
+    pub(super) const fn visitor(&self) -> Option<&Arc<Visitor>> {
+        self.visitor.as_ref()
+    }
+
     /// Counts the requests that are given up.
     pub(super) fn cut(&self) {
+        self.cut.store(true, Relaxed);
         self.lane.cut(self.in_flight());
     }
 }
@@ -187,27 +199,38 @@ fn add(counter: &AtomicU64, number: usize) {
 }
 
 /// A request in flight: from its head until its response is complete or given up.
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    /// Its line in the access log, if there is one. Boxed, because it is long and mostly there is none.
+    entry: Option<Box<Entry>>,
+}
 
 impl InFlight {
-    pub(super) fn begin(activity: Arc<Activity>) -> Self {
+    pub(super) fn begin(activity: Arc<Activity>, entry: Option<Box<Entry>>) -> Self {
         add(&activity.begun, 1);
         activity.lane.began();
-        Self(activity)
+        Self { activity, entry }
     }
 
     pub(super) fn activity(&self) -> &Activity {
-        &self.0
+        &self.activity
     }
 
     pub(super) fn lane(&self) -> &'static Lane {
-        self.0.lane
+        self.activity.lane
+    }
+
+    pub(super) fn entry(&mut self) -> Option<&mut Entry> {
+        self.entry.as_deref_mut()
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        add(&self.0.ended, 1);
-        self.0.lane.ended();
+        add(&self.activity.ended, 1);
+        self.activity.lane.ended();
+        if let Some(entry) = &self.entry {
+            entry.write(if self.activity.cut.load(Relaxed) { End::Cut } else { End::Own });
+        }
     }
 }

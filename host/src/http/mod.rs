@@ -45,6 +45,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use crate::access::Visitor;
 use crate::sys::stats::Lane;
 use activity::{Activity, Opened};
 pub use drain::{DrainControl, DrainSignal, Phase, drain_signal};
@@ -72,14 +73,20 @@ pub trait Application: Clone + Send + Sync + 'static {
     }
 }
 
-/// Serves one connection to its end. Must run inside a runtime with timers.
-pub async fn serve_connection<T, A>(mut transport: T, app: A, lane: &'static Lane, drain: DrainSignal)
-where
+/// Serves one connection to its end; what is asked is logged if there is a visitor. Must run inside a
+/// runtime with timers.
+pub async fn serve_connection<T, A>(
+    mut transport: T,
+    app: A,
+    lane: &'static Lane,
+    drain: DrainSignal,
+    visitor: Option<Arc<Visitor>>,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
 {
     let _opened = Opened::new(lane);
-    let activity = Arc::new(Activity::new(lane));
+    let activity = Arc::new(Activity::new(lane, visitor));
     let change = pin!(drain.clone().changed());
     let sleep = pin!(tokio::time::sleep_until(Instant::now() + HEAD_TIMEOUT));
     let mut wakes = Wakes::new(drain, DrainSignal::changed, change, sleep);

@@ -32,9 +32,11 @@ pub(super) fn answer<A: Application>(
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Answer<A::Body>>, Infallible>> + Send + 'static {
     let (asked, upgrade) = ask(&mut request).unzip();
-    let request = request.map(|body| Upload::new(body, &activity, upgrade));
+    let entry = activity.visitor().map(|visitor| visitor.begin(&mut request));
+    let received = entry.as_ref().map(|entry| entry.received());
+    let request = request.map(|body| Upload::new(body, &activity, upgrade, received));
     let fate = request.body().fate();
-    let in_flight = InFlight::begin(activity);
+    let mut in_flight = InFlight::begin(activity, entry);
     let multiplexed = request.version() >= Version::HTTP_2;
     if !multiplexed {
         in_flight.activity().boundary().request(request.body().size_hint().exact());
@@ -62,6 +64,10 @@ pub(super) fn answer<A: Application>(
         let mut response = match answered {
             Ok(response) if switches(&response, connects, multiplexed) => {
                 if let Some((asked, streams)) = asked {
+                    // What is said in the other protocol isn't HTTP's.
+                    if let Some(entry) = in_flight.entry() {
+                        entry.answered(response.status(), Some(0));
+                    }
                     return Ok(granted(&response, asked.granted(in_flight), streams, &turn));
                 }
                 tracing::error!("the app switches protocols, which the client did not ask for");
@@ -85,6 +91,10 @@ pub(super) fn answer<A: Application>(
                 failed(in_flight)
             }
         };
+        let (status, length) = (response.status(), if without_body { Some(0) } else { body_length(&response) });
+        if let Some(entry) = response.body_mut().in_flight.as_mut().and_then(InFlight::entry) {
+            entry.answered(status, length);
+        }
         if !multiplexed && response.body().in_flight.as_ref().is_some_and(|flight| flight.activity().is_announced()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -131,11 +141,25 @@ fn failed<B>(in_flight: InFlight) -> Response<Answer<B>> {
     response
 }
 
+/// Whether a response has no body whatever its headers say (RFC 9110, section 6.4.1).
+fn is_bare(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+/// How many bytes the body of a response will have, as far as that is known.
+fn body_length<B: Body>(response: &Response<B>) -> Option<u64> {
+    if is_bare(response.status()) {
+        return Some(0);
+    }
+    let named = || decimal(response.headers().get(CONTENT_LENGTH)?.as_bytes());
+    response.body().size_hint().exact().or_else(named)
+}
+
 /// Whether a body has the length that the headers give, as far as that is known. hyper trusts it, and
 /// a client would take the rest for the next response, or that for the rest.
 fn is_length_right<B: Body>(response: &Response<B>) -> bool {
     let (status, headers) = (response.status(), response.headers());
-    if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+    if is_bare(status) {
         return true;
     }
     let Some(length) = response.body().size_hint().exact() else { return true };
@@ -179,6 +203,13 @@ where
             lane.leave();
         }
         let frame = ready!(polled);
+        if let Some(entry) = this.in_flight.as_mut().and_then(InFlight::entry) {
+            match &frame {
+                None => entry.ended(),
+                Some(Ok(frame)) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => {}
+            }
+        }
         if let Some(Err(error)) = &frame {
             let error = error as &dyn std::error::Error;
             if this.fate.as_ref().is_some_and(|fate| fate.is_broken()) {

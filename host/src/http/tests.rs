@@ -187,7 +187,7 @@ impl Rig {
         let (control, signal) = drain_signal();
         let lane: &'static Lane = Box::leak(Box::default());
         let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-        let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+        let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal, None));
         Self { client, control, lane, app, served }
     }
 
@@ -513,7 +513,7 @@ async fn a_connection_accepted_during_the_drain_knows_it() {
     let (control, signal) = drain_signal();
     control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let served = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal));
+    let served = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal, None));
     client.write_all(get("/queued").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/queued"));
     drop(client);
@@ -665,7 +665,7 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (control, signal) = drain_signal();
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let lane: &'static Lane = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal));
+    let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal, None));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
     client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
@@ -829,7 +829,7 @@ async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
     let lane: &'static Lane = Box::leak(Box::default());
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
-    tokio::spawn(serve_connection(transport, Looks(lane), lane, signal));
+    tokio::spawn(serve_connection(transport, Looks(lane), lane, signal, None));
     client.write_all(get("/where?secret=1").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, kept("GET /where, GET /where, GET /where"));
     assert_eq!(lane.snapshot().route, None);
@@ -856,7 +856,7 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
             runtime.block_on(async move {
                 let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
                 let stream = tokio::net::TcpStream::from_std(server).unwrap();
-                let outcome = tokio::spawn(serve_connection(stream, app, lane, signal)).await;
+                let outcome = tokio::spawn(serve_connection(stream, app, lane, signal, None)).await;
                 done.send(outcome.is_ok()).unwrap();
             });
         });

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ impl Fate {
 
 struct Watched {
     fate: Arc<Fate>,
+    /// Counts its bytes, if they are to be logged.
+    received: Option<Arc<AtomicU64>>,
     /// The app waits for more.
     awaited: bool,
 }
@@ -61,9 +63,15 @@ impl Drop for Watched {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, activity: &Arc<Activity>, upgrade: Option<Upgrade>) -> Self {
+    pub(super) fn new(
+        body: Incoming,
+        activity: &Arc<Activity>,
+        upgrade: Option<Upgrade>,
+        received: Option<Arc<AtomicU64>>,
+    ) -> Self {
         let watched = (!body.is_end_stream()).then(|| Watched {
             fate: Arc::new(Fate { activity: Arc::clone(activity), broken: AtomicBool::new(false) }),
+            received,
             awaited: false,
         });
         Self { body, watched, upgrade: upgrade.map(Box::new) }
@@ -89,8 +97,14 @@ impl Body for Upload {
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Some(watched) = &mut this.watched {
             watched.awaited(polled.is_pending());
-            if matches!(polled, Poll::Ready(Some(Err(_)))) {
-                watched.fate.broken.store(true, Relaxed);
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let (Some(received), Some(data)) = (&watched.received, frame.data_ref()) {
+                        received.fetch_add(data.len() as u64, Relaxed);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => watched.fate.broken.store(true, Relaxed),
+                Poll::Ready(None) | Poll::Pending => {}
             }
         }
         polled

@@ -73,7 +73,8 @@ impl AppLines {
         }
     }
 
-    fn render(&self, event: &AppEvent<'_>) -> Vec<u8> {
+    /// The line of an event, with its end.
+    pub fn render(&self, event: &AppEvent<'_>) -> Vec<u8> {
         let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         let frame = Frame { time: &time, hostname: &self.hostname, pid: self.pid, colours: self.colours };
         line::render(self.format, frame, event)

@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
@@ -184,7 +184,11 @@ pub fn open_for_child(settings: &Log) -> Result<Option<OwnedFd>, LoggingError> {
 }
 
 fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
-    let Some(path) = &settings.file else { return Ok(None) };
+    settings.file.as_deref().map(|path| open_file(path).map(Arc::new)).transpose()
+}
+
+/// Opens a file for lines, and makes it where there is none.
+pub fn open_file(path: &Path) -> Result<File, LoggingError> {
     // Non-blocking, so that a FIFO without a reader is an error and not a hang.
     OpenOptions::new()
         .append(true)
@@ -192,8 +196,7 @@ fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
         .mode(0o640)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .map(|file| Some(Arc::new(file)))
-        .map_err(|source| LoggingError::Open { path: path.clone(), source })
+        .map_err(|source| LoggingError::Open { path: path.to_owned(), source })
 }
 
 fn layer(format: LogFormat, level: LogLevel, file: Option<&Arc<File>>) -> Boxed {

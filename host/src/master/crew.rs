@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,13 @@ use super::dispatch::Dispatch;
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::children::{Child, Children, Role, Streams};
-use crate::config::{Log, LogLevel};
+use crate::config::{AccessLog, Log, LogLevel};
 use crate::dispatch::SOCKET_BYTES;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
 use crate::logging::{self, AppLines, Logging, LoggingError};
-use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::message::{AccessPlace, AccessSetup, FromWorker, ToWorker, WorkerSetup};
 use crate::output::{Output, Took};
 use crate::preflight::Prepared;
 use crate::restart::Event;
@@ -63,6 +64,8 @@ struct Process {
     since: Instant,
     /// What its generation's configuration says of the log.
     log: Log,
+    /// The access log's own file.
+    access_file: Option<PathBuf>,
     /// Apart from the orders, so that no number of them keeps a drain from being ordered.
     logs_to: watch::Sender<LogsTo>,
     /// Held so that the worker sees the end of the master; what travels on it comes later.
@@ -75,6 +78,8 @@ struct LogsTo {
     level: LogLevel,
     /// A file that has taken the place of the one it was spawned with.
     file: Option<Arc<OwnedFd>>,
+    /// The same for the access log's own.
+    access_file: Option<Arc<OwnedFd>>,
 }
 
 /// What can be said of a living process.
@@ -135,6 +140,10 @@ impl Crew {
         }
         let their_printed = printed.try_clone().map_err(SpawnError::Equipment)?;
         let mut descriptors = vec![their_dispatch, their_handover, stats_fd, lock, their_printed];
+        let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
+        if let Some(path) = &access_file {
+            descriptors.push(logging::open_file(path)?.into());
+        }
         for listener in prepared.listeners.descriptors() {
             // Duplicates, so that the generation may go before they have been sent.
             descriptors.push(listener.try_clone_to_owned().map_err(SpawnError::Equipment)?);
@@ -150,6 +159,7 @@ impl Crew {
             idle_linger: config.restart.idle_linger,
             shutdown_timeout: config.restart.shutdown_timeout,
             log: logging::for_child(&self.log_settings(&config.log)),
+            access_log: config.access_log.as_ref().map(access_setup),
         };
         let stderr = logging.stderr_for(&config.log)?;
         let log = stderr.as_ref().map(OwnedFd::try_clone).transpose().map_err(SpawnError::Equipment)?;
@@ -159,12 +169,13 @@ impl Crew {
         let last_words = LastWords { printed, lines: lines.of_process(child.pid.as_raw().unsigned_abs()) };
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
-        let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None });
+        let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None, access_file: None });
         let wants = Wants { orders: queue, logs_to: log_orders };
         tokio::task::spawn_local(attend(worker, child, setup, descriptors, last_words, wants, self.inbox.clone()));
         self.dispatch.join(worker, slot, generation, dispatch);
         let log = config.log.clone();
-        let process = Process { pid, orders, stats, since: Instant::now(), log, logs_to, _handover: handover };
+        let since = Instant::now();
+        let process = Process { pid, orders, stats, since, log, access_file, logs_to, _handover: handover };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -202,6 +213,16 @@ impl Crew {
                 Err(error) => {
                     let worker_pid = process.pid.as_raw();
                     warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
+                }
+            }
+            match process.access_file.as_deref().map(logging::open_file) {
+                None => {}
+                Some(Ok(file)) => {
+                    process.logs_to.send_modify(|logs_to| logs_to.access_file = Some(Arc::new(file.into())));
+                }
+                Some(Err(error)) => {
+                    let worker_pid = process.pid.as_raw();
+                    warn!(worker_pid, error = chain(&error), "a worker's access log stays as it was");
                 }
             }
         }
@@ -248,7 +269,7 @@ struct LastWords {
 impl LastWords {
     /// Has them logged where the worker logs now.
     fn follow(self, known: &LogsTo, wanted: &LogsTo) -> Self {
-        match new_file(known, wanted).map(|file| file.try_clone()) {
+        match new_file(known.file.as_ref(), wanted.file.as_ref()).map(|file| file.try_clone()) {
             Some(Ok(file)) => Self { lines: self.lines.into_log(file), ..self },
             // Without a descriptor to spare they go where they went.
             Some(Err(_)) | None => self,
@@ -276,15 +297,25 @@ impl LastWords {
 }
 
 /// The file that has taken the place of the one that is known.
-fn new_file<'a>(known: &LogsTo, wanted: &'a LogsTo) -> Option<&'a Arc<OwnedFd>> {
-    let known = known.file.as_ref();
-    wanted.file.as_ref().filter(|file| known.is_none_or(|known| !Arc::ptr_eq(known, file)))
+fn new_file<'a>(known: Option<&Arc<OwnedFd>>, wanted: Option<&'a Arc<OwnedFd>>) -> Option<&'a Arc<OwnedFd>> {
+    wanted.filter(|file| known.is_none_or(|known| !Arc::ptr_eq(known, file)))
+}
+
+/// What a worker is told of its access log, whose file is opened for it.
+fn access_setup(access_log: &AccessLog) -> AccessSetup {
+    let place = if access_log.file.is_some() { AccessPlace::File } else { AccessPlace::Log };
+    AccessSetup { place, trusted_peers: access_log.trusted_peers.clone() }
 }
 
 /// Tells a worker what of `wanted` it doesn't know.
 async fn log_otherwise(channel: &Channel, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
-    if let Some(file) = new_file(known, wanted) {
-        channel.send_with(&ToWorker::LogFile, &[file.as_fd()]).await?;
+    for (order, known, wanted) in [
+        (ToWorker::LogFile, &known.file, &wanted.file),
+        (ToWorker::AccessFile, &known.access_file, &wanted.access_file),
+    ] {
+        if let Some(file) = new_file(known.as_ref(), wanted.as_ref()) {
+            channel.send_with(&order, &[file.as_fd()]).await?;
+        }
     }
     if wanted.level != known.level {
         channel.send(&ToWorker::LogLevel { level: wanted.level }).await?;
@@ -323,7 +354,7 @@ async fn attend(
     inbox: mpsc::Sender<Happening>,
 ) {
     let Child { pid, channel, mut ended } = child;
-    let mut logs_to = LogsTo { level: setup.log.level, file: None };
+    let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     if let Err(error) = channel.send_with(&setup, &borrowed).await {
         // It has died already: its exit says so.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::Listener;
 use super::serving::Connected;
+use crate::access::AccessLog;
 use crate::http::{self, DrainSignal};
 use crate::loader::{Address, Connection, LoadedApp};
 use crate::sys::stats::Lane;
@@ -69,6 +70,8 @@ pub(super) struct Seat {
     pub(super) app: LoadedApp,
     pub(super) lane: &'static Lane,
     pub(super) drain: DrainSignal,
+    /// Where requests are logged, if they are.
+    pub(super) access: Option<Arc<AccessLog>>,
     /// Held by each connection until its end.
     pub(super) held: mpsc::Sender<Infallible>,
 }
@@ -137,9 +140,10 @@ impl Open {
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
-        let Seat { app, lane, drain, held } = seat;
+        let Seat { app, lane, drain, access, held } = seat;
+        let visitor = access.map(|access| access.visitor(peer, self.name));
         tokio::spawn(async move {
-            http::serve_connection(stream, Connected { app, connection }, lane, drain).await;
+            http::serve_connection(stream, Connected { app, connection }, lane, drain, visitor).await;
             drop(held);
         });
     }

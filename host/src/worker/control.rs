@@ -21,6 +21,7 @@ use super::schedule::Schedule;
 use super::scribe::Scribe;
 use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
 use super::{Equipment, Listener, WorkerError, signals};
+use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::databank::Databank;
@@ -28,7 +29,7 @@ use crate::dispatch::Dispatch;
 use crate::http::{self, DrainControl, Phase};
 use crate::loader::{AppListeners, HostInfo};
 use crate::logging::{self, ChildLog};
-use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::message::{AccessSetup, FromWorker, ToWorker, WorkerSetup};
 use crate::output::Output;
 use crate::sys;
 use crate::sys::stats::Lane;
@@ -44,6 +45,9 @@ const ASKING: Duration = Duration::from_millis(100);
 
 /// How long the last messages to other workers are waited for, when the worker exits.
 const LAST_MESSAGES: Duration = Duration::from_millis(100);
+
+/// How long the last lines of the access log are waited for, when the worker exits.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
 /// Plays the control thread's part. Returns only with an error.
 pub(super) async fn work(
@@ -112,6 +116,7 @@ struct Control<'a> {
     scribe: Scribe,
     log: ChildLog,
     output: Arc<Output>,
+    access: Option<Arc<AccessLog>>,
     words: mpsc::UnboundedReceiver<Word>,
     lanes: &'static [Lane],
     /// Shared with the threads, which take duplicates; let go once nobody here accepts any more, so
@@ -138,7 +143,7 @@ impl<'a> Control<'a> {
         terminate: Signal,
         pens: Pens,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, app_listeners, dispatch, output, _held: held } = equipment;
+        let Equipment { lanes, listeners, app_listeners, dispatch, output, access, _held: held } = equipment;
         let Pens { scribe, log } = pens;
         let output = Arc::new(Output::new(output, log.app(), PRINTING).map_err(WorkerError::Output)?);
         follow(Arc::clone(&output))?;
@@ -150,7 +155,14 @@ impl<'a> Control<'a> {
         let (app, started) = watch::channel(None);
         let (drain, drain_signal) = http::drain_signal();
         let left_over = Arc::<LeftOvers>::default();
+        let place = (setup.slot, setup.generation);
+        let open = |wanted: AccessSetup| {
+            let lines = logging::app_lines(None, setup.log, std::process::id());
+            AccessLog::open(access, lines, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
+        };
+        let access = setup.access_log.map(open).transpose()?;
         let orders = Orders {
+            access: access.clone(),
             listeners: Arc::clone(&listeners),
             app: started,
             intake: intake_order,
@@ -184,6 +196,7 @@ impl<'a> Control<'a> {
             scribe,
             log,
             output,
+            access,
             words,
             lanes,
             listeners: Some(listeners),
@@ -216,6 +229,11 @@ impl<'a> Control<'a> {
                         if let Some(Err(error)) = descriptors.first().map(logging::redirect) {
                             let error = chain(&error);
                             self.scribe.log(move || tracing::error!(error, "the log file stays as it was"));
+                        }
+                    }
+                    Ok(Some((ToWorker::AccessFile, descriptors))) => {
+                        if let Some((access, file)) = self.access.as_ref().zip(descriptors.into_iter().next()) {
+                            access.reopen(file);
                         }
                     }
                     Ok(None) => {
@@ -408,6 +426,9 @@ impl<'a> Control<'a> {
     /// Ends the process once its messages are sent and its lines written.
     fn exit(&self, code: i32) -> ! {
         self.dispatch.finish(LAST_MESSAGES);
+        if self.access.as_ref().is_some_and(|access| !access.finish(LAST_REQUESTS)) {
+            self.scribe.log(|| tracing::warn!("access log takes nothing; its last lines are lost"));
+        }
         // The master logs what is left, but there may be none any more.
         let output = Arc::clone(&self.output);
         self.scribe.log(move || {
@@ -474,6 +495,7 @@ mod tests {
             scribe: Scribe::new().unwrap(),
             log,
             output: Arc::new(output),
+            access: None,
             words,
             lanes: &[],
             listeners: Some(listeners.into()),

@@ -35,7 +35,7 @@ use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::loader::AppListener;
 use crate::logging;
-use crate::message::{ListenerInfo, Server, WorkerSetup};
+use crate::message::{AccessPlace, ListenerInfo, Server, WorkerSetup};
 use crate::sys;
 use crate::sys::stats::{Lane, StatsPage};
 
@@ -56,6 +56,8 @@ enum WorkerError {
     Stats(#[source] io::Error),
     #[error("signal handlers can't be installed")]
     Signals(#[source] io::Error),
+    #[error("the access log can't be begun")]
+    AccessLog(#[source] io::Error),
     #[error("the databank's thread can't be made")]
     Databank(#[source] io::Error),
     #[error("the thread for messages of other workers can't be made")]
@@ -75,6 +77,8 @@ struct Equipment {
     dispatch: OwnedFd,
     /// Where what the app prints comes out.
     output: OwnedFd,
+    /// The access log's own file.
+    access: Option<OwnedFd>,
     /// Held until the process ends: connections between workers, and the lock by which a new master
     /// learns that this magic still runs.
     _held: [OwnedFd; 2],
@@ -108,19 +112,22 @@ fn play() -> Result<ExitCode, WorkerError> {
         // The master has died before it said anything: there is nothing to serve.
         let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
         let log = logging::init_child(setup.log);
-        let equipment = unpack(descriptors, &setup.listeners)?;
+        let equipment = unpack(descriptors, &setup)?;
         control::work(&channel, setup, equipment, log).await
     })
 }
 
 /// Takes the descriptors in the order that `message` gives.
-fn unpack(descriptors: Vec<OwnedFd>, infos: &[ListenerInfo]) -> Result<Equipment, WorkerError> {
-    let found = descriptors.len();
-    let wrong = || WorkerError::Descriptors { found, expected: 5 + infos.len() };
+fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<Equipment, WorkerError> {
+    let infos = &setup.listeners;
+    let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
+    let (found, expected) = (descriptors.len(), 5 + usize::from(with_access) + infos.len());
+    let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
     let (dispatch, handover, stats, lock, output) = (next()?, next()?, next()?, next()?, next()?);
-    if found != 5 + infos.len() {
+    let access = with_access.then(&mut next).transpose()?;
+    if found != expected {
         return Err(wrong());
     }
     let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
@@ -132,5 +139,5 @@ fn unpack(descriptors: Vec<OwnedFd>, infos: &[ListenerInfo]) -> Result<Equipment
             Server::App => app_listeners.push(AppListener { name, unix, socket }),
         }
     }
-    Ok(Equipment { lanes, listeners, app_listeners, dispatch, output, _held: [handover, lock] })
+    Ok(Equipment { lanes, listeners, app_listeners, dispatch, output, access, _held: [handover, lock] })
 }

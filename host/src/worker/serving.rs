@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::accept::{self, Intake, LeftOver, Open};
 use super::{Listener, WorkerError};
+use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::http::{Application, DrainSignal, Upload};
 use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
@@ -73,6 +74,7 @@ pub(super) struct Start {
 /// What every thread needs.
 #[derive(Clone)]
 pub(super) struct Orders {
+    pub(super) access: Option<Arc<AccessLog>>,
     pub(super) listeners: Arc<[Listener]>,
     pub(super) app: watch::Receiver<Option<LoadedApp>>,
     pub(super) intake: watch::Receiver<Intake>,
@@ -154,7 +156,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) ->
     drop(orders.listeners);
     // Each connection holds a sender, so the receiver ends with the last of them.
     let (held, mut connections) = mpsc::channel::<Infallible>(1);
-    let seat = accept::Seat { app, lane, drain: orders.drain.clone(), held };
+    let seat = accept::Seat { app, lane, drain: orders.drain.clone(), access: orders.access, held };
     let mut accepting = JoinSet::new();
     for listener in &open {
         accepting.spawn(accept::run(Arc::clone(listener), seat.clone(), orders.intake.clone()));
