@@ -28,6 +28,8 @@ pub struct WorkerSetup {
     pub idle_linger: Duration,
     /// What bounds a drain that nobody orders because the master has died.
     pub shutdown_timeout: Duration,
+    /// How often each serving thread says on the stats page that it is alive.
+    pub heartbeat: Duration,
     pub log: LogSetup,
 }
 

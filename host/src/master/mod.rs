@@ -11,6 +11,7 @@
 //!  preflight's outcome ──┤                    └──▶ deadline ─┐
 //!  the control socket ───┤                                  │
 //!  the lookout ──────────┤                                  │
+//!  looks at the workers ─┤                                  │
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
 
@@ -114,14 +115,19 @@ async fn serve(
     let mut lookout = Lookout::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut requests = Requests::new(begin);
+    let mut looked = begin;
     let mut event = Event::Begin;
     loop {
         // An effect may be an event itself: a spawn has succeeded or failed.
         let mut next = Some(event);
         while let Some(event) = next {
             let now: Time = begin.elapsed();
+            // Nothing to see, once a second, is nothing to say.
+            let is_look = matches!(event, Event::Looked { .. });
             let actions = machine.handle(event, now);
-            debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
+            if !is_look || !actions.is_empty() {
+                debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
+            }
             for action in &actions {
                 if let Action::Verdict { request, verdict } = action {
                     lookout.verdict(*request, verdict, effects.judged(*request), now);
@@ -141,6 +147,7 @@ async fn serve(
         }
         let deadline = machine.deadline().into_iter().chain(lookout.deadline(machine.phase())).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
+        let look = machine.looks_every().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
             happening = happenings.recv() => match happening.expect("the effects hold a sender") {
                 Happening::Event(event) => event,
@@ -161,6 +168,10 @@ async fn serve(
             _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
             () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
+            () = sleep_until(look) => {
+                looked = Instant::now();
+                effects.look()
+            }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {
                 effects.alive();

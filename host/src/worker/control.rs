@@ -158,6 +158,7 @@ impl<'a> Control<'a> {
             drain: drain_signal,
             stop: stop_order,
             says: Says(says),
+            heartbeat: setup.heartbeat,
         };
         let databank = Databank::open(&setup.databank).map_err(WorkerError::Databank)?;
         let dispatch = Dispatch::open(dispatch).map_err(WorkerError::Dispatch)?;
