@@ -71,6 +71,17 @@ pub struct ListenerInfo {
     pub name: String,
     pub unix: bool,
     pub server: Server,
+    pub origin: Origin,
+}
+
+/// Whose a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// The master has bound it; when the service stops it is shut down.
+    Bound,
+    /// A service manager has, and goes on listening when the service has stopped: it is only closed, and
+    /// clients wait.
+    Passed,
 }
 
 /// Who accepts on a listener.

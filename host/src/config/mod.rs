@@ -23,7 +23,7 @@ pub use databank::Databank;
 use databank::RawDatabank;
 pub use health::Recycle;
 use listen::RawListen;
-pub use listen::{Address, Listen};
+pub use listen::{Address, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 pub use watched::Watched;
 
 /// The largest configuration file that is read, in bytes.

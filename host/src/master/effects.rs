@@ -280,6 +280,9 @@ impl Effects {
         for (listener, address) in prepared.listeners.without(&active.listeners).addresses() {
             info!(listener, address, "listening");
         }
+        for socket in prepared.listeners.left_over(&prepared.config) {
+            warn!(socket, "no listener is for a passed socket any more: its clients wait in vain");
+        }
         let manifest = &prepared.version.manifest;
         info!(
             request = request.0,

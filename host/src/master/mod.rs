@@ -40,6 +40,7 @@ use tracing::debug;
 
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
+use crate::listeners::Passed;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
@@ -67,20 +68,21 @@ enum Happening {
 /// When it can't start. Everything that was taken is given back then.
 pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     sys::keep_inherited_from_children().context("descriptors can't be kept from children")?;
+    let passed = Passed::from_environment().context("the sockets that were passed to us can't be used")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
         eprintln!("app-host: the limit on open descriptors stays as it is: {error}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, master(config_path, dev_library))
+    LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))
 }
 
-async fn master(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed) -> anyhow::Result<ExitCode> {
     // Before anything else: a signal that comes early is kept for the loop.
     let mut signals = Signals::listen()?;
     let (inbox, happenings) = mpsc::channel(INBOX);
     let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
     let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, inbox, questions) => effects?,
+        effects = start::start(config_path, dev_library, passed, inbox, questions) => effects?,
         () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
         () = turn_away(&mut asked) => return Ok(ExitCode::SUCCESS),
     };

@@ -20,6 +20,7 @@ use super::Listener;
 use super::serving::Connected;
 use crate::http::{self, DrainSignal};
 use crate::loader::{Address, Connection, LoadedApp};
+use crate::message::Origin;
 use crate::sys::stats::Lane;
 
 /// How long a thread rests when the process or the system has run out of something.
@@ -79,6 +80,7 @@ pub(super) struct Open {
     name: &'static str,
     /// What every connection's own end is, if that is known beforehand.
     local: Option<Address>,
+    origin: Origin,
 }
 
 enum Accepting {
@@ -107,7 +109,7 @@ impl Open {
             let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
             (Accepting::Tcp(TcpListener::from_std(socket.into())?), known)
         };
-        Ok(Self { socket, name: listener.name, local })
+        Ok(Self { socket, name: listener.name, local, origin: listener.origin })
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
@@ -200,7 +202,8 @@ pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Rece
         let accepted = tokio::select! {
             biased;
             now = closing(&mut intake) => {
-                if now == Intake::LastCall {
+                // Those that wait in a socket which stays open are not lost.
+                if now == Intake::LastCall && listener.origin == Origin::Bound {
                     listener.last_call(&seat);
                 }
                 return;
