@@ -19,7 +19,7 @@ fn look_for(bench: &mut Bench, time: Duration, workers: &[u64]) -> Vec<Action> {
     let mut looked = Duration::ZERO;
     while looked < time {
         assert_eq!(look(bench, &beats), [], "after {looked:?}");
-        let pause = LOOK.min(time - looked);
+        let pause = LOOK.min(time.saturating_sub(looked));
         bench.now += pause;
         looked += pause;
     }
@@ -78,7 +78,7 @@ fn a_master_that_was_stopped_together_with_its_workers_blames_nobody() {
     assert_eq!(look(&mut bench, &[(1, 8), (2, 8)]), []);
     // And it begins from the beginning.
     bench.now += LOOK;
-    assert_eq!(look_for(&mut bench, HANG_TIMEOUT - LOOK, &[1, 2]), []);
+    assert_eq!(look_for(&mut bench, HANG_TIMEOUT.saturating_sub(LOOK), &[1, 2]), []);
     bench.now += LOOK;
     assert_eq!(look(&mut bench, &[(1, 7), (2, 7)])[..2], [abort(1), abort(2)]);
 }
@@ -110,11 +110,11 @@ fn a_worker_that_starts_or_drains_is_not_listened_to() {
     // Candidate 3 is ready, 4 starts, 1 drains.
     assert_eq!(bench.state_of(1), Some(WorkerState::Draining));
     assert_eq!(bench.state_of(4), Some(WorkerState::Starting));
-    assert_eq!(look_for(&mut bench, START_TIMEOUT - ms(1), &[1, 4]), []);
+    assert_eq!(look_for(&mut bench, START_TIMEOUT.saturating_sub(ms(1)), &[1, 4]), []);
     // What was seen while it started doesn't count.
     bench.on(ready(4));
     bench.on(exited(1, 0));
-    assert_eq!(look_for(&mut bench, SHUTDOWN_TIMEOUT - ms(1), &[2, 4]), []);
+    assert_eq!(look_for(&mut bench, SHUTDOWN_TIMEOUT.saturating_sub(ms(1)), &[2, 4]), []);
     bench.on(exited(2, 0));
     assert_eq!(bench.machine.phase(), Phase::Serving);
 }
@@ -167,10 +167,10 @@ fn an_active_worker_that_hangs_while_slots_return_gets_a_successor() {
     assert_eq!(bench.machine.phase(), Phase::Returning);
     bench.on(ready(5));
     assert_eq!(bench.state_of(3), Some(WorkerState::Draining));
-    look_for(&mut bench, SHUTDOWN_TIMEOUT - LOOK, &[2]);
+    look_for(&mut bench, SHUTDOWN_TIMEOUT.saturating_sub(LOOK), &[2]);
     assert_eq!(bench.after(LOOK), [kill(3, KillReason::DrainTimedOut)]);
     assert_eq!(bench.machine.phase(), Phase::Returning, "the candidate hasn't gone");
-    assert_eq!(look_for(&mut bench, HANG_TIMEOUT - SHUTDOWN_TIMEOUT, &[2]), [abort(2), spawn(6, 1, 1)]);
+    assert_eq!(look_for(&mut bench, HANG_TIMEOUT.saturating_sub(SHUTDOWN_TIMEOUT), &[2]), [abort(2), spawn(6, 1, 1)]);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_locked_master_aborts_and_recycles_nobody() {
 fn a_stopping_master_leaves_hanging_workers_to_their_deadline() {
     let mut bench = Bench::stopping();
     assert_eq!(bench.machine.looks_every(), None);
-    assert_eq!(look_for(&mut bench, SHUTDOWN_TIMEOUT - LOOK, &[1, 2]), []);
+    assert_eq!(look_for(&mut bench, SHUTDOWN_TIMEOUT.saturating_sub(LOOK), &[1, 2]), []);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn workers_are_recycled_one_at_a_time_the_oldest_first() {
 fn a_worker_that_has_enough_at_once_is_not_recycled_before_its_time() {
     let mut bench = recycling(2);
     let leaky = [(1, 0, Some(9999)), (2, 0, Some(9999))];
-    bench.now += LIMITS.min_uptime - ms(1);
+    bench.now += LIMITS.min_uptime.saturating_sub(ms(1));
     assert_eq!(weigh(&mut bench, &leaky).0, []);
     bench.now += ms(1);
     assert_eq!(weigh(&mut bench, &leaky).0, [spawn(3, 0, 1)]);

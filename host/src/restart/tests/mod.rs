@@ -16,7 +16,7 @@ use super::{Action, By, Event, KillReason, OnFailure, Recycle, Refusal, Settings
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBATION: Duration = Duration::from_millis(250);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-const HANG_TIMEOUT: Duration = Duration::from_secs(60);
+const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
 const fn settings(workers: u16) -> Settings {
     Settings {

@@ -614,7 +614,7 @@ impl World {
         assert!(process.hangs && process.serves(), "it moved, or had another deadline");
         let timeout = self.settings[&process.generation].hang_timeout.expect("hanging matters");
         let (since, looks) = process.unmoved.expect("it was seen");
-        assert!(since + timeout <= self.now && looks >= LOOKS, "{looks} looks in {:?}", self.now - since);
+        assert!(since + timeout <= self.now && looks >= LOOKS, "{looks} looks in {:?}", self.now.saturating_sub(since));
         let dying = |it: &Process| matches!(it.state, WorkerState::Aborting | WorkerState::Killed);
         assert!(!self.alive.values().any(|it| it.slot == process.slot && dying(it)), "to no avail before");
         let process = self.alive.get_mut(&worker).expect("it was there");
