@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -103,8 +104,17 @@ impl Children {
 
     /// Kills a child, unless it has been reaped already.
     pub fn kill(&self, pid: Pid) {
+        self.signal(pid, Signal::SIGKILL);
+    }
+
+    /// Has a child end itself with a core dump, where the system keeps those (`core(5)`).
+    pub fn abort(&self, pid: Pid) {
+        self.signal(pid, Signal::SIGABRT);
+    }
+
+    fn signal(&self, pid: Pid, signal: Signal) {
         if self.table.borrow().contains_key(&pid)
-            && let Err(error) = process::kill_now(pid)
+            && let Err(error) = process::signal_child(pid, signal)
         {
             tracing::error!(child_pid = pid.as_raw(), error = %error, "a child can't be killed");
         }

@@ -1,8 +1,10 @@
 //! The listening sockets: bound by the master, kept open for as long as they are configured.
 //!
 //! Owns the sockets. A generation holds a share in each of its
-//! listeners, so a socket closes with the last generation that names it. Who accepts is not its
-//! business.
+//! listeners, so a socket closes with the last generation that names it; those that a service manager has
+//! passed on stay open. Who accepts is not its business.
+
+mod passed;
 
 use std::fs;
 use std::io;
@@ -16,8 +18,9 @@ use std::time::Duration;
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use crate::config::{Address, Config, Listen};
-use crate::message::{ListenerInfo, Server};
+use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::{SocketFile, SocketFileError};
+pub use passed::Passed;
 
 /// After how long a silent client is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -54,6 +57,7 @@ pub struct Bound {
     address: Address,
     socket: Socket,
     file: Option<SocketFile>,
+    origin: Origin,
 }
 
 impl Bound {
@@ -76,7 +80,7 @@ impl Bound {
             }
         };
         socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { address: listen.address.clone(), socket, file })
+        Ok(Self { address: listen.address.clone(), socket, file, origin: Origin::Bound })
     }
 
     fn listen(&self, listen: &Listen) -> Result<(), BindError> {
@@ -101,13 +105,17 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit both: a client that has vanished is noticed while nothing is sent,
-    // and while what was sent isn't acknowledged (tcp(7)).
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    watch_clients(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Has a client that has vanished noticed, while nothing is sent and while what was sent isn't
+/// acknowledged (`tcp(7)`). Accepted sockets inherit both.
+fn watch_clients(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 fn backlog(listen: &Listen) -> i32 {
@@ -116,7 +124,10 @@ fn backlog(listen: &Listen) -> i32 {
 
 /// The listeners of one generation, in the order of its configuration: those for HTTP, then the app's.
 #[derive(Clone, Debug, Default)]
-pub struct Listeners(Vec<Configured>);
+pub struct Listeners {
+    configured: Vec<Configured>,
+    passed: Passed,
+}
 
 /// A listener with the settings that one generation has for it.
 #[derive(Clone, Debug)]
@@ -127,34 +138,42 @@ struct Configured {
 }
 
 impl Listeners {
-    /// The listeners that `config` names: shared with `running` where it has them already, bound
-    /// where they are new.
+    /// No listeners yet, but the sockets that were passed to us.
+    pub fn with_passed(passed: Passed) -> Self {
+        Self { configured: Vec::new(), passed }
+    }
+
+    /// The listeners that `config` names: those that were passed to us, shared with `running` where it has
+    /// them already, bound where they are new.
     ///
     /// # Errors
     /// When one that is new can't be bound; those bound before it are closed again.
     pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
         let http = config.listen.iter().map(|listen| (listen, Server::Worker));
-        let listeners = http
+        let configured = http
             .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
             .map(|(listen, server)| {
-                let bound = match running.find(&listen.address) {
+                let bound = match running.passed.of(listen, config).or_else(|| running.find(&listen.address)) {
                     Some(bound) => bound,
                     None => Rc::new(Bound::bind(listen)?),
                 };
                 Ok(Configured { listen: listen.clone(), server, bound })
             })
-            .collect::<Result<_, _>>()
-            .map(Self)?;
+            .collect::<Result<_, _>>()?;
+        let listeners = Self { configured, passed: running.passed.clone() };
         // Only now: a client must not be taken in by one listener and reset because of the next.
-        for Configured { listen, bound, .. } in &listeners.without(running).0 {
-            bound.listen(listen)?;
+        for Configured { listen, bound, .. } in &listeners.without(running).configured {
+            if bound.origin == Origin::Bound {
+                bound.listen(listen)?;
+            }
         }
         Ok(listeners)
     }
 
     /// Applies the settings that a listener can take over while it is open.
     pub fn apply_settings(&self) {
-        for Configured { listen, bound, .. } in &self.0 {
+        let ours = self.configured.iter().filter(|configured| configured.bound.origin == Origin::Bound);
+        for Configured { listen, bound, .. } in ours {
             // listen(2) again only changes the backlog.
             if let Err(error) = bound.socket.listen(backlog(listen)) {
                 tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
@@ -169,36 +188,43 @@ impl Listeners {
 
     /// What workers are told of them.
     pub fn infos(&self) -> Vec<ListenerInfo> {
-        self.0
+        self.configured
             .iter()
             .map(|Configured { listen, server, bound }| ListenerInfo {
                 name: listen.name.clone(),
-                unix: bound.file.is_some(),
+                unix: matches!(bound.address, Address::Unix(_)),
                 server: *server,
+                origin: bound.origin,
             })
             .collect()
     }
 
     /// Their sockets, in the same order.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(|configured| configured.bound.as_fd())
+        self.configured.iter().map(|configured| configured.bound.as_fd())
     }
 
     /// Their names and real addresses, in the same order.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.iter().map(|Configured { listen, bound, .. }| (listen.name.as_str(), bound.local_address()))
+        self.configured.iter().map(|Configured { listen, bound, .. }| (listen.name.as_str(), bound.local_address()))
     }
 
     /// Those of ours that `other` lacks.
     pub fn without(&self, other: &Self) -> Self {
-        Self(self.0.iter().filter(|configured| other.find(&configured.listen.address).is_none()).cloned().collect())
+        let is_new = |ours: &&Configured| !other.configured.iter().any(|each| Rc::ptr_eq(&each.bound, &ours.bound));
+        Self { configured: self.configured.iter().filter(is_new).cloned().collect(), passed: self.passed.clone() }
     }
 
+    /// The sockets that were passed to us and are for no listener of `config`, in words: clients wait there
+    /// in vain.
+    pub fn left_over(&self, config: &Config) -> Vec<String> {
+        self.passed.left_over(config)
+    }
+
+    /// The one that we have bound to this address.
     fn find(&self, address: &Address) -> Option<Rc<Bound>> {
-        self.0
-            .iter()
-            .find(|configured| configured.listen.address == *address)
-            .map(|configured| Rc::clone(&configured.bound))
+        let bound = self.configured.iter().map(|configured| &configured.bound);
+        bound.filter(|bound| bound.origin == Origin::Bound).find(|bound| bound.address == *address).map(Rc::clone)
     }
 }
 
@@ -224,7 +250,7 @@ mod tests {
         let first = Listeners::for_config(&both, &Listeners::default()).unwrap();
         let second = Listeners::for_config(&config(r#"["127.0.0.1:0"]"#), &first).unwrap();
         assert_eq!(first.addresses().next().unwrap().1, second.addresses().next().unwrap().1);
-        assert!(second.without(&first).0.is_empty());
+        assert!(second.without(&first).configured.is_empty());
         assert!(UnixStream::connect(&path).is_ok());
         drop(first);
         assert!(!path.exists());
@@ -243,7 +269,7 @@ mod tests {
         assert_eq!(servers, [("127.0.0.1:0".to_owned(), Server::Worker), ("smtp".to_owned(), Server::App)]);
         let renamed = app(r#"{"name": "mail", "address": "127.0.0.2:0"}"#);
         let second = Listeners::for_config(&renamed, &first).unwrap();
-        assert!(second.without(&first).0.is_empty());
+        assert!(second.without(&first).configured.is_empty());
         assert_eq!(first.addresses().nth(1).unwrap().1, second.addresses().nth(1).unwrap().1);
         let third = Listeners::for_config(&app(""), &second).unwrap();
         let address = second.addresses().nth(1).unwrap().1;

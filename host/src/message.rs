@@ -28,6 +28,8 @@ pub struct WorkerSetup {
     pub idle_linger: Duration,
     /// What bounds a drain that nobody orders because the master has died.
     pub shutdown_timeout: Duration,
+    /// How often each serving thread says on the stats page that it is alive.
+    pub heartbeat: Duration,
     pub log: LogSetup,
     pub access_log: Option<AccessSetup>,
 }
@@ -87,6 +89,17 @@ pub struct ListenerInfo {
     pub name: String,
     pub unix: bool,
     pub server: Server,
+    pub origin: Origin,
+}
+
+/// Whose a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// The master has bound it; when the service stops it is shut down.
+    Bound,
+    /// A service manager has, and goes on listening when the service has stopped: it is only closed, and
+    /// clients wait.
+    Passed,
 }
 
 /// Who accepts on a listener.

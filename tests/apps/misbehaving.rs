@@ -1,7 +1,8 @@
 //! An app that does whatever its configuration or a request tells it to, however bad it is.
 //!
 //! `app.config` has the keys of [`Config`]. Paths: `/whoami` answers JSON, `/block` says so in the log
-//! and never gives the thread back, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
+//! and never gives the thread back, `/spin` does the same with all the CPU it can get, `/deaf` ignores
+//! SIGABRT besides, `/grow/MIB` needs so much memory more from now on, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
 //! panics, `/upload` counts a body, `/download/BYTES` makes one of known length while it is sent and
 //! `/stream/BYTES` one of unknown length, `/whole/BYTES` has it ready, `/made` tells how many bytes were
 //! made, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/child` shows
@@ -80,6 +81,21 @@ impl App for Misbehaving {
                 self.host.log(Level::Info, "the app blocks a thread");
                 block()
             }
+            "spin" => {
+                self.host.log(Level::Info, "the app spins");
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+            "deaf" => {
+                signals::ignore_abort();
+                self.host.log(Level::Info, "the app blocks a thread");
+                block()
+            }
+            "grow" => {
+                grow(number());
+                self.whoami()
+            }
             "never" => pending().await,
             "sleep" => {
                 sleep(Duration::from_millis(number())).await;
@@ -139,6 +155,12 @@ fn block() -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// Leaks memory that is really there, because every page of it was written to.
+fn grow(mib: u64) {
+    let bytes = usize::try_from(mib << 20).unwrap_or(0);
+    std::mem::forget(std::hint::black_box(vec![1_u8; bytes]));
 }
 
 async fn upload(mut body: Body) -> Response<Body> {
@@ -287,6 +309,17 @@ mod listeners {
             )
         };
         result == 0 && listening == 1
+    }
+}
+
+mod signals {
+    #![expect(unsafe_code, reason = "an app can change what signals do to its process")]
+
+    /// From now on SIGABRT ends nothing.
+    pub(crate) fn ignore_abort() {
+        // SAFETY: SIG_IGN runs no code, and nothing in this process relies on the old disposition: to see
+        // what the master makes of that is the point.
+        unsafe { libc::signal(libc::SIGABRT, libc::SIG_IGN) };
     }
 }
 

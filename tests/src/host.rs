@@ -223,12 +223,14 @@ impl Host {
             return master;
         }
         let launcher = lock(&self.child).as_ref().expect("the master was started").id();
-        if !self.launch.iter().any(|argument| argument == "--pid-namespace") {
+        if !self.launch.iter().any(|argument| argument == "--pid-namespace" || argument == "--pass") {
             // It has replaced the launcher.
             *lock(&self.master) = Some(launcher);
             return launcher;
         }
-        let master = self.wait("the launcher's child", || process::children(launcher).first().copied());
+        // A shell may come before it in the same process.
+        let is_master = |pid: &u32| process::name(*pid) == "app-host";
+        let master = self.wait("the launcher's child", || process::children(launcher).into_iter().find(is_master));
         *lock(&self.master) = Some(master);
         master
     }

@@ -7,13 +7,15 @@
 #![cfg(feature = "system")]
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use app_host_tests::build::workspace;
 use app_host_tests::databank::Client;
-use app_host_tests::{App, Host, process};
+use app_host_tests::{Address, App, Connection, Host, process};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 #[test]
 fn killall_of_psmisc_restarts_and_kills_nobody() {
@@ -104,6 +106,113 @@ fn process_1_reaps_orphans_and_never_takes_them_for_workers() {
     assert_eq!(host.wait_exit().code(), Some(0));
 }
 
+/// Runs a command of the shell in the namespaces of a master that is process 1 there.
+fn within(host: &Host, command: &str) {
+    let mount_and = format!("mount -t proc proc /proc && {command}");
+    let output = Command::new("nsenter")
+        .args(["--target", &host.master().to_string(), "--pid", "--mount", "sh", "-c", &mount_and])
+        .output()
+        .expect("nsenter (util-linux) is needed");
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn process_1_minds_signals_from_within_as_any_master_does() {
+    // FAULTS 27: the kernel keeps from process 1 whatever it has no handler for; what it has one for, it gets.
+    let host = Host::misbehaving().launched_with(&["--pid-namespace"]).start();
+    within(&host, "kill -USR2 1");
+    assert_eq!(host.verdict(1).verdict, "complete");
+    within(&host, "kill -HUP 1");
+    assert_eq!(host.verdict(2).verdict, "complete");
+    within(&host, "kill -USR1 1");
+    host.wait_for("log files reopened", |_| true);
+    // Neither kills it, whatever they do to others.
+    within(&host, "kill -PIPE 1; kill -ALRM 1; kill -ABRT 1; kill -KILL 1");
+    host.assert_all_serve(&host.serving());
+    let workers = host.workers();
+    within(&host, "kill -TERM 1");
+    assert_eq!(host.wait_exit().code(), Some(0));
+    assert!(workers.iter().all(|pid| !process::is_alive(*pid)));
+}
+
+#[test]
+fn process_1_reaps_a_crowd_of_orphans_while_a_hung_worker_is_replaced() {
+    // FAULTS 27 and 9: the exits of both come together.
+    let host = Host::misbehaving().with("/hang_timeout", "2s").launched_with(&["--pid-namespace"]).start();
+    let master = host.master();
+    let workers = host.workers();
+    let (_pid_within, _connection) = host.block_a_thread();
+    within(&host, "for n in $(seq 100); do (sleep 0.0$((n % 10)) &) ; done");
+    host.wait_for("worker hung, and is aborted", |_| true);
+    within(&host, "for n in $(seq 100); do (sleep 0.0$((n % 10)) &) ; done");
+    host.wait_for("worker exited", |line| line.str("status") == "signal 6");
+    host.wait("the new worker", || (host.serving().len() == 2).then_some(()));
+    host.wait("the orphans to be reaped", || {
+        let children = process::children(master);
+        (process::zombies(master).is_empty() && children.len() == 2).then_some(())
+    });
+    assert_eq!(host.workers().iter().filter(|pid| workers.contains(pid)).count(), 1);
+    assert_eq!(host.lines_with("worker exited").len(), 1, "orphans are no workers");
+}
+
+#[test]
+fn sockets_of_systemds_own_activation_are_served_by_name_over_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (web, local) = (port.to_string(), path.to_str().unwrap());
+    let arguments = ["--", "systemd-socket-activate", "-l", &web, "-l", local, "--fdname=web:local"];
+    let listen = json!([{ "name": "local", "address": "unix:elsewhere" }, { "name": "web", "address": "127.0.0.2:0" }]);
+    let host = Host::misbehaving().with("/listen", listen).launched_with(&arguments);
+    host.spawn();
+    // The first client is what the service is started for.
+    let address = Address::parse(&web).unwrap();
+    let mut first = host.wait("systemd-socket-activate (systemd is needed)", || Connection::connect(&address).ok());
+    assert_eq!(first.get("/whoami").unwrap(), 200);
+    host.wait_for("serving", |_| true);
+    assert_eq!(host.address_of("web"), address);
+    let mut other = Connection::connect(&host.address_of("local")).unwrap();
+    assert_eq!(other.get("/whoami").unwrap(), 200);
+    for _ in 0..3 {
+        host.restart_completes();
+        host.assert_all_serve(&host.serving());
+    }
+    assert_eq!(Connection::connect(&address).unwrap().get("/whoami").unwrap(), 200);
+    host.stop();
+    assert!(fs::exists(&path).unwrap(), "the file is systemd's");
+}
+
+#[test]
+fn control_socket_hears_nobody_of_another_user() {
+    assert!(nix::unistd::getuid().is_root(), "only root can become another user");
+    let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
+    let host = Host::misbehaving().start();
+    let socket = host.path("state/control.sock");
+    let ask = |command: &str| {
+        // Perl, because it lies where every user may run it.
+        let script = "$SIG{PIPE} = 'IGNORE'; my $socket = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die qq($!\\n);
+                      $socket->print(qq($ARGV[1]\\n)); $socket->flush; my $answer = <$socket>;
+                      print 'heard ', $answer // 'nothing'";
+        let mut perl = Command::new("/usr/bin/perl");
+        perl.args(["-MIO::Socket::UNIX", "-e", script]).arg(&socket).arg(command);
+        let output = perl.uid(user.uid.as_raw()).gid(user.gid.as_raw()).output().expect("perl is needed");
+        [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat()
+    };
+    // The file's mode says so first,
+    assert_eq!(ask("STOP"), "Permission denied\n");
+    assert_eq!(host.lines_with("control connection of somebody else closed").len(), 0);
+    // and where somebody has weakened it, or was given a descriptor, the kernel's word does.
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let mark = host.mark();
+    assert_eq!(ask("STOP"), "heard nothing");
+    let line = host.wait_after(mark, "control connection of somebody else closed", |_| true);
+    assert_eq!(line.number("peer_uid"), Some(user.uid.as_raw().into()), "{}", line.text());
+    assert!(line.number("peer_pid") > Some(1), "{}", line.text());
+    // Nothing was stopped, and whose socket it is may still speak.
+    host.assert_all_serve(&host.serving());
+    assert!(host.ctl(&["status"]).status.success());
+}
+
 #[test]
 fn workers_run_as_the_configured_user_without_the_masters_privileges() {
     assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
@@ -144,15 +253,21 @@ fn workers_of_another_user_have_their_databank_and_nobody_else_reads_it() {
 }
 
 #[test]
-fn unit_file_is_one_that_systemd_takes_and_calls_safe() {
+fn unit_files_are_ones_that_systemd_takes_and_calls_safe() {
     let unit = fs::read_to_string(workspace().join("host/systemd/app-host.service")).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app-host.service");
     // Where it would be installed, nothing is; and the manual page is installed by whoever packages it.
     let unit = unit.replace("/usr/local/bin/app-host", App::build().host().to_str().unwrap());
     fs::write(&path, unit.replace("Documentation=man:app-host(1)\n", "")).unwrap();
-    for words in [&["verify", "--man=no"][..], &["security", "--offline=true", "--threshold=20"]] {
-        let output = Command::new("systemd-analyze").args(words).arg(&path).output().expect("systemd is needed");
+    let socket = directory.path().join("app-host.socket");
+    fs::copy(workspace().join("host/systemd/app-host.socket"), &socket).unwrap();
+    for (words, unit) in [
+        (&["verify", "--man=no"][..], &path),
+        (&["verify", "--man=no"], &socket),
+        (&["security", "--offline=true", "--threshold=20"], &path),
+    ] {
+        let output = Command::new("systemd-analyze").args(words).arg(unit).output().expect("systemd is needed");
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         assert!(output.status.success(), "{words:?}: {said}");
         if words[0] == "verify" {

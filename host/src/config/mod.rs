@@ -6,6 +6,7 @@
 mod access;
 mod control;
 pub mod databank;
+mod health;
 mod listen;
 mod watched;
 
@@ -23,8 +24,9 @@ pub use access::{AccessLog, Trusted};
 pub use control::find as find_control_socket;
 pub use databank::Databank;
 use databank::RawDatabank;
+pub use health::Recycle;
 use listen::RawListen;
-pub use listen::{Address, Listen};
+pub use listen::{Address, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 pub use watched::Watched;
 
 /// The largest configuration file that is read, in bytes.
@@ -61,6 +63,10 @@ pub struct Config {
     pub group: Option<String>,
     pub databank: Databank,
     pub restart: Restart,
+    /// How long a worker's serving threads may give no sign of life before it is aborted; for ever, when
+    /// absent.
+    pub hang_timeout: Option<Duration>,
+    pub recycle: Recycle,
     /// How many earlier generations are kept beside the active one, to go back to.
     pub versions_kept: u16,
     pub watch: Watched,
@@ -164,6 +170,7 @@ mod defaults {
     pub(super) const WORKERS: u16 = 2;
     pub(super) const THREADS: u16 = 1;
     pub(super) const VERSIONS_KEPT: u16 = 5;
+    pub(super) const HANG_TIMEOUT: Option<Duration> = Some(Duration::from_mins(1));
 
     pub(super) fn state_dir() -> PathBuf {
         PathBuf::from("state")
@@ -220,6 +227,10 @@ struct RawConfig {
     databank: RawDatabank,
     #[serde(default)]
     restart: Restart,
+    #[serde(default = "default_hang_timeout", deserialize_with = "health::hang_timeout")]
+    hang_timeout: Option<Duration>,
+    #[serde(default)]
+    recycle: Recycle,
     #[serde(default = "default_versions_kept", deserialize_with = "versions_kept")]
     versions_kept: u16,
     #[serde(default = "defaults::watch", deserialize_with = "watched::watched")]
@@ -244,6 +255,10 @@ fn default_workers() -> u16 {
 
 fn default_threads() -> u16 {
     defaults::THREADS
+}
+
+fn default_hang_timeout() -> Option<Duration> {
+    defaults::HANG_TIMEOUT
 }
 
 fn default_versions_kept() -> u16 {
@@ -275,14 +290,15 @@ fn within<'de, D: Deserializer<'de>>(deserializer: D, most: u16) -> Result<u16, 
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    /// The longest duration: what needs more than a day is not a restart's time-out.
-    const MOST: Duration = Duration::from_hours(24);
     let text = String::deserialize(deserializer)?;
     let expected = "a duration of at most a day, such as \"250ms\", \"30s\" or \"2m\"";
-    humantime::parse_duration(&text)
-        .ok()
-        .filter(|duration| *duration <= MOST)
-        .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+    parse_duration(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    /// The longest duration: what needs more than a day is not a time-out of ours.
+    const MOST: Duration = Duration::from_hours(24);
+    humantime::parse_duration(text).ok().filter(|duration| *duration <= MOST)
 }
 
 fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -343,6 +359,9 @@ impl Config {
         self.restart.probation = Duration::ZERO;
         self.restart.idle_linger = self.restart.idle_linger.min(DEVELOPMENT_LINGER);
         self.restart.shutdown_timeout = self.restart.shutdown_timeout.min(DEVELOPMENT_SHUTDOWN);
+        // Somebody may look at a worker with a debugger, for as long as that takes.
+        self.hang_timeout = None;
+        self.recycle = Recycle::NEVER;
         let level = match self.log.level {
             LogLevel::Error | LogLevel::Warn => LogLevel::Info,
             level => level,
@@ -427,6 +446,8 @@ impl RawConfig {
             user: self.user,
             group: self.group,
             restart: self.restart,
+            hang_timeout: self.hang_timeout,
+            recycle: self.recycle,
             versions_kept: self.versions_kept,
             watch: self.watch,
             log: Log {

@@ -161,3 +161,17 @@ fn control_socket_is_found_in_a_file_that_is_being_edited() {
     assert_eq!(find(r#"{"control_socket": "../c"}"#).unwrap(), Path::new("/etc/app/../c"));
     assert!(find("{").unwrap_err().to_string().starts_with("/etc/app/host.json:1:1: "));
 }
+
+#[test]
+fn hanging_is_noticed_after_a_minute_unless_another_time_or_none_is_said() {
+    let hang_timeout = |text: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{text}}}"#)).map(|it| it.hang_timeout);
+    assert_eq!(hang_timeout(""), Ok(Some(Duration::from_mins(1))));
+    assert_eq!(hang_timeout(r#", "hang_timeout": "90s""#), Ok(Some(Duration::from_secs(90))));
+    assert_eq!(hang_timeout(r#", "hang_timeout": null"#), Ok(None));
+    for text in ["\"0s\"", "\"999ms\"", "\"2days\"", "\"soon\"", "60", "false"] {
+        let error = hang_timeout(&format!(r#", "hang_timeout": {text}"#)).unwrap_err();
+        assert!(error.contains("hang_timeout: invalid"), "{text}: {error}");
+    }
+    let error = hang_timeout(r#", "hang_timeout": "0s""#).unwrap_err();
+    assert!(error.contains("expected null, or a duration from a second to a day"), "{error}");
+}

@@ -239,3 +239,110 @@ impl Connection {
             && look[0].revents().is_some_and(|events| events.intersects(gone))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, watch};
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::super::{EVENTS, Events};
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    /// A connection under paused time, and what keeps its hall open.
+    struct Room {
+        client: UnixStream,
+        /// Ends with the connection, and says how long it lasted.
+        served: JoinHandle<Duration>,
+        events: Events,
+        _asked: mpsc::Receiver<Ask>,
+        _closing: watch::Sender<bool>,
+    }
+
+    fn room() -> Room {
+        let (client, ours) = UnixStream::pair().unwrap();
+        let (questions, asked) = mpsc::channel(1);
+        let (closing, close) = watch::channel(false);
+        let events = Events(broadcast::Sender::new(EVENTS));
+        let hall = Hall { owner: 0, questions, events: events.clone(), close };
+        let began = Instant::now();
+        let connection = Connection::new(ours, Peer { uid: 0, pid: 1 }, hall);
+        let served = tokio::spawn(async move {
+            connection.serve().await;
+            began.elapsed()
+        });
+        Room { client, served, events, _asked: asked, _closing: closing }
+    }
+
+    /// As long as that, and the little by which timers are late.
+    fn assert_lasts(served: Duration, expected: Duration) {
+        assert!((expected..expected + Duration::from_millis(10)).contains(&served), "{served:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_or_half_a_command_is_left_after_a_minute() {
+        for said in ["", "STAT"] {
+            let mut room = room();
+            room.client.write_all(said.as_bytes()).await.unwrap();
+            assert_lasts(room.served.await.unwrap(), MINUTE);
+            assert_eq!(room.client.read(&mut [0; 8]).await.unwrap(), 0, "and nothing is said to it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_minute_begins_again_with_each_line_and_not_with_each_byte() {
+        let mut room = room();
+        for _ in 0..3 {
+            sleep(MINUTE / 2).await;
+            room.client.write_all(b"cmds\n").await.unwrap();
+        }
+        for byte in b"cmds" {
+            sleep(MINUTE / 5).await;
+            room.client.write_all(&[*byte]).await.unwrap();
+        }
+        assert_lasts(room.served.await.unwrap(), MINUTE / 2 * 3 + MINUTE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_listens_to_events_may_be_silent_and_is_let_go_soon_after_it_has_gone() {
+        let mut room = room();
+        room.client.write_all(b"EVENTS\n").await.unwrap();
+        let mut answer = [0; 4];
+        room.client.read_exact(&mut answer).await.unwrap();
+        sleep(MINUTE * 60).await;
+        room.events.tell(|| serde_json::json!({ "event": "stopping" }));
+        let mut line = [0; 21];
+        room.client.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"{\"event\":\"stopping\"}\n");
+        drop(room.client);
+        let served = room.served.await.unwrap();
+        assert!((MINUTE * 60..=MINUTE * 60 + LOOK * 2).contains(&served), "{served:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_its_answers_is_left_after_ten_seconds() {
+        let mut room = room();
+        // It asks until nobody listens any more.
+        let flood = async { while room.client.write_all(b"CMDS\n").await.is_ok() {} };
+        let (served, ()) = tokio::join!(room.served, flood);
+        assert_lasts(served.unwrap(), WRITING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_its_events_is_left_after_ten_seconds() {
+        let mut room = room();
+        room.client.write_all(b"EVENTS\n").await.unwrap();
+        let tell = async {
+            while !room.served.is_finished() {
+                room.events.tell(|| serde_json::json!({ "event": "x".repeat(1000) }));
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tell.await;
+        let served = room.served.await.unwrap();
+        // A while until its socket is full.
+        assert!((WRITING..WRITING * 2).contains(&served), "{served:?}");
+    }
+}

@@ -43,7 +43,7 @@ pub struct WorkerStatus {
     pub generation: Generation,
     pub version: String,
     pub pid: i32,
-    /// `starting`, `ready`, `retiring`, `leaving`, `draining`, `killed`.
+    /// `starting`, `ready`, `retiring`, `leaving`, `draining`, `aborting`, `killed`.
     pub state: String,
     pub uptime_ms: u64,
     pub connections: u64,
@@ -106,7 +106,8 @@ impl Status {
 }
 
 impl Measured {
-    fn of(pid: i32) -> Self {
+    /// What `/proc` says of this process. It is memory of the kernel's: nobody waits for a disk.
+    pub fn of(pid: i32) -> Self {
         // `/proc/0` doesn't exist, so a worker without a process has no figures.
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let one = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());

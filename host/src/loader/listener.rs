@@ -6,6 +6,7 @@
 
 use super::services::info;
 use crate::causes::chain;
+use crate::message::Origin;
 use abi_stable::{
     prefix_type::WithMetadata,
     std_types::{RErr, ROk, RResult, RStr},
@@ -26,6 +27,7 @@ pub(super) const TABLE: &WithMetadata<ListenerService> = &WithMetadata::new(List
 pub struct AppListener {
     pub name: String,
     pub unix: bool,
+    pub origin: Origin,
     pub socket: OwnedFd,
 }
 
@@ -63,6 +65,7 @@ struct State {
 struct Entry {
     name: String,
     unix: bool,
+    origin: Origin,
     /// Until the worker closes it.
     socket: Option<OwnedFd>,
     taken: bool,
@@ -72,7 +75,13 @@ impl AppListeners {
     /// What came with the setup.
     #[must_use]
     pub fn new(listeners: Vec<AppListener>) -> Self {
-        let entry = |AppListener { name, unix, socket }| Entry { name, unix, socket: Some(socket), taken: false };
+        let entry = |AppListener { name, unix, origin, socket }| Entry {
+            name,
+            unix,
+            origin,
+            socket: Some(socket),
+            taken: false,
+        };
         let listeners = listeners.into_iter().map(entry).collect();
         Self(Arc::new(Mutex::new(State { listeners, refused: None })))
     }
@@ -95,12 +104,14 @@ impl AppListeners {
     }
 
     /// Refuses new clients at once, whoever else holds the sockets open, the app included
-    /// (`shutdown(2)` acts on the socket, not on the descriptor); gives what went wrong.
+    /// (`shutdown(2)` acts on the socket, not on the descriptor); gives what went wrong. Those that were
+    /// passed to the master are only closed here.
     #[must_use]
     pub fn shut_down(&self) -> Vec<(String, io::Error)> {
         let mut failed = Vec::new();
         for entry in &mut self.lock().listeners {
             if let Some(socket) = entry.socket.take()
+                && entry.origin == Origin::Bound
                 && let Err(error) = SockRef::from(&socket).shutdown(Shutdown::Both)
                 // Another worker may have been faster.
                 && error.kind() != io::ErrorKind::NotConnected

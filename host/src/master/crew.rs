@@ -21,6 +21,7 @@ use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::children::{Child, Children, Role, Streams};
 use crate::config::{AccessLog, Log, LogLevel};
+use crate::control::Measured;
 use crate::dispatch::SOCKET_BYTES;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
@@ -29,7 +30,7 @@ use crate::logging::{self, AppLines, Logging, LoggingError};
 use crate::message::{AccessPlace, AccessSetup, FromWorker, ToWorker, WorkerSetup};
 use crate::output::{Output, Took};
 use crate::preflight::Prepared;
-use crate::restart::Event;
+use crate::restart::{Event, Signs, look_interval};
 use crate::sys::packet;
 use crate::sys::ready::Readable;
 use crate::sys::stats::{StatsPage, StatsSnapshot};
@@ -158,6 +159,7 @@ impl Crew {
             listeners: prepared.listeners.infos(),
             idle_linger: config.restart.idle_linger,
             shutdown_timeout: config.restart.shutdown_timeout,
+            heartbeat: look_interval(config.hang_timeout),
             log: logging::for_child(&self.log_settings(&config.log)),
             access_log: config.access_log.as_ref().map(access_setup),
         };
@@ -232,6 +234,23 @@ impl Crew {
         if let Some(process) = self.processes.get(&worker) {
             self.children.kill(process.pid);
         }
+    }
+
+    /// Sends SIGABRT.
+    pub(super) fn abort(&self, worker: WorkerId) {
+        if let Some(process) = self.processes.get(&worker) {
+            self.children.abort(process.pid);
+        }
+    }
+
+    /// What there is to see of every worker, its memory only where it `weighs` anything.
+    pub(super) fn look(&self, weighs: bool) -> Vec<(WorkerId, Signs)> {
+        let look = |(&worker, process): (&WorkerId, &Process)| {
+            let (beat, requests) = process.stats.signs();
+            let memory = weighs.then(|| Measured::of(process.pid.as_raw()).memory_bytes).flatten();
+            (worker, Signs { beat, requests, memory })
+        };
+        self.processes.iter().map(look).collect()
     }
 
     /// Forgets a worker that has exited.

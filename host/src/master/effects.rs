@@ -205,6 +205,7 @@ impl Effects {
                 Action::Drain { worker, successor, timeout } => {
                     self.crew.order(worker, ToWorker::Drain { successor, timeout });
                 }
+                Action::Abort { worker } => self.crew.abort(worker),
                 Action::Kill { worker, .. } => self.crew.kill(worker),
                 Action::Adopt { request, generation } => self.adopt(request, generation),
                 Action::Activate { generation } => self.activate(generation),
@@ -278,6 +279,9 @@ impl Effects {
         let active = &self.generations[&self.active];
         for (listener, address) in prepared.listeners.without(&active.listeners).addresses() {
             info!(listener, address, "listening");
+        }
+        for socket in prepared.listeners.left_over(&prepared.config) {
+            warn!(socket, "no listener is for a passed socket any more: its clients wait in vain");
         }
         let manifest = &prepared.version.manifest;
         info!(
@@ -362,6 +366,11 @@ impl Effects {
         format!("generation {} of {app} serves, version {version}, {} workers", self.active.0, active.config.workers)
     }
 
+    /// Looks at the workers.
+    pub(super) fn look(&self) -> Event {
+        Event::Looked { found: self.crew.look(self.active().config.recycle.memory.is_some()) }
+    }
+
     /// How often the service manager wants a sign of life.
     pub(super) const fn watchdog(&self) -> Option<Duration> {
         self.notify.watchdog()
@@ -443,6 +452,8 @@ fn settings(prepared: &Prepared) -> Settings {
         probation: config.restart.probation,
         shutdown_timeout: config.restart.shutdown_timeout,
         on_failure: config.restart.on_failure,
+        hang_timeout: config.hang_timeout,
+        recycle: config.recycle,
     }
 }
 

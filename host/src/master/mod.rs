@@ -11,6 +11,7 @@
 //!  preflight's outcome ──┤                    └──▶ deadline ─┐
 //!  the control socket ───┤                                  │
 //!  the lookout ──────────┤                                  │
+//!  looks at the workers ─┤                                  │
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
 
@@ -39,6 +40,7 @@ use tracing::debug;
 
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
+use crate::listeners::Passed;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
@@ -66,20 +68,21 @@ enum Happening {
 /// When it can't start. Everything that was taken is given back then.
 pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     sys::keep_inherited_from_children().context("descriptors can't be kept from children")?;
+    let passed = Passed::from_environment().context("the sockets that were passed to us can't be used")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
         eprintln!("app-host: the limit on open descriptors stays as it is: {error}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, master(config_path, dev_library))
+    LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))
 }
 
-async fn master(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed) -> anyhow::Result<ExitCode> {
     // Before anything else: a signal that comes early is kept for the loop.
     let mut signals = Signals::listen()?;
     let (inbox, happenings) = mpsc::channel(INBOX);
     let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
     let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, inbox, questions) => effects?,
+        effects = start::start(config_path, dev_library, passed, inbox, questions) => effects?,
         () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
         () = turn_away(&mut asked) => return Ok(ExitCode::SUCCESS),
     };
@@ -114,14 +117,19 @@ async fn serve(
     let mut lookout = Lookout::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut requests = Requests::new(begin);
+    let mut looked = begin;
     let mut event = Event::Begin;
     loop {
         // An effect may be an event itself: a spawn has succeeded or failed.
         let mut next = Some(event);
         while let Some(event) = next {
             let now: Time = begin.elapsed();
+            // Nothing to see, once a second, is nothing to say.
+            let is_look = matches!(event, Event::Looked { .. });
             let actions = machine.handle(event, now);
-            debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
+            if !is_look || !actions.is_empty() {
+                debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
+            }
             for action in &actions {
                 if let Action::Verdict { request, verdict } = action {
                     lookout.verdict(*request, verdict, effects.judged(*request), now);
@@ -141,6 +149,7 @@ async fn serve(
         }
         let deadline = machine.deadline().into_iter().chain(lookout.deadline(machine.phase())).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
+        let look = machine.looks_every().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
             happening = happenings.recv() => match happening.expect("the effects hold a sender") {
                 Happening::Event(event) => event,
@@ -161,6 +170,10 @@ async fn serve(
             _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
             () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
+            () = sleep_until(look) => {
+                looked = Instant::now();
+                effects.look()
+            }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {
                 effects.alive();

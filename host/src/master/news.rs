@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::audience::Audience;
 use super::crew::Crew;
 use crate::control::millis;
-use crate::restart::{Report, WorkerView};
+use crate::restart::{RecycleReason, Report, WorkerView};
 
 /// Tells a fact. To be called before the log forgets the process of a worker that has exited.
 pub(super) fn tell(report: &Report, crew: &Crew, audience: &Audience) {
@@ -43,6 +43,21 @@ pub(super) fn tell(report: &Report, crew: &Crew, audience: &Audience) {
                 worker(view, json!({ "successor": successor, "timeout_ms": millis(*timeout) }))
             });
         }
+        Report::WorkerHung { worker: view, silent } => audience.tell("worker hung, and is aborted", || {
+            let routes = crew.stats(view.id).map(|stats| stats.routes_silent_for(*silent / 2)).unwrap_or_default();
+            worker(view, json!({ "silent_ms": millis(*silent), "routes": routes }))
+        }),
+        Report::WorkerRecycled { worker: view, why } => audience.tell("worker recycled", || {
+            let more = match why {
+                RecycleReason::Requests { served, limit } => {
+                    json!({ "why": "requests", "requests": served, "limit": limit })
+                }
+                RecycleReason::Memory { resident, limit } => {
+                    json!({ "why": "memory", "memory_bytes": resident, "limit": limit })
+                }
+            };
+            worker(view, more)
+        }),
         Report::KillOrdered { worker: view, why } => {
             audience.tell("worker killed", || worker(view, json!({ "why": why.to_string() })));
         }

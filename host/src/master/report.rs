@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::crew::Crew;
 use crate::ids::{Generation, RequestId};
 use crate::preflight::Prepared;
-use crate::restart::{By, ExitReason, Report, Verdict};
+use crate::restart::{By, ExitReason, RecycleReason, Report, Verdict};
 
 /// A worker's fields, the same in every line about one.
 macro_rules! about {
@@ -54,6 +54,19 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
         Report::DrainOrdered { worker, successor, timeout } => {
             about!(info, crew, worker, successor, timeout_ms = millis(*timeout), "worker ordered to drain");
         }
+        Report::WorkerHung { worker, silent } => {
+            // Those of threads that are well say nothing.
+            let routes = crew.stats(worker.id).map(|stats| stats.routes_silent_for(*silent / 2)).unwrap_or_default();
+            about!(error, crew, worker, silent_ms = millis(*silent), routes, "worker hung, and is aborted");
+        }
+        Report::WorkerRecycled { worker, why } => match why {
+            RecycleReason::Requests { served, limit } => {
+                about!(info, crew, worker, why = "requests", requests = served, limit, "worker recycled");
+            }
+            RecycleReason::Memory { resident, limit } => {
+                about!(info, crew, worker, why = "memory", memory_bytes = resident, limit, "worker recycled");
+            }
+        },
         Report::KillOrdered { worker, why } => about!(warn, crew, worker, why = %why, "worker killed"),
         Report::RespawnScheduled { slot, after } => {
             warn!(slot = slot.0, after_ms = millis(*after), "worker respawn scheduled");

@@ -29,7 +29,7 @@ use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
-use crate::listeners::{BindError, Listeners};
+use crate::listeners::{BindError, Listeners, Passed};
 use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
@@ -46,6 +46,7 @@ const ORPHANS_POLL: Duration = Duration::from_millis(50);
 pub(super) async fn start(
     config_path: &Path,
     dev_library: Option<PathBuf>,
+    passed: Passed,
     inbox: mpsc::Sender<Happening>,
     questions: mpsc::Sender<Ask>,
 ) -> anyhow::Result<Effects> {
@@ -106,7 +107,7 @@ pub(super) async fn start(
         .version_and_databank(&config, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
-    let listeners = bind(&config, &version.magic().to_string()).await?;
+    let listeners = bind(&config, &version.magic().to_string(), Listeners::with_passed(passed)).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
@@ -183,14 +184,22 @@ fn instead(preflight: &Preflight, kept: &Kept) -> anyhow::Result<Snapshot> {
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those
 /// of another magic to go, and for those that still hold an address.
-async fn bind(config: &Config, magic: &str) -> anyhow::Result<Listeners> {
+async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result<Listeners> {
+    let left_over = passed.left_over(config);
+    if !left_over.is_empty() {
+        // Said now, when somebody looks: clients would wait there for ever.
+        anyhow::bail!(
+            "no listener is for what was passed to us: {}; give one its name, or its address",
+            left_over.join(", ")
+        );
+    }
     let limit = config.restart.shutdown_timeout + ORPHANS_MARGIN;
     let begin = Instant::now();
     let mut said = false;
     loop {
         let held = locks::held_magics(&config.locks_dir())?;
         let foreign = held.iter().find(|each| *each != magic);
-        let obstacle = match (foreign, Listeners::for_config(config, &Listeners::default())) {
+        let obstacle = match (foreign, Listeners::for_config(config, &passed)) {
             (None, Ok(listeners)) => return Ok(listeners),
             (None, Err(error)) if held.is_empty() || !error.is_in_use() => return Err(error.into()),
             (None, Err(error)) => Obstacle::Address(error),

@@ -22,10 +22,9 @@ impl Machine {
         self.last_worker.0 += 1;
         let worker = self.last_worker;
         let until = now.saturating_add(settings.start_timeout);
-        self.workers.insert(
-            worker,
-            Worker { slot, generation, shutdown_timeout: settings.shutdown_timeout, life: Life::Starting { until } },
-        );
+        let Settings { shutdown_timeout, hang_timeout, .. } = settings;
+        let life = Life::Starting { until };
+        self.workers.insert(worker, Worker { slot, generation, shutdown_timeout, hang_timeout, pulse: None, life });
         out.push(Action::Spawn { worker, slot, generation });
     }
 
@@ -142,7 +141,7 @@ impl Machine {
         }
     }
 
-    fn set_life(&mut self, id: WorkerId, life: Life) {
+    pub(super) fn set_life(&mut self, id: WorkerId, life: Life) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.life = life;
         }
@@ -155,7 +154,7 @@ impl Machine {
     }
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
-    fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
         match &self.state {
             State::Starting => {
                 self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
@@ -174,7 +173,7 @@ impl Machine {
 
     /// A worker has gone or will; outside a restart's roll its slot gets another of the active
     /// generation, unless that one is there or due already, or the slot is not wanted any more.
-    fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
         let slot = gone.slot;
         // What becomes of a failed candidate is nothing that the slot's own record is about.
         if self.respawns() && gone.generation == self.active && self.lacks_a_worker(slot) {
@@ -236,6 +235,7 @@ impl Machine {
                 Life::Draining { until } if until <= now => {
                     self.kill(id, KillReason::DrainTimedOut, out);
                 }
+                Life::Aborting { .. } => self.kill(id, KillReason::SurvivedAbort, out),
                 Life::Draining { .. } | Life::Ready { .. } | Life::Retiring { .. } | Life::Killed => {}
             }
         }
@@ -263,7 +263,7 @@ impl Machine {
                 now.saturating_add(worker.shutdown_timeout)
             }
             Life::Draining { until } => until,
-            Life::Leaving { .. } | Life::Killed => return,
+            Life::Leaving { .. } | Life::Aborting { .. } | Life::Killed => return,
         };
         let timeout = until.saturating_sub(now);
         out.push(Action::Report(Report::DrainOrdered { worker: worker.view(id), successor, timeout }));

@@ -172,6 +172,7 @@ impl Machine {
             }
             Event::Terminated { worker } => self.terminated(worker, now, out),
             Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::Looked { found } => self.looked(&found, now, out),
             Event::WrittenDown { generation } => self.written_down(generation),
             Event::Scale(wish) => self.scale(wish, out),
             Event::Stop => self.stop(now, out),

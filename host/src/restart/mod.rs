@@ -25,8 +25,9 @@
 //! ```
 //!
 //! A worker is starting, then ready, then draining; it is *retiring* when somebody else has told it to
-//! end and it serves until its successor is ready, *leaving* when it has said that it can't serve, and
-//! *killed* when SIGKILL was ordered and its exit is still to come. Whatever a worker
+//! end, or it is recycled, and it serves until its successor is ready, *leaving* when it has said that it
+//! can't serve, *aborting* when it has hung and SIGABRT was ordered, and *killed* when SIGKILL was, and its
+//! exit is still to come. Whatever a worker
 //! says that doesn't fit its state, or that comes from an unknown worker, changes nothing.
 //!
 //! What is kept at every step: no drain with a successor is ordered unless as many other workers as
@@ -36,6 +37,7 @@
 //! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
+mod health;
 pub mod ledger;
 mod machine;
 mod respawn;
@@ -54,7 +56,8 @@ use std::time::Duration;
 
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
-pub use crate::config::OnFailure;
+pub use crate::config::{OnFailure, Recycle};
+pub use health::{RecycleReason, Signs, look_interval};
 pub use machine::Machine;
 pub use scale::Scale;
 pub use verdict::{Failure, Refusal, Verdict};
@@ -80,6 +83,10 @@ pub struct Settings {
     /// What happens after a failed restart. The active generation's word counts, not that of the
     /// candidate that has just failed.
     pub on_failure: OnFailure,
+    /// How long a worker that serves may give no sign of life; for ever, when absent.
+    pub hang_timeout: Option<Duration>,
+    /// What a worker may have done, or become, before another takes its place.
+    pub recycle: Recycle,
 }
 
 /// Who asks for a restart.
@@ -181,6 +188,11 @@ pub enum Event {
         /// Its status.
         how: Ended,
     },
+    /// Somebody has looked at the workers; see [`Machine::looks_every`].
+    Looked {
+        /// What there was to see.
+        found: Vec<(WorkerId, Signs)>,
+    },
     /// The quarantine of this generation is written down, or can't be.
     WrittenDown {
         /// The failed generation.
@@ -227,6 +239,11 @@ pub enum Action {
         successor: bool,
         /// When it is killed, from now.
         timeout: Duration,
+    },
+    /// Send SIGABRT. Ordered at most once a worker.
+    Abort {
+        /// The worker.
+        worker: WorkerId,
     },
     /// Send SIGKILL. Ordered at most once a worker.
     Kill {
@@ -285,6 +302,8 @@ pub enum KillReason {
     StayedUnfit,
     /// It didn't finish its drain within the shutdown timeout.
     DrainTimedOut,
+    /// It has hung, and SIGABRT didn't end it.
+    SurvivedAbort,
     /// The operator asked a second time to stop.
     FastStop,
 }
@@ -295,6 +314,7 @@ impl fmt::Display for KillReason {
             Self::NotReadyInTime => "not ready in time",
             Self::StayedUnfit => "can't serve and didn't exit",
             Self::DrainTimedOut => "drain timed out",
+            Self::SurvivedAbort => "hung, and SIGABRT didn't end it",
             Self::FastStop => "fast stop",
         })
     }
@@ -351,6 +371,20 @@ pub enum Report {
         successor: bool,
         /// When it is killed, from now.
         timeout: Duration,
+    },
+    /// A worker has hung, and SIGABRT was ordered.
+    WorkerHung {
+        /// The worker as it was before.
+        worker: WorkerView,
+        /// How long it was seen to give no sign of life.
+        silent: Duration,
+    },
+    /// A worker has done enough; it serves until its successor does.
+    WorkerRecycled {
+        /// The worker as it was before.
+        worker: WorkerView,
+        /// What was enough.
+        why: RecycleReason,
     },
     /// SIGKILL was ordered.
     KillOrdered {

@@ -117,6 +117,12 @@ pub enum Failure {
         /// Its seat.
         slot: Slot,
     },
+    /// A worker's serving threads gave no sign of life for too long.
+    #[error("worker died: slot {slot}, it had hung")]
+    WorkerHung {
+        /// Its seat.
+        slot: Slot,
+    },
     /// A worker didn't become ready within the start timeout.
     #[error("not ready in time: slot {slot}")]
     NotReadyInTime {
@@ -156,7 +162,7 @@ impl Failure {
     /// The stable reason string.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::WorkerDied { .. } | Self::WorkerTerminated { .. } => "worker died",
+            Self::WorkerDied { .. } | Self::WorkerTerminated { .. } | Self::WorkerHung { .. } => "worker died",
             Self::NotReadyInTime { .. } => "not ready in time",
             Self::CannotListen { .. } => "cannot listen",
             Self::AppFailedToStart { .. } => "app failed to start",

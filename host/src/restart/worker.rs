@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::health::Pulse;
 use crate::ids::{Generation, Slot, Time, WorkerId};
 
 /// How far a worker's life has come.
@@ -18,6 +19,8 @@ pub enum WorkerState {
     Leaving,
     /// It was told to drain.
     Draining,
+    /// It has hung and SIGABRT was ordered; its exit is still to come.
+    Aborting,
     /// SIGKILL was ordered; its exit is still to come.
     Killed,
 }
@@ -30,6 +33,7 @@ impl fmt::Display for WorkerState {
             Self::Retiring => "retiring",
             Self::Leaving => "leaving",
             Self::Draining => "draining",
+            Self::Aborting => "aborting",
             Self::Killed => "killed",
         })
     }
@@ -55,6 +59,10 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     /// Its own generation's, which may be neither active nor candidate by the time it drains.
     pub(super) shutdown_timeout: Duration,
+    /// Its own generation's.
+    pub(super) hang_timeout: Option<Duration>,
+    /// What was seen of it since it became ready, if anything.
+    pub(super) pulse: Option<Pulse>,
     pub(super) life: Life,
 }
 
@@ -66,6 +74,7 @@ pub(super) enum Life {
     Retiring { since: Time },
     Leaving { until: Time },
     Draining { until: Time },
+    Aborting { until: Time },
     Killed,
 }
 
@@ -73,7 +82,10 @@ impl Worker {
     /// When this worker is to be killed, if nothing happens until then.
     pub(super) const fn deadline(&self) -> Option<Time> {
         match self.life {
-            Life::Starting { until } | Life::Leaving { until } | Life::Draining { until } => Some(until),
+            Life::Starting { until }
+            | Life::Leaving { until }
+            | Life::Draining { until }
+            | Life::Aborting { until } => Some(until),
             Life::Ready { .. } | Life::Retiring { .. } | Life::Killed => None,
         }
     }
@@ -99,7 +111,12 @@ impl Worker {
 
     /// Whether its exit surprises nobody.
     pub(super) const fn is_going(&self) -> bool {
-        matches!(self.life, Life::Leaving { .. } | Life::Draining { .. } | Life::Killed)
+        matches!(self.life, Life::Leaving { .. } | Life::Draining { .. } | Life::Aborting { .. } | Life::Killed)
+    }
+
+    /// Whether a signal was sent to it that nobody survives, sooner or later.
+    pub(super) const fn is_dying(&self) -> bool {
+        matches!(self.life, Life::Aborting { .. } | Life::Killed)
     }
 
     /// How long it has been ready without a break until now.
@@ -121,6 +138,7 @@ impl Worker {
                 Life::Retiring { .. } => WorkerState::Retiring,
                 Life::Leaving { .. } => WorkerState::Leaving,
                 Life::Draining { .. } => WorkerState::Draining,
+                Life::Aborting { .. } => WorkerState::Aborting,
                 Life::Killed => WorkerState::Killed,
             },
         }

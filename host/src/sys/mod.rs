@@ -11,7 +11,7 @@ pub mod stats;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -43,6 +43,25 @@ pub fn keep_inherited_from_children() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes the descriptors that this process was started with: `count` of them, from the number `first` on.
+/// To be called once, before anything is opened, so that nobody else can own one of them.
+///
+/// # Errors
+/// When one of them isn't open; the ones before it are closed then.
+pub fn take_inherited(first: usize, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let take = |number: usize| {
+        let number = RawFd::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        #[expect(unsafe_code, reason = "inherited descriptors are raw numbers")]
+        // SAFETY: it is open, which is asked before it is owned, and nobody else owns it: this process has
+        // opened nothing yet.
+        unsafe {
+            let open = libc::fcntl(number, libc::F_GETFD) >= 0;
+            if open { Ok(OwnedFd::from_raw_fd(number)) } else { Err(io::Error::last_os_error()) }
+        }
+    };
+    (first..first + count).map(take).collect()
 }
 
 /// Ends the process at once: no destructor, no `atexit` handler, so background threads of the app

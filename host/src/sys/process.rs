@@ -128,9 +128,9 @@ pub fn reap_one() -> io::Result<Option<(Pid, Ended)>> {
     }
 }
 
-/// Sends SIGKILL to a child that has not been reaped yet: until then its pid is nobody else's.
-pub fn kill_now(pid: Pid) -> io::Result<()> {
-    match kill(pid, Signal::SIGKILL) {
+/// Sends a signal to a child that has not been reaped yet: until then its pid is nobody else's.
+pub fn signal_child(pid: Pid, signal: Signal) -> io::Result<()> {
+    match kill(pid, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -192,6 +192,15 @@ pub struct StatsSnapshot {
     pub lanes: Vec<LaneSnapshot>,
 }
 
+impl StatsSnapshot {
+    /// What the app holds those threads with that have given no sign of life for so long.
+    pub fn routes_silent_for(&self, silence: Duration) -> String {
+        let since = Duration::from_millis(monotonic_ms()).saturating_sub(silence);
+        let silent = self.lanes.iter().filter(|lane| lane.heartbeat.is_some_and(|beat| beat <= since));
+        silent.filter_map(|lane| lane.route.as_deref()).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A mapped stats page.
 #[derive(Debug)]
 pub struct StatsPage {
@@ -246,6 +255,18 @@ impl StatsPage {
         &Box::leak(Box::new(self)).page().lanes
     }
 
+    /// The last sign of life of the thread that has been silent for the longest, and how many requests
+    /// all of them have handed to the app.
+    pub fn signs(&self) -> (Option<Duration>, u64) {
+        let begun = self.page().lanes.iter().map(|lane| (lane.heartbeat.load(Relaxed), lane.requests.load(Relaxed)));
+        let (mut oldest, mut requests) = (None, 0_u64);
+        for (beat, served) in begun.take_while(|(beat, _)| *beat != 0) {
+            oldest = Some(oldest.map_or(beat, |oldest: u64| oldest.min(beat)));
+            requests = requests.wrapping_add(served);
+        }
+        (oldest.map(Duration::from_millis), requests)
+    }
+
     /// What the worker's threads say at this moment.
     pub fn snapshot(&self) -> StatsSnapshot {
         let lanes = self.page().lanes.iter().map(Lane::snapshot);
@@ -277,6 +298,7 @@ mod tests {
         let lanes = StatsPage::open(&given).unwrap().into_lanes();
         assert_eq!(lanes.len(), usize::from(MAX_THREADS));
         assert_eq!(master.snapshot(), StatsSnapshot::default());
+        assert_eq!(master.signs(), (None, 0));
 
         for lane in &lanes[..2] {
             lane.beat();
@@ -293,6 +315,10 @@ mod tests {
         assert!(lane.heartbeat.is_some_and(|beat| beat >= before && beat <= Duration::from_millis(monotonic_ms())));
         assert_eq!((lane.accepted, lane.connections, lane.requests, lane.in_flight, lane.cut), (1, 1, 1, 1, 3));
         assert_eq!(lane.route.as_deref(), Some("GET /slow"));
+
+        let (beat, requests) = master.signs();
+        assert_eq!((beat, requests), (snapshot.lanes.iter().filter_map(|lane| lane.heartbeat).min(), 1));
+        assert!(beat.is_some(), "the oldest of all that have begun, and no other lane's");
 
         lanes[1].leave();
         lanes[1].ended();

@@ -21,6 +21,7 @@ use super::serving::Connected;
 use crate::access::AccessLog;
 use crate::http::{self, DrainSignal};
 use crate::loader::{Address, Connection, LoadedApp};
+use crate::message::Origin;
 use crate::sys::stats::Lane;
 
 /// How long a thread rests when the process or the system has run out of something.
@@ -82,6 +83,7 @@ pub(super) struct Open {
     name: &'static str,
     /// What every connection's own end is, if that is known beforehand.
     local: Option<Address>,
+    origin: Origin,
 }
 
 enum Accepting {
@@ -110,7 +112,7 @@ impl Open {
             let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
             (Accepting::Tcp(TcpListener::from_std(socket.into())?), known)
         };
-        Ok(Self { socket, name: listener.name, local })
+        Ok(Self { socket, name: listener.name, local, origin: listener.origin })
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
@@ -204,7 +206,8 @@ pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Rece
         let accepted = tokio::select! {
             biased;
             now = closing(&mut intake) => {
-                if now == Intake::LastCall {
+                // Those that wait in a socket which stays open are not lost.
+                if now == Intake::LastCall && listener.origin == Origin::Bound {
                     listener.last_call(&seat);
                 }
                 return;

@@ -29,7 +29,7 @@ use crate::dispatch::Dispatch;
 use crate::http::{self, DrainControl, Phase};
 use crate::loader::{AppListeners, HostInfo};
 use crate::logging::{self, ChildLog};
-use crate::message::{AccessSetup, FromWorker, ToWorker, WorkerSetup};
+use crate::message::{AccessSetup, FromWorker, Origin, ToWorker, WorkerSetup};
 use crate::output::Output;
 use crate::sys;
 use crate::sys::stats::Lane;
@@ -170,6 +170,7 @@ impl<'a> Control<'a> {
             drain: drain_signal,
             stop: stop_order,
             says: Says(says),
+            heartbeat: setup.heartbeat,
         };
         let databank = Databank::open(&setup.databank).map_err(WorkerError::Databank)?;
         let dispatch = Dispatch::open(dispatch).map_err(WorkerError::Dispatch)?;
@@ -387,7 +388,8 @@ impl<'a> Control<'a> {
     /// that came since the others did. Those that are free serve it, now or later.
     fn last_call(&self, unanswered: usize) {
         let mut taken = 0;
-        for (index, listener) in self.listeners.iter().flat_map(|listeners| listeners.iter()).enumerate() {
+        let listeners = self.listeners.iter().flat_map(|listeners| listeners.iter()).enumerate();
+        for (index, listener) in listeners.filter(|(_, listener)| listener.origin == Origin::Bound) {
             accept::last_call(&SockRef::from(&listener.socket), |socket, peer| {
                 self.left_over.put(LeftOver { listener: index, socket, peer });
                 taken += 1;
@@ -401,9 +403,12 @@ impl<'a> Control<'a> {
     }
 
     /// Refuses new clients at once, whoever else still holds the sockets open (`shutdown(2)` acts on
-    /// the socket, not on the descriptor). That goes for what the app serves, too: nobody waits for it.
+    /// the socket, not on the descriptor). That goes for what the app serves, too: nobody waits for it. A
+    /// socket that was passed to the master is only closed: its manager goes on listening.
     fn shut_listeners_down(&mut self) {
-        for listener in self.listeners.take().iter().flat_map(|listeners| listeners.iter()) {
+        let listeners = self.listeners.take();
+        let listeners = listeners.iter().flat_map(|listeners| listeners.iter());
+        for listener in listeners.filter(|listener| listener.origin == Origin::Bound) {
             // Another worker may have been faster.
             if let Err(error) = SockRef::from(&listener.socket).shutdown(Shutdown::Both)
                 && error.kind() != std::io::ErrorKind::NotConnected
@@ -533,7 +538,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let (channel, _theirs) = Channel::pair().unwrap();
-        let mut control = control(&channel, vec![Listener { socket: listener.into(), name: "test", unix: false }]);
+        let mut control = control(
+            &channel,
+            vec![Listener { socket: listener.into(), name: "test", unix: false, origin: Origin::Bound }],
+        );
         control.last_call(1);
         control.shut_listeners_down();
         let mut taken = Vec::new();

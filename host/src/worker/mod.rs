@@ -35,7 +35,7 @@ use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::loader::AppListener;
 use crate::logging;
-use crate::message::{AccessPlace, ListenerInfo, Server, WorkerSetup};
+use crate::message::{AccessPlace, ListenerInfo, Origin, Server, WorkerSetup};
 use crate::sys;
 use crate::sys::stats::{Lane, StatsPage};
 
@@ -90,6 +90,7 @@ struct Listener {
     /// For the rest of the process, as the ABI promises the app.
     name: &'static str,
     unix: bool,
+    origin: Origin,
 }
 
 /// Plays the role; the control socket is standard input.
@@ -132,11 +133,11 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<Equipment, W
     }
     let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
     let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
-    for (socket, ListenerInfo { name, unix, server }) in descriptors.zip(infos) {
-        let (name, unix) = (name.clone(), *unix);
+    for (socket, ListenerInfo { name, unix, server, origin }) in descriptors.zip(infos) {
+        let (name, unix, origin) = (name.clone(), *unix, *origin);
         match server {
-            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix }),
-            Server::App => app_listeners.push(AppListener { name, unix, socket }),
+            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix, origin }),
+            Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
     Ok(Equipment { lanes, listeners, app_listeners, dispatch, output, access, _held: [handover, lock] })

@@ -22,9 +22,6 @@ use crate::message::Library;
 use crate::sys::stats::Lane;
 use crate::{artifact, message};
 
-/// How often a thread says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-
 /// What a thread says to the control thread.
 #[derive(Debug)]
 pub(super) enum Word {
@@ -83,6 +80,8 @@ pub(super) struct Orders {
     /// Becomes true when thread 0 is to stop the app.
     pub(super) stop: watch::Receiver<bool>,
     pub(super) says: Says,
+    /// How often the thread says that it is alive.
+    pub(super) heartbeat: Duration,
 }
 
 /// What the control thread took at its last call. Each is for the thread that is free first.
@@ -119,7 +118,9 @@ pub(super) fn spawn(
 
 /// The life of a serving thread. Its end is the end of the process, which the control thread decides.
 async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) -> Infallible {
-    tokio::spawn(beat(lane));
+    // Now, so that the master knows of the thread before it serves, and may hang.
+    lane.beat();
+    tokio::spawn(beat(lane, orders.heartbeat));
     let starts = start.is_some();
     if let Some(start) = start {
         let listeners = start.host.listeners.clone();
@@ -191,8 +192,8 @@ async fn last_word(says: &Says, word: Word) -> Infallible {
     std::future::pending().await
 }
 
-async fn beat(lane: &'static Lane) {
-    let mut interval = tokio::time::interval(HEARTBEAT);
+async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
+    let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;
         lane.beat();

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use app_abi::AppListener as Taken;
 
 use super::*;
+use crate::message::Origin;
 
 struct Taker(Host);
 
@@ -42,7 +43,8 @@ async fn a_listener_is_taken_by_its_name_once_and_the_first_refusal_is_kept() {
     let address = tcp.local_addr().unwrap();
     let unix = UnixListener::bind(&path).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
-    let listener = |name: &str, unix, socket| AppListener { name: name.to_owned(), unix, socket };
+    let origin = Origin::Bound;
+    let listener = |name: &str, unix, socket| AppListener { name: name.to_owned(), unix, origin, socket };
     let listeners = AppListeners::new(vec![
         listener("smtp", false, tcp.into()),
         listener("local", true, unix.into()),
@@ -66,10 +68,23 @@ async fn a_shut_listener_refuses_clients_although_the_app_holds_it() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
     let taken = tcp.try_clone().unwrap();
-    let listeners = AppListeners::new(vec![AppListener { name: "smtp".to_owned(), unix: false, socket: tcp.into() }]);
+    let (name, origin) = ("smtp".to_owned(), Origin::Bound);
+    let listeners = AppListeners::new(vec![AppListener { name, unix: false, origin, socket: tcp.into() }]);
     assert!(listeners.shut_down().is_empty());
     assert!(std::net::TcpStream::connect(address).is_err());
     assert_eq!(taken.accept().unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     let app = taker(&listeners).await;
     assert!(take(&app, "smtp").await.contains("closed already"));
+}
+
+#[test]
+fn a_passed_listener_is_only_closed() {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let managers = tcp.try_clone().unwrap();
+    let (name, origin) = ("smtp".to_owned(), Origin::Passed);
+    let listeners = AppListeners::new(vec![AppListener { name, unix: false, origin, socket: tcp.into() }]);
+    assert!(listeners.shut_down().is_empty());
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    assert!(managers.accept().is_ok(), "a client that came after the stop has waited");
 }

@@ -1,5 +1,6 @@
 //! Tests of the pure machine: tables of claims, and properties of random worlds.
 
+mod health;
 mod ledger;
 mod properties;
 mod tables;
@@ -10,11 +11,12 @@ use std::time::Duration;
 
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
-use super::{Action, By, Event, KillReason, OnFailure, Refusal, Settings, Verdict, WorkerState};
+use super::{Action, By, Event, KillReason, OnFailure, Recycle, Refusal, Settings, Signs, Verdict, WorkerState};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBATION: Duration = Duration::from_millis(250);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
 const fn settings(workers: u16) -> Settings {
     Settings {
@@ -24,6 +26,8 @@ const fn settings(workers: u16) -> Settings {
         probation: PROBATION,
         shutdown_timeout: SHUTDOWN_TIMEOUT,
         on_failure: OnFailure::Lock,
+        hang_timeout: Some(HANG_TIMEOUT),
+        recycle: Recycle::NEVER,
     }
 }
 

@@ -10,6 +10,9 @@ use super::*;
 /// More steps than any world of these tests needs to come to rest.
 const PLENTY: usize = 500;
 
+/// As many looks as the longest time-out of these tests needs.
+const HUNG_FOR: u32 = 62;
+
 #[derive(Clone, Debug)]
 enum Step {
     Request(By),
@@ -18,6 +21,13 @@ enum Step {
     StalePreflight,
     Stop,
     Scale(Scale),
+    /// A worker hangs.
+    Hang(usize),
+    /// All workers handle so many requests.
+    Serve(u64),
+    Look,
+    /// Time goes on as it should, and somebody looks as often as is wanted.
+    Watch(u32),
     Sleep(Duration),
     Tick,
     NextDeadline,
@@ -59,14 +69,22 @@ fn any_settings(workers: impl Strategy<Value = u16>) -> impl Strategy<Value = Se
     // The timeouts are close to each other, so that either may come first.
     let timeout = || (1_u64..4).prop_map(|it| ms(it * 200));
     let on_failure = prop_oneof![Just(OnFailure::Lock), Just(OnFailure::Rollback)];
-    (workers, probation, timeout(), timeout(), on_failure).prop_map(
-        |(workers, probation, start_timeout, shutdown_timeout, on_failure)| Settings {
+    let hang_timeout = prop_oneof![1 => Just(None), 3 => (1_u64..4).prop_map(|it| Some(ms(it * 200)))];
+    let recycle = (prop_oneof![Just(None), Just(Some(10))], 0_u64..3).prop_map(|(requests, uptime)| Recycle {
+        requests,
+        min_uptime: ms(uptime * 200),
+        ..Recycle::NEVER
+    });
+    (workers, probation, timeout(), timeout(), on_failure, hang_timeout, recycle).prop_map(
+        |(workers, probation, start_timeout, shutdown_timeout, on_failure, hang_timeout, recycle)| Settings {
             workers,
             databank_shared: true,
             start_timeout,
             probation,
             shutdown_timeout,
             on_failure,
+            hang_timeout,
+            recycle,
         },
     )
 }
@@ -93,6 +111,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stop),
         3 => (-1_i32..=1).prop_map(|more| Step::Scale(Scale::By(more))),
         1 => (0_u16..6).prop_map(|number| Step::Scale(Scale::To(number))),
+        3 => any::<usize>().prop_map(Step::Hang),
+        3 => (0_u64..20).prop_map(Step::Serve),
+        4 => Just(Step::Look),
+        4 => (1_u32..8).prop_map(Step::Watch),
         4 => (0_u64..400).prop_map(|it| Step::Sleep(ms(it))),
         1 => Just(Step::Sleep(Duration::from_secs(11))),
         2 => Just(Step::Tick),
@@ -111,6 +133,14 @@ fn take(world: &mut World, step: &Step) {
         Step::StalePreflight => world.stale_preflight(settings(2)),
         Step::Stop => world.stop(),
         Step::Scale(wish) => world.scale(wish),
+        Step::Hang(who) => {
+            if let Some(worker) = world.living_worker(who) {
+                world.hang(worker);
+            }
+        }
+        Step::Serve(requests) => world.serve(requests),
+        Step::Look => world.look(),
+        Step::Watch(looks) => watch(world, looks),
         Step::Sleep(pause) => world.sleep(pause),
         Step::Tick => world.tick(),
         Step::NextDeadline => drop(world.sleep_until_deadline()),
@@ -124,6 +154,15 @@ fn take(world: &mut World, step: &Step) {
             let worker = world.any_worker(who);
             world.say(worker, what.about(worker));
         }
+    }
+}
+
+/// Looks as often as the machine wants it, and so many times; every deadline on the way is kept.
+fn watch(world: &mut World, looks: u32) {
+    for _ in 0..looks {
+        let Some(every) = world.machine.looks_every() else { return };
+        world.sleep_watchfully(every);
+        world.look();
     }
 }
 
@@ -178,6 +217,30 @@ proptest! {
         world.stop();
         settle(&mut world);
         prop_assert!(world.is_over());
+    }
+
+    #[test]
+    fn whoever_hangs_is_given_up_in_time(
+        first in any_settings(1_u16..5),
+        steps in prop::collection::vec(any_step(), 0..60),
+        who in any::<usize>(),
+    ) {
+        let mut world = world_after(first, &steps);
+        settle(&mut world);
+        let servants = world.servants();
+        if world.hang_timeout().is_some() && world.is_at_rest() {
+            // From here on each does what a good one does, but for the chosen one.
+            world.recover();
+            let hung = servants[who % servants.len()];
+            world.hang(hung);
+            for _ in 0..HUNG_FOR {
+                watch(&mut world, 1);
+                while world.cooperate() {}
+            }
+            prop_assert!(world.is_given_up(hung));
+            settle(&mut world);
+            prop_assert!(world.is_at_rest());
+        }
     }
 
     #[test]

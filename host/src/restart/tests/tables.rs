@@ -8,22 +8,29 @@ use crate::ids::Time;
 
 /// A machine and its clock.
 #[derive(Clone)]
-struct Bench {
-    machine: Machine,
-    now: Time,
+pub(super) struct Bench {
+    pub(super) machine: Machine,
+    pub(super) now: Time,
 }
 
 impl Bench {
     fn new(workers: u16) -> Self {
-        let machine = Machine::new(settings(workers));
-        Self { machine, now: ms(1000) }
+        Self::with(settings(workers))
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
+        Self { machine: Machine::new(settings), now: ms(1000) }
     }
 
     /// All first workers, 1 to `workers`, are ready.
-    fn serving(workers: u16) -> Self {
-        let mut bench = Self::new(workers);
+    pub(super) fn serving(workers: u16) -> Self {
+        Self::serving_with(settings(workers))
+    }
+
+    pub(super) fn serving_with(settings: Settings) -> Self {
+        let mut bench = Self::with(settings);
         bench.on(Event::Begin);
-        for worker in 1..=u64::from(workers) {
+        for worker in 1..=u64::from(settings.workers) {
             bench.on(ready(worker));
         }
         assert_eq!(bench.machine.phase(), Phase::Serving);
@@ -31,7 +38,7 @@ impl Bench {
     }
 
     /// Request 1 has passed preflight; the first candidate worker, `workers + 1`, is starting.
-    fn rolling(workers: u16, candidate: Settings) -> Self {
+    pub(super) fn rolling(workers: u16, candidate: Settings) -> Self {
         let mut bench = Self::serving(workers);
         bench.on(request(1));
         bench.on(passed(1, candidate));
@@ -40,7 +47,7 @@ impl Bench {
     }
 
     /// As `rolling`; the first candidate worker has passed its probation.
-    fn past_probation(workers: u16, candidate: Settings) -> Self {
+    pub(super) fn past_probation(workers: u16, candidate: Settings) -> Self {
         let mut bench = Self::rolling(workers, candidate);
         bench.on(ready(u64::from(workers) + 1));
         bench.after(candidate.probation);
@@ -48,21 +55,21 @@ impl Bench {
     }
 
     /// Two workers of generation 1 serve on; the first candidate worker has died.
-    fn locked() -> Self {
+    pub(super) fn locked() -> Self {
         let mut bench = Self::rolling(2, settings(2));
         bench.on(exited(3, 1));
         assert!(bench.machine.is_locked());
         bench
     }
 
-    fn stopping() -> Self {
+    pub(super) fn stopping() -> Self {
         let mut bench = Self::serving(2);
         bench.on(Event::Stop);
         bench
     }
 
     /// Handles an event; returns the actions without the reports.
-    fn on(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.machine.handle(event, self.now);
         // Most tests are about something else than a slow disk.
         if let Some(generation) = quarantined(&actions) {
@@ -73,7 +80,7 @@ impl Bench {
     }
 
     /// Handles an event; returns the reports.
-    fn reports_on(&mut self, event: Event) -> Vec<Report> {
+    pub(super) fn reports_on(&mut self, event: Event) -> Vec<Report> {
         let actions = self.machine.handle(event, self.now);
         let reports = actions.into_iter().filter_map(|action| match action {
             Action::Report(report) => Some(report),
@@ -82,17 +89,17 @@ impl Bench {
         reports.collect()
     }
 
-    fn after(&mut self, pause: Duration) -> Vec<Action> {
+    pub(super) fn after(&mut self, pause: Duration) -> Vec<Action> {
         self.now += pause;
         self.on(Event::Tick)
     }
 
-    fn state_of(&self, worker: u64) -> Option<WorkerState> {
+    pub(super) fn state_of(&self, worker: u64) -> Option<WorkerState> {
         let mut workers = self.machine.workers();
         Some(workers.find(|it| it.id == WorkerId(worker))?.state)
     }
 
-    fn until_deadline(&self) -> Option<Duration> {
+    pub(super) fn until_deadline(&self) -> Option<Duration> {
         Some(self.machine.deadline()?.saturating_sub(self.now))
     }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{ExitReason, Failure, Machine, Phase, Report, Scale, WorkerView};
+use super::super::health::{ABORT_GRACE, LOOKS};
+use super::super::{ExitReason, Failure, Machine, Phase, RecycleReason, Report, Scale, WorkerView};
 use super::*;
 use crate::ids::Time;
 
@@ -20,6 +21,12 @@ struct Process {
     told_to_end: bool,
     /// When it may be killed for what it hasn't done.
     deadline: Time,
+    /// How often it has moved, until it hangs.
+    beats: u64,
+    hangs: bool,
+    /// Since when, and in how many looks after that, it was seen not to move while it served.
+    unmoved: Option<(Time, u32)>,
+    requests: u64,
 }
 
 impl Process {
@@ -198,6 +205,70 @@ impl World {
         self.stop_in_hand = StopInHand::None;
     }
 
+    /// A worker moves no more.
+    pub(super) fn hang(&mut self, worker: WorkerId) {
+        if let Some(process) = self.alive.get_mut(&worker) {
+            process.hangs = true;
+        }
+    }
+
+    /// Every worker handles so many requests more.
+    pub(super) fn serve(&mut self, requests: u64) {
+        for process in self.alive.values_mut().filter(|it| it.serves()) {
+            process.requests += requests;
+        }
+    }
+
+    /// The driver looks at all workers.
+    pub(super) fn look(&mut self) {
+        let now = self.now;
+        let found = self.alive.iter_mut().map(|(&worker, process)| {
+            process.beats += u64::from(!process.hangs);
+            process.unmoved = match process.unmoved {
+                Some((since, looks)) if process.hangs && process.serves() => Some((since, looks + 1)),
+                // This look may be the first that sees it as it stays.
+                _ => process.serves().then_some((now, 0)),
+            };
+            let beat = Some(Duration::from_millis(process.beats));
+            (worker, Signs { beat, requests: process.requests, memory: None })
+        });
+        let found = found.collect();
+        self.deliver(Event::Looked { found });
+    }
+
+    /// Everybody moves again.
+    pub(super) fn recover(&mut self) {
+        for process in self.alive.values_mut() {
+            process.hangs = false;
+        }
+    }
+
+    /// How long an active worker may hang.
+    pub(super) fn hang_timeout(&self) -> Option<Duration> {
+        self.settings[&self.active].hang_timeout
+    }
+
+    /// Sleeps for so long, and wakes at each deadline on the way.
+    pub(super) fn sleep_watchfully(&mut self, pause: Duration) {
+        let until = self.now + pause;
+        while let Some(deadline) = self.machine.deadline().filter(|deadline| *deadline <= until) {
+            self.now = self.now.max(deadline);
+            self.tick();
+        }
+        self.now = until;
+        self.tick();
+    }
+
+    /// Whether the worker was told to end because it hangs, or has gone since.
+    pub(super) fn is_given_up(&self, worker: WorkerId) -> bool {
+        self.alive.get(&worker).is_none_or(|it| matches!(it.state, WorkerState::Aborting | WorkerState::Killed))
+    }
+
+    /// The workers that serve.
+    pub(super) fn servants(&self) -> Vec<WorkerId> {
+        self.alive.iter().filter(|(_, it)| it.serves()).map(|(&worker, _)| worker).collect()
+    }
+
     pub(super) fn sleep(&mut self, pause: Duration) {
         self.now += pause;
     }
@@ -318,6 +389,7 @@ impl World {
         if let Some(process) = self.alive.get_mut(&worker) {
             process.state = state;
             process.ready_since = (state == WorkerState::Ready).then_some(self.now);
+            process.unmoved = None;
         }
     }
 
@@ -357,6 +429,7 @@ impl World {
             }
             Action::Spawn { worker, slot, generation } => self.obey_spawn(worker, slot, generation),
             Action::Drain { worker, successor, timeout } => self.obey_drain(worker, successor, timeout),
+            Action::Abort { worker } => self.obey_abort(worker),
             Action::Kill { worker, why } => self.obey_kill(worker, why),
             Action::Adopt { generation, .. } => {
                 let mut settings = self.to_adopt.take().expect("a preflight has passed");
@@ -396,6 +469,7 @@ impl World {
             Action::Verdict { request, verdict } => self.obey_verdict(request, &verdict),
             Action::Report(Report::Serving { .. }) => self.has_served = true,
             Action::Report(Report::Scaled { from, to }) => self.obey_scale(from, to),
+            Action::Report(Report::WorkerRecycled { worker, why }) => self.obey_recycling(&worker, why),
             Action::Report(Report::StoppingAtOnce) => self.end = Some(End::StoppingAtOnce),
             Action::Report(_) => {}
             Action::Exit(reason) => self.obey_exit(&reason),
@@ -423,6 +497,10 @@ impl World {
                 ready_since: None,
                 told_to_end: false,
                 deadline: self.now + settings.start_timeout,
+                beats: 0,
+                hangs: false,
+                unmoved: None,
+                requests: 0,
             },
         );
     }
@@ -529,6 +607,35 @@ impl World {
         ready_since.is_some_and(|since| since + probation <= self.now)
     }
 
+    /// Only who hangs is aborted, after enough looks, and nobody who is to follow one that doesn't die.
+    fn obey_abort(&mut self, worker: WorkerId) {
+        assert_eq!(self.end, None, "nobody is replaced any more");
+        let process = &self.alive[&worker];
+        assert!(process.hangs && process.serves(), "it moved, or had another deadline");
+        let timeout = self.settings[&process.generation].hang_timeout.expect("hanging matters");
+        let (since, looks) = process.unmoved.expect("it was seen");
+        assert!(since + timeout <= self.now && looks >= LOOKS, "{looks} looks in {:?}", self.now.saturating_sub(since));
+        let dying = |it: &Process| matches!(it.state, WorkerState::Aborting | WorkerState::Killed);
+        assert!(!self.alive.values().any(|it| it.slot == process.slot && dying(it)), "to no avail before");
+        let process = self.alive.get_mut(&worker).expect("it was there");
+        process.state = WorkerState::Aborting;
+        process.deadline = self.now + ABORT_GRACE;
+    }
+
+    /// One at a time, when nothing else goes on, and for a reason.
+    fn obey_recycling(&mut self, worker: &WorkerView, why: RecycleReason) {
+        assert!(self.has_served && self.end.is_none() && self.candidate.is_none() && self.preflight.is_none());
+        let settings = self.settings[&self.active];
+        assert_eq!(self.alive.len(), usize::from(settings.workers));
+        assert!(self.alive.values().all(|it| it.state == WorkerState::Ready), "not while somebody comes or goes");
+        let process = self.alive.get_mut(&worker.id).expect("it was there");
+        assert!(process.ready_since.is_some_and(|since| since + settings.recycle.min_uptime <= self.now));
+        let limit = settings.recycle.requests.expect("requests matter");
+        assert!(process.requests >= limit);
+        assert_eq!(why, RecycleReason::Requests { served: process.requests, limit });
+        process.state = WorkerState::Retiring;
+    }
+
     fn obey_kill(&mut self, worker: WorkerId, why: KillReason) {
         let process = self.alive.get_mut(&worker).expect("the living are killed");
         assert_ne!(process.state, WorkerState::Killed, "killed twice");
@@ -540,6 +647,7 @@ impl World {
                 WorkerState::Starting => KillReason::NotReadyInTime,
                 WorkerState::Leaving => KillReason::StayedUnfit,
                 WorkerState::Draining => KillReason::DrainTimedOut,
+                WorkerState::Aborting => KillReason::SurvivedAbort,
                 state => panic!("a {state} worker was killed"),
             };
             assert_eq!(why, expected);

@@ -1,0 +1,140 @@
+//! The keys `hang_timeout` and `recycle`: when a worker is replaced that nobody has told to go.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
+
+use super::{duration, parse_duration};
+
+/// A worker has more memory than this before it serves anything.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+/// The shortest time-out: a healthy worker on a busy machine may well be silent for less.
+const SHORTEST_HANG: Duration = Duration::from_secs(1);
+
+/// What a worker may have done, or become, before a new one of its generation takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recycle {
+    /// So many requests are enough.
+    #[serde(deserialize_with = "requests")]
+    pub requests: Option<u64>,
+    /// So many bytes may be resident.
+    #[serde(deserialize_with = "memory")]
+    pub memory: Option<u64>,
+    /// No worker is recycled before it has been ready for this long, whatever it has done: one that has
+    /// enough at once would be replaced all the time.
+    #[serde(deserialize_with = "duration")]
+    pub min_uptime: Duration,
+}
+
+impl Recycle {
+    /// Nobody is recycled.
+    pub const NEVER: Self = Self { requests: None, memory: None, min_uptime: Duration::from_mins(1) };
+
+    /// Whether anybody ever is.
+    pub const fn is_wanted(&self) -> bool {
+        self.requests.is_some() || self.memory.is_some()
+    }
+}
+
+impl Default for Recycle {
+    fn default() -> Self {
+        Self::NEVER
+    }
+}
+
+/// Reads a time-out, or `null` for none.
+pub(super) fn hang_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    const EXPECTED: &str = "null, or a duration from a second to a day, such as \"60s\"";
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let duration = parse_duration(&text).filter(|duration| *duration >= SHORTEST_HANG);
+    duration.map(Some).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
+}
+
+fn requests<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<u64>::deserialize(deserializer)? {
+        Some(0) => Err(D::Error::invalid_value(Unexpected::Unsigned(0), &"null, or a number from 1")),
+        requests => Ok(requests),
+    }
+}
+
+/// Reads bytes: a number, or a text with a unit.
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    struct Memory;
+
+    impl Visitor<'_> for Memory {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("null, a number of bytes from 1048576, or a text such as \"512MiB\" (KiB, MiB, GiB)")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<Self::Value, E> {
+            let enough = Some(bytes).filter(|bytes| *bytes >= LEAST_MEMORY);
+            enough.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(bytes), &self))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            let bytes = parse_bytes(text).filter(|bytes| *bytes >= LEAST_MEMORY);
+            bytes.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+
+    deserializer.deserialize_any(Memory)
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim_start() {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recycle(text: &str) -> Result<Recycle, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn memory_is_bytes_or_a_text_with_a_unit() {
+        for (text, expected) in [
+            ("null", None),
+            ("1048576", Some(1 << 20)),
+            (r#""2048KiB""#, Some(1 << 21)),
+            (r#""512MiB""#, Some(1 << 29)),
+            (r#""3 GiB""#, Some(3 << 30)),
+        ] {
+            assert_eq!(recycle(&format!("{{\"memory\": {text}}}")).unwrap().memory, expected, "{text}");
+        }
+        for text in ["0", "1048575", "-1", "1e9", "true", r#""""#, r#""512""#, r#""512MB""#, r#""MiB""#, r#""1023KiB""#]
+        {
+            let error = recycle(&format!("{{\"memory\": {text}}}")).unwrap_err();
+            assert!(error.contains("\"512MiB\""), "{text}: {error}");
+        }
+        assert!(recycle(r#"{"memory": "18446744073709551615GiB"}"#).is_err());
+    }
+
+    #[test]
+    fn nobody_is_recycled_unless_it_is_said() {
+        assert_eq!(recycle("{}").unwrap(), Recycle::NEVER);
+        assert!(!Recycle::NEVER.is_wanted());
+        assert!(recycle(r#"{"requests": 0}"#).unwrap_err().contains("a number from 1"));
+        let some = recycle(r#"{"requests": 1000, "min_uptime": "0s"}"#).unwrap();
+        assert_eq!((some.requests, some.min_uptime), (Some(1000), Duration::ZERO));
+    }
+}
