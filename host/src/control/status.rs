@@ -93,8 +93,13 @@ impl VerdictRecord {
 }
 
 impl Status {
+    /// How many workers take requests.
+    pub fn serving(&self) -> usize {
+        self.workers.iter().filter(|worker| matches!(worker.state.as_str(), "ready" | "retiring")).count()
+    }
+
     /// Adds what the kernel knows of the workers.
-    pub(super) fn measure(&mut self) {
+    pub fn measure(&mut self) {
         for worker in &mut self.workers {
             worker.measured = Measured::of(worker.pid);
         }
@@ -106,7 +111,8 @@ impl Status {
 }
 
 impl Measured {
-    fn of(pid: i32) -> Self {
+    /// What it says of the process `pid`.
+    pub fn of(pid: i32) -> Self {
         // `/proc/0` doesn't exist, so a worker without a process has no figures.
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let one = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
