@@ -16,8 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::channel::Channel;
 use crate::identity::Identity;
-use crate::ids::Ended;
-use crate::sys::process::{self, Spawn};
+use crate::sys::process::{self, Reaped, Spawn};
 
 /// The roles that the running binary plays when it is spawned by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +24,7 @@ pub enum Role {
     Worker,
     Probe,
     DatabankCheck,
+    Admin,
 }
 
 impl Role {
@@ -34,6 +34,7 @@ impl Role {
             Self::Worker => "internal-worker",
             Self::Probe => "internal-probe",
             Self::DatabankCheck => "internal-databank-check",
+            Self::Admin => "internal-admin",
         }
     }
 
@@ -41,7 +42,7 @@ impl Role {
     const fn dies_with_us(self) -> bool {
         match self {
             Self::Worker => false,
-            Self::Probe | Self::DatabankCheck => true,
+            Self::Probe | Self::DatabankCheck | Self::Admin => true,
         }
     }
 }
@@ -59,13 +60,13 @@ pub struct Child {
     pub pid: Pid,
     pub channel: Channel,
     /// How it ended, once it has been reaped.
-    pub ended: oneshot::Receiver<Ended>,
+    pub ended: oneshot::Receiver<Reaped>,
 }
 
 /// All living children. Cheap to clone; belongs to one thread.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
-    table: Rc<RefCell<HashMap<Pid, oneshot::Sender<Ended>>>>,
+    table: Rc<RefCell<HashMap<Pid, oneshot::Sender<Reaped>>>>,
 }
 
 impl Children {
@@ -120,17 +121,22 @@ impl Children {
         }
     }
 
+    /// Has a child killed when what is returned is dropped, whatever becomes of its spawner.
+    pub fn leash(&self, pid: Pid) -> Leash {
+        Leash { children: self.clone(), pid }
+    }
+
     fn reap(&self) {
         loop {
             match process::reap_one() {
                 Ok(None) => return,
-                Ok(Some((pid, ended))) => {
-                    if let Some(sender) = self.table.borrow_mut().remove(&pid) {
+                Ok(Some(reaped)) => {
+                    if let Some(sender) = self.table.borrow_mut().remove(&reaped.pid) {
                         // The receiver may be gone: nobody waits for one that was given up.
-                        let _ = sender.send(ended);
+                        let _ = sender.send(reaped);
                     } else {
                         // As process 1 of a namespace we inherit what others leave behind.
-                        tracing::debug!(child_pid = pid.as_raw(), status = %ended, "orphan reaped");
+                        tracing::debug!(child_pid = reaped.pid.as_raw(), status = %reaped.how, "orphan reaped");
                     }
                 }
                 Err(error) => {
@@ -139,5 +145,18 @@ impl Children {
                 }
             }
         }
+    }
+}
+
+/// Kills a child on drop, unless it has been reaped.
+#[derive(Debug)]
+pub struct Leash {
+    children: Children,
+    pid: Pid,
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.children.kill(self.pid);
     }
 }

@@ -116,6 +116,9 @@ pub enum Command {
     /// A databank check; the master spawns it.
     #[command(hide = true)]
     InternalDatabankCheck,
+    /// The server of metrics and page; the master spawns it.
+    #[command(hide = true)]
+    InternalAdmin,
 }
 
 #[derive(Debug, Args)]

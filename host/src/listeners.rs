@@ -87,6 +87,18 @@ impl Bound {
         self.socket.listen(backlog(listen)).map_err(|source| BindError::Bind { address: self.address.clone(), source })
     }
 
+    fn apply_settings(&self, listen: &Listen) {
+        // listen(2) again only changes the backlog.
+        if let Err(error) = self.socket.listen(backlog(listen)) {
+            tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
+        }
+        if let (Some(mode), Some(file)) = (listen.mode, &self.file)
+            && let Err(error) = fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))
+        {
+            tracing::warn!(listener = listen.name, error = %error, "mode can't be changed");
+        }
+    }
+
     /// The address as the kernel knows it: with the real port where 0 was configured.
     pub fn local_address(&self) -> String {
         match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
@@ -174,15 +186,7 @@ impl Listeners {
     pub fn apply_settings(&self) {
         let ours = self.configured.iter().filter(|configured| configured.bound.origin == Origin::Bound);
         for Configured { listen, bound, .. } in ours {
-            // listen(2) again only changes the backlog.
-            if let Err(error) = bound.socket.listen(backlog(listen)) {
-                tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
-            }
-            if let (Some(mode), Some(file)) = (listen.mode, &bound.file)
-                && let Err(error) = fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))
-            {
-                tracing::warn!(listener = listen.name, error = %error, "mode can't be changed");
-            }
+            bound.apply_settings(listen);
         }
     }
 
@@ -225,6 +229,57 @@ impl Listeners {
     fn find(&self, address: &Address) -> Option<Rc<Bound>> {
         let bound = self.configured.iter().map(|configured| &configured.bound);
         bound.filter(|bound| bound.origin == Origin::Bound).find(|bound| bound.address == *address).map(Rc::clone)
+    }
+}
+
+/// The listener of metrics and page, which no worker gets.
+#[derive(Clone, Debug)]
+pub struct AdminListener {
+    listen: Listen,
+    bound: Rc<Bound>,
+}
+
+impl AdminListener {
+    /// The listener that `config` names, if it does: shared with `running` where it has that already, bound
+    /// where it is new.
+    ///
+    /// # Errors
+    /// When one that is new can't be bound.
+    pub fn for_config(config: &Config, running: Option<&Self>) -> Result<Option<Self>, BindError> {
+        let Some(listen) = &config.admin else { return Ok(None) };
+        let bound = match running {
+            Some(running) if running.listen.address == listen.address => Rc::clone(&running.bound),
+            _ => {
+                let bound = Bound::bind(listen)?;
+                bound.listen(listen)?;
+                Rc::new(bound)
+            }
+        };
+        Ok(Some(Self { listen: listen.clone(), bound }))
+    }
+
+    /// Applies the settings that a listener can take over while it is open.
+    pub fn apply_settings(&self) {
+        self.bound.apply_settings(&self.listen);
+    }
+
+    /// Whether the socket is the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.bound, &other.bound)
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> &Address {
+        &self.listen.address
+    }
+
+    /// The address as the kernel knows it.
+    pub fn local_address(&self) -> String {
+        self.bound.local_address()
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bound.as_fd()
     }
 }
 
@@ -276,6 +331,24 @@ mod tests {
         drop((first, second));
         assert_eq!(third.infos().len(), 1);
         assert!(std::net::TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn listener_for_metrics_stays_while_its_address_does() {
+        let admin = |text: &str| {
+            let text = format!(r#"{{"app": {{"library": "a"}}, "admin": {text}}}"#);
+            Config::parse(text.as_bytes(), Path::new("/c.json")).unwrap()
+        };
+        let first = AdminListener::for_config(&admin(r#""127.0.0.1:0""#), None).unwrap().unwrap();
+        let object = admin(r#"{"address": "127.0.0.1:0"}"#);
+        let second = AdminListener::for_config(&object, Some(&first)).unwrap().unwrap();
+        assert!(second.is(&first));
+        assert_eq!(second.local_address(), first.local_address());
+        let moved = AdminListener::for_config(&admin(r#""127.0.0.2:0""#), Some(&first)).unwrap().unwrap();
+        assert!(!moved.is(&first));
+        assert!(AdminListener::for_config(&admin("null"), Some(&first)).unwrap().is_none());
+        let taken = admin(&format!(r#""{}""#, first.local_address()));
+        assert!(AdminListener::for_config(&taken, Some(&moved)).unwrap_err().is_in_use());
     }
 
     #[test]

@@ -3,14 +3,15 @@
 //! A stable **master** owns the listening sockets and the restart logic; **workers** load the app,
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
-//! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`,
-//! `databank_check`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
+//! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`, `databank_check`,
+//! `admin`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
 //! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
 
 // The roles.
+mod admin;
 mod check;
 mod ctl;
 mod databank_check;
@@ -34,6 +35,7 @@ mod ledger;
 mod listeners;
 mod locks;
 mod logging;
+mod metrics;
 mod notify;
 mod output;
 mod preflight;
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),
+        Command::InternalAdmin => admin::run(),
     });
     outcome.unwrap_or_else(|error| {
         if tracing::dispatcher::has_been_set() {

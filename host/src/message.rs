@@ -65,6 +65,32 @@ pub struct DatabankSetup {
     pub log: LogSetup,
 }
 
+/// The first message to the process that serves metrics and page; the listener's descriptor comes with it.
+/// Each later one is the snapshot that it has asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdminSetup {
+    pub listens: AdminListens,
+    pub log: LogSetup,
+}
+
+/// Where metrics and page are served, as far as it decides who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminListens {
+    /// To this machine. A browser on it may be made to ask in the name of a foreign page.
+    Loopback,
+    /// To whoever reaches the address.
+    Network,
+    /// On a Unix socket, whose mode says who may.
+    Unix,
+}
+
+/// From the process that serves metrics and page to the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromAdmin {
+    /// A snapshot is wanted. No further one is asked for before it has come.
+    Ask,
+}
+
 /// The version copy to load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Library {

@@ -27,7 +27,7 @@ use crate::desk::Desk;
 use crate::identity::Identity;
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
-use crate::listeners::Listeners;
+use crate::listeners::{AdminListener, BindError, Listeners};
 use crate::logging;
 use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
@@ -51,6 +51,8 @@ pub struct Prepared {
     pub text: Arc<str>,
     pub version: Version,
     pub listeners: Listeners,
+    /// Where metrics and page are served.
+    pub admin: Option<AdminListener>,
     /// With its secrets, as they were when the generation was prepared.
     pub databank: Arc<Setup>,
     /// What lay on disk and is not to be taken while it does, if this generation was gone back to.
@@ -348,9 +350,10 @@ impl Preflight {
             }
         };
         let (version, took) = self.version_and_databank(&config, &databank, Some(magic), source, may_take).await?;
-        let listeners =
-            Listeners::for_config(&config, &running.listeners).map_err(|error| Refusal::CannotBind(chain(&error)))?;
-        Ok((Prepared { config, config_id, text, version, listeners, databank, held: None }, took))
+        let cannot_bind = |error: BindError| Refusal::CannotBind(chain(&error));
+        let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
+        let listeners = Listeners::for_config(&config, &running.listeners).map_err(cannot_bind)?;
+        Ok((Prepared { config, config_id, text, version, listeners, admin, databank, held: None }, took))
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.
@@ -410,7 +413,7 @@ impl Preflight {
         let streams = Streams { stdout: None, stderr };
         let child =
             self.children.spawn(role, streams, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
-        let _killed_when_dropped = Leash { children: &self.children, pid: child.pid };
+        let _leash = self.children.leash(child.pid);
         let answer = async {
             // A process that is gone already is noticed by its silence.
             let _ = child.channel.send(question).await;
@@ -419,7 +422,7 @@ impl Preflight {
         match timeout(limit, answer).await {
             Ok(Ok(Some((answer, _)))) => Ok(answer),
             Ok(Ok(None) | Err(_)) => {
-                let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok);
+                let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok).map(|reaped| reaped.how);
                 Err(NoAnswer::Died(ended_text(ended)))
             }
             Err(_) => Err(NoAnswer::Late),
@@ -437,18 +440,6 @@ enum NoAnswer {
 
 fn ended_text(ended: Option<Ended>) -> String {
     ended.map_or_else(|| "it closed its socket and runs on".to_owned(), |ended| ended.to_string())
-}
-
-/// Kills a process whatever becomes of the preflight.
-struct Leash<'a> {
-    children: &'a Children,
-    pid: nix::unistd::Pid,
-}
-
-impl Drop for Leash<'_> {
-    fn drop(&mut self) {
-        self.children.kill(self.pid);
-    }
 }
 
 /// What an artifact that can't be taken is refused for, when that is its own bytes.

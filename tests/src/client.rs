@@ -217,6 +217,11 @@ impl Connection {
     /// Sends a GET and reads only the head of an answer whose body comes in chunks; returns its status.
     pub fn open(&mut self, path: &str) -> io::Result<u16> {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes())?;
+        self.opened()
+    }
+
+    /// Reads only the head of an answer that was asked for and whose body comes in chunks; returns its status.
+    pub fn opened(&mut self) -> io::Result<u16> {
         let (status, length) = self.receive_head()?;
         if length == Length::Chunked { Ok(status) } else { Err(invalid("the answer does not come in chunks")) }
     }

@@ -3,7 +3,7 @@
 //!
 //! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), its
 //! restarts ([`restart`]), readers of its log ([`log`]) and of `/proc` ([`process`]), a client of its control
-//! socket ([`control`]), a raw HTTP/1.1 client ([`client`]) and the load
+//! socket ([`control`]) and of its metrics ([`admin`]), a raw HTTP/1.1 client ([`client`]) and the load
 //! generator ([`load`]), a client of the databank through its bridge app ([`databank`]), writers that
 //! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
 //! developer ([`dev`]). It knows nothing of how the host works inside: it sees files, signals,
@@ -16,6 +16,7 @@
     reason = "a panic is how a test fails, and who drives a process often doesn't need its answer"
 )]
 
+pub mod admin;
 pub mod build;
 pub mod client;
 pub mod control;
@@ -29,6 +30,7 @@ pub mod process;
 pub mod restart;
 pub mod writers;
 
+pub use admin::Metrics;
 pub use build::App;
 pub use client::{Address, Connection};
 pub use control::Control;

@@ -11,7 +11,7 @@ use app_host_tests::build::workspace;
 /// never use each other.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("entry", &["main", "cli"]),
-    ("roles", &["check", "ctl", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
+    ("roles", &["admin", "check", "ctl", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
     (
         "rooms",
         &[
@@ -19,6 +19,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "watcher",
             "artifact",
             "children",
+            "metrics",
             "control",
             "http",
             "access",

@@ -1,4 +1,4 @@
-//! The second ring: the example app's page in a real browser, headless Chromium (Debian's package
+//! The second ring: the example app's page, and the one for operators, in a real browser, headless Chromium (Debian's package
 //! `chromium`; `CHROMIUM` is its path where it isn't on the PATH). Run with `--features system`.
 //!
 //! The browser is driven over Chrome's developer tools' protocol: JSON texts with a NUL behind each, on the
@@ -12,7 +12,8 @@ use std::thread;
 
 use app_host_tests::dev::Dev;
 use app_host_tests::host::{DEADLINE, wait_until};
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, process};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -98,10 +99,7 @@ fn page_fits_a_phone_and_a_desk_in_light_and_dark() {
     let mut grounds = Vec::new();
     for (width, height) in [(390, 844), (1280, 800)] {
         for scheme in ["light", "dark"] {
-            let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
-            browser.call("Emulation.setDeviceMetricsOverride", &screen);
-            let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-            browser.call("Emulation.setEmulatedMedia", &media);
+            browser.screen(width, height, scheme);
             browser.open(&host);
             let shown = browser.evaluate("[innerWidth, document.documentElement.scrollWidth <= innerWidth]");
             assert_eq!(shown, json!([width, true]), "nothing is wider than the screen");
@@ -110,6 +108,79 @@ fn page_fits_a_phone_and_a_desk_in_light_and_dark() {
     }
     assert_ne!(grounds[0], grounds[1], "dark is dark");
     assert_eq!(grounds[..2], grounds[2..]);
+    browser.assert_no_complaints();
+}
+
+#[test]
+fn page_for_operators_follows_a_restart_without_being_loaded_again() {
+    let mut host = Host::misbehaving()
+        .with("/admin", "127.0.0.1:0")
+        .with("/restart/probation", "1s")
+        .with("/restart/on_failure", "rollback")
+        .start();
+    let mut browser = Browser::start();
+    browser.open_at(&host.admin_address().tcp().to_string());
+    let rows = "[...document.querySelectorAll('#workers tbody tr')].map((row) => \
+                [row.cells[0], row.cells[2], row.cells[1]].map((cell) => cell.textContent).join(' '))";
+    let are = |expected: &Value| format!("JSON.stringify({rows}) == JSON.stringify({expected})");
+    browser.wait_for(&are(&json!(["0 1 ready", "1 1 ready"])));
+    browser.evaluate("window.stays = document.querySelector('#workers tbody tr:nth-child(2)')");
+    host.signal(Signal::SIGUSR2);
+    browser.wait_for(&are(&json!(["0 1 ready", "0 2 ready", "1 1 ready"])));
+    assert_eq!(browser.text("#phase"), "◐ restart: rolling");
+    assert_eq!(browser.evaluate("document.querySelector('#progress').hidden"), false);
+    assert_eq!(browser.text("#step"), "A restart is in flight: generation 2 takes over, 1 of 2 workers serve.");
+    browser.wait_for(&are(&json!(["0 2 ready", "1 2 ready"])));
+    browser.wait_for("document.querySelector('#phase').textContent == '● serving'");
+    assert_eq!(browser.text("#restarts li .state"), "1 complete");
+    assert_eq!(browser.text("#generation"), "2");
+    assert_eq!(browser.evaluate("document.querySelectorAll('#versions tbody tr').length"), 1);
+    assert_eq!(
+        browser.evaluate("window.stays instanceof HTMLTableRowElement"),
+        true,
+        "the page was never loaded again"
+    );
+
+    // What somebody writes into a configuration is text.
+    host.set("/app/config", json!({ "on_start": "<b id=injected>" }));
+    assert!(host.restart().verdict.starts_with("failed"));
+    browser.wait_for("document.querySelector('#restarts li .state').textContent.startsWith('2 failed')");
+    browser.wait_for("document.querySelector('#versions').textContent.includes('quarantined')");
+    assert_eq!(browser.evaluate("document.querySelector('#injected')"), Value::Null);
+    assert!(browser.text("#restarts li .detail").contains("<b id=injected>"));
+
+    // It says when what it shows is old, and comes back by itself.
+    process::signal(host.admin_process().unwrap(), Signal::SIGKILL);
+    browser.wait_for("!document.querySelector('#connection').hidden");
+    browser.wait_for("document.querySelector('#connection').hidden");
+    process::signal(host.master(), Signal::SIGSTOP);
+    browser.wait_for("document.querySelector('#connection').textContent.startsWith('The master')");
+    process::signal(host.master(), Signal::SIGCONT);
+    browser.wait_for("document.querySelector('#connection').hidden");
+    // That a connection was refused is in the browser's log, and meant.
+    browser.complaints.retain(|complaint| complaint["params"]["entry"]["source"] != "network");
+    browser.assert_no_complaints();
+}
+
+#[test]
+fn page_for_operators_fits_a_phone_and_a_desk_in_light_and_dark() {
+    let host = Host::misbehaving().with("/admin", "127.0.0.1:0").with("/workers", 5).start();
+    host.restart_completes();
+    host.install_bytes(b"no library");
+    assert_eq!(host.restart().verdict, "refused: bad artifact");
+    let mut browser = Browser::start();
+    let mut grounds = Vec::new();
+    for (width, height) in [(320, 640), (390, 844), (1280, 800)] {
+        for scheme in ["light", "dark"] {
+            browser.screen(width, height, scheme);
+            browser.open_at(&host.admin_address().tcp().to_string());
+            browser.wait_for("document.querySelectorAll('#workers tbody tr').length == 5");
+            let shown = browser.evaluate("[innerWidth, document.documentElement.scrollWidth <= innerWidth]");
+            assert_eq!(shown, json!([width, true]), "nothing is wider than the screen");
+            grounds.push(browser.evaluate("getComputedStyle(document.body).backgroundColor"));
+        }
+    }
+    assert_ne!(grounds[0], grounds[1], "dark is dark");
     browser.assert_no_complaints();
 }
 
@@ -213,6 +284,14 @@ impl Browser {
                 };
             }
         }
+    }
+
+    /// Shows pages on a screen of this size, in light or dark.
+    fn screen(&mut self, width: u32, height: u32, scheme: &str) {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
+        self.call("Emulation.setDeviceMetricsOverride", &screen);
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", &media);
     }
 
     /// Opens the page and waits until all of it is there.

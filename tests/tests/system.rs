@@ -1,15 +1,18 @@
 //! The second ring: what needs root (or a kernel that lets users make namespaces) or tools of the
 //! system besides Rust. Run with `--features system`; it says what is missing. `BUNYAN` is the path
-//! of bunyan's reader where that isn't on the PATH.
+//! of bunyan's reader where that isn't on the PATH, `PROMTOOL` that of Prometheus' promtool.
 //!
 //! `killall` is psmisc's. It runs in a process namespace of its own, because it would reach the
 //! masters of other tests as well.
 #![cfg(feature = "system")]
 
+use std::collections::HashSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use app_host_tests::build::workspace;
 use app_host_tests::databank::Client;
@@ -231,6 +234,53 @@ fn workers_run_as_the_configured_user_without_the_masters_privileges() {
         host.assert_all_serve(&host.serving());
         host.restart_completes();
     }
+}
+
+#[test]
+fn process_that_serves_metrics_runs_as_the_workers_user_with_no_privilege() {
+    assert!(nix::unistd::getuid().is_root(), "only root can start children as another user");
+    let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
+    let host = Host::misbehaving().with("/user", user.name).with("/admin", "127.0.0.1:0").start();
+    let admin = host.admin_process().expect("there is one");
+    let ids =
+        |key: &str| process::status(admin, key).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(ids("Uid"), vec![user.uid.to_string(); 4]);
+    assert_eq!(ids("Gid"), vec![user.gid.to_string(); 4]);
+    assert_eq!(ids("CapEff"), ["0000000000000000"]);
+    assert!(!ids("Groups").contains(&"0".to_owned()), "root's groups are gone");
+    // Of the master's sockets it has the listener, of the workers' none, and no file of either.
+    let sockets = |pid: u32| -> HashSet<PathBuf> {
+        let targets = process::descriptors(pid).into_iter().map(|(_, target)| target);
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
+    };
+    assert_eq!(sockets(admin).intersection(&sockets(host.master())).count(), 1);
+    assert!(host.workers().iter().all(|worker| sockets(admin).is_disjoint(&sockets(*worker))));
+    let files = process::descriptors(admin);
+    assert!(!files.iter().any(|(_, target)| target.starts_with(host.path("state"))), "{files:?}");
+    let metrics = host.metrics();
+    assert!(metrics.get("worker_resident_memory_bytes{slot=\"0\",generation=\"1\"}") > 1e5);
+}
+
+#[test]
+fn promtool_finds_nothing_to_say_about_the_metrics() {
+    let host = Host::misbehaving().with("/admin", "127.0.0.1:0").start();
+    host.get("/whoami");
+    host.restart_completes();
+    host.install_bytes(b"no library");
+    host.restart_is_refused("bad artifact");
+    let (status, text) = host.ask_admin("/metrics");
+    assert_eq!(status, 200);
+    let mut promtool = Command::new(std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into()))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (Debian's package prometheus) is needed");
+    promtool.stdin.take().expect("it is piped").write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
 }
 
 #[test]

@@ -57,10 +57,10 @@ pub(super) enum RawListen {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListenObject {
-    address: String,
-    name: Option<String>,
-    backlog: Option<u32>,
-    mode: Option<String>,
+    pub(super) address: String,
+    pub(super) name: Option<String>,
+    pub(super) backlog: Option<u32>,
+    pub(super) mode: Option<String>,
 }
 
 /// The app finds a listener by its name, so each must have one.

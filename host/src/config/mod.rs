@@ -4,6 +4,7 @@
 //! whoever wants it, and whether a path or an address exists is for the rooms that use it.
 
 mod access;
+mod admin;
 mod control;
 pub mod databank;
 mod health;
@@ -53,6 +54,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Those that the app serves itself.
     pub app_listeners: Vec<Listen>,
+    /// Where metrics and the page for operators are served.
+    pub admin: Option<Listen>,
     pub workers: u16,
     pub threads: u16,
     pub state_dir: PathBuf,
@@ -213,6 +216,8 @@ struct RawConfig {
     listen: Vec<RawListen>,
     #[serde(default, deserialize_with = "listen::app_listeners")]
     app_listeners: Vec<RawListen>,
+    #[serde(default, deserialize_with = "admin::admin")]
+    admin: Option<RawListen>,
     #[serde(default = "default_workers", deserialize_with = "workers")]
     workers: u16,
     #[serde(default = "default_threads", deserialize_with = "threads")]
@@ -427,16 +432,24 @@ impl RawConfig {
     fn resolve(self, path: &Path) -> Result<Config, ConfigError> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let parse = |key, listeners: &[RawListen]| {
-            let parsed = listeners.iter().map(|listen| listen.parse(directory)).collect::<Result<_, _>>();
+            let parsed = listeners.iter().map(|listen| listen.parse(directory)).collect::<Result<Vec<_>, _>>();
             parsed.map_err(|message| ConfigError::Listen { path: path.to_owned(), key, message })
         };
         let listen = parse("listen", &self.listen)?;
         let app_listeners = parse("app_listeners", &self.app_listeners)?;
+        let admin = parse("admin", self.admin.as_slice())?.pop();
+        if let Some(admin) = &admin
+            && let Some(message) =
+                admin::clash(admin, &listen, "listen").or_else(|| admin::clash(admin, &app_listeners, "app_listeners"))
+        {
+            return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
+        }
         let state_dir = directory.join(self.state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },
             listen,
             app_listeners,
+            admin,
             workers: self.workers,
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),

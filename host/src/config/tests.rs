@@ -85,6 +85,17 @@ fn every_error_names_its_place_and_key() {
             r#"{"app": {"library": "a"}, "app_listeners": [{"name": "", "address": "127.0.0.1:25"}]}"#,
             "app_listeners: a listener's \"name\" must have from 1 to 255 bytes",
         ),
+        (
+            r#"{"app": {"library": "a"}, "admin": 9090}"#,
+            "admin: expected null, \"IP:PORT\", \"unix:PATH\" or an object",
+        ),
+        (r#"{"app": {"library": "a"}, "admin": "9090"}"#, "admin: listener \"9090\" is neither"),
+        (r#"{"app": {"library": "a"}, "admin": {"address": "127.0.0.1:1", "mode": "600"}}"#, "\"mode\" is for Unix"),
+        (r#"{"app": {"library": "a"}, "admin": {"adress": "127.0.0.1:1"}}"#, "admin: expected null"),
+        (
+            r#"{"app": {"library": "a"}, "admin": "127.0.0.1:8080"}"#,
+            "admin: the address 127.0.0.1:8080 is in \"listen\" already",
+        ),
         (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
         (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
     ] {
@@ -174,4 +185,18 @@ fn hanging_is_noticed_after_a_minute_unless_another_time_or_none_is_said() {
     }
     let error = hang_timeout(r#", "hang_timeout": "0s""#).unwrap_err();
     assert!(error.contains("expected null, or a duration from a second to a day"), "{error}");
+}
+
+#[test]
+fn metrics_are_served_where_the_configuration_says_and_nowhere_else() {
+    let admin = |text: &str| {
+        let config = parse(&format!(r#"{{"app": {{"library": "a"}}, "listen": ["127.0.0.1:0"], {text}}}"#)).unwrap();
+        config.admin.map(|admin| (admin.address.to_string(), admin.mode))
+    };
+    assert_eq!(parse(r#"{"app": {"library": "a"}}"#).unwrap().admin, None);
+    assert_eq!(admin(r#""admin": null"#), None);
+    assert_eq!(admin(r#""admin": "[::1]:9090""#), Some(("[::1]:9090".to_owned(), None)));
+    assert_eq!(admin(r#""admin": {"address": "127.0.0.1:0"}"#), Some(("127.0.0.1:0".to_owned(), None)));
+    let unix = r#""admin": {"address": "unix:admin.sock", "mode": "660"}"#;
+    assert_eq!(admin(unix), Some(("unix:/etc/app/admin.sock".to_owned(), Some(0o660))));
 }

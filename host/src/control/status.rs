@@ -93,8 +93,13 @@ impl VerdictRecord {
 }
 
 impl Status {
+    /// How many workers take requests.
+    pub fn serving(&self) -> usize {
+        self.workers.iter().filter(|worker| matches!(worker.state.as_str(), "ready" | "retiring")).count()
+    }
+
     /// Adds what the kernel knows of the workers.
-    pub(super) fn measure(&mut self) {
+    pub fn measure(&mut self) {
         for worker in &mut self.workers {
             worker.measured = Measured::of(worker.pid);
         }
@@ -106,7 +111,7 @@ impl Status {
 }
 
 impl Measured {
-    /// What `/proc` says of this process. It is memory of the kernel's: nobody waits for a disk.
+    /// What `/proc` says of the process `pid`. It is memory of the kernel's: nobody waits for a disk.
     pub fn of(pid: i32) -> Self {
         // `/proc/0` doesn't exist, so a worker without a process has no figures.
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

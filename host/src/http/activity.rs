@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::boundary::{Behind, Boundary};
 use crate::access::{End, Entry, Visitor};
@@ -203,13 +204,21 @@ pub(super) struct InFlight {
     activity: Arc<Activity>,
     /// Its line in the access log, if there is one. Boxed, because it is long and mostly there is none.
     entry: Option<Box<Entry>>,
+    /// When it began, if somebody wants to know how long it takes.
+    since: Option<Instant>,
 }
 
 impl InFlight {
     pub(super) fn begin(activity: Arc<Activity>, entry: Option<Box<Entry>>) -> Self {
         add(&activity.begun, 1);
         activity.lane.began();
-        Self { activity, entry }
+        let since = activity.lane.clock();
+        Self { activity, entry, since }
+    }
+
+    /// It becomes something else than a request: how long that takes says nothing of requests.
+    pub(super) fn stop_the_clock(&mut self) {
+        self.since = None;
     }
 
     pub(super) fn activity(&self) -> &Activity {
@@ -228,6 +237,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         add(&self.activity.ended, 1);
+        if let Some(since) = self.since {
+            self.activity.lane.took(since.elapsed());
+        }
         self.activity.lane.ended();
         if let Some(entry) = &self.entry {
             entry.write(if self.activity.cut.load(Relaxed) { End::Cut } else { End::Own });

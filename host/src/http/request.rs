@@ -68,6 +68,7 @@ pub(super) fn answer<A: Application>(
                     if let Some(entry) = in_flight.entry() {
                         entry.answered(response.status(), Some(0));
                     }
+                    lane.responded(response.status().as_u16());
                     return Ok(granted(&response, asked.granted(in_flight), streams, &turn));
                 }
                 tracing::error!("the app switches protocols, which the client did not ask for");
@@ -95,6 +96,7 @@ pub(super) fn answer<A: Application>(
         if let Some(entry) = response.body_mut().in_flight.as_mut().and_then(InFlight::entry) {
             entry.answered(status, length);
         }
+        lane.responded(status.as_u16());
         if !multiplexed && response.body().in_flight.as_ref().is_some_and(|flight| flight.activity().is_announced()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

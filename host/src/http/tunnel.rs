@@ -63,7 +63,8 @@ pub(super) struct Asked(oneshot::Sender<Tunnel>);
 
 impl Asked {
     /// The app has granted it.
-    pub(super) fn granted(self, in_flight: InFlight) -> Switch {
+    pub(super) fn granted(self, mut in_flight: InFlight) -> Switch {
+        in_flight.stop_the_clock();
         Switch { tunnel: self.0, in_flight }
     }
 }

@@ -4,10 +4,12 @@
 //! machine's business; what they report goes into the loop's inbox, a worker's messages always
 //! before its exit.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +64,8 @@ struct Process {
     pid: Pid,
     orders: mpsc::Sender<ToWorker>,
     stats: StatsPage,
+    /// The CPU time that it has used in all, once it has been reaped.
+    cpu: Rc<Cell<Duration>>,
     since: Instant,
     /// What its generation's configuration says of the log.
     log: Log,
@@ -126,6 +130,9 @@ impl Crew {
     ) -> Result<(), SpawnError> {
         let config = &prepared.config;
         let (stats, stats_fd) = StatsPage::create().map_err(SpawnError::Equipment)?;
+        if config.admin.is_some() {
+            stats.time_requests(config.threads);
+        }
         let (dispatch, their_dispatch) = packet::pair().map_err(SpawnError::Equipment)?;
         for end in [&dispatch, &their_dispatch] {
             packet::make_room(end, SOCKET_BYTES).map_err(SpawnError::Equipment)?;
@@ -173,11 +180,13 @@ impl Crew {
         let pid = child.pid;
         let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None, access_file: None });
         let wants = Wants { orders: queue, logs_to: log_orders };
-        tokio::task::spawn_local(attend(worker, child, setup, descriptors, last_words, wants, self.inbox.clone()));
+        let cpu = Rc::new(Cell::default());
+        let says = Says { worker, inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
+        tokio::task::spawn_local(attend(says, child, setup, descriptors, last_words, wants));
         self.dispatch.join(worker, slot, generation, dispatch);
         let log = config.log.clone();
         let since = Instant::now();
-        let process = Process { pid, orders, stats, since, log, access_file, logs_to, _handover: handover };
+        let process = Process { pid, orders, stats, cpu, since, log, access_file, logs_to, _handover: handover };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -273,6 +282,16 @@ impl Crew {
         })
     }
 
+    /// The CPU time that a worker has used in all, once its exit has been reported.
+    pub(super) fn cpu(&self, worker: WorkerId) -> Duration {
+        self.processes.get(&worker).map_or(Duration::ZERO, |process| process.cpu.get())
+    }
+
+    /// What each living worker has done so far.
+    pub(super) fn all_stats(&self) -> impl Iterator<Item = StatsSnapshot> {
+        self.processes.values().map(|process| process.stats.snapshot())
+    }
+
     /// What the worker has done so far; it outlives the worker until [`remove`](Self::remove).
     pub(super) fn stats(&self, worker: WorkerId) -> Option<StatsSnapshot> {
         self.processes.get(&worker).map(|process| process.stats.snapshot())
@@ -362,16 +381,24 @@ struct Wants {
     logs_to: watch::Receiver<LogsTo>,
 }
 
+/// Where what is known of a worker goes.
+struct Says {
+    worker: WorkerId,
+    inbox: mpsc::Sender<Happening>,
+    /// Set before its exit is reported.
+    cpu: Rc<Cell<Duration>>,
+}
+
 /// Talks to one worker until it has exited and has said everything.
 async fn attend(
-    worker: WorkerId,
+    says: Says,
     child: Child,
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
     mut last_words: LastWords,
     mut wants: Wants,
-    inbox: mpsc::Sender<Happening>,
 ) {
+    let Says { worker, inbox, cpu } = says;
     let Child { pid, channel, mut ended } = child;
     let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -407,8 +434,9 @@ async fn attend(
     let _ = tokio::time::timeout(LAST_WORDS, rest).await;
     last_words.log(pid);
     // The reaper drops its sender only with the whole master.
-    let Ok(how) = how else { return };
-    report(&inbox, Event::Exited { worker, how }).await;
+    let Ok(reaped) = how else { return };
+    cpu.set(reaped.cpu);
+    report(&inbox, Event::Exited { worker, how: reaped.how }).await;
 }
 
 /// Passes a message on; says whether another may follow.

@@ -14,12 +14,14 @@ use tracing::{error, info, warn};
 
 use app_abi::Magic;
 
+use super::admin::{Admin, Replace};
 use super::audience::{self, Audience};
 use super::book::Book;
 use super::crew::Crew;
 use super::{Happening, manager, news, report};
 use crate::causes::chain;
 use crate::command::Level;
+use crate::config::Log;
 use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
 use crate::ids::{Generation, RequestId, Time};
@@ -27,10 +29,11 @@ use crate::listeners::Listeners;
 use crate::locks::{PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::ToWorker;
+use crate::metrics::{Figures, Tally};
 use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Took};
 use crate::restart::ledger::Listed;
-use crate::restart::{Action, By, Event, ExitReason, Judged, Pair, Refusal, Settings, Verdict};
+use crate::restart::{Action, By, Event, ExitReason, Judged, Pair, Refusal, Report, Settings, Verdict};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -57,6 +60,8 @@ pub(super) struct Effects {
     book: Book,
     logging: Logging,
     notify: Notify,
+    tally: Tally,
+    admin: Admin,
     pub(super) audience: Audience,
     /// Behind the audience: whoever waits for nothing any more hears so before the end.
     _control: Control,
@@ -90,7 +95,8 @@ impl Effects {
     ) -> Self {
         let Equipment { logging, notify, control, book, crew, locks } = equipment;
         let magic = first.version.magic();
-        let effects = Self {
+        let admin = Admin::new(preflight.children.clone(), preflight.identity, inbox.clone());
+        let mut effects = Self {
             crew,
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
@@ -105,12 +111,16 @@ impl Effects {
             book,
             logging,
             notify,
+            tally: Tally::default(),
+            admin,
             audience: Audience::new(control.events()),
             _control: control,
             inbox,
             _locks: locks,
         };
         effects.prune();
+        // Before the first workers are ready: whoever asks is told that they aren't.
+        effects.serve_metrics(Replace::IfChanged);
         effects
     }
 
@@ -191,6 +201,7 @@ impl Effects {
             match action {
                 Action::Preflight { request } => {
                     self.notify.reloading();
+                    self.tally.preflight(request, now);
                     self.start_preflight(request);
                 }
                 Action::CancelPreflight { .. } => self.cancel_preflight(),
@@ -220,6 +231,7 @@ impl Effects {
                 }
                 Action::Discard { generation } => {
                     self.generations.remove(&generation);
+                    self.tally.discarded(generation);
                     self.prune();
                 }
                 Action::CloseListeners => self.close_listeners(),
@@ -227,6 +239,7 @@ impl Effects {
                 Action::Report(report) => {
                     manager::tell(&self.notify, &report, || self.serving());
                     news::tell(&report, &self.crew, &self.audience);
+                    self.count(&report, now);
                     report::log(&report, &mut self.crew, self.generations.get(&self.active));
                 }
                 Action::Exit(reason) => {
@@ -318,13 +331,40 @@ impl Effects {
             if let Err(error) = self.logging.change(&config.log) {
                 error!(error = chain(&error), "the log stays as it was");
             }
+            if let Some(admin) = &prepared.admin {
+                admin.apply_settings();
+            }
         }
         self.book.activated(prepared);
+        self.serve_metrics(Replace::IfChanged);
     }
 
-    /// Waits until everything that was written down has reached the disk.
-    pub(super) async fn finish(&self) {
+    /// Serves metrics and page as the active generation says.
+    fn serve_metrics(&mut self, replace: Replace) {
+        let active = &self.generations[&self.active];
+        let log = Log { level: self.logging.level(), ..active.config.log.clone() };
+        self.admin.follow(active.admin.as_ref(), &log, replace);
+    }
+
+    /// Counts a fact. To be called before the log forgets a worker that has exited.
+    fn count(&mut self, report: &Report, now: Time) {
+        if let Report::WorkerExited { worker, .. } = report
+            && let Some(stats) = self.crew.stats(worker.id)
+        {
+            self.tally.leaves(worker, &stats, self.crew.cpu(worker.id));
+        }
+        self.tally.reported(report, now);
+    }
+
+    /// What was counted so far.
+    pub(super) fn figures(&self) -> Figures {
+        self.tally.figures(self.crew.all_stats())
+    }
+
+    /// Waits until everything that was written down has reached the disk, and nobody is answered any more.
+    pub(super) async fn finish(&mut self) {
         self.book.written().await;
+        self.admin.end().await;
     }
 
     /// Drops the master's share in every listener; the workers shut them down.
@@ -340,6 +380,7 @@ impl Effects {
         let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
         let active = self.generations.get(&self.active);
         let took = now.saturating_sub(begin);
+        self.tally.judged(request, verdict, now);
         report::log_verdict(request, by, verdict, took, self.active, active);
         manager::verdict(&self.notify, verdict, &self.serving(), self.active().config.restart.on_failure);
         let (reason, detail) = match verdict {
@@ -426,6 +467,9 @@ impl Effects {
             return;
         }
         self.crew.reopen_logs(&self.logging);
+        if self.active().config.log.file.is_some() {
+            self.serve_metrics(Replace::Anyway);
+        }
         info!("log files reopened");
         self.audience.tell("log files reopened", || json!({}));
     }

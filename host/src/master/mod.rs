@@ -10,11 +10,13 @@
 //!  workers' exits ───────┼──▶ Machine::handle ┤
 //!  preflight's outcome ──┤                    └──▶ deadline ─┐
 //!  the control socket ───┤                                  │
+//!  metrics' questions ───┤                                  │
 //!  the lookout ──────────┤                                  │
 //!  looks at the workers ─┤                                  │
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
 
+mod admin;
 mod audience;
 mod book;
 mod crew;
@@ -33,7 +35,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::debug;
@@ -41,6 +43,7 @@ use tracing::debug;
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::listeners::Passed;
+use crate::metrics::Snapshot;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
@@ -60,6 +63,8 @@ enum Happening {
     Event(Event),
     /// A preflight has ended.
     Preflight { request: RequestId, outcome: Box<Result<(Prepared, Took), Refused>> },
+    /// The process that serves metrics wants to know how things stand.
+    Snapshot { reply: oneshot::Sender<Box<Snapshot>> },
 }
 
 /// Runs the master until it is stopped; returns its exit code.
@@ -154,6 +159,11 @@ async fn serve(
             happening = happenings.recv() => match happening.expect("the effects hold a sender") {
                 Happening::Event(event) => event,
                 Happening::Preflight { request, outcome } => effects.preflight_ended(request, *outcome),
+                Happening::Snapshot { reply } => {
+                    // It may have ended meanwhile.
+                    let _ = reply.send(Box::new(steer::snapshot(&effects, &machine, begin.elapsed())));
+                    Event::Tick
+                }
             },
             Some(ask) = asked.recv() => {
                 steer::take(ask, &mut effects, &machine, &mut requests, begin.elapsed())

@@ -29,7 +29,7 @@ use crate::databank;
 use crate::desk::Desk;
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
-use crate::listeners::{BindError, Listeners, Passed};
+use crate::listeners::{AdminListener, BindError, Listeners, Passed};
 use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
@@ -107,12 +107,13 @@ pub(super) async fn start(
         .version_and_databank(&config, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
-    let listeners = bind(&config, &version.magic().to_string(), Listeners::with_passed(passed)).await?;
+    let passed = Listeners::with_passed(passed);
+    let (listeners, admin) = bind(&config, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
-    let first = Prepared { config, config_id, text, version, listeners, databank, held };
+    let first = Prepared { config, config_id, text, version, listeners, admin, databank, held };
     let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch);
@@ -184,7 +185,7 @@ fn instead(preflight: &Preflight, kept: &Kept) -> anyhow::Result<Snapshot> {
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those
 /// of another magic to go, and for those that still hold an address.
-async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result<Listeners> {
+async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result<(Listeners, Option<AdminListener>)> {
     let left_over = passed.left_over(config);
     if !left_over.is_empty() {
         // Said now, when somebody looks: clients would wait there for ever.
@@ -199,8 +200,12 @@ async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result
     loop {
         let held = locks::held_magics(&config.locks_dir())?;
         let foreign = held.iter().find(|each| *each != magic);
-        let obstacle = match (foreign, Listeners::for_config(config, &passed)) {
-            (None, Ok(listeners)) => return Ok(listeners),
+        let bind_all = || {
+            let admin = AdminListener::for_config(config, None)?;
+            Ok::<_, BindError>((Listeners::for_config(config, &passed)?, admin))
+        };
+        let obstacle = match (foreign, bind_all()) {
+            (None, Ok(bound)) => return Ok(bound),
             (None, Err(error)) if held.is_empty() || !error.is_in_use() => return Err(error.into()),
             (None, Err(error)) => Obstacle::Address(error),
             (Some(foreign), _) => Obstacle::Magic(foreign.clone()),

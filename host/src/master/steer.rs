@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::command::{Answer, Command, Until};
 use crate::control::{Ask, Measured, Reply, Status, WorkerStatus, millis};
 use crate::ids::{RequestId, Time};
+use crate::metrics::Snapshot;
 use crate::restart::{By, Event, Machine, Scale, WorkerView};
 
 use super::effects::Effects;
@@ -102,6 +103,11 @@ pub(super) fn too_early(ask: Ask) -> bool {
     let answer = if stop { Answer::Ack } else { Answer::nack("starting") };
     let _ = ask.answer.send(Reply::Answer(answer));
     stop
+}
+
+/// How things stand, for metrics and the page.
+pub(super) fn snapshot(effects: &Effects, machine: &Machine, now: Time) -> Snapshot {
+    Snapshot { status: status(effects, machine, now), figures: effects.figures(), versions: json!(effects.versions()) }
 }
 
 fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -99,33 +100,51 @@ pub fn ends_with_us(command: &mut Command) {
     }
 }
 
+/// A child that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    pub pid: Pid,
+    pub how: Ended,
+    /// All the CPU time that it used, and those of its own children that it has reaped.
+    pub cpu: Duration,
+}
+
 /// Reaps one child that has ended, whichever it is; `None` when there is none at the moment.
 ///
 /// This is the only place that waits for children, and it reaps by pid. As process 1 it gets orphans
 /// too, so the caller must not take every pid for one of its own. Reads the raw status, because nix
 /// knows no real-time signals: a child that died of one would stay for ever, and hide all others.
-pub fn reap_one() -> io::Result<Option<(Pid, Ended)>> {
+pub fn reap_one() -> io::Result<Option<Reaped>> {
     let mut status = 0;
     #[expect(unsafe_code, reason = "nix's waitid and waitpid fail on real-time signals")]
-    // SAFETY: all zeros is a `siginfo_t`; both calls get valid places for their results; `si_pid` may
-    // be read after a `waitid` that succeeded, which leaves it 0 when no child has ended.
-    let pid = unsafe {
+    // SAFETY: all zeros is a `siginfo_t` and a `rusage`; both calls get valid places for their results;
+    // `si_pid` may be read after a `waitid` that succeeded, which leaves it 0 when no child has ended.
+    let (pid, usage) = unsafe {
         let mut ended: libc::siginfo_t = std::mem::zeroed();
-        match libc::waitid(libc::P_ALL, 0, &raw mut ended, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let pid = match libc::waitid(libc::P_ALL, 0, &raw mut ended, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
             0 if ended.si_pid() == 0 => 0,
-            0 => libc::waitpid(ended.si_pid(), &raw mut status, libc::WNOHANG),
+            0 => libc::wait4(ended.si_pid(), &raw mut status, libc::WNOHANG, &raw mut usage),
             failed => failed,
-        }
+        };
+        (pid, usage)
     };
-    match pid {
-        0 => Ok(None),
-        1.. if libc::WIFEXITED(status) => Ok(Some((Pid::from_raw(pid), Ended::Code(libc::WEXITSTATUS(status))))),
-        1.. => Ok(Some((Pid::from_raw(pid), Ended::Signal(libc::WTERMSIG(status))))),
+    let how = match pid {
+        0 => return Ok(None),
+        1.. if libc::WIFEXITED(status) => Ended::Code(libc::WEXITSTATUS(status)),
+        1.. => Ended::Signal(libc::WTERMSIG(status)),
         _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
-            error => Err(error),
+            error if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+            error => return Err(error),
         },
-    }
+    };
+    let cpu = [usage.ru_utime, usage.ru_stime].map(|time| {
+        Duration::new(
+            u64::try_from(time.tv_sec).unwrap_or_default(),
+            u32::try_from(time.tv_usec).unwrap_or_default().saturating_mul(1000).min(999_999_999),
+        )
+    });
+    Ok(Some(Reaped { pid: Pid::from_raw(pid), how, cpu: cpu[0] + cpu[1] }))
 }
 
 /// Sends a signal to a child that has not been reaped yet: until then its pid is nobody else's.
@@ -159,10 +178,10 @@ mod tests {
         }
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while std::time::Instant::now() < deadline {
-            if let Some((reaped, ended)) = reap_one().unwrap()
-                && reaped == pid
+            if let Some(reaped) = reap_one().unwrap()
+                && reaped.pid == pid
             {
-                assert_eq!(ended, Ended::Signal(35));
+                assert_eq!(reaped.how, Ended::Signal(35));
                 return;
             }
             std::thread::yield_now();

@@ -11,12 +11,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use crate::config::MAX_THREADS;
 
@@ -27,6 +28,33 @@ const WORDS: usize = 16;
 
 /// The most bytes of a route (method, a space, path) that the page holds.
 pub const MAX_ROUTE: usize = WORDS * 8;
+
+/// How long the requests of each class of latency take at most, in nanoseconds: 0.1 ms to 10 s. One more
+/// class has those that take longer.
+pub const LATENCY_BOUNDS: [u64; 16] = [
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
+/// How many classes of latency there are.
+pub const LATENCIES: usize = LATENCY_BOUNDS.len() + 1;
+
+/// The classes of responses: their status codes' first digits, from 1 on.
+pub const STATUS_CLASSES: usize = 5;
 
 #[repr(C)]
 struct Page {
@@ -47,6 +75,12 @@ pub struct Lane {
     requests: AtomicU64,
     in_flight: AtomicU64,
     cut: AtomicU64,
+    responses: [AtomicU64; STATUS_CLASSES],
+    /// Whether requests are timed, which costs two looks at the clock each.
+    timed: AtomicU64,
+    latencies: [AtomicU64; LATENCIES],
+    /// The sum of what was timed, in nanoseconds.
+    latency_sum: AtomicU64,
     route_length: AtomicU64,
     route: [AtomicU64; WORDS],
 }
@@ -92,6 +126,26 @@ impl Lane {
         subtract(&self.in_flight, 1);
     }
 
+    /// The moment at which a request begins, if somebody wants to know how long it takes.
+    pub fn clock(&self) -> Option<Instant> {
+        (self.timed.load(Relaxed) != 0).then(Instant::now)
+    }
+
+    /// Counts a request that took so long.
+    pub fn took(&self, latency: Duration) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        let class = LATENCY_BOUNDS.partition_point(|bound| *bound < nanos);
+        add(&self.latencies[class], 1);
+        add(&self.latency_sum, nanos);
+    }
+
+    /// Counts a response by the first digit of its status code.
+    pub fn responded(&self, status: u16) {
+        if let Some(class) = self.responses.get(usize::from(status / 100).wrapping_sub(1)) {
+            add(class, 1);
+        }
+    }
+
     /// Counts requests that were given up at the end of a drain.
     pub fn cut(&self, requests: u64) {
         add(&self.cut, requests);
@@ -131,6 +185,11 @@ impl Lane {
             requests: self.requests.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
             cut: self.cut.load(Relaxed),
+            responses: self.responses.each_ref().map(|class| class.load(Relaxed)),
+            latency: Latency {
+                classes: self.latencies.each_ref().map(|class| class.load(Relaxed)),
+                nanos: self.latency_sum.load(Relaxed),
+            },
             route: (length > 0).then(|| String::from_utf8_lossy(&route).into_owned()),
         }
     }
@@ -182,8 +241,20 @@ pub struct LaneSnapshot {
     pub in_flight: u64,
     /// Requests given up at the end of a drain.
     pub cut: u64,
+    /// Responses by the first digit of their status codes, from 1 on.
+    pub responses: [u64; STATUS_CLASSES],
+    pub latency: Latency,
     /// The request that the app holds the thread with; `None` while it doesn't.
     pub route: Option<String>,
+}
+
+/// How long requests took, from their heads until their responses were complete or given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many there were of each class.
+    pub classes: [u64; LATENCIES],
+    /// The sum of them all, in nanoseconds.
+    pub nanos: u64,
 }
 
 /// What a page said: one entry a serving thread that has begun.
@@ -250,6 +321,13 @@ impl StatsPage {
         }
     }
 
+    /// Has the first `threads` lanes time their requests. Only they: the others' memory stays untouched.
+    pub fn time_requests(&self, threads: u16) {
+        for lane in self.page().lanes.iter().take(threads.into()) {
+            lane.timed.store(1, Relaxed);
+        }
+    }
+
     /// The lanes, one a serving thread, for the rest of the process, which keeps the page mapped.
     pub fn into_lanes(self) -> &'static [Lane] {
         &Box::leak(Box::new(self)).page().lanes
@@ -282,7 +360,7 @@ fn monotonic_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(size_of::<Lane>() == 256 && align_of::<Lane>() == 128);
+const _: () = assert!(size_of::<Lane>() == 384 && align_of::<Lane>() == 128);
 // A route's length is a byte.
 const _: () = assert!(MAX_ROUTE <= u8::MAX as usize);
 
@@ -326,6 +404,29 @@ mod tests {
         let lane = &master.snapshot().lanes[1];
         assert_eq!((lane.connections, lane.requests, lane.in_flight), (0, 1, 0));
         assert_eq!(lane.route, None);
+    }
+
+    #[test]
+    fn requests_are_timed_where_it_is_wanted_and_counted_in_their_classes() {
+        let (master, file) = StatsPage::create().unwrap();
+        let lanes = StatsPage::open(&file).unwrap().into_lanes();
+        assert_eq!(lanes[0].clock(), None);
+        master.time_requests(1);
+        assert!(lanes[0].clock().is_some());
+        assert_eq!(lanes[1].clock(), None);
+        lanes[0].beat();
+        for nanos in [0, 100_000, 100_001, 10_000_000_000, 10_000_000_001] {
+            lanes[0].took(Duration::from_nanos(nanos));
+        }
+        for status in [99, 100, 200, 204, 404, 599, 600, 999] {
+            lanes[0].responded(status);
+        }
+        let lane = &master.snapshot().lanes[0];
+        let mut expected = [0; LATENCIES];
+        (expected[0], expected[1], expected[15], expected[16]) = (2, 1, 1, 1);
+        assert_eq!(lane.latency, Latency { classes: expected, nanos: 20_000_200_002 });
+        assert_eq!(lane.responses, [1, 2, 0, 1, 1]);
+        assert!(LATENCY_BOUNDS.is_sorted());
     }
 
     #[test]

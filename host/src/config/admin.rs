@@ -1,0 +1,48 @@
+//! The key `admin`: where metrics and the page for operators are served, if at all.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use super::listen::{Address, Listen, RawListen, RawListenObject};
+
+/// What the log calls it.
+const NAME: &str = "admin";
+
+/// How many connections may wait, which is more than are served at the same time.
+const BACKLOG: u32 = 128;
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected null, \"IP:PORT\", \"unix:PATH\" or an object with the keys address, mode")]
+enum RawAdmin {
+    Text(String),
+    Object(RawAdminObject),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdminObject {
+    address: String,
+    mode: Option<String>,
+}
+
+/// Checks it while its line is still known.
+pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawListen>, D::Error> {
+    let Some(raw) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
+    let RawAdminObject { address, mode } = match raw {
+        RawAdmin::Text(address) => RawAdminObject { address, mode: None },
+        RawAdmin::Object(object) => object,
+    };
+    let raw = RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode };
+    let listen = RawListen::Object(raw);
+    listen.parse(Path::new("/")).map_err(D::Error::custom)?;
+    Ok(Some(listen))
+}
+
+/// What is wrong with it beside the listeners of the app, if anything is. Port 0 is another one each time.
+pub(super) fn clash(admin: &Listen, others: &[Listen], key: &str) -> Option<String> {
+    let any_port = matches!(&admin.address, Address::Tcp(address) if address.port() == 0);
+    let taken = !any_port && others.iter().any(|other| other.address == admin.address);
+    taken.then(|| format!("the address {} is in \"{key}\" already", admin.address))
+}
