@@ -22,8 +22,8 @@ use app_abi::{
     App, Body, Bytes, Databank, DatabankError, Document, Documents, Host, Order, Request, Response, Revision,
     StartError, StatusCode, header,
 };
-use futures_util::future::try_join_all;
-use futures_util::stream;
+use futures_util::TryStreamExt;
+use futures_util::stream::{self, FuturesUnordered};
 use http_body_util::StreamBody;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -266,7 +266,8 @@ impl Bridge {
             }
             Ok::<_, DatabankError>(())
         });
-        try_join_all(strands).await?;
+        // Each is polled when it is woken itself, like a handler that a connection waits for.
+        strands.collect::<FuturesUnordered<_>>().try_collect::<()>().await?;
         let (elapsed, cpu) = (began.elapsed(), cpu_time().saturating_sub(before));
         Ok(json!({ "elapsed_ns": nanos(elapsed), "cpu_ns": nanos(cpu) }))
     }

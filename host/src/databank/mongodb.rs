@@ -11,6 +11,7 @@ mod client;
 mod encoding;
 mod fault;
 mod filter;
+mod sessions;
 mod unbroken;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +23,7 @@ use std::time::Duration;
 use ::mongodb::options::ReturnDocument;
 use ::mongodb::{Collection, Cursor, Database, IndexModel};
 use bson::doc;
-use bson::raw::RawDocumentBuf;
+use bson::raw::{RawBsonRef, RawDocumentBuf};
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -32,6 +33,7 @@ use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revisio
 use crate::config::databank::Index;
 use client::Configured;
 use filter::Target;
+use sessions::Sessions;
 use unbroken::Unbroken;
 
 /// Every process that reaches the server has the same documents.
@@ -57,6 +59,7 @@ pub struct Mongodb {
 
 struct Server {
     database: Database,
+    sessions: Sessions,
     /// One for each connection that there may be. Whoever waits for one can give up without a trace. In
     /// the crate's own queue for connections he would stay, and after a silence of the server that would be
     /// behind for ever: it serves one request an event, the dead ones like the others.
@@ -80,7 +83,8 @@ impl Mongodb {
         Box::pin(async move {
             let server = configured.server().await?;
             let permit = server.permit().await?;
-            let call = AssertUnwindSafe(call(server)).catch_unwind();
+            // In a box before it is moved about: it is kilobytes long.
+            let call = AssertUnwindSafe(Box::pin(call(server))).catch_unwind();
             let answer = Unbroken::new(Handle::current(), async move {
                 let answer = call.await;
                 drop(permit);
@@ -225,10 +229,28 @@ impl Server {
         if replaced { Ok(revision) } else { Err(not_there(key)) }
     }
 
+    /// Does without `find_one`, which copies the document twice on its way out of the answer, and describes a
+    /// limit that an id has anyway.
     async fn read(&self, key: &Key) -> Result<Stored, Fault> {
-        let found = self.collection(&key.kind).find_one(doc! { "_id": &key.id }).await;
-        let found = found.map_err(|error| fault::fault(key, &error))?.ok_or_else(|| not_there(key))?;
-        encoding::read(key.kind.as_str(), &found)
+        let failed = |error| fault::fault(key, &error);
+        let collection = self.collection(&key.kind);
+        let filter = || doc! { "_id": &key.id };
+        let mut session = self.sessions.take(self.database.client()).await.map_err(failed)?;
+        let mut found = match collection.find(filter()).session(&mut session).batch().await {
+            Err(error) if sessions::are_unknown(&error) => {
+                let found = collection.find_one(filter()).await.map_err(failed)?;
+                return encoding::read(key.kind.as_str(), &found.ok_or_else(|| not_there(key))?);
+            }
+            found => found.map_err(failed)?,
+        };
+        let batch = found.stream(&mut session).next().await;
+        let batch = batch.ok_or_else(|| not_there(key))?.map_err(failed)?;
+        self.sessions.give_back(session);
+        match batch.doc_slices().map_err(failed)?.into_iter().next() {
+            Some(Ok(RawBsonRef::Document(document))) => encoding::read(key.kind.as_str(), document),
+            Some(_) => Err(Fault::Unavailable(format!("{key}: the server gives no document"))),
+            None => Err(not_there(key)),
+        }
     }
 
     async fn remove(&self, key: &Key) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::super::Fault;
 use super::super::query::{FieldPath, Kind};
-use super::{Server, fault, filter};
+use super::{Server, Sessions, fault, filter};
 use crate::config::databank::Index;
 
 /// How many connections a thread has at most. What waits for the server waits without one: more
@@ -59,7 +59,8 @@ impl Configured {
             Some(size) => usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
         };
         let client = Client::with_options(options).map_err(unusable)?;
-        Ok(Arc::new(Server { database: client.database(&self.database), permits: Arc::new(Semaphore::new(permits)) }))
+        let permits = Arc::new(Semaphore::new(permits));
+        Ok(Arc::new(Server { database: client.database(&self.database), sessions: Sessions::default(), permits }))
     }
 
     /// The indexes of each type.

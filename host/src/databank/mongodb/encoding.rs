@@ -4,11 +4,10 @@
 //! none of its keys can meet those of the driver. Whole numbers are always Int64, so that they come
 //! back as they went in.
 
-use std::io::Write;
-
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::spec::ElementType;
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::super::{Fault, Stored};
@@ -131,19 +130,28 @@ fn length(length: usize) -> [u8; 4] {
 /// A stored document as it is given to the app. What something else than this driver wrote may hold what
 /// JSON lacks.
 pub fn read(kind: &str, stored: &RawDocument) -> Result<Stored, Fault> {
-    let id = match stored.get("_id") {
-        Ok(Some(RawBsonRef::String(id))) => id,
-        Ok(Some(other)) => return Err(foreign(kind, &format!("an _id that is a {:?}", other.element_type()))),
-        Ok(None) | Err(_) => return Err(foreign(kind, "no readable _id")),
+    // In one go: to look for a key by its name begins at the first one each time.
+    let (mut id, mut revision, mut document) = (None, None, None);
+    for field in stored.iter_elements() {
+        let field = field.map_err(|error| foreign(kind, &format!("bytes ({error})")))?;
+        match field.key().as_str() {
+            "_id" => id = field.value().ok(),
+            REVISION => revision = field.value().ok(),
+            DOCUMENT => document = field.value().ok(),
+            _ => {}
+        }
+    }
+    let id = match id {
+        Some(RawBsonRef::String(id)) => id,
+        Some(other) => return Err(foreign(kind, &format!("an _id that is a {:?}", other.element_type()))),
+        None => return Err(foreign(kind, "no readable _id")),
     };
-    let place = format!("{kind}/{id}");
-    let (Ok(Some(RawBsonRef::Int64(revision))), Ok(Some(RawBsonRef::Document(document)))) =
-        (stored.get(REVISION), stored.get(DOCUMENT))
-    else {
-        return Err(foreign(&place, "no revision `r` or no document `d`"));
+    let strange = |what: &str| foreign(&format!("{kind}/{id}"), what);
+    let (Some(RawBsonRef::Int64(revision)), Some(RawBsonRef::Document(document))) = (revision, document) else {
+        return Err(strange("no revision `r` or no document `d`"));
     };
     let mut text = Vec::with_capacity(document.as_bytes().len());
-    write_object(&mut text, document).map_err(|strange| foreign(&place, &strange.to_string()))?;
+    write_object(&mut text, document).map_err(|what| strange(&what.to_string()))?;
     Ok(Stored { id: id.to_owned(), revision: revision.cast_unsigned(), text: Bytes::from(text) })
 }
 
@@ -200,12 +208,11 @@ fn write_value(text: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), Strange>
         RawBsonRef::Null => text.extend(b"null"),
         RawBsonRef::Boolean(true) => text.extend(b"true"),
         RawBsonRef::Boolean(false) => text.extend(b"false"),
-        RawBsonRef::Int32(number) => text.extend(number.to_string().as_bytes()),
-        RawBsonRef::Int64(number) => text.extend(number.to_string().as_bytes()),
-        RawBsonRef::Double(number) => match serde_json::Number::from_f64(number) {
-            Some(number) => write!(text, "{number}").map_err(|error| strange(error.to_string()))?,
-            None => return Err(strange(format!("the number {number}"))),
-        },
+        RawBsonRef::Int32(number) => write_json(text, &number)?,
+        RawBsonRef::Int64(number) => write_json(text, &number)?,
+        // It would be written as null.
+        RawBsonRef::Double(number) if !number.is_finite() => return Err(strange(format!("the number {number}"))),
+        RawBsonRef::Double(number) => write_json(text, &number)?,
         RawBsonRef::String(value) => write_text(text, value)?,
         RawBsonRef::Document(document) => write_object(text, document)?,
         RawBsonRef::Array(items) => {
@@ -221,6 +228,23 @@ fn write_value(text: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), Strange>
 }
 
 fn write_text(text: &mut Vec<u8>, value: &str) -> Result<(), Strange> {
+    if is_plain(value) {
+        text.push(b'"');
+        text.extend(value.as_bytes());
+        text.push(b'"');
+        return Ok(());
+    }
+    write_json(text, value)
+}
+
+/// Whether JSON has a text between its quotes as it is, which most are. Looks at all of it, so that many bytes
+/// are compared at once.
+fn is_plain(text: &str) -> bool {
+    let escaped = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    text.bytes().fold(0, |any, byte| any | escaped(byte)) == 0
+}
+
+fn write_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) -> Result<(), Strange> {
     serde_json::to_writer(text, value).map_err(|error| Strange { keys: Vec::new(), what: error.to_string() })
 }
 
@@ -256,6 +280,17 @@ mod tests {
         assert_eq!(round(r#"{"n":[1.0,-0.0,1,0.1]}"#), r#"{"n":[1.0,-0.0,1,0.1]}"#);
         let deep = format!("{}1{}", "{\"a\":".repeat(90), "}".repeat(90));
         assert_eq!(round(&deep), deep);
+    }
+
+    #[test]
+    fn a_text_is_written_as_json_has_it() {
+        let all: String = (0..0x250).filter_map(char::from_u32).chain(['\u{2028}', '\u{fffd}', '𝒳']).collect();
+        let each = all.chars().map(|letter| format!("{}{letter}{0}", "x".repeat(40)));
+        for value in each.chain([all.clone(), String::new()]) {
+            let mut text = Vec::new();
+            assert!(write_text(&mut text, &value).is_ok());
+            assert_eq!(String::from_utf8(text).unwrap(), serde_json::to_string(&value).unwrap());
+        }
     }
 
     #[test]

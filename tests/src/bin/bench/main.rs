@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
         Some("restarts") => (|| restarts(number(1, 30)?))(),
         Some("latency") => (|| latency(number(1, 20)?))(),
-        Some("databank") => (|| databank::run(number(1, 5)?))(),
+        Some("databank") => (|| databank::run(number(1, 40)?))(),
         Some("serve-axum") => serve_axum(),
         _ => {
             let expected =
