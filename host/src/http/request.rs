@@ -85,7 +85,9 @@ pub(super) fn answer<A: Application>(
                 failed(in_flight)
             }
         };
-        if !multiplexed && response.body().in_flight.as_ref().is_some_and(|flight| flight.activity().is_announced()) {
+        let activity = response.body().in_flight.as_ref().map(InFlight::activity);
+        if let Some(activity) = activity.filter(|activity| !multiplexed && activity.is_announced()) {
+            activity.dismiss();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

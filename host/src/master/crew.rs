@@ -4,7 +4,7 @@
 //! machine's business; what they report goes into the loop's inbox, a worker's messages always
 //! before its exit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,15 +17,16 @@ use tracing::warn;
 use super::Happening;
 use super::dispatch::Dispatch;
 use crate::causes::chain;
-use crate::channel::{Channel, ChannelError};
+use crate::channel::{self, Channel, ChannelError};
 use crate::children::{Child, Children, Role, Streams};
 use crate::config::{Log, LogLevel};
-use crate::dispatch::SOCKET_BYTES;
+use crate::dispatch::{SOCKET_BYTES, is_the_end};
+use crate::handover;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
 use crate::logging::{self, AppLines, Logging, LoggingError};
-use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::message::{FromWorker, ToRoad, ToWorker, WorkerSetup};
 use crate::output::{Output, Took};
 use crate::preflight::Prepared;
 use crate::restart::Event;
@@ -65,8 +66,10 @@ struct Process {
     log: Log,
     /// Apart from the orders, so that no number of them keeps a drain from being ordered.
     logs_to: watch::Sender<LogsTo>,
-    /// Held so that the worker sees the end of the master; what travels on it comes later.
-    _handover: OwnedFd,
+    /// Links to other workers are sent on it.
+    handover: OwnedFd,
+    /// Whether its configuration has it take connections over.
+    takes_over: bool,
 }
 
 /// What a worker logs, and where to. Only the last word counts.
@@ -96,6 +99,8 @@ pub(super) struct Crew {
     processes: HashMap<WorkerId, Process>,
     /// The operator's word, which counts more than a configuration's.
     log_level: Option<LogLevel>,
+    /// Who can give its connections to whom.
+    linked: HashSet<(WorkerId, WorkerId)>,
 }
 
 impl Crew {
@@ -106,7 +111,16 @@ impl Crew {
         inbox: mpsc::Sender<Happening>,
         dispatch: Dispatch,
     ) -> Self {
-        Self { children, identity, lock, inbox, dispatch, processes: HashMap::new(), log_level: None }
+        Self {
+            children,
+            identity,
+            lock,
+            inbox,
+            dispatch,
+            processes: HashMap::new(),
+            log_level: None,
+            linked: HashSet::new(),
+        }
     }
 
     /// Spawns a worker from `prepared` and hands it what it needs.
@@ -163,8 +177,8 @@ impl Crew {
         let wants = Wants { orders: queue, logs_to: log_orders };
         tokio::task::spawn_local(attend(worker, child, setup, descriptors, last_words, wants, self.inbox.clone()));
         self.dispatch.join(worker, slot, generation, dispatch);
-        let log = config.log.clone();
-        let process = Process { pid, orders, stats, since: Instant::now(), log, logs_to, _handover: handover };
+        let (log, takes_over) = (config.log.clone(), config.restart.handover);
+        let process = Process { pid, orders, stats, since: Instant::now(), log, logs_to, handover, takes_over };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -177,6 +191,50 @@ impl Crew {
         {
             warn!(worker_pid = process.pid.as_raw(), "worker takes no orders");
         }
+    }
+
+    /// Has a worker that is about to drain, or drains, give its connections to another, unless that one's
+    /// configuration has it take none. What was said before is not repeated.
+    pub(super) fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
+        if self.linked.contains(&(from, to)) || !self.processes.get(&to).is_some_and(|to| to.takes_over) {
+            return;
+        }
+        match self.link(from, to, None) {
+            Ok(()) => drop(self.linked.insert((from, to))),
+            // One of the two is gone, which its exit says.
+            Err(ChannelError::Socket(error)) if is_the_end(&error) => {}
+            Err(error) => {
+                let (from, to) = (self.pid(from), self.pid(to));
+                warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
+            }
+        }
+    }
+
+    /// Whether others take this worker's connections over.
+    pub(super) fn hands_over(&self, worker: WorkerId) -> bool {
+        self.linked.iter().any(|(from, _)| *from == worker)
+    }
+
+    /// Has so many idle connections of a worker that serves go to another.
+    pub(super) fn shift(&self, from: WorkerId, to: WorkerId, connections: u64) {
+        if let Err(error) = self.link(from, to, Some(connections)) {
+            let (from, to) = (self.pid(from), self.pid(to));
+            warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
+        }
+    }
+
+    /// Gives each of two workers an end of a link. Never waits.
+    fn link(&self, from: WorkerId, to: WorkerId, invited: Option<u64>) -> Result<(), ChannelError> {
+        let (Some(giver), Some(taker)) = (self.processes.get(&from), self.processes.get(&to)) else {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        };
+        let (out, back) = packet::pair()?;
+        for end in [&out, &back] {
+            packet::make_room(end, handover::SOCKET_BYTES)?;
+        }
+        // In this order, so that whoever gives finds somebody who takes.
+        channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
+        channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
     }
 
     fn log_settings(&self, configured: &Log) -> Log {
@@ -216,6 +274,7 @@ impl Crew {
     /// Forgets a worker that has exited.
     pub(super) fn remove(&mut self, worker: WorkerId) {
         self.processes.remove(&worker);
+        self.linked.retain(|(from, to)| *from != worker && *to != worker);
         self.dispatch.leave(worker);
     }
 

@@ -15,6 +15,7 @@
 //! ```
 
 mod audience;
+mod balance;
 mod book;
 mod crew;
 mod dispatch;
@@ -42,6 +43,7 @@ use crate::ids::{RequestId, Time};
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
+use balance::Balance;
 use effects::Effects;
 use lookout::Lookout;
 use steer::Requests;
@@ -112,6 +114,7 @@ async fn serve(
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
     let mut lookout = Lookout::new();
+    let mut balance = Balance::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut requests = Requests::new(begin);
     let mut event = Event::Begin;
@@ -127,6 +130,7 @@ async fn serve(
                     lookout.verdict(*request, verdict, effects.judged(*request), now);
                 }
             }
+            effects.link(machine.links());
             if let Some(exit) = effects.perform(actions, now) {
                 effects.finish().await;
                 return exit;
@@ -139,7 +143,9 @@ async fn serve(
             lookout.asked(requests.last());
             continue;
         }
-        let deadline = machine.deadline().into_iter().chain(lookout.deadline(machine.phase())).min();
+        balance.look(&machine, &effects, begin.elapsed());
+        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase()));
+        let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         event = tokio::select! {
             happening = happenings.recv() => match happening.expect("the effects hold a sender") {

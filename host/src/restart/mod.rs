@@ -37,6 +37,7 @@
 
 mod crew;
 pub mod ledger;
+mod links;
 mod machine;
 mod respawn;
 mod retreat;
@@ -55,6 +56,7 @@ use std::time::Duration;
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
 pub use crate::config::OnFailure;
+pub use links::{Shift, evened_out};
 pub use machine::Machine;
 pub use scale::Scale;
 pub use verdict::{Failure, Refusal, Verdict};

@@ -1,6 +1,7 @@
 //! Tests of the pure machine: tables of claims, and properties of random worlds.
 
 mod ledger;
+mod links;
 mod properties;
 mod tables;
 mod watch;
