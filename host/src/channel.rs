@@ -105,6 +105,18 @@ impl Channel {
     }
 }
 
+/// Sends a short message and descriptors on a socket that no runtime knows, or fails at once.
+pub fn send_now<M: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &M,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
+    let mut bytes = vec![INLINE];
+    serde_json::to_writer(&mut bytes, message)?;
+    packet::send(socket, &bytes, descriptors)?;
+    Ok(())
+}
+
 fn memory_file(text: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(c"app-host message", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(text)?;

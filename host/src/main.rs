@@ -29,6 +29,7 @@ mod channel;
 mod children;
 mod control;
 mod desk;
+mod handover;
 mod http;
 mod identity;
 mod ledger;

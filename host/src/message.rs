@@ -146,6 +146,8 @@ pub enum ToWorker {
         successor: bool,
         /// After this the worker is killed; it cuts what is left a little earlier.
         timeout: Duration,
+        /// What becomes of its connections.
+        connections: Connections,
     },
     /// Log what is urgent up to this level.
     LogLevel { level: LogLevel },
@@ -153,6 +155,27 @@ pub enum ToWorker {
     LogFile,
     /// Log requests to the file whose descriptor comes with this, from now on.
     AccessFile,
+}
+
+/// What becomes of the connections of a worker that drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Connections {
+    /// Other workers take over those that can be handed over; the links are on their way.
+    HandedOver,
+    /// They are closed.
+    Closed,
+}
+
+/// From the master to a worker, on its handover socket. One end of a link to another worker comes with each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToRoad {
+    /// The other worker takes connections from this one.
+    Give {
+        /// So many idle connections are to go there from a worker that serves on; none is chosen if absent.
+        invited: Option<u64>,
+    },
+    /// The other worker gives its connections to this one.
+    Take,
 }
 
 /// From a worker to the master.

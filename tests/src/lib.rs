@@ -4,7 +4,7 @@
 //! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), its
 //! restarts ([`restart`]), readers of its log ([`log`]) and of `/proc` ([`process`]), a client of its control
 //! socket ([`control`]) and of its metrics ([`admin`]), a raw HTTP/1.1 client ([`client`]) and the load
-//! generator ([`load`]), a client of the databank through its bridge app ([`databank`]), writers that
+//! generator ([`load`]), clients that keep their connection ([`steady`]), a client of the databank through its bridge app ([`databank`]), writers that
 //! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
 //! developer ([`dev`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
@@ -28,6 +28,7 @@ pub mod log;
 pub mod mongo;
 pub mod process;
 pub mod restart;
+pub mod steady;
 pub mod writers;
 
 pub use admin::Metrics;

@@ -89,16 +89,16 @@ pub struct Allowed(AtomicU64);
 impl Allowed {
     /// From now on these first letters are right.
     pub fn set(&self, letters: &str) {
-        self.0.store(letters.bytes().map(bit).sum(), Ordering::SeqCst);
+        self.0.store(letters.bytes().map(Self::bit).sum(), Ordering::SeqCst);
     }
 
-    fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
-}
 
-fn bit(letter: u8) -> u64 {
-    if letter.is_ascii_lowercase() { 1 << (letter - b'a') } else { 0 }
+    pub(crate) fn bit(letter: u8) -> u64 {
+        if letter.is_ascii_lowercase() { 1 << (letter - b'a') } else { 0 }
+    }
 }
 
 /// A load that runs.
@@ -350,7 +350,7 @@ impl Outcome {
         let mut words = text.split_whitespace();
         let letter = words.next().and_then(|word| word.bytes().next()).unwrap_or(b'?');
         let length = words.next().and_then(|word| word.parse().ok());
-        if bit(letter) & allowed == 0 || (posts && length != Some(bodies.length())) {
+        if Allowed::bit(letter) & allowed == 0 || (posts && length != Some(bodies.length())) {
             return Err(format!("an answer that is not allowed now: {text:?}"));
         }
         self.letters[usize::from(letter - b'a')] += 1;

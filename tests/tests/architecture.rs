@@ -29,6 +29,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "ledger",
             "locks",
             "output",
+            "handover",
             "logging",
             "notify",
             "channel",

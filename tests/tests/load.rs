@@ -1,4 +1,5 @@
-//! No client loses a request over many restarts at full load, whichever way it uses connections.
+//! No client loses a request over many restarts at full load that opens a connection for each. Those that keep their
+//! connections have `handover.rs`.
 //!
 //! Two compiled versions with different answers alternate, each answer is checked against the
 //! versions that may give it at that moment, and the serving workers are counted throughout.
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use app_host_tests::host::pause;
-use app_host_tests::load::{Allowed, Kind, Load, Outcome, Posts};
+use app_host_tests::load::{Allowed, Kind, Load, Posts};
 use app_host_tests::restart::Serving;
 use app_host_tests::{App, Host, process};
 
@@ -18,13 +19,10 @@ const RESTARTS: usize = 50;
 /// One load at a time: each takes the whole machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn restarts_under_load(kind: Kind, posts: Posts, unix: bool) -> Outcome {
+fn restarts_under_load(posts: Posts, unix: bool) {
+    let kind = Kind::ConnectionPerRequest;
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut host = Host::answering("a").with("/restart/probation", "10ms").with("/log/level", "info");
-    if matches!(posts, Posts::Chunked(_)) {
-        // Only then are such connections told that they will be closed, so each restart takes as long.
-        host.set("/restart/idle_linger", "300ms");
-    }
     if unix {
         host.set("/listen", serde_json::json!(["unix:socket"]));
     }
@@ -82,7 +80,6 @@ fn restarts_under_load(kind: Kind, posts: Posts, unix: bool) -> Outcome {
     assert!(samples >= RESTARTS, "only {samples} looks at the processes");
     assert!(least_alive >= 2, "only {least_alive} workers were alive");
     assert_new_before_old(&host);
-    outcome
 }
 
 /// At every step that the log tells of, two workers serve.
@@ -97,34 +94,16 @@ fn assert_new_before_old(host: &Host) {
 }
 
 #[test]
-fn keep_alive_clients_lose_no_request_over_50_restarts() {
-    let outcome = restarts_under_load(Kind::KeepAlive, Posts::None, false);
-    assert_eq!(outcome.closed, 0, "at full load no connection is idle long enough to be closed");
-}
-
-#[test]
-fn keep_alive_clients_that_post_lose_no_request_over_50_restarts() {
-    // FAULTS 14
-    restarts_under_load(Kind::KeepAlive, Posts::Sized(3_000), false);
-}
-
-#[test]
-fn keep_alive_clients_that_post_in_chunks_lose_no_request_over_50_restarts() {
-    // FAULTS 14: what the host reads doesn't tell where such a request ends.
-    restarts_under_load(Kind::KeepAlive, Posts::Chunked(3_000), false);
-}
-
-#[test]
 fn clients_with_a_connection_a_request_lose_none_over_50_restarts() {
-    restarts_under_load(Kind::ConnectionPerRequest, Posts::None, false);
+    restarts_under_load(Posts::None, false);
 }
 
 #[test]
 fn clients_with_a_connection_a_post_lose_none_over_50_restarts() {
-    restarts_under_load(Kind::ConnectionPerRequest, Posts::Sized(3_000), false);
+    restarts_under_load(Posts::Sized(3_000), false);
 }
 
 #[test]
 fn clients_of_a_unix_socket_lose_no_request_over_50_restarts() {
-    restarts_under_load(Kind::ConnectionPerRequest, Posts::None, true);
+    restarts_under_load(Posts::None, true);
 }

@@ -86,7 +86,7 @@ fn request_of_3_s_in_flight_is_answered_by_the_worker_that_took_it() {
 
 #[test]
 fn idle_connection_lingers_for_its_next_request_which_is_answered_with_a_close() {
-    let host = Host::misbehaving().with("/restart/idle_linger", "5s").start();
+    let host = Host::misbehaving().with("/restart/handover", false).with("/restart/idle_linger", "5s").start();
     let mut idle = host.connect();
     assert_eq!(idle.get("/whoami").unwrap(), 200);
     let mark = host.mark();
@@ -102,7 +102,7 @@ fn idle_connection_lingers_for_its_next_request_which_is_answered_with_a_close()
 
 #[test]
 fn idle_connection_is_closed_when_its_linger_ends() {
-    let host = Host::misbehaving().with("/restart/idle_linger", "300ms").start();
+    let host = Host::misbehaving().with("/restart/handover", false).with("/restart/idle_linger", "300ms").start();
     let mut idle = host.connect();
     assert_eq!(idle.get("/whoami").unwrap(), 200);
     let began = Instant::now();

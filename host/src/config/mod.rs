@@ -105,6 +105,10 @@ pub struct Restart {
     #[serde(deserialize_with = "positive_duration")]
     pub shutdown_timeout: Duration,
     pub on_failure: OnFailure,
+    /// Whether workers of this configuration take over the connections of those that drain.
+    pub handover: bool,
+    /// Whether idle connections move from a worker that has many to one that has few. Not without `handover`.
+    pub balance: bool,
 }
 
 /// What follows a failed restart.
@@ -197,6 +201,8 @@ mod defaults {
                 idle_linger: Duration::from_secs(5),
                 shutdown_timeout: Duration::from_secs(30),
                 on_failure: OnFailure::Lock,
+                handover: true,
+                balance: true,
             }
         }
     }

@@ -49,6 +49,17 @@ pub struct WorkerStatus {
     pub connections: u64,
     pub in_flight: u64,
     pub requests: u64,
+    /// Connections that other workers have taken over from it, that it has taken over, and that its drain has
+    /// ended.
+    #[serde(default)]
+    pub handed_over: u64,
+    #[serde(default)]
+    pub received: u64,
+    #[serde(default)]
+    pub closed: u64,
+    /// Requests given up at the end of its drain.
+    #[serde(default)]
+    pub cut: u64,
     #[serde(flatten)]
     pub measured: Measured,
 }

@@ -7,11 +7,29 @@ use serde_json::Value;
 
 use crate::control::{Status, WorkerStatus};
 
-const HEAD: [&str; 10] =
-    ["SLOT", "GENERATION", "VERSION", "PID", "STATE", "UPTIME", "IN FLIGHT", "REQUESTS", "CPU", "MEMORY"];
+/// How many columns there are.
+const COLUMNS: usize = 14;
+
+const HEAD: [&str; COLUMNS] = [
+    "SLOT",
+    "GENERATION",
+    "VERSION",
+    "PID",
+    "STATE",
+    "UPTIME",
+    "IN FLIGHT",
+    "REQUESTS",
+    "HANDED OVER",
+    "RECEIVED",
+    "CLOSED",
+    "CUT",
+    "CPU",
+    "MEMORY",
+];
 
 /// Which columns are text, so flush left.
-const LEFT: [bool; 10] = [false, false, true, false, true, false, false, false, false, false];
+const LEFT: [bool; COLUMNS] =
+    [false, false, true, false, true, false, false, false, false, false, false, false, false, false];
 
 /// The status, and how busy the workers were since an earlier one that is that old.
 pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> String {
@@ -50,7 +68,7 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
     }
     let mut workers: Vec<&WorkerStatus> = status.workers.iter().collect();
     workers.sort_by_key(|worker| (worker.slot, worker.generation, worker.pid));
-    let rows: Vec<[String; 10]> = workers.into_iter().map(|worker| row(worker, before)).collect();
+    let rows: Vec<[String; COLUMNS]> = workers.into_iter().map(|worker| row(worker, before)).collect();
     out.push('\n');
     lines(&mut out, &rows);
     out
@@ -75,7 +93,7 @@ pub(super) fn versions(versions: &[Value]) -> String {
     out
 }
 
-fn row(worker: &WorkerStatus, before: Option<(&Status, Duration)>) -> [String; 10] {
+fn row(worker: &WorkerStatus, before: Option<(&Status, Duration)>) -> [String; COLUMNS] {
     let cpu = worker.measured.cpu_ms.map(|now| {
         let earlier = before.and_then(|(status, elapsed)| {
             let same = status.workers.iter().find(|other| other.pid == worker.pid)?;
@@ -97,12 +115,16 @@ fn row(worker: &WorkerStatus, before: Option<(&Status, Duration)>) -> [String; 1
         duration(Duration::from_millis(worker.uptime_ms)),
         worker.in_flight.to_string(),
         worker.requests.to_string(),
+        worker.handed_over.to_string(),
+        worker.received.to_string(),
+        worker.closed.to_string(),
+        worker.cut.to_string(),
         cpu.unwrap_or_else(|| "-".to_owned()),
         memory.unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
-fn lines(out: &mut String, rows: &[[String; 10]]) {
+fn lines(out: &mut String, rows: &[[String; COLUMNS]]) {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([HEAD[column].len()]).max().unwrap_or_default()
     };
@@ -146,7 +168,7 @@ mod tests {
               {"slot":0,"generation":2,"version":"fedcba9876543210","pid":12,"state":"ready","uptime_ms":250,"connections":1,
                "in_flight":0,"requests":7,"cpu_ms":null,"memory_bytes":null},
               {"slot":0,"generation":1,"version":"0123456789abcdef","pid":11,"state":"draining","uptime_ms":61000,"connections":1,
-               "in_flight":3,"requests":12345,"cpu_ms":1230,"memory_bytes":5400000}],
+               "in_flight":3,"requests":12345,"handed_over":250,"received":7,"closed":2,"cut":1,"cpu_ms":1230,"memory_bytes":5400000}],
             "verdicts":[{"request":4,"by":"SIGUSR2","verdict":"refused: bad config","reason":"bad config",
               "detail":"bad config: /c.json:1:1: EOF","generation":1,"took_ms":12,"time":"2026-11-22T01:02:03.000000Z"}]}"#;
         let later: Status = serde_json::from_str(text).unwrap();
@@ -156,9 +178,9 @@ mod tests {
              master 10, app-host 0.1.0, magic 00000001_00000001, 1 workers configured, log level info\n\
              last restart: 4 refused: bad config: /c.json:1:1: EOF, asked for by SIGUSR2, took 12 ms, 2026-11-22T01:02:03.000000Z\n\
              \n\
-             SLOT  GENERATION  VERSION       PID  STATE        UPTIME  IN FLIGHT  REQUESTS     CPU   MEMORY\n   \
-                0           1  0123456789ab   11  draining  1 min 1 s          3     12345  1.23 s  5.1 MiB\n   \
-                0           2  fedcba987654   12  ready        250 ms          0         7       -        -\n"
+             SLOT  GENERATION  VERSION       PID  STATE        UPTIME  IN FLIGHT  REQUESTS  HANDED OVER  RECEIVED  CLOSED  CUT     CPU   MEMORY\n   \
+                0           1  0123456789ab   11  draining  1 min 1 s          3     12345          250         7       2    1  1.23 s  5.1 MiB\n   \
+                0           2  fedcba987654   12  ready        250 ms          0         7            0         0       0    0       -        -\n"
         );
         let mut earlier = later.clone();
         earlier.workers[1].measured.cpu_ms = Some(730);

@@ -42,18 +42,22 @@ pub(super) struct Activity {
     unflushed: AtomicBool,
     closing: AtomicBool,
     announce: AtomicU8,
+    /// It is to leave this worker as soon as it can.
+    leaving: AtomicBool,
+    /// It is this side that has ended it, because the worker drains.
+    dismissed: AtomicBool,
     boundary: Mutex<Boundary>,
 }
 
 impl Activity {
-    /// The activity of a connection that has just been opened.
-    pub(super) fn new(lane: &'static Lane, visitor: Option<Arc<Visitor>>) -> Self {
+    /// The activity of a connection that has had so many requests by now.
+    pub(super) fn new(lane: &'static Lane, visitor: Option<Arc<Visitor>>, requests: u64) -> Self {
         Self {
             lane,
             visitor,
             cut: AtomicBool::new(false),
-            begun: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
+            begun: AtomicU64::new(requests),
+            ended: AtomicU64::new(requests),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             thirsty: AtomicBool::new(false),
@@ -61,6 +65,8 @@ impl Activity {
             unflushed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             announce: AtomicU8::new(NEVER),
+            leaving: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
             boundary: Mutex::new(Boundary::new()),
         }
     }
@@ -145,19 +151,50 @@ impl Activity {
         }
     }
 
+    /// The connection is to be handed over as soon as it is between two requests, or is no longer.
+    pub(super) fn leaves(&self, leaves: bool) {
+        self.leaving.store(leaves, Relaxed);
+    }
+
+    /// Whether it is to be handed over.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// How many bytes hyper has of a request that it can't have handed over yet; `None` while a request is
+    /// in flight, or there may be bytes of anything else.
+    pub(super) fn unfinished_head(&self) -> Option<usize> {
+        if self.in_flight() > 0 { None } else { self.boundary().unfinished_head() }
+    }
+
+    /// It is this side that ends the connection, because the worker drains.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.store(true, Relaxed);
+    }
+
+    /// Whether a drain has ended the connection.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Relaxed)
+    }
+
     /// Whether the client may have sent something that has not been read.
     pub(super) fn may_be_unread(&self) -> bool {
         self.announce.load(Relaxed) != NEVER || !self.boundary().is_clean()
     }
 
-    /// Requests handed to the app so far.
+    /// Requests whose response is complete or given up.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
+    }
+
+    /// Requests of this connection that were handed to an app so far.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Relaxed)
     }
 
     /// Requests whose response is not complete yet.
     pub(super) fn in_flight(&self) -> u64 {
-        self.begun.load(Relaxed).saturating_sub(self.ended.load(Relaxed))
+        self.begun().saturating_sub(self.ended())
     }
 
     /// Whether no request is in flight and every response has gone out.

@@ -1,16 +1,18 @@
 //! Where one HTTP/1 request ends and the next begins, told from the bytes alone.
 //!
 //! hyper doesn't say whether it has read a further request behind the one that is being answered,
-//! and a draining connection must know: announcing its close then would lose that request. So this
-//! watches the bytes on their way to hyper. It is pure, costs one search for line feeds per head, and
-//! copies bytes only where a read went beyond a head: small bodies and pipelined requests.
+//! and a draining connection must know: announcing its close then would lose that request, and handing
+//! it over would take a body for a request. So this watches the bytes on their way to hyper. It is pure,
+//! costs one search for line feeds per head, and copies bytes only where a read went beyond a head: small
+//! bodies and pipelined requests.
 //!
 //! ```text
 //!            first byte of a line           end of head            request(Some(n))
 //! Start ────────────────────────▶ Head ──────────────────▶ Ended ──────────────────▶ Body ──n bytes──▶ Start
 //!   ▲ │ empty lines are skipped                               │
-//!   └─┘                                                       └─ request(None) ──▶ Lost, for good
+//!   └─┘                                                       └─ request(None) ──▶ Chunks ──last one──▶ Start
 //! ```
+//! Where bytes are not what hyper would take, the place is lost for good: what isn't known is never claimed.
 
 /// The most bytes of memory that an emptied tail keeps for the next one.
 const KEPT_TAIL: usize = 4096;
@@ -22,7 +24,7 @@ pub(super) enum Behind {
     Nothing,
     /// At least one byte of a further request.
     Something,
-    /// A body of unknown length came before, so nobody knows.
+    /// The place is lost, so nobody knows.
     Unknown,
 }
 
@@ -34,6 +36,8 @@ pub(super) struct Boundary {
     tail: Vec<u8>,
     /// How much of `tail` has been looked at.
     seen: usize,
+    /// How many bytes of a head that hasn't ended yet have been delivered.
+    head: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +54,79 @@ enum Place {
     Ended,
     /// In a body, of which so many bytes are to come.
     Body(u64),
-    /// Behind a body of unknown length.
+    /// In a body that comes in chunks.
+    Chunks(Chunks),
+    /// In a stream that is not what it should be.
     Lost,
+}
+
+/// Where in a body that comes in chunks (RFC 9112, section 7.1). What is taken here is what hyper takes,
+/// or less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunks {
+    /// Before the first digit of a chunk's size.
+    Begin,
+    /// Behind digits of a size, which is this so far.
+    Size(u64),
+    /// Behind blanks that follow a size.
+    Blank(u64),
+    /// In an extension of a chunk of this size.
+    Extension(u64),
+    /// Behind the carriage return that ends the line with this size.
+    SizeReturn(u64),
+    /// In a chunk, of which so many bytes are to come.
+    Data(u64),
+    /// Behind a chunk's bytes.
+    DataEnd,
+    /// Behind the carriage return that follows them.
+    DataReturn,
+    /// At the beginning of a line behind the last chunk.
+    TrailerStart,
+    /// In a trailer field.
+    Trailer,
+    /// Behind the carriage return that ends it.
+    TrailerReturn,
+    /// Behind the carriage return of the empty line that ends the body.
+    LastReturn,
+}
+
+impl Chunks {
+    /// The place behind `byte`, which is not one of a chunk's own bytes.
+    fn then(self, byte: u8) -> Place {
+        let next = match (self, byte) {
+            (Self::Begin, _) if byte.is_ascii_hexdigit() => Self::Size(digit(byte)),
+            (Self::Size(size), _) if byte.is_ascii_hexdigit() => {
+                match size.checked_mul(16).and_then(|size| size.checked_add(digit(byte))) {
+                    Some(size) => Self::Size(size),
+                    None => return Place::Lost,
+                }
+            }
+            (Self::Size(size) | Self::Blank(size), b' ' | b'\t') => Self::Blank(size),
+            (Self::Size(size) | Self::Blank(size), b';') => Self::Extension(size),
+            (Self::Size(size) | Self::Blank(size) | Self::Extension(size), b'\r') => Self::SizeReturn(size),
+            (Self::Extension(size), _) if byte != b'\n' => Self::Extension(size),
+            (Self::SizeReturn(0) | Self::TrailerReturn, b'\n') => Self::TrailerStart,
+            (Self::SizeReturn(size), b'\n') => Self::Data(size),
+            (Self::DataEnd, b'\r') => Self::DataReturn,
+            (Self::DataReturn, b'\n') => Self::Begin,
+            (Self::TrailerStart, b'\r') => Self::LastReturn,
+            (Self::Trailer, b'\r') => Self::TrailerReturn,
+            (Self::TrailerStart | Self::Trailer, _) => Self::Trailer,
+            (Self::LastReturn, b'\n') => return Place::Start,
+            _ => return Place::Lost,
+        };
+        Place::Chunks(next)
+    }
+}
+
+/// The value of a hexadecimal digit.
+fn digit(byte: u8) -> u64 {
+    char::from(byte).to_digit(16).unwrap_or_default().into()
 }
 
 impl Boundary {
     pub(super) fn new() -> Self {
-        Self { place: Place::Start, tail: Vec::new(), seen: 0 }
+        Self { place: Place::Start, tail: Vec::new(), seen: 0, head: 0 }
     }
 
     /// hyper has got these bytes.
@@ -73,6 +143,7 @@ impl Boundary {
         self.place = match (self.place, body) {
             (Place::Ended, Some(0)) => Place::Start,
             (Place::Ended, Some(length)) => Place::Body(length),
+            (Place::Ended, None) => Place::Chunks(Chunks::Begin),
             // hyper taking a head that hasn't ended by our rules would mean that the rules differ.
             _ => Place::Lost,
         };
@@ -89,7 +160,7 @@ impl Boundary {
     /// What lies behind the request that hyper has handed over last.
     pub(super) fn behind(&self) -> Behind {
         match self.place {
-            Place::Start | Place::Body(_) => Behind::Nothing,
+            Place::Start | Place::Body(_) | Place::Chunks(_) => Behind::Nothing,
             Place::Line | Place::LineFeed | Place::Return | Place::Ended => Behind::Something,
             Place::Lost => Behind::Unknown,
         }
@@ -98,6 +169,21 @@ impl Boundary {
     /// Whether a head has begun and not ended.
     pub(super) fn in_head(&self) -> bool {
         matches!(self.place, Place::Line | Place::LineFeed | Place::Return)
+    }
+
+    /// How many bytes have been delivered of a request that hyper can't have handed over yet, because its
+    /// head hasn't ended; `None` anywhere but in a head and between requests.
+    pub(super) fn unfinished_head(&self) -> Option<usize> {
+        match self.place {
+            Place::Start => Some(0),
+            Place::Line | Place::LineFeed | Place::Return => Some(self.head),
+            Place::Ended | Place::Body(_) | Place::Chunks(_) | Place::Lost => None,
+        }
+    }
+
+    /// Whether nothing can be said of the stream any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.place == Place::Lost
     }
 
     /// Whether everything that the client has sent, as far as it has been read, was whole requests.
@@ -113,9 +199,13 @@ impl Boundary {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
+            let (place, began) = (self.place, at);
             (self.place, at) = match self.place {
                 Place::Start => match rest.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) {
-                    Some(blank) => (Place::Line, at + blank),
+                    Some(blank) => {
+                        self.head = 0;
+                        (Place::Line, at + blank)
+                    }
                     None => (Place::Start, bytes.len()),
                 },
                 Place::Line => match memchr::memchr(b'\n', rest) {
@@ -138,8 +228,17 @@ impl Boundary {
                     // `here` is at most the length of a slice.
                     (place, at + usize::try_from(here).unwrap_or(rest.len()))
                 }
+                Place::Chunks(Chunks::Data(left)) => {
+                    let here = left.min(rest.len() as u64);
+                    let next = if here == left { Chunks::DataEnd } else { Chunks::Data(left - here) };
+                    (Place::Chunks(next), at + usize::try_from(here).unwrap_or(rest.len()))
+                }
+                Place::Chunks(chunks) => (chunks.then(rest[0]), at + 1),
                 Place::Lost => (Place::Lost, bytes.len()),
             };
+            if matches!(place, Place::Line | Place::LineFeed | Place::Return) {
+                self.head += at - began;
+            }
         }
         bytes.len()
     }
@@ -177,12 +276,44 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_chunked_body_nothing_is_known_any_more() {
-        let mut boundary = after(b"POST / HTTP/1.1\r\n\r\n4\r\nbody\r\n0\r\n\r\n", None);
-        assert_eq!(boundary.behind(), Behind::Unknown);
-        boundary.delivered(b"GET / HTTP/1.1\r\n\r\n");
-        boundary.request(Some(0));
-        assert_eq!(boundary.behind(), Behind::Unknown);
+    fn the_end_of_a_body_in_chunks_is_found() {
+        for body in [
+            "4\r\nbody\r\n0\r\n\r\n",
+            "0\r\n\r\n",
+            "00a \t;name=value\r\n\r\n\r\n0\r\n\r\n!\r\n1\r\n\n\r\n0;x\r\nTrailer: 0\r\nb: c\r\n\r\n",
+        ] {
+            let sent = format!("POST / HTTP/1.1\r\n\r\n{body}");
+            let mut boundary = after(sent.as_bytes(), None);
+            assert_eq!((boundary.behind(), boundary.is_clean()), (Behind::Nothing, true), "{body:?}");
+            boundary.delivered(b"G");
+            assert_eq!((boundary.behind(), boundary.unfinished_head()), (Behind::Something, Some(1)), "{body:?}");
+            for end in "POST / HTTP/1.1\r\n\r\n".len()..sent.len() {
+                let boundary = after(&sent.as_bytes()[..end], None);
+                assert_eq!((boundary.is_clean(), boundary.unfinished_head()), (false, None), "{:?}", &sent[..end]);
+            }
+        }
+    }
+
+    #[test]
+    fn behind_chunks_that_hyper_would_not_take_nothing_is_known_any_more() {
+        for body in [
+            "\r\n",
+            "g\r\n",
+            "1 1\r\n",
+            "1\n",
+            "1;\n",
+            "1\r\nab",
+            "1\r\na\n",
+            "0\r\n\rX",
+            "0\r\na\rb",
+            "fffffffffffffffff",
+        ] {
+            let mut boundary = after(format!("POST / HTTP/1.1\r\n\r\n{body}").as_bytes(), None);
+            assert!(boundary.is_lost(), "{body:?}");
+            boundary.delivered(b"\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+            boundary.request(Some(0));
+            assert_eq!((boundary.behind(), boundary.unfinished_head()), (Behind::Unknown, None), "{body:?}");
+        }
     }
 
     #[test]
@@ -204,6 +335,8 @@ mod tests {
         blank: usize,
         head: Vec<u8>,
         body: Vec<u8>,
+        /// The body comes in chunks, so its length isn't told.
+        chunked: bool,
     }
 
     prop_compose! {
@@ -212,12 +345,23 @@ mod tests {
             lines in prop::collection::vec("[A-Za-z:/ ]{1,20}", 1..5),
             bare in any::<bool>(),
             body in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..30),
+            chunk in prop::option::of(1_usize..20),
         ) -> Sent {
             let end = if bare { "\n" } else { "\r\n" };
             let mut head = lines.join(end).into_bytes();
             head.extend_from_slice(end.as_bytes());
             head.extend_from_slice(end.as_bytes());
-            Sent { blank, head, body }
+            let body = chunk.map_or(body.clone(), |length| {
+                let mut chunks = Vec::new();
+                for chunk in body.chunks(length) {
+                    chunks.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                    chunks.extend_from_slice(chunk);
+                    chunks.extend_from_slice(b"\r\n");
+                }
+                chunks.extend_from_slice(b"0\r\n\r\n");
+                chunks
+            });
+            Sent { blank, head, body, chunked: chunk.is_some() }
         }
     }
 
@@ -255,7 +399,8 @@ mod tests {
                     && (eager || delivered >= places[taken].2 || cut % 2 == 0)
                     && (taken == 0 || delivered >= places[taken - 1].2)
                 {
-                    boundary.request(Some(requests[taken].body.len() as u64));
+                    let request = &requests[taken];
+                    boundary.request((!request.chunked).then_some(request.body.len() as u64));
                     taken += 1;
                     let next = places.get(taken).map_or(usize::MAX, |place| place.0);
                     let truth = if delivered > next { Behind::Something } else { Behind::Nothing };

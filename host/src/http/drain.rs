@@ -1,5 +1,7 @@
 //! The word that a worker has for its connections: serve, drain, or be cut.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,47 +18,133 @@ pub enum Phase {
         since: Instant,
         /// How long an idle connection waits for its next request.
         linger: Duration,
+        /// What becomes of connections that may be handed over.
+        ending: Ending,
     },
     /// End now, whatever is in flight.
     Cut,
 }
 
+/// How a connection leaves a worker that drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// To another worker, which goes on with it; what can't be handed over is closed.
+    HandOver,
+    /// By a close that is announced where it can be.
+    Close,
+}
+
 /// Says to any number of connections what to do.
-#[derive(Debug)]
-pub struct DrainControl(watch::Sender<Phase>);
+#[derive(Clone, Debug)]
+pub struct DrainControl {
+    phase: watch::Sender<Phase>,
+    invited: Arc<Invited>,
+}
 
 /// What a connection listens to. A clone hears everything that the original does.
 #[derive(Clone, Debug)]
-pub struct DrainSignal(watch::Receiver<Phase>);
+pub struct DrainSignal {
+    phase: watch::Receiver<Phase>,
+    invited: Arc<Invited>,
+    /// Nobody has taken this connection, so every drain ends it by a close.
+    stays: bool,
+}
+
+/// Connections that are to leave a worker that serves.
+#[derive(Debug, Default)]
+struct Invited {
+    /// How many more.
+    left: AtomicU64,
+    /// How often that has been said, twice each: odd while it is being said.
+    said: AtomicU64,
+}
 
 /// A control and its signal, in [`Phase::Serving`].
 pub fn drain_signal() -> (DrainControl, DrainSignal) {
     let (sender, receiver) = watch::channel(Phase::Serving);
-    (DrainControl(sender), DrainSignal(receiver))
+    let invited = Arc::<Invited>::default();
+    (
+        DrainControl { phase: sender, invited: Arc::clone(&invited) },
+        DrainSignal { phase: receiver, invited, stays: false },
+    )
 }
 
 impl DrainControl {
-    /// Begins the phase `phase`.
+    /// Begins the phase `phase`. A cut is the last.
     pub fn begin(&self, phase: Phase) {
-        self.0.send_replace(phase);
+        self.phase.send_modify(|now| {
+            if *now != Phase::Cut {
+                *now = phase;
+            }
+        });
+    }
+
+    /// Has so many idle connections leave a worker that serves. Those that are not idle now don't count.
+    pub fn invite(&self, connections: u64) {
+        self.invited.left.store(connections, Relaxed);
+        if connections > 0 {
+            self.invited.said.fetch_add(1, AcqRel);
+            self.phase.send_modify(|_| {});
+            self.invited.said.fetch_add(1, AcqRel);
+        }
     }
 }
 
 impl DrainSignal {
+    /// For a connection that is not to be handed over any more.
+    #[must_use]
+    pub fn staying(mut self) -> Self {
+        self.stays = true;
+        self
+    }
+
+    /// What holds now.
+    pub fn phase(&self) -> Phase {
+        self.seen_here(*self.phase.borrow())
+    }
+
     /// The phase that holds now, if it has not been returned before.
     pub(super) fn news(&mut self) -> Option<Phase> {
         // The error says that the control is gone: then the last phase holds for good.
-        self.0.has_changed().unwrap_or(false).then(|| *self.0.borrow_and_update())
+        let news = self.phase.has_changed().unwrap_or(false).then(|| *self.phase.borrow_and_update());
+        news.map(|phase| self.seen_here(phase))
+    }
+
+    fn seen_here(&self, phase: Phase) -> Phase {
+        match phase {
+            Phase::Draining { since, linger, ending: Ending::HandOver } if self.stays => {
+                Phase::Draining { since, linger, ending: Ending::Close }
+            }
+            phase => phase,
+        }
+    }
+
+    /// Whether one more connection is to leave a worker that serves, and this is the one.
+    pub(super) fn takes_invitation(&self) -> bool {
+        let left = &self.invited.left;
+        left.load(Relaxed) > 0 && left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// How often connections were told that some are to leave, twice each: odd while they are being told.
+    pub(super) fn invitations(&self) -> u64 {
+        self.invited.said.load(Acquire)
     }
 
     /// The phase that holds now becomes news again.
     pub(super) fn repeat(&mut self) {
-        self.0.mark_changed();
+        self.phase.mark_changed();
     }
 
     /// Waits for news. Costs nothing while it waits.
-    pub(super) async fn changed(mut self) {
-        if self.0.changed().await.is_err() {
+    pub async fn changed(mut self) {
+        if self.phase.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until whatever is left is cut.
+    pub async fn cut(mut self) {
+        if self.phase.wait_for(|phase| *phase == Phase::Cut).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Announce};
-use super::drain::{DrainSignal, Phase};
-use super::io::Io;
+use super::drain::{DrainSignal, Ending, Phase};
+use super::handover::{Handover, History, Spoken};
+use super::io::{Io, Parts};
 use super::request::answer;
 use super::sniff::Protocol;
 use super::tunnel::{self, Turn};
@@ -54,6 +56,13 @@ pub(super) enum Ended {
     Cut,
 }
 
+/// What has become of a connection here.
+pub(super) enum Outcome<T> {
+    Ended(Ended),
+    /// It goes on in another worker.
+    Leaves(Handover<T>),
+}
+
 /// What wakes a connection besides its transport: news of the drain, and one timer.
 ///
 /// While the worker serves, both are polled only when the task's waker changes or they have been set
@@ -64,10 +73,12 @@ pub(super) struct Wakes<'a, F> {
     change: Pin<&'a mut F>,
     sleep: Pin<&'a mut Sleep>,
     registered: Option<Waker>,
-    /// The drain has begun, so `change` is polled every time. Whoever begins a phase sets it first and
+    /// There was news since the begin, so `change` is polled every time. Whoever has news tells it first and
     /// notifies then: news that were seen in between are followed by a notification that takes
-    /// `change` off its list without another phase to tell of.
-    drains: bool,
+    /// `change` off its list without anything else to tell of.
+    moves: bool,
+    /// How many invitations there had been at the begin.
+    invitations: u64,
 }
 
 impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
@@ -77,7 +88,8 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         change: Pin<&'a mut F>,
         sleep: Pin<&'a mut Sleep>,
     ) -> Self {
-        let mut this = Self { drain, listen, change, sleep, registered: None, drains: false };
+        let invitations = drain.invitations();
+        let mut this = Self { drain, listen, change, sleep, registered: None, moves: false, invitations };
         // A connection that is accepted while its worker drains has to know that, too.
         this.repeat_news();
         this
@@ -89,10 +101,17 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         if news.is_some() {
             self.change.set((self.listen)(self.drain.clone()));
             self.registered = None;
-            self.drains = news != Some(Phase::Serving);
+            let invitations = self.drain.invitations();
+            let is_invited = invitations != self.invitations || invitations % 2 == 1;
+            self.moves = is_invited || news != Some(Phase::Serving);
         }
         self.register(cx);
         news
+    }
+
+    /// Whether this connection is one of those that are to leave a worker that serves.
+    fn takes_invitation(&self) -> bool {
+        self.drain.takes_invitation()
     }
 
     /// Makes the phase new once more, for whoever polls next.
@@ -101,7 +120,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 
     fn register(&mut self, cx: &mut Context<'_>) {
-        if !self.drains && self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !self.moves && self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return;
         }
         // Without budget left, tokio's futures would be pending without having registered.
@@ -138,7 +157,13 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
 }
 
 /// Drives an HTTP/1 connection.
-pub(super) async fn http1<T, A, F>(io: Io<T>, app: A, activity: &Arc<Activity>, wakes: &mut Wakes<'_, F>) -> Ended
+pub(super) async fn http1<T, A, F>(
+    io: Io<T>,
+    app: A,
+    activity: &Arc<Activity>,
+    mut patience: Patience,
+    wakes: &mut Wakes<'_, F>,
+) -> Outcome<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
@@ -151,15 +176,49 @@ where
     // hyper's own time-out would allocate and arm a timer a request.
     let mut connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(io), service);
     let shut_down_gracefully = http1::Connection::graceful_shutdown;
-    let ended = drive(&mut connection, shut_down_gracefully, Protocol::Http1, activity, wakes).await;
-    // hyper leaves the transport as it is once a request has asked for an upgrade, granted or not.
-    if !matches!(ended, Ended::Done) || activity.is_closing() {
-        return ended;
+    let ended = drive(&mut connection, shut_down_gracefully, Protocol::Http1, activity, &mut patience, wakes).await;
+    let hyper_left = matches!(ended, Ended::Done) && !activity.is_closing();
+    // So ends hyper that has half a head.
+    let may_leave = activity.is_leaving() && matches!(ended, Ended::Failed(_));
+    if !hyper_left && !may_leave {
+        return Outcome::Ended(ended);
     }
     let parts = connection.into_parts();
-    let (transport, replay) = parts.io.into_inner().into_parts();
+    let Parts { transport, replay, left } = parts.io.into_inner().into_parts();
+    if let Some(head) = left {
+        if is_given_back(&parts.read_buf, head) {
+            let unread = joined(parts.read_buf, replay);
+            let history = patience.history(Spoken::Http1, activity);
+            return Outcome::Leaves(Handover { transport, unread, history });
+        }
+        let length = parts.read_buf.len();
+        tracing::error!(head, length, "a connection can't be handed over: hyper's bytes are not what was counted");
+        activity.dismiss();
+    } else if !hyper_left {
+        return Outcome::Ended(ended);
+    }
+    // hyper leaves the transport as it is once a request has asked for an upgrade, granted or not.
     // Boxed, so that the many connections that have no other end don't take its room.
-    Box::pin(tunnel::carry(transport, [parts.read_buf, replay], turn.take(), activity, wakes)).await
+    Outcome::Ended(Box::pin(tunnel::carry(transport, [parts.read_buf, replay], turn.take(), activity, wakes)).await)
+}
+
+/// Whether what hyper gives back is a head of that length, and nothing else. It takes empty lines before a
+/// head, or leaves them.
+fn is_given_back(read: &[u8], head: usize) -> bool {
+    let blank = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    read.len() - blank == head
+}
+
+fn joined(first: Bytes, second: Bytes) -> Bytes {
+    if first.is_empty() {
+        return second;
+    }
+    if second.is_empty() {
+        return first;
+    }
+    let mut both = BytesMut::from(first);
+    both.extend_from_slice(&second);
+    both.freeze()
 }
 
 /// Drives an HTTP/2 connection.
@@ -181,19 +240,18 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(io), service);
-    drive(&mut connection, http2::Connection::graceful_shutdown, Protocol::Http2, activity, wakes).await
+    // Not looked at: HTTP/2 asks its idle clients by itself whether they are there.
+    let mut patience = Patience::new(Instant::now());
+    drive(&mut connection, http2::Connection::graceful_shutdown, Protocol::Http2, activity, &mut patience, wakes).await
 }
 
-/// Polls `connection` to its end.
-///
-/// Handing an HTTP/1 connection over belongs here: in the place of a drain's first step, the
-/// transport is told to report the end of the stream at the next boundary, and `connection`, when it is
-/// done, gives transport and unread bytes by `into_parts`.
+/// Polls `connection` to its end, which for one that leaves is that of hyper's part in it.
 async fn drive<C, F>(
     connection: &mut C,
     shut_down_gracefully: fn(Pin<&mut C>),
     protocol: Protocol,
     activity: &Activity,
+    patience: &mut Patience,
     wakes: &mut Wakes<'_, F>,
 ) -> Ended
 where
@@ -201,24 +259,46 @@ where
     F: Future<Output = ()>,
 {
     let mut drain: Option<Drain> = None;
-    let mut patience = Patience::default();
+    let mut polled = false;
     poll_fn(|cx| {
         loop {
             match wakes.news(cx) {
                 Some(Phase::Cut) => {
                     // Counted here, because dropping the connection ends what is in flight.
                     activity.cut();
+                    activity.dismiss();
                     return Poll::Ready(Ended::Cut);
                 }
-                Some(Phase::Draining { since, linger }) if drain.is_none() => {
-                    drain = Some(Drain { since, linger, idle: None, asked: false });
+                Some(Phase::Draining { since, linger, ending }) => {
+                    let known = drain.as_ref().map(|drain| drain.ending);
                     match protocol {
-                        Protocol::Http1 => activity.announce(Announce::IfAlone),
-                        Protocol::Http2 => shut_down_gracefully(Pin::new(connection)),
+                        _ if known == Some(ending) => {}
+                        Protocol::Http1 => {
+                            activity.leaves(ending == Ending::HandOver);
+                            if ending == Ending::Close {
+                                activity.announce(Announce::IfAlone);
+                            }
+                        }
+                        Protocol::Http2 if known.is_none() => {
+                            activity.dismiss();
+                            shut_down_gracefully(Pin::new(connection));
+                        }
+                        Protocol::Http2 => {}
+                    }
+                    match &mut drain {
+                        Some(drain) => drain.ending = ending,
+                        none => *none = Some(Drain { since, linger, ending, idle: None, asked: false }),
                     }
                 }
-                Some(Phase::Draining { .. } | Phase::Serving) | None => {}
+                // One that has just come here stays for a while.
+                Some(Phase::Serving) if polled && protocol == Protocol::Http1 => {
+                    if activity.begun() > 0 && activity.is_idle() && wakes.takes_invitation() {
+                        activity.leaves(true);
+                    }
+                }
+                Some(Phase::Serving) | None => {}
             }
+            polled = true;
             match Pin::new(&mut *connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Done),
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error)),
@@ -238,10 +318,18 @@ where
                     }
                 }
                 Next::Close => {
+                    if drain.is_some() {
+                        activity.dismiss();
+                    }
                     activity.announce(Announce::Always);
                     shut_down_gracefully(Pin::new(connection));
                 }
-                Next::Drop => return Poll::Ready(Ended::TimedOut),
+                Next::Drop => {
+                    if drain.is_some() {
+                        activity.dismiss();
+                    }
+                    return Poll::Ready(Ended::TimedOut);
+                }
             }
         }
     })
@@ -260,12 +348,13 @@ enum Next {
 
 /// The patience of a connection that serves. Looked at once a [`HEAD_TIMEOUT`], so what is late is
 /// closed after one to two of them; that spares each request a look at the clock.
-#[derive(Default)]
-struct Patience {
+pub(super) struct Patience {
     /// What was waited for at the last tick.
     last: Option<Awaited>,
     /// At how many ticks in a row.
     ticks: u32,
+    /// When the next tick is due.
+    pub(super) due: Instant,
 }
 
 /// What a client is to send.
@@ -278,8 +367,34 @@ enum Awaited {
 }
 
 impl Patience {
+    /// That of a connection which is new.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: None, ticks: 0, due: now + HEAD_TIMEOUT }
+    }
+
+    /// That of a connection which another worker has had before: it goes on there.
+    pub(super) fn resume(history: &History, now: Instant) -> Self {
+        let last = Awaited::Request { after: history.requests, in_head: history.in_head };
+        let last = (history.ticks > 0).then_some(last);
+        Self { last, ticks: history.ticks, due: now + history.next_tick.min(HEAD_TIMEOUT) }
+    }
+
+    /// What another worker must know to go on.
+    pub(super) fn history(&self, spoken: Spoken, activity: &Activity) -> History {
+        let (requests, in_head) = (activity.begun(), activity.boundary().in_head());
+        let goes_on = self.last == Some(Awaited::Request { after: requests, in_head });
+        History {
+            spoken,
+            requests,
+            in_head,
+            ticks: if goes_on { self.ticks } else { 0 },
+            next_tick: self.due.saturating_duration_since(Instant::now()),
+        }
+    }
+
     fn tick(&mut self, activity: &Activity) -> Next {
-        let again = Next::WaitUntil(Instant::now() + HEAD_TIMEOUT);
+        self.due = Instant::now() + HEAD_TIMEOUT;
+        let again = Next::WaitUntil(self.due);
         let awaited = if activity.is_closing() {
             None
         } else if activity.is_idle() {
@@ -306,6 +421,7 @@ impl Patience {
 struct Drain {
     since: Instant,
     linger: Duration,
+    ending: Ending,
     /// After how many requests the connection became idle, and when that was noticed.
     idle: Option<((u64, u64), Instant)>,
     /// The connection has been asked to end.
@@ -315,7 +431,8 @@ struct Drain {
 impl Drain {
     fn look(&mut self, activity: &Activity, now: Instant) -> Next {
         let patience_ends = self.since + self.linger;
-        if now >= patience_ends {
+        let stays = self.ending == Ending::Close || activity.boundary().is_lost();
+        if now >= patience_ends && stays {
             activity.announce(Announce::Always);
         }
         if !activity.is_idle() || activity.is_closing() {

@@ -7,9 +7,9 @@
 //! is closed with unread bytes in it is reset, and a reset takes the response away from a client that
 //! hasn't read it yet (RFC 9112, section 9.6).
 //!
-//! Handing a connection over will need two more states here: reads that report the end of the stream
-//! at a message boundary, and a `poll_shutdown` that leaves the transport as it is, for hyper's
-//! `into_parts` to return.
+//! A connection that leaves for another worker is taken from hyper by its own rules: between two requests,
+//! with every response flushed, a read reports the end of the stream, hyper ends, and its shutdown leaves
+//! the transport as it is. What hyper had read of a further request comes back with it.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::MAX_UNREAD;
 use super::activity::Activity;
 
 /// How long a lingering close reads.
@@ -46,6 +47,31 @@ pub(super) struct Io<T> {
     /// Our side has been ended.
     shut: bool,
     closing: Option<Closing>,
+    /// How many of its requests had ended when everything was flushed last. That no byte waits here says
+    /// nothing of those that hyper has not written yet.
+    flushed: u64,
+    leave: Leave,
+}
+
+/// How far a connection has come that leaves for another worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// It stays, or has a request in flight.
+    NotYet,
+    /// A read waits for a flush.
+    HeldBack,
+    /// hyper was told the end of the stream; it has so many bytes of a head.
+    Left { head: usize },
+}
+
+/// What an [`Io`] was made of.
+pub(super) struct Parts<T> {
+    pub(super) transport: T,
+    /// What was read before and hyper has not taken.
+    pub(super) replay: Bytes,
+    /// Set if hyper has ended because the connection leaves: how many bytes hyper has of a head that has
+    /// not ended.
+    pub(super) left: Option<usize>,
 }
 
 struct Closing {
@@ -55,16 +81,45 @@ struct Closing {
 
 impl<T> Io<T> {
     pub(super) fn new(inner: T, replay: Bytes, activity: Arc<Activity>, tracks: bool) -> Self {
-        Self { inner, replay, activity, tracks, ended: false, shut: false, closing: None }
+        let flushed = activity.ended();
+        Self {
+            inner,
+            replay,
+            activity,
+            tracks,
+            ended: false,
+            shut: false,
+            closing: None,
+            flushed,
+            leave: Leave::NotYet,
+        }
     }
 
-    /// The transport, and what was read of it before and hyper has not taken.
-    pub(super) fn into_parts(self) -> (T, Bytes) {
-        (self.inner, self.replay)
+    /// What this was made of.
+    pub(super) fn into_parts(self) -> Parts<T> {
+        let left = match self.leave {
+            Leave::Left { head } => Some(head),
+            Leave::NotYet | Leave::HeldBack => None,
+        };
+        Parts { transport: self.inner, replay: self.replay, left }
     }
-}
 
-impl<T> Io<T> {
+    /// Whether hyper gets nothing more to read, because the connection leaves: the end of the stream when
+    /// all has gone out, and until then nothing.
+    fn leaves(&mut self) -> Option<Poll<io::Result<()>>> {
+        if !self.tracks || !self.activity.is_leaving() {
+            return None;
+        }
+        let head = self.activity.unfinished_head().filter(|head| *head <= MAX_UNREAD)?;
+        if self.activity.is_idle() && self.flushed == self.activity.ended() {
+            self.leave = Leave::Left { head };
+            Some(Poll::Ready(Ok(())))
+        } else {
+            self.leave = Leave::HeldBack;
+            Some(Poll::Pending)
+        }
+    }
+
     /// Counts what a write has moved.
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = polled {
@@ -77,6 +132,9 @@ impl<T> Io<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(polled) = this.leaves() {
+            return polled;
+        }
         let before = buf.filled().len();
         if this.replay.is_empty() {
             let room = buf.remaining() > 0;
@@ -135,11 +193,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
         this.activity.flushed();
+        let ended = this.activity.ended();
+        let is_answered = std::mem::replace(&mut this.flushed, ended) != ended;
+        let is_held_back = this.leave == Leave::HeldBack;
+        if is_held_back {
+            this.leave = Leave::NotYet;
+        }
+        if is_held_back || (is_answered && this.activity.is_leaving()) {
+            // hyper has read in vain while the request was in flight, and waits for the transport to wake it
+            // before it reads again. A connection that leaves is not to wait for its client.
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if matches!(this.leave, Leave::Left { .. }) {
+            return Poll::Ready(Ok(()));
+        }
         this.activity.closes();
         if !this.shut {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;

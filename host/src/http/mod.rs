@@ -8,6 +8,9 @@
 //! expose neither the moment of a response nor the parts of a connection.
 //!
 //! # Drain
+//! By [`Ending::HandOver`] an HTTP/1 connection is given back between two requests, with what has been read
+//! of the next one, for another worker to go on with: an idle one at once, a busy one when its response is
+//! out. For those that can't be given back, and by [`Ending::Close`]:
 //! ```text
 //! HTTP/1   busy ── response, closing announced ─────────────────────────────────▶ lingering close
 //!           │ └─── response, a further request may lie behind it ──▶ busy or idle
@@ -26,6 +29,7 @@ mod activity;
 mod boundary;
 mod drain;
 mod driver;
+mod handover;
 mod io;
 mod request;
 mod sniff;
@@ -48,14 +52,18 @@ use tokio::time::Instant;
 use crate::access::Visitor;
 use crate::sys::stats::Lane;
 use activity::{Activity, Opened};
-pub use drain::{DrainControl, DrainSignal, Phase, drain_signal};
-use driver::{Ended, Wakes};
+pub use drain::{DrainControl, DrainSignal, Ending, Phase, drain_signal};
+use driver::{Ended, Outcome, Patience, Wakes};
+pub use handover::{Handover, History, Spoken};
 use io::Io;
-use sniff::Protocol;
+use sniff::{First, Protocol};
 pub use upload::Upload;
 
 /// How long the first bytes of a connection may take, and, roughly, the rest of a request's head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes that a connection is handed over with. A longer head is waited for.
+pub const MAX_UNREAD: usize = 64 * 1024;
 
 /// What answers requests. A trait because tests of this room answer with something else than an app.
 pub trait Application: Clone + Send + Sync + 'static {
@@ -73,36 +81,59 @@ pub trait Application: Clone + Send + Sync + 'static {
     }
 }
 
-/// Serves one connection to its end; what is asked is logged if there is a visitor. Must run inside a
-/// runtime with timers.
+/// Serves one connection to its end, or until it is to be handed over: then it is returned. What is asked is
+/// logged if there is a visitor. Must run inside a runtime with timers.
 pub async fn serve_connection<T, A>(
-    mut transport: T,
+    connection: Handover<T>,
     app: A,
     lane: &'static Lane,
     drain: DrainSignal,
     visitor: Option<Arc<Visitor>>,
-) where
+) -> Option<Handover<T>>
+where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
 {
     let _opened = Opened::new(lane);
-    let activity = Arc::new(Activity::new(lane, visitor));
+    let Handover { mut transport, unread, history } = connection;
+    let activity = Arc::new(Activity::new(lane, visitor, history.requests));
+    let patience = Patience::resume(&history, Instant::now());
     let change = pin!(drain.clone().changed());
-    let sleep = pin!(tokio::time::sleep_until(Instant::now() + HEAD_TIMEOUT));
+    let sleep = pin!(tokio::time::sleep_until(patience.due));
     let mut wakes = Wakes::new(drain, DrainSignal::changed, change, sleep);
-    let Some((protocol, first)) = sniff::first_bytes(&mut transport, &mut wakes).await else {
-        return;
+    let (protocol, first) = match history.spoken {
+        Spoken::Http1 => (Protocol::Http1, unread),
+        Spoken::Nothing => match sniff::first_bytes(&mut transport, &unread, patience.due, &mut wakes).await {
+            First::Told(protocol, first) => (protocol, first),
+            First::Leaves(unread) => {
+                let history = patience.history(Spoken::Nothing, &activity);
+                return Some(Handover { transport, unread, history });
+            }
+            First::Dismissed => {
+                lane.dismissed();
+                return None;
+            }
+            First::Gone => return None,
+        },
     };
     let io = Io::new(transport, first, Arc::clone(&activity), protocol == Protocol::Http1);
-    let ended = match protocol {
-        Protocol::Http1 => driver::http1(io, app, &activity, &mut wakes).await,
+    let outcome = match protocol {
+        Protocol::Http1 => driver::http1(io, app, &activity, patience, &mut wakes).await,
         // Boxed, so that the many connections that are none don't take its room.
-        Protocol::Http2 => Box::pin(driver::http2(io, app, &activity, &mut wakes)).await,
+        Protocol::Http2 => Outcome::Ended(Box::pin(driver::http2(io, app, &activity, &mut wakes)).await),
     };
+    let ended = match outcome {
+        Outcome::Leaves(connection) => return Some(connection),
+        Outcome::Ended(ended) => ended,
+    };
+    if activity.is_dismissed() {
+        lane.dismissed();
+    }
     match ended {
         Ended::Done => {}
         Ended::Failed(error) => tracing::debug!(error = &error as &dyn Error, "connection failed"),
         Ended::TimedOut => tracing::debug!("connection timed out"),
         Ended::Cut => tracing::debug!("connection was cut"),
     }
+    None
 }

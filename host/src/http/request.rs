@@ -97,7 +97,9 @@ pub(super) fn answer<A: Application>(
             entry.answered(status, length);
         }
         lane.responded(status.as_u16());
-        if !multiplexed && response.body().in_flight.as_ref().is_some_and(|flight| flight.activity().is_announced()) {
+        let activity = response.body().in_flight.as_ref().map(InFlight::activity);
+        if let Some(activity) = activity.filter(|activity| !multiplexed && activity.is_announced()) {
+            activity.dismiss();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

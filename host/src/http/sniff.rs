@@ -8,8 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
-use super::HEAD_TIMEOUT;
-use super::drain::Phase;
+use super::drain::{Ending, Phase};
 use super::driver::Wakes;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4).
@@ -24,41 +23,67 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Reads until the protocol is known. `None` when the connection ended, or has to end, before.
-pub(super) async fn first_bytes<T, F>(transport: &mut T, wakes: &mut Wakes<'_, F>) -> Option<(Protocol, Bytes)>
+/// What came first.
+pub(super) enum First {
+    /// Bytes that tell the protocol.
+    Told(Protocol, Bytes),
+    /// Too few for that before the connection is to leave for another worker.
+    Leaves(Bytes),
+    /// The end of the client's, or of its time.
+    Gone,
+    /// The end of the drain's patience.
+    Dismissed,
+}
+
+/// Reads until the protocol is known, behind what was read of it before, and until `late` at most.
+pub(super) async fn first_bytes<T, F>(
+    transport: &mut T,
+    before: &[u8],
+    late: Instant,
+    wakes: &mut Wakes<'_, F>,
+) -> First
 where
     T: AsyncRead + Unpin,
     F: Future<Output = ()>,
 {
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
-    let late = Instant::now() + HEAD_TIMEOUT;
+    buffer.extend_from_slice(before);
     let mut deadline = late;
-    let protocol = poll_fn(|cx| {
+    let told = poll_fn(|cx| {
         loop {
             match wakes.news(cx) {
-                Some(Phase::Cut) => return Poll::Ready(None),
-                Some(Phase::Draining { since, linger }) => deadline = late.min(since + linger),
+                Some(Phase::Cut) => return Poll::Ready(Err(First::Dismissed)),
+                Some(Phase::Draining { ending: Ending::HandOver, .. }) => {
+                    return Poll::Ready(Err(First::Leaves(Bytes::new())));
+                }
+                Some(Phase::Draining { since, linger, ending: Ending::Close }) => deadline = late.min(since + linger),
                 Some(Phase::Serving) | None => {}
             }
             match pin!(transport.read_buf(&mut buffer)).poll(cx) {
                 Poll::Ready(Ok(1..)) => match tell(&buffer) {
-                    Some(protocol) => return Poll::Ready(Some(protocol)),
+                    Some(protocol) => return Poll::Ready(Ok(protocol)),
                     None => continue,
                 },
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(First::Gone)),
                 Poll::Pending => {}
             }
             if Instant::now() >= deadline {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(if deadline < late { First::Dismissed } else { First::Gone }));
             }
             if wakes.wait_until(deadline, cx) {
                 return Poll::Pending;
             }
         }
     })
-    .await?;
-    wakes.repeat_news();
-    Some((protocol, buffer.freeze()))
+    .await;
+    match told {
+        Ok(protocol) => {
+            wakes.repeat_news();
+            First::Told(protocol, buffer.freeze())
+        }
+        Err(First::Leaves(_)) => First::Leaves(buffer.freeze()),
+        Err(ended) => ended,
+    }
 }
 
 /// The protocol that begins with `bytes`, if that can be said.

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::sys::stats::LaneSnapshot;
 
+mod handover;
+
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Answers by path; stands where an app would.
@@ -178,7 +180,7 @@ struct Rig {
     control: DrainControl,
     lane: &'static Lane,
     app: Double,
-    served: JoinHandle<()>,
+    served: JoinHandle<Option<Handover<DuplexStream>>>,
 }
 
 impl Rig {
@@ -187,12 +189,12 @@ impl Rig {
         let (control, signal) = drain_signal();
         let lane: &'static Lane = Box::leak(Box::default());
         let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-        let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal, None));
+        let served = tokio::spawn(serve_connection(Handover::accepted(transport), app.clone(), lane, signal, None));
         Self { client, control, lane, app, served }
     }
 
     fn drain(&self) {
-        self.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+        self.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
     }
 
     async fn send(&mut self, text: &str) {
@@ -402,21 +404,22 @@ async fn half_a_pipelined_request_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn behind_a_chunked_body_the_close_is_announced_when_the_linger_is_over() {
-    let mut rig = Rig::new();
-    rig.send("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n").await;
-    assert_eq!(rig.answer().await, kept("body"));
-    rig.send(&get("/hold")).await;
-    rig.settle().await;
-    rig.drain();
-    rig.open_gate();
-    // Whether something lies behind it is not known.
-    assert_eq!(rig.answer().await, kept("held"));
-    rig.send(&get("/hold")).await;
-    tokio::time::sleep(LINGER + Duration::from_millis(10)).await;
-    rig.open_gate();
-    assert_eq!(rig.answer().await, closing("held"));
-    rig.end().await;
+async fn behind_a_chunked_body_the_close_is_announced_as_anywhere() {
+    for (behind, answers) in [("", vec![closing("body")]), (&get("/next"), vec![kept("body"), closing("/next")])] {
+        let mut rig = Rig::new();
+        rig.send(&get("/hold")).await;
+        rig.settle().await;
+        rig.send("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n").await;
+        rig.send(behind).await;
+        rig.drain();
+        rig.settle().await;
+        rig.open_gate();
+        assert_eq!(rig.answer().await, kept("held"));
+        for answer in answers {
+            assert_eq!(rig.answer().await, answer);
+        }
+        rig.end().await;
+    }
 }
 
 /// FAULTS 14.
@@ -511,9 +514,10 @@ async fn after_the_linger_a_close_is_announced_whatever_lies_behind() {
 async fn a_connection_accepted_during_the_drain_knows_it() {
     let (mut client, transport) = tokio::io::duplex(4096);
     let (control, signal) = drain_signal();
-    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let served = tokio::spawn(serve_connection(transport, app, Box::leak(Box::default()), signal, None));
+    let served =
+        tokio::spawn(serve_connection(Handover::accepted(transport), app, Box::leak(Box::default()), signal, None));
     client.write_all(get("/queued").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/queued"));
     drop(client);
@@ -665,14 +669,14 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (control, signal) = drain_signal();
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let lane: &'static Lane = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(transport, app.clone(), lane, signal, None));
+    let served = tokio::spawn(serve_connection(Handover::accepted(transport), app.clone(), lane, signal, None));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
     client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
     while lane.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
-    control.begin(Phase::Draining { since: Instant::now(), linger: Duration::ZERO });
+    control.begin(Phase::Draining { since: Instant::now(), linger: Duration::ZERO, ending: Ending::Close });
     app.gate.add_permits(1);
     client.readable().await.unwrap();
     client.write_all(&body.as_bytes()[..250_000]).await.unwrap();
@@ -699,7 +703,7 @@ async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
     while lane.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
-    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(sender.send_request(request("/new")).await.is_err());
     app.gate.add_permits(1);
@@ -724,7 +728,7 @@ async fn http2_sends_all_of_a_response_at_drain_however_slowly_its_client_reads(
     let client = tokio::spawn(connection);
     let request = Request::get("http://test/big").body(Empty::<Bytes>::new()).unwrap();
     let mut body = sender.send_request(request).await.unwrap().into_body();
-    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
     let mut received = 0;
     while let Some(frame) = body.frame().await {
         received += frame.unwrap().into_data().unwrap().len();
@@ -746,7 +750,7 @@ async fn an_http2_client_that_takes_no_more_of_a_response_does_not_outlive_the_l
     tokio::spawn(connection);
     let request = Request::get("http://test/big").body(Empty::<Bytes>::new()).unwrap();
     let _unread = sender.send_request(request).await.unwrap();
-    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER });
+    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
     timeout(LINGER + Duration::from_secs(1), rig.served).await.unwrap().unwrap();
 }
 
@@ -760,7 +764,7 @@ async fn http2_without_streams_ends_at_drain() {
     let client = tokio::spawn(connection);
     tokio::time::sleep(Duration::from_millis(10)).await;
     let began = Instant::now();
-    rig.control.begin(Phase::Draining { since: began, linger: LINGER });
+    rig.control.begin(Phase::Draining { since: began, linger: LINGER, ending: Ending::Close });
     client.await.unwrap().unwrap();
     rig.served.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -829,7 +833,7 @@ async fn the_route_in_hand_is_told_while_the_app_holds_the_thread() {
     let lane: &'static Lane = Box::leak(Box::default());
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
-    tokio::spawn(serve_connection(transport, Looks(lane), lane, signal, None));
+    tokio::spawn(serve_connection(Handover::accepted(transport), Looks(lane), lane, signal, None));
     client.write_all(get("/where?secret=1").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, kept("GET /where, GET /where, GET /where"));
     assert_eq!(lane.snapshot().route, None);
@@ -856,7 +860,7 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
             runtime.block_on(async move {
                 let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
                 let stream = tokio::net::TcpStream::from_std(server).unwrap();
-                let outcome = tokio::spawn(serve_connection(stream, app, lane, signal, None)).await;
+                let outcome = tokio::spawn(serve_connection(Handover::accepted(stream), app, lane, signal, None)).await;
                 done.send(outcome.is_ok()).unwrap();
             });
         });
@@ -869,7 +873,16 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
         };
         // From before the first poll of the connection until its request is held.
         spin(Duration::from_micros(u64::from(moment % 300)));
-        control.begin(Phase::Draining { since: Instant::now(), linger: Duration::from_millis(1) });
+        if moment % 2 == 0 {
+            // Heard by a connection that can't leave now, and that must hear what comes after it.
+            control.invite(1);
+            spin(Duration::from_micros(u64::from(moment % 50)));
+        }
+        control.begin(Phase::Draining {
+            since: Instant::now(),
+            linger: Duration::from_millis(1),
+            ending: Ending::Close,
+        });
         spin(Duration::from_millis(2));
         control.begin(Phase::Cut);
         let ok = ended.recv_timeout(Duration::from_secs(20));

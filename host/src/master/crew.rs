@@ -5,7 +5,7 @@
 //! before its exit.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,16 +20,17 @@ use tracing::warn;
 use super::Happening;
 use super::dispatch::Dispatch;
 use crate::causes::chain;
-use crate::channel::{Channel, ChannelError};
+use crate::channel::{self, Channel, ChannelError};
 use crate::children::{Child, Children, Role, Streams};
 use crate::config::{AccessLog, Log, LogLevel};
 use crate::control::Measured;
-use crate::dispatch::SOCKET_BYTES;
+use crate::dispatch::{SOCKET_BYTES, is_the_end};
+use crate::handover;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
 use crate::logging::{self, AppLines, Logging, LoggingError};
-use crate::message::{AccessPlace, AccessSetup, FromWorker, ToWorker, WorkerSetup};
+use crate::message::{AccessPlace, AccessSetup, FromWorker, ToRoad, ToWorker, WorkerSetup};
 use crate::output::{Output, Took};
 use crate::preflight::Prepared;
 use crate::restart::{Event, Signs, look_interval};
@@ -73,8 +74,10 @@ struct Process {
     access_file: Option<PathBuf>,
     /// Apart from the orders, so that no number of them keeps a drain from being ordered.
     logs_to: watch::Sender<LogsTo>,
-    /// Held so that the worker sees the end of the master; what travels on it comes later.
-    _handover: OwnedFd,
+    /// Links to other workers are sent on it.
+    handover: OwnedFd,
+    /// Whether its configuration has it take connections over.
+    takes_over: bool,
 }
 
 /// What a worker logs, and where to. Only the last word counts.
@@ -106,6 +109,8 @@ pub(super) struct Crew {
     processes: HashMap<WorkerId, Process>,
     /// The operator's word, which counts more than a configuration's.
     log_level: Option<LogLevel>,
+    /// Who can give its connections to whom.
+    linked: HashSet<(WorkerId, WorkerId)>,
 }
 
 impl Crew {
@@ -116,7 +121,16 @@ impl Crew {
         inbox: mpsc::Sender<Happening>,
         dispatch: Dispatch,
     ) -> Self {
-        Self { children, identity, lock, inbox, dispatch, processes: HashMap::new(), log_level: None }
+        Self {
+            children,
+            identity,
+            lock,
+            inbox,
+            dispatch,
+            processes: HashMap::new(),
+            log_level: None,
+            linked: HashSet::new(),
+        }
     }
 
     /// Spawns a worker from `prepared` and hands it what it needs.
@@ -184,9 +198,9 @@ impl Crew {
         let says = Says { worker, inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
         tokio::task::spawn_local(attend(says, child, setup, descriptors, last_words, wants));
         self.dispatch.join(worker, slot, generation, dispatch);
-        let log = config.log.clone();
+        let (log, takes_over) = (config.log.clone(), config.restart.handover);
         let since = Instant::now();
-        let process = Process { pid, orders, stats, cpu, since, log, access_file, logs_to, _handover: handover };
+        let process = Process { pid, orders, stats, cpu, since, log, access_file, logs_to, handover, takes_over };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -199,6 +213,50 @@ impl Crew {
         {
             warn!(worker_pid = process.pid.as_raw(), "worker takes no orders");
         }
+    }
+
+    /// Has a worker that is about to drain, or drains, give its connections to another, unless that one's
+    /// configuration has it take none. What was said before is not repeated.
+    pub(super) fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
+        if self.linked.contains(&(from, to)) || !self.processes.get(&to).is_some_and(|to| to.takes_over) {
+            return;
+        }
+        match self.link(from, to, None) {
+            Ok(()) => drop(self.linked.insert((from, to))),
+            // One of the two is gone, which its exit says.
+            Err(ChannelError::Socket(error)) if is_the_end(&error) => {}
+            Err(error) => {
+                let (from, to) = (self.pid(from), self.pid(to));
+                warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
+            }
+        }
+    }
+
+    /// Whether others take this worker's connections over.
+    pub(super) fn hands_over(&self, worker: WorkerId) -> bool {
+        self.linked.iter().any(|(from, _)| *from == worker)
+    }
+
+    /// Has so many idle connections of a worker that serves go to another.
+    pub(super) fn shift(&self, from: WorkerId, to: WorkerId, connections: u64) {
+        if let Err(error) = self.link(from, to, Some(connections)) {
+            let (from, to) = (self.pid(from), self.pid(to));
+            warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
+        }
+    }
+
+    /// Gives each of two workers an end of a link. Never waits.
+    fn link(&self, from: WorkerId, to: WorkerId, invited: Option<u64>) -> Result<(), ChannelError> {
+        let (Some(giver), Some(taker)) = (self.processes.get(&from), self.processes.get(&to)) else {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        };
+        let (out, back) = packet::pair()?;
+        for end in [&out, &back] {
+            packet::make_room(end, handover::SOCKET_BYTES)?;
+        }
+        // In this order, so that whoever gives finds somebody who takes.
+        channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
+        channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
     }
 
     fn log_settings(&self, configured: &Log) -> Log {
@@ -265,6 +323,7 @@ impl Crew {
     /// Forgets a worker that has exited.
     pub(super) fn remove(&mut self, worker: WorkerId) {
         self.processes.remove(&worker);
+        self.linked.retain(|(from, to)| *from != worker && *to != worker);
         self.dispatch.leave(worker);
     }
 

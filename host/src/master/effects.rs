@@ -24,11 +24,11 @@ use crate::command::Level;
 use crate::config::Log;
 use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
-use crate::ids::{Generation, RequestId, Time};
+use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
 use crate::locks::{PidFile, StateLock};
 use crate::logging::Logging;
-use crate::message::ToWorker;
+use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
 use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Took};
@@ -194,6 +194,14 @@ impl Effects {
         self.follow_ups.pop_front()
     }
 
+    /// Joins workers, so that the first of each pair can give its connections to the second. Before the orders to
+    /// drain, which say whether anybody takes them.
+    pub(super) fn link(&mut self, links: Vec<(WorkerId, WorkerId)>) {
+        for (from, to) in links {
+            self.crew.hand_over(from, to);
+        }
+    }
+
     /// Does what the machine ordered; says why the master is to exit, when it is.
     pub(super) fn perform(&mut self, actions: Vec<Action>, now: Time) -> Option<ExitReason> {
         let mut exit = None;
@@ -214,7 +222,9 @@ impl Effects {
                     });
                 }
                 Action::Drain { worker, successor, timeout } => {
-                    self.crew.order(worker, ToWorker::Drain { successor, timeout });
+                    let handed_over = successor && self.crew.hands_over(worker);
+                    let connections = if handed_over { Connections::HandedOver } else { Connections::Closed };
+                    self.crew.order(worker, ToWorker::Drain { successor, timeout, connections });
                 }
                 Action::Abort { worker } => self.crew.abort(worker),
                 Action::Kill { worker, .. } => self.crew.kill(worker),

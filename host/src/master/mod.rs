@@ -18,6 +18,7 @@
 
 mod admin;
 mod audience;
+mod balance;
 mod book;
 mod crew;
 mod dispatch;
@@ -47,6 +48,7 @@ use crate::metrics::Snapshot;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
+use balance::Balance;
 use effects::Effects;
 use lookout::Lookout;
 use steer::Requests;
@@ -120,6 +122,7 @@ async fn serve(
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
     let mut lookout = Lookout::new();
+    let mut balance = Balance::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut requests = Requests::new(begin);
     let mut looked = begin;
@@ -140,6 +143,7 @@ async fn serve(
                     lookout.verdict(*request, verdict, effects.judged(*request), now);
                 }
             }
+            effects.link(machine.links());
             if let Some(exit) = effects.perform(actions, now) {
                 effects.finish().await;
                 return exit;
@@ -152,7 +156,9 @@ async fn serve(
             lookout.asked(requests.last());
             continue;
         }
-        let deadline = machine.deadline().into_iter().chain(lookout.deadline(machine.phase())).min();
+        balance.look(&machine, &effects, begin.elapsed());
+        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase()));
+        let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.looks_every().and_then(|every| looked.checked_add(every));
         event = tokio::select! {

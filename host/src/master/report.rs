@@ -42,12 +42,21 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
             let requests: u64 = lanes.iter().map(|lane| lane.requests).sum();
             // What was still in flight when the process ended was cut by its end.
             let cut: u64 = lanes.iter().map(|lane| lane.cut + lane.in_flight).sum();
+            let handed_over: u64 = lanes.iter().map(|lane| lane.handed_over).sum();
+            let received: u64 = lanes.iter().map(|lane| lane.taken_over).sum();
+            let closed: u64 = lanes.iter().map(|lane| lane.dismissed).sum();
             // What a killed or crashed worker had in hand is the first question.
             let routes = lanes.into_iter().filter_map(|lane| lane.route).collect::<Vec<_>>().join(", ");
             if *expected {
-                about!(info, crew, worker, status = %how, expected, requests, cut, routes, "worker exited");
+                about!(
+                    info, crew, worker, status = %how, expected, requests, cut, handed_over, received, closed, routes,
+                    "worker exited"
+                );
             } else {
-                about!(error, crew, worker, status = %how, expected, requests, cut, routes, "worker exited");
+                about!(
+                    error, crew, worker, status = %how, expected, requests, cut, handed_over, received, closed, routes,
+                    "worker exited"
+                );
             }
             crew.remove(worker.id);
         }

@@ -145,6 +145,10 @@ fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
         connections: sum(|lane| lane.connections),
         in_flight: sum(|lane| lane.in_flight),
         requests: sum(|lane| lane.requests),
+        handed_over: sum(|lane| lane.handed_over),
+        received: sum(|lane| lane.taken_over),
+        closed: sum(|lane| lane.dismissed),
+        cut: sum(|lane| lane.cut),
         measured: Measured::default(),
     }
 }

@@ -39,6 +39,7 @@
 mod crew;
 mod health;
 pub mod ledger;
+mod links;
 mod machine;
 mod respawn;
 mod retreat;
@@ -58,6 +59,7 @@ use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
 pub use crate::config::{OnFailure, Recycle};
 pub use health::{RecycleReason, Signs, look_interval};
+pub use links::{Shift, evened_out};
 pub use machine::Machine;
 pub use scale::Scale;
 pub use verdict::{Failure, Refusal, Verdict};

@@ -42,6 +42,16 @@ impl Socket {
         self.0.async_io(Interest::WRITABLE, |socket| send(socket.as_fd(), bytes, descriptors)).await
     }
 
+    /// [`send`], at once or not at all: `WouldBlock` also before the runtime has looked at the socket.
+    pub fn try_send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.0.try_io(Interest::WRITABLE, |socket| send(socket.as_fd(), bytes, descriptors))
+    }
+
+    /// Waits until [`try_send`](Self::try_send) is worth another try.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.0.writable().await.map(drop)
+    }
+
     /// [`receive`], waiting for a packet. Cancel-safe.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         self.0.async_io(Interest::READABLE, |socket| receive(socket.as_fd(), buffer)).await

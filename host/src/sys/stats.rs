@@ -83,6 +83,9 @@ pub struct Lane {
     latency_sum: AtomicU64,
     route_length: AtomicU64,
     route: [AtomicU64; WORDS],
+    handed_over: AtomicU64,
+    taken_over: AtomicU64,
+    dismissed: AtomicU64,
 }
 
 /// Adds without a locked instruction, which is enough because each lane has one writing thread.
@@ -151,6 +154,26 @@ impl Lane {
         add(&self.cut, requests);
     }
 
+    /// Counts a connection that another worker has taken over.
+    pub fn handed_over(&self) {
+        add(&self.handed_over, 1);
+    }
+
+    /// Counts a connection that was taken over from another worker.
+    pub fn taken_over(&self) {
+        add(&self.taken_over, 1);
+    }
+
+    /// Counts a connection that was ended because the worker drains.
+    pub fn dismissed(&self) {
+        add(&self.dismissed, 1);
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
+    }
+
     /// Says which request the app is about to work on.
     pub fn enter(&self, route: &Route) {
         let length = usize::from(route.length);
@@ -190,6 +213,9 @@ impl Lane {
                 classes: self.latencies.each_ref().map(|class| class.load(Relaxed)),
                 nanos: self.latency_sum.load(Relaxed),
             },
+            handed_over: self.handed_over.load(Relaxed),
+            taken_over: self.taken_over.load(Relaxed),
+            dismissed: self.dismissed.load(Relaxed),
             route: (length > 0).then(|| String::from_utf8_lossy(&route).into_owned()),
         }
     }
@@ -244,6 +270,12 @@ pub struct LaneSnapshot {
     /// Responses by the first digit of their status codes, from 1 on.
     pub responses: [u64; STATUS_CLASSES],
     pub latency: Latency,
+    /// Connections that another worker has taken over.
+    pub handed_over: u64,
+    /// Connections taken over from another worker.
+    pub taken_over: u64,
+    /// Connections ended because the worker drained.
+    pub dismissed: u64,
     /// The request that the app holds the thread with; `None` while it doesn't.
     pub route: Option<String>,
 }

@@ -16,10 +16,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::Listener;
 use super::serving::Connected;
+use super::stream::{Socket as Movable, Stream};
+use super::{Listener, handover};
 use crate::access::AccessLog;
-use crate::http::{self, DrainSignal};
+use crate::handover::{Given, Parcel, Road};
+use crate::http::{self, DrainSignal, Handover, Phase};
 use crate::loader::{Address, Connection, LoadedApp};
 use crate::message::Origin;
 use crate::sys::stats::Lane;
@@ -73,6 +75,8 @@ pub(super) struct Seat {
     pub(super) drain: DrainSignal,
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,
+    /// The way to other workers.
+    pub(super) road: Road,
     /// Held by each connection until its end.
     pub(super) held: mpsc::Sender<Infallible>,
 }
@@ -137,17 +141,10 @@ impl Open {
         }
     }
 
-    fn serve<T>(&self, stream: T, peer: Address, local: Address, seat: Seat)
-    where
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    fn serve<S: Movable>(&self, stream: S, peer: Address, local: Address, seat: Seat) {
         let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
-        let Seat { app, lane, drain, access, held } = seat;
-        let visitor = access.map(|access| access.visitor(peer, self.name));
-        tokio::spawn(async move {
-            http::serve_connection(stream, Connected { app, connection }, lane, drain, visitor).await;
-            drop(held);
-        });
+        let known = Known { connection, opened: Instant::now() };
+        tokio::spawn(see_to(Handover::accepted(Stream::own(stream)), known, seat));
     }
 
     fn last_call(&self, seat: &Seat) {
@@ -175,6 +172,65 @@ impl Open {
                 tracing::warn!(listener = self.name, error, "a connection can't be served");
             }
         }
+    }
+}
+
+/// What is known of a connection as long as it is open, in whichever worker.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) connection: Arc<Connection>,
+    pub(super) opened: Instant,
+}
+
+/// Serves a connection until its end here, which is that of the connection or another worker's begin.
+pub(super) async fn see_to<S: Movable>(mut next: Handover<Stream<S>>, known: Known, seat: Seat) {
+    let Seat { app, lane, mut drain, access, road, held: _held } = seat;
+    let visitor = access.map(|access| access.visitor(known.connection.peer, known.connection.listener));
+    loop {
+        let connected = Connected { app, connection: Arc::clone(&known.connection) };
+        let Some(leaving) = http::serve_connection(next, connected, lane, drain.clone(), visitor.clone()).await else {
+            return;
+        };
+        // Boxed, so that the connections that stay don't take its room.
+        let given = Box::pin(give(leaving, &known, &road, drain.clone())).await;
+        match given {
+            Ok(None) => return lane.handed_over(),
+            Ok(Some(back)) => next = back,
+            Err(error) => {
+                if let Some(error) = error {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a connection could not be handed over, and is closed");
+                }
+                return lane.dismissed();
+            }
+        }
+        if drain.phase() != Phase::Serving {
+            drain = drain.staying();
+        }
+    }
+}
+
+/// Hands a connection over; gives it back if nobody takes it, and nothing if it has to be closed: because of an
+/// error, or because its time is up.
+async fn give<S: Movable>(
+    leaving: Handover<Stream<S>>,
+    known: &Known,
+    road: &Road,
+    drain: DrainSignal,
+) -> Result<Option<Handover<Stream<S>>>, Option<io::Error>> {
+    let Handover { transport, unread, history } = leaving;
+    let Some(papers) = handover::write(known, history, &unread) else {
+        return Ok(Some(Handover { transport, unread, history }));
+    };
+    let parcel = Parcel { socket: transport.leave()?, papers };
+    let given = tokio::select! {
+        given = road.give(parcel) => given,
+        () = drain.cut() => return Err(None),
+    };
+    match given {
+        Given::Taken => Ok(None),
+        Given::Back(parcel) => Ok(Some(Handover { transport: Stream::shared(parcel.socket)?, unread, history })),
+        Given::Lost => Err(None),
     }
 }
 

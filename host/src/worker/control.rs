@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::accept::{self, Intake, LAST_CALL, LeftOver};
+use super::handover::Berths;
 use super::schedule::Schedule;
 use super::scribe::Scribe;
 use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
@@ -26,10 +27,11 @@ use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::databank::Databank;
 use crate::dispatch::Dispatch;
-use crate::http::{self, DrainControl, Phase};
+use crate::handover::{self, Road, Stance};
+use crate::http::{self, DrainControl, Ending, Phase};
 use crate::loader::{AppListeners, HostInfo};
 use crate::logging::{self, ChildLog};
-use crate::message::{AccessSetup, FromWorker, Origin, ToWorker, WorkerSetup};
+use crate::message::{AccessSetup, Connections, FromWorker, Origin, ToWorker, WorkerSetup};
 use crate::output::Output;
 use crate::sys;
 use crate::sys::stats::Lane;
@@ -88,6 +90,14 @@ struct Ordered {
     /// Whether others go on accepting on the listeners.
     successor: bool,
     timeout: Duration,
+    connections: Connections,
+}
+
+impl Ordered {
+    /// An order that the master did not give.
+    const fn alone(successor: bool, timeout: Duration) -> Self {
+        Self { successor, timeout, connections: Connections::Closed }
+    }
 }
 
 /// What the control thread hears.
@@ -127,11 +137,12 @@ struct Control<'a> {
     intake: watch::Sender<Intake>,
     left_over: Arc<LeftOvers>,
     drain: DrainControl,
+    road: Road,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
     shutdown_timeout: Duration,
-    /// The handover socket and the lock, held to the end.
-    _held: [OwnedFd; 2],
+    /// The lock, held to the end.
+    _held: OwnedFd,
 }
 
 impl<'a> Control<'a> {
@@ -143,7 +154,7 @@ impl<'a> Control<'a> {
         terminate: Signal,
         pens: Pens,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, app_listeners, dispatch, output, access, _held: held } = equipment;
+        let Equipment { lanes, listeners, app_listeners, dispatch, handover, output, access, _held: held } = equipment;
         let Pens { scribe, log } = pens;
         let output = Arc::new(Output::new(output, log.app(), PRINTING).map_err(WorkerError::Output)?);
         follow(Arc::clone(&output))?;
@@ -161,6 +172,7 @@ impl<'a> Control<'a> {
             AccessLog::open(access, lines, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
         };
         let access = setup.access_log.map(open).transpose()?;
+        let (road, plan) = handover::plan();
         let orders = Orders {
             access: access.clone(),
             listeners: Arc::clone(&listeners),
@@ -168,6 +180,7 @@ impl<'a> Control<'a> {
             intake: intake_order,
             left_over: Arc::clone(&left_over),
             drain: drain_signal,
+            road: road.clone(),
             stop: stop_order,
             says: Says(says),
             heartbeat: setup.heartbeat,
@@ -186,9 +199,10 @@ impl<'a> Control<'a> {
             pid: std::process::id(),
         };
         let mut start = Some(Start { library: setup.library, host, app });
-        for (index, lane) in lanes.iter().enumerate() {
-            serving::spawn(index, lane, start.take(), orders.clone())?;
-        }
+        let berths =
+            lanes.iter().enumerate().map(|(index, lane)| serving::spawn(index, lane, start.take(), orders.clone()));
+        let berths = Berths::new(berths.collect::<Result<_, _>>()?, &listeners, drain.clone());
+        plan.open(handover, berths).map_err(WorkerError::Handover)?;
         Ok(Self {
             channel,
             master: Master::Heard,
@@ -206,6 +220,7 @@ impl<'a> Control<'a> {
             intake,
             left_over,
             drain,
+            road,
             stop,
             idle_linger: setup.idle_linger,
             shutdown_timeout: setup.shutdown_timeout,
@@ -218,8 +233,8 @@ impl<'a> Control<'a> {
         loop {
             tokio::select! {
                 received = self.channel.receive::<ToWorker>(), if self.master == Master::Heard => match received {
-                    Ok(Some((ToWorker::Drain { successor, timeout }, _))) => {
-                        return Heard::Order(Ordered { successor, timeout });
+                    Ok(Some((ToWorker::Drain { successor, timeout, connections }, _))) => {
+                        return Heard::Order(Ordered { successor, timeout, connections });
                     }
                     Ok(Some((ToWorker::LogLevel { level }, _))) => {
                         // It asks the app's callsites again, which is no work for this thread.
@@ -240,13 +255,13 @@ impl<'a> Control<'a> {
                     Ok(None) => {
                         self.scribe.log(|| tracing::warn!("the master has gone"));
                         self.master = Master::Gone;
-                        return Heard::Order(Ordered { successor: false, timeout: self.shutdown_timeout });
+                        return Heard::Order(Ordered::alone(false, self.shutdown_timeout));
                     }
                     Err(ChannelError::Socket(error)) => {
                         let error = chain(&error);
                         self.scribe.log(move || tracing::error!(error, "control socket failed; the worker ends"));
                         self.master = Master::Unheard;
-                        return Heard::Order(Ordered { successor: true, timeout: self.shutdown_timeout });
+                        return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
                     }
                     Err(error) => {
                         let error = chain(&error);
@@ -260,7 +275,7 @@ impl<'a> Control<'a> {
                         && self.master == Master::Heard
                         && matches!(timeout(ASKING, self.channel.send(&FromWorker::Terminated)).await, Ok(Ok(())));
                     if !asked {
-                        return Heard::Order(Ordered { successor: true, timeout: self.shutdown_timeout });
+                        return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
                     }
                 }
                 Some(word) = self.words.recv() => return Heard::Thread(word),
@@ -303,9 +318,10 @@ impl<'a> Control<'a> {
     async fn drain(&mut self, ordered: Ordered) -> Infallible {
         let began = Instant::now();
         let mut schedule = Schedule::new(began, ordered.timeout);
-        self.drain.begin(Phase::Draining { since: began, linger: schedule.linger(began, self.idle_linger) });
-        let Ordered { successor, timeout } = ordered;
-        self.scribe.log(move || tracing::info!(successor, timeout_ms = millis(timeout), "draining"));
+        let Ordered { successor, timeout, connections } = ordered;
+        self.let_go(connections, &schedule);
+        let handover = connections == Connections::HandedOver;
+        self.scribe.log(move || tracing::info!(successor, handover, timeout_ms = millis(timeout), "draining"));
         let mut threads = Threads { open: self.lanes.len(), busy: self.lanes.len() };
         if successor {
             self.intake.send_replace(Intake::Closed);
@@ -335,7 +351,7 @@ impl<'a> Control<'a> {
             });
             self.exit(BLOCKED)
         }
-        let Figures { requests, cut, .. } = figures;
+        let Figures { requests, cut, handed_over, received, closed, .. } = figures;
         if cut > 0 {
             self.scribe.log(move || tracing::warn!(cut, "requests were cut at the end of the drain"));
         }
@@ -350,8 +366,25 @@ impl<'a> Control<'a> {
         if timeout_at(schedule.end, stopped).await.is_err() {
             self.scribe.log(|| tracing::warn!("the app's stop did not end in time"));
         }
-        self.scribe.log(move || tracing::info!(requests, cut, "drained"));
+        self.scribe.log(move || tracing::info!(requests, cut, handed_over, received, closed, "drained"));
         self.exit(0)
+    }
+
+    /// Has connections end here, one way or the other.
+    fn let_go(&self, connections: Connections, schedule: &Schedule) {
+        // The road first: what comes to it next is to find it so.
+        let ending = match connections {
+            Connections::HandedOver => {
+                self.road.stand(Stance::Leaves);
+                Ending::HandOver
+            }
+            Connections::Closed => {
+                self.road.stand(Stance::Closes);
+                Ending::Close
+            }
+        };
+        let since = Instant::now();
+        self.drain.begin(Phase::Draining { since, linger: schedule.linger(since, self.idle_linger), ending });
     }
 
     /// Listens until `deadline` says that nothing is left to wait for, or its time has come.
@@ -366,9 +399,11 @@ impl<'a> Control<'a> {
                 Err(_) => return,
                 Ok(Heard::Order(again)) => {
                     schedule.shorten(Schedule::new(Instant::now(), again.timeout));
-                    // The whole service ends after all: new clients are to be refused at once.
+                    // The whole service ends after all: new clients are to be refused at once, and nobody
+                    // is there to take connections over.
                     if !again.successor {
                         self.shut_listeners_down();
+                        self.let_go(Connections::Closed, schedule);
                     }
                 }
                 Ok(Heard::Thread(Word::Closed)) => {
@@ -455,17 +490,24 @@ struct Figures {
     requests: u64,
     in_flight: u64,
     cut: u64,
+    handed_over: u64,
+    received: u64,
+    closed: u64,
     /// A route that a thread is held with.
     route: Option<String>,
 }
 
 impl Figures {
     fn of(lanes: &[Lane]) -> Self {
-        let mut figures = Self { requests: 0, in_flight: 0, cut: 0, route: None };
+        let mut figures =
+            Self { requests: 0, in_flight: 0, cut: 0, handed_over: 0, received: 0, closed: 0, route: None };
         for lane in lanes.iter().map(Lane::snapshot) {
             figures.requests += lane.requests;
             figures.in_flight += lane.in_flight;
             figures.cut += lane.cut;
+            figures.handed_over += lane.handed_over;
+            figures.received += lane.taken_over;
+            figures.closed += lane.dismissed;
             figures.route = figures.route.or(lane.route);
         }
         figures
@@ -509,10 +551,11 @@ mod tests {
             intake,
             left_over: Arc::default(),
             drain,
+            road: handover::plan().0,
             stop,
             idle_linger: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
-            _held: [held(), held()],
+            _held: held(),
         }
     }
 

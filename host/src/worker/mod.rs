@@ -11,6 +11,7 @@
 //! output           makes lines of the log of what the app prints
 //! databank …       the databank's connections and timers
 //! dispatch         messages from and to other workers
+//! handover         connections from and to other workers
 //! ```
 //! The control thread runs no code of the app's and writes no log, so neither an app that blocks nor a
 //! log that nobody reads can make the worker deaf.
@@ -22,10 +23,12 @@
 
 mod accept;
 mod control;
+mod handover;
 mod schedule;
 mod scribe;
 mod serving;
 mod signals;
+mod stream;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -62,6 +65,8 @@ enum WorkerError {
     Databank(#[source] io::Error),
     #[error("the thread for messages of other workers can't be made")]
     Dispatch(#[source] io::Error),
+    #[error("the thread for connections of other workers can't be made")]
+    Handover(#[source] io::Error),
     #[error("thread {name} can't be made")]
     Thread { name: String, source: io::Error },
     #[error("a message to the master can't be sent")]
@@ -75,13 +80,14 @@ struct Equipment {
     app_listeners: Vec<AppListener>,
     /// Messages between workers travel on it.
     dispatch: OwnedFd,
+    /// Links to other workers come on it.
+    handover: OwnedFd,
     /// Where what the app prints comes out.
     output: OwnedFd,
     /// The access log's own file.
     access: Option<OwnedFd>,
-    /// Held until the process ends: connections between workers, and the lock by which a new master
-    /// learns that this magic still runs.
-    _held: [OwnedFd; 2],
+    /// Held until the process ends: the lock by which a new master learns that this magic still runs.
+    _held: OwnedFd,
 }
 
 /// One listener as the master handed it over.
@@ -140,5 +146,5 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<Equipment, W
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
-    Ok(Equipment { lanes, listeners, app_listeners, dispatch, output, access, _held: [handover, lock] })
+    Ok(Equipment { lanes, listeners, app_listeners, dispatch, handover, output, access, _held: lock })
 }

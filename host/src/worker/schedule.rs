@@ -26,7 +26,7 @@ impl Schedule {
     /// How long idle connections linger. A close takes a while, too, and what could not be announced
     /// before must be announced then, so half of the time is kept for that.
     pub(super) fn linger(&self, began: Instant, wanted: Duration) -> Duration {
-        wanted.min((self.cut - began) / 2)
+        wanted.min(self.cut.saturating_duration_since(began) / 2)
     }
 
     /// Whichever comes first holds: an order that is repeated moves no deadline further away.

@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Intake, LeftOver, Open};
+use super::handover::{self, Arrival, Berth};
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
 use crate::causes::chain;
+use crate::handover::Road;
 use crate::http::{Application, DrainSignal, Upload};
 use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
 use crate::message::Library;
@@ -77,6 +79,7 @@ pub(super) struct Orders {
     pub(super) intake: watch::Receiver<Intake>,
     pub(super) left_over: Arc<LeftOvers>,
     pub(super) drain: DrainSignal,
+    pub(super) road: Road,
     /// Becomes true when thread 0 is to stop the app.
     pub(super) stop: watch::Receiver<bool>,
     pub(super) says: Says,
@@ -98,26 +101,40 @@ impl LeftOvers {
     }
 }
 
-/// Makes the serving thread `index`. The one that gets a `start` is thread 0.
+/// What a thread's connections come by, and hold until their end.
+struct Seats {
+    inbox: mpsc::Receiver<Arrival>,
+    held: mpsc::Sender<Infallible>,
+    /// Ends with the last of those that hold.
+    connections: mpsc::Receiver<Infallible>,
+}
+
+/// Makes the serving thread `index`, and gives the way for connections of other workers to it. The thread that gets
+/// a `start` is thread 0.
 pub(super) fn spawn(
     index: usize,
     lane: &'static Lane,
     start: Option<Start>,
     orders: Orders,
-) -> Result<(), WorkerError> {
+) -> Result<Berth, WorkerError> {
+    let (arrivals, inbox) = handover::inbox();
+    let (held, connections) = mpsc::channel(1);
+    let berth = Berth { inbox: arrivals, held: held.downgrade(), lane };
+    let seats = Seats { inbox, held, connections };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
         let farewell = Farewell(orders.says.clone());
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => match runtime.block_on(serve(lane, start, orders)) {},
+            Ok(runtime) => match runtime.block_on(serve(lane, start, orders, seats)) {},
             Err(error) => farewell.0.say(Word::CannotStart(chain(&error))),
         }
     });
-    spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
+    spawned.map_err(|source| WorkerError::Thread { name, source })?;
+    Ok(berth)
 }
 
 /// The life of a serving thread. Its end is the end of the process, which the control thread decides.
-async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) -> Infallible {
+async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, seats: Seats) -> Infallible {
     // Now, so that the master knows of the thread before it serves, and may hang.
     lane.beat();
     tokio::spawn(beat(lane, orders.heartbeat));
@@ -155,9 +172,18 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders) ->
         }
     }
     drop(orders.listeners);
-    // Each connection holds a sender, so the receiver ends with the last of them.
-    let (held, mut connections) = mpsc::channel::<Infallible>(1);
-    let seat = accept::Seat { app, lane, drain: orders.drain.clone(), access: orders.access, held };
+    let Seats { inbox, held, mut connections } = seats;
+    let (drain, road) = (orders.drain.clone(), orders.road.clone());
+    let access = orders.access;
+    let seat = accept::Seat { app, lane, drain: drain.clone(), access: access.clone(), road: road.clone(), held };
+    tokio::spawn(handover::adopt(inbox, move |held| accept::Seat {
+        app,
+        lane,
+        drain: drain.clone(),
+        access: access.clone(),
+        road: road.clone(),
+        held,
+    }));
     let mut accepting = JoinSet::new();
     for listener in &open {
         accepting.spawn(accept::run(Arc::clone(listener), seat.clone(), orders.intake.clone()));

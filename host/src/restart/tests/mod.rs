@@ -2,6 +2,7 @@
 
 mod health;
 mod ledger;
+mod links;
 mod properties;
 mod tables;
 mod watch;

@@ -731,9 +731,25 @@ impl World {
         if let Some(deadline) = self.machine.deadline() {
             assert!(deadline > self.now, "the machine would be called for ever");
         }
+        self.compare_links();
         for process in self.alive.values() {
             let waits = !process.serves() && process.state != WorkerState::Killed;
             assert!(!waits || process.deadline > self.now, "not killed in time");
+        }
+    }
+
+    /// Whoever drains while others serve on has somebody to give its connections to, who stays.
+    fn compare_links(&self) {
+        let links = self.machine.links();
+        let is_ready = |it: &Process| it.state == WorkerState::Ready;
+        assert!(links.iter().all(|(_, to)| is_ready(&self.alive[to])), "{links:?}");
+        let serves_on = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping | Phase::Exited);
+        let is_taken = serves_on && self.alive.values().any(is_ready);
+        for (from, process) in &self.alive {
+            let takers = links.iter().filter(|(giver, _)| giver == from).count();
+            let expected = is_taken && process.state == WorkerState::Draining;
+            assert_eq!(takers > 0, expected, "{from:?}: {links:?}");
+            assert!(takers <= 8, "{links:?}");
         }
     }
 }

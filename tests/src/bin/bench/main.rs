@@ -7,10 +7,13 @@
 //!   split by stage, and as a multiple of a bare exec of the binary.
 //! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them
 //!   against windows without, alternating.
+//! - `reloads [ROUNDS]`: what kept-alive clients see of a restart, and of a reload of nginx (Debian package) and of a
+//!   plain axum server, alternating in one run.
 //! - `databank [ROUNDS]`: operations of the databank through the host, and the same by the bare crate,
 //!   alternating in one run.
 
 mod databank;
+mod reloads;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -42,10 +45,11 @@ fn main() -> ExitCode {
         Some("restarts") => (|| restarts(number(1, 30)?))(),
         Some("latency") => (|| latency(number(1, 20)?))(),
         Some("databank") => (|| databank::run(number(1, 40)?))(),
-        Some("serve-axum") => serve_axum(),
+        Some("reloads") => (|| reloads::run(number(1, 10)?))(),
+        Some("serve-axum") => (|| serve_axum(number(1, 0)?))(),
         _ => {
-            let expected =
-                "bench requests [ROUNDS] [SECONDS], restarts [COUNT], latency [SECONDS] or databank [ROUNDS]";
+            let expected = "bench requests [ROUNDS] [SECONDS], restarts [COUNT], latency [SECONDS], reloads [ROUNDS] or \
+                            databank [ROUNDS]";
             Err(format!("expected: {expected}").into())
         }
     };
@@ -58,8 +62,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The plain server: the example app's greeting in axum.
-fn serve_axum() -> Result<()> {
+/// The plain server: the example app's greeting in axum. Ends gracefully on SIGTERM.
+fn serve_axum(port: u64) -> Result<()> {
+    let port = u16::try_from(port)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS.into()).enable_all().build()?;
     runtime.block_on(async {
         let pid = std::process::id();
@@ -72,13 +77,17 @@ fn serve_axum() -> Result<()> {
         let router = Router::new().route("/hello", get(handler));
         // As the app `axum_hello` has it.
         let router = router.route("/", get(|| async { axum::response::Html("<h1>Hello, World!</h1>") }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         println!("{}", listener.local_addr()?);
         // The host's workers set it as well.
         let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
             let _ = stream.set_nodelay(true);
         });
-        axum::serve(listener, router).await?;
+        let ends = async move {
+            terminate.recv().await;
+        };
+        axum::serve(listener, router).with_graceful_shutdown(ends).await?;
         Ok(())
     })
 }
@@ -90,6 +99,20 @@ impl Drop for Axum {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Axum {
+    /// Starts it on this port, or on a free one if that is 0.
+    fn start(port: u16) -> Result<(Self, Address)> {
+        // Its path may be that of a newer build by now.
+        let mut command = Command::new("/proc/self/exe");
+        let mut child = command.arg("serve-axum").arg(port.to_string()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().ok_or("axum has no output")?;
+        let axum = Self(child);
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        Ok((axum, Address::parse(line.trim()).ok_or("axum says no address")?))
     }
 }
 
@@ -120,13 +143,7 @@ fn measure(address: &Address, processes: &[u32], path: &str, kind: Kind, limit: 
 }
 
 fn requests(rounds: u64, limit: Duration) -> Result<()> {
-    // Its path may be that of a newer build by now.
-    let mut child = Command::new("/proc/self/exe").arg("serve-axum").stdout(Stdio::piped()).spawn()?;
-    let output = child.stdout.take().ok_or("axum has no output")?;
-    let axum = Axum(child);
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    let axum_address = Address::parse(line.trim()).ok_or("axum says no address")?;
+    let (axum, axum_address) = Axum::start(0)?;
     let axum_processes = [axum.0.id()];
 
     let host = Host::new(&App::build().example()).with("/workers", THREADS).with("/log/level", "info").start();

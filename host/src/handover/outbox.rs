@@ -1,0 +1,521 @@
+//! What is on its way out: which connection goes where, and what becomes of those that nobody takes. Pure:
+//! knows no socket and no clock.
+//!
+//! ```text
+//! push ──▶ waiting ── next, sent ──▶ unanswered ── Taken ──▶ taken
+//!            ▲  │                       │    └──── nobody's answer in time ──▶ taken, as far as is known
+//!            │  └─ nobody takes it      └─ NoRoom, or the link ends ─┐
+//!            │       └──▶ back                                       │
+//!            └───────────────────────────────────────────────────────┘
+//! ```
+//! What is kept at every step: each connection that was pushed is waiting, unanswered, taken or back, and never
+//! two of them; no link has more than [`WINDOW`] unanswered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Moments, as durations since some beginning.
+pub(super) type Time = Duration;
+
+/// How many connections of one link are unanswered at most. They are descriptors in flight, of which the
+/// kernel allows a user as many as a process may have open (`ETOOMANYREFS`, `unix(7)`).
+pub(super) const WINDOW: usize = 64;
+
+/// How many connections wait here at most; more wait where they were served.
+pub(super) const WAITING: usize = 64;
+
+/// How long nothing may go forward before those that wait are given back.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a link rests whose worker had no room.
+const REST: Duration = Duration::from_millis(20);
+
+/// How long an answer may take. What was sent stays with whom it was sent to, who will take it unless it dies:
+/// from now on nobody helps it then.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What a worker says to a connection that it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It serves it.
+    Taken,
+    /// It can't, now.
+    NoRoom,
+    /// It hasn't got the listener that the connection came by.
+    Unknown,
+}
+
+/// What became of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Done<P> {
+    /// Another worker has it.
+    Taken(P),
+    /// Nobody takes it.
+    Back(P),
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox<P> {
+    links: BTreeMap<u64, Link<P>>,
+    last_link: u64,
+    waiting: VecDeque<P>,
+    /// Nothing is sent before.
+    paused_until: Time,
+    /// When something has last gone forward, or begun to wait.
+    moved: Time,
+    /// Nobody takes anything, until there is a new link.
+    given_up: bool,
+    /// More links may be on their way.
+    expects: bool,
+    done: Vec<Done<P>>,
+}
+
+#[derive(Debug)]
+struct Link<P> {
+    /// How many connections its worker has, as far as is known.
+    held: u64,
+    /// In the order in which they were sent, which is that of the answers; those that nobody waits for any
+    /// more keep their place.
+    unanswered: VecDeque<(Option<P>, Time)>,
+    /// Its socket is full.
+    blocked: bool,
+    rests_until: Time,
+    /// After this it is used no more.
+    ends: Option<Time>,
+}
+
+impl<P> Outbox<P> {
+    pub(super) fn new() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            last_link: 0,
+            waiting: VecDeque::new(),
+            paused_until: Time::ZERO,
+            moved: Time::ZERO,
+            given_up: true,
+            expects: false,
+            done: Vec::new(),
+        }
+    }
+
+    /// Whether another connection may be pushed.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING
+    }
+
+    /// Connections may come before anybody is there to take them: links are on their way.
+    pub(super) fn expect_links(&mut self, now: Time) {
+        self.expects = true;
+        self.goes_on(now);
+    }
+
+    fn goes_on(&mut self, now: Time) {
+        self.given_up = false;
+        self.moved = now;
+    }
+
+    /// Takes in a connection.
+    pub(super) fn push(&mut self, parcel: P, now: Time) {
+        if self.waiting.is_empty() {
+            self.moved = now;
+        }
+        self.waiting.push_back(parcel);
+        self.tick(now);
+    }
+
+    /// There is another worker to send to, until `ends`; its number is returned.
+    pub(super) fn add_link(&mut self, ends: Option<Time>, now: Time) -> u64 {
+        self.last_link += 1;
+        let link = Link { held: 0, unanswered: VecDeque::new(), blocked: false, rests_until: Time::ZERO, ends };
+        self.links.insert(self.last_link, link);
+        self.goes_on(now);
+        self.last_link
+    }
+
+    /// Uses those links no more that have an end.
+    pub(super) fn end_early(&mut self, now: Time) {
+        for link in self.links.values_mut().filter(|link| link.ends.is_some()) {
+            link.ends = Some(now);
+        }
+    }
+
+    /// The link that what waits first is to be sent on, and it; it leaves with [`sent`](Self::sent).
+    pub(super) fn next(&self, now: Time) -> Option<(u64, &P)> {
+        let first = self.waiting.front().filter(|_| now >= self.paused_until)?;
+        let open = self.links.iter().filter(|(_, link)| link.is_open(now) && link.rests_until <= now);
+        let (&number, _) = open.min_by_key(|(_, link)| link.held + link.unanswered.len() as u64)?;
+        Some((number, first))
+    }
+
+    /// What waited first was sent on this link.
+    pub(super) fn sent(&mut self, link: u64, now: Time) {
+        if let Some(link) = self.links.get_mut(&link)
+            && let Some(parcel) = self.waiting.pop_front()
+        {
+            link.unanswered.push_back((Some(parcel), now));
+        }
+    }
+
+    /// The link's socket is full, or no longer.
+    pub(super) fn block(&mut self, link: u64, blocked: bool) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.blocked = blocked;
+        }
+    }
+
+    /// Nothing can be sent on any link for a little.
+    pub(super) fn pause(&mut self, until: Time) {
+        self.paused_until = until;
+    }
+
+    /// The worker at the other end has so many connections.
+    pub(super) fn holds(&mut self, link: u64, held: u64) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.held = held;
+        }
+    }
+
+    /// An answer has come.
+    pub(super) fn answered(&mut self, number: u64, answer: Answer, held: u64, now: Time) {
+        let Some(link) = self.links.get_mut(&number) else { return };
+        link.held = held;
+        let Some((parcel, _)) = link.unanswered.pop_front() else { return };
+        match (answer, parcel) {
+            (Answer::Taken, parcel) => {
+                self.moved = now;
+                self.done.extend(parcel.map(Done::Taken));
+            }
+            (Answer::Unknown, Some(parcel)) => {
+                self.moved = now;
+                self.done.push(Done::Back(parcel));
+            }
+            (Answer::NoRoom, Some(parcel)) => {
+                link.rests_until = now + REST;
+                self.waiting.push_front(parcel);
+            }
+            (Answer::NoRoom | Answer::Unknown, None) => {}
+        }
+        self.tick(now);
+    }
+
+    /// The link has ended. Its worker has taken nothing that it has not answered for.
+    pub(super) fn gone(&mut self, link: u64, now: Time) {
+        let Some(link) = self.links.remove(&link) else { return };
+        if self.waiting.is_empty() {
+            self.moved = now;
+        }
+        for parcel in link.unanswered.into_iter().rev().filter_map(|(parcel, _)| parcel) {
+            self.waiting.push_front(parcel);
+        }
+        self.tick(now);
+    }
+
+    /// Nothing more is sent; what waits is given back.
+    pub(super) fn close(&mut self) {
+        self.expects = false;
+        self.given_up = true;
+        self.give_back();
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Time) {
+        for link in self.links.values_mut() {
+            for (parcel, since) in &mut link.unanswered {
+                if *since + ANSWER <= now {
+                    self.done.extend(parcel.take().map(Done::Taken));
+                }
+            }
+        }
+        let is_stalled = !self.waiting.is_empty() && self.moved + PATIENCE <= now;
+        let ended = |link: &Link<P>| link.ends.is_some_and(|ends| ends <= now);
+        let all_ended = !self.expects && self.links.values().all(ended);
+        if is_stalled || all_ended || self.given_up {
+            self.given_up = true;
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.done.extend(self.waiting.drain(..).map(Done::Back));
+    }
+
+    /// What has been decided since this was asked last.
+    pub(super) fn take_done(&mut self) -> Vec<Done<P>> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Links that are used no more and owe no answer.
+    pub(super) fn take_ended(&mut self, now: Time) -> Vec<u64> {
+        let ended = |link: &Link<P>| link.unanswered.is_empty() && link.ends.is_some_and(|ends| ends <= now);
+        let numbers: Vec<u64> = self.links.iter().filter(|(_, link)| ended(link)).map(|(&number, _)| number).collect();
+        for number in &numbers {
+            self.links.remove(number);
+        }
+        numbers
+    }
+
+    /// When [`tick`](Self::tick) is to be called next, or [`next`](Self::next) asked again.
+    pub(super) fn deadline(&self, now: Time) -> Option<Time> {
+        let links = self.links.values();
+        let answers = links.clone().filter_map(|link| {
+            // Those in front were sent earlier.
+            let (_, since) = link.unanswered.iter().find(|(parcel, _)| parcel.is_some())?;
+            Some(*since + ANSWER)
+        });
+        let ends = links.clone().filter_map(|link| link.ends.filter(|ends| *ends > now));
+        let waits = (!self.waiting.is_empty()).then(|| {
+            let rests = links.map(|link| link.rests_until);
+            let again = rests.chain([self.paused_until]).filter(|until| *until > now);
+            again.chain([self.moved + PATIENCE]).min()
+        });
+        answers.chain(ends).chain(waits.flatten()).min()
+    }
+}
+
+impl<P> Link<P> {
+    fn is_open(&self, now: Time) -> bool {
+        !self.blocked && self.unanswered.len() < WINDOW && self.ends.is_none_or(|ends| ends > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn ms(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    /// Sends all that can be sent; says where to.
+    fn send(outbox: &mut Outbox<u64>, now: Time) -> Vec<(u64, u64)> {
+        let mut sent = Vec::new();
+        while let Some((link, &parcel)) = outbox.next(now) {
+            sent.push((link, parcel));
+            outbox.sent(link, now);
+        }
+        sent
+    }
+
+    #[test]
+    fn connections_are_spread_by_what_the_workers_have() {
+        let mut outbox = Outbox::new();
+        let (full, empty) = (outbox.add_link(None, ms(0)), outbox.add_link(None, ms(0)));
+        outbox.holds(full, 10);
+        outbox.holds(empty, 0);
+        (0..20).for_each(|parcel| outbox.push(parcel, ms(0)));
+        let sent = send(&mut outbox, ms(0));
+        assert_eq!(sent.iter().filter(|(link, _)| *link == full).count(), 5);
+        assert_eq!(sent.iter().filter(|(link, _)| *link == empty).count(), 15);
+    }
+
+    #[test]
+    fn no_link_has_more_than_its_window_and_answers_make_room() {
+        let mut outbox = Outbox::new();
+        let link = outbox.add_link(None, ms(0));
+        for parcel in 0..2 * WINDOW as u64 {
+            assert!(outbox.has_room());
+            outbox.push(parcel, ms(0));
+            send(&mut outbox, ms(0));
+        }
+        assert!(!outbox.has_room());
+        for parcel in 0..WINDOW as u64 {
+            outbox.answered(link, Answer::Taken, parcel, ms(1));
+            assert_eq!(send(&mut outbox, ms(1)), [(link, WINDOW as u64 + parcel)]);
+            assert_eq!(outbox.take_done(), [Done::Taken(parcel)]);
+        }
+    }
+
+    #[test]
+    fn what_a_dead_worker_has_not_answered_goes_to_another_in_its_order() {
+        let mut outbox = Outbox::new();
+        outbox.expect_links(ms(0));
+        let dying = outbox.add_link(None, ms(0));
+        (0..3).for_each(|parcel| outbox.push(parcel, ms(0)));
+        send(&mut outbox, ms(0));
+        outbox.answered(dying, Answer::Taken, 1, ms(1));
+        outbox.gone(dying, ms(2));
+        let heir = outbox.add_link(None, ms(3));
+        assert_eq!(send(&mut outbox, ms(3)), [(heir, 1), (heir, 2)]);
+        assert_eq!(outbox.take_done(), [Done::Taken(0)]);
+    }
+
+    #[test]
+    fn what_nobody_takes_comes_back_in_time_and_the_rest_at_once() {
+        let mut outbox = Outbox::new();
+        outbox.expect_links(ms(0));
+        outbox.push(0, ms(10));
+        assert_eq!(outbox.deadline(ms(10)), Some(ms(10) + PATIENCE));
+        outbox.tick(ms(9) + PATIENCE);
+        assert_eq!(outbox.take_done(), []);
+        outbox.tick(ms(10) + PATIENCE);
+        assert_eq!(outbox.take_done(), [Done::Back(0)]);
+        outbox.push(1, ms(2000));
+        assert_eq!(outbox.take_done(), [Done::Back(1)]);
+        let link = outbox.add_link(None, ms(2001));
+        outbox.push(2, ms(2001));
+        assert_eq!(send(&mut outbox, ms(2001)), [(link, 2)]);
+    }
+
+    #[test]
+    fn a_worker_without_room_is_asked_again_after_a_rest_and_not_for_ever() {
+        let mut outbox = Outbox::new();
+        let (full, other) = (outbox.add_link(None, ms(0)), outbox.add_link(None, ms(0)));
+        outbox.push(0, ms(0));
+        assert_eq!(send(&mut outbox, ms(0)), [(full, 0)]);
+        outbox.answered(full, Answer::NoRoom, 0, ms(1));
+        assert_eq!(send(&mut outbox, ms(1)), [(other, 0)]);
+        outbox.answered(other, Answer::NoRoom, 0, ms(2));
+        let mut now = ms(2);
+        while outbox.take_done().is_empty() {
+            now = outbox.deadline(now).unwrap();
+            for (link, _) in send(&mut outbox, now) {
+                outbox.answered(link, Answer::NoRoom, 0, now);
+            }
+            outbox.tick(now);
+        }
+        assert_eq!(now, PATIENCE);
+    }
+
+    #[test]
+    fn a_listener_that_is_gone_is_no_reason_to_wait() {
+        let mut outbox = Outbox::new();
+        let link = outbox.add_link(None, ms(0));
+        outbox.push(0, ms(0));
+        send(&mut outbox, ms(0));
+        outbox.answered(link, Answer::Unknown, 0, ms(1));
+        assert_eq!(outbox.take_done(), [Done::Back(0)]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_holds_nobody_up() {
+        let mut outbox = Outbox::new();
+        let link = outbox.add_link(None, ms(0));
+        outbox.push(0, ms(0));
+        send(&mut outbox, ms(0));
+        assert_eq!(outbox.deadline(ms(0)), Some(ANSWER));
+        outbox.tick(ANSWER);
+        assert_eq!(outbox.take_done(), [Done::Taken(0)]);
+        // Its answer, late, is that of this one and of no other.
+        outbox.push(1, ANSWER);
+        send(&mut outbox, ANSWER);
+        outbox.answered(link, Answer::NoRoom, 0, ANSWER + ms(1));
+        outbox.answered(link, Answer::Taken, 1, ANSWER + ms(1));
+        assert_eq!(outbox.take_done(), [Done::Taken(1)]);
+    }
+
+    #[test]
+    fn a_link_with_an_end_is_used_until_then_and_ends_when_it_owes_nothing() {
+        let mut outbox = Outbox::new();
+        let link = outbox.add_link(Some(ms(100)), ms(0));
+        outbox.push(0, ms(0));
+        send(&mut outbox, ms(0));
+        outbox.tick(ms(100));
+        outbox.push(1, ms(100));
+        assert_eq!((send(&mut outbox, ms(100)), outbox.take_done()), (vec![], vec![Done::Back(1)]));
+        assert!(outbox.take_ended(ms(100)).is_empty());
+        outbox.answered(link, Answer::Taken, 0, ms(101));
+        assert_eq!(outbox.take_ended(ms(101)), [link]);
+        assert_eq!(outbox.deadline(ms(101)), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push,
+        Link(bool),
+        Answer(usize, u8),
+        Gone(usize),
+        Block(usize, bool),
+        Pause,
+        Pass(u64),
+        Send,
+        Close,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            20 => Just(Step::Push),
+            2 => any::<bool>().prop_map(Step::Link),
+            20 => (0..4_usize, 0..4_u8).prop_map(|(link, answer)| Step::Answer(link, answer)),
+            2 => (0..4_usize).prop_map(Step::Gone),
+            3 => (0..4_usize, any::<bool>()).prop_map(|(link, blocked)| Step::Block(link, blocked)),
+            1 => Just(Step::Pause),
+            5 => (0..800_u64).prop_map(Step::Pass),
+            20 => Just(Step::Send),
+            1 => Just(Step::Close),
+        ]
+    }
+
+    proptest! {
+        /// Whatever links come, answer and go: each connection is taken or comes back, once, and waits for
+        /// nothing that doesn't come.
+        #[test]
+        fn no_connection_is_lost_or_told_of_twice(steps in prop::collection::vec(step(), 0..400)) {
+            let mut outbox = Outbox::new();
+            let (mut now, mut pushed) = (ms(0), 0_u64);
+            let mut links: Vec<u64> = Vec::new();
+            let mut done = BTreeSet::new();
+            let mut unanswered: BTreeMap<u64, VecDeque<u64>> = BTreeMap::new();
+            let tell = |outbox: &mut Outbox<u64>, done: &mut BTreeSet<u64>| {
+                for it in outbox.take_done() {
+                    let (Done::Taken(parcel) | Done::Back(parcel)) = it;
+                    assert!(done.insert(parcel), "{parcel} twice");
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Push if outbox.has_room() => {
+                        outbox.push(pushed, now);
+                        pushed += 1;
+                    }
+                    Step::Link(ends) if links.len() < 4 => links.push(outbox.add_link(ends.then_some(now + ms(300)), now)),
+                    Step::Answer(index, answer) if index < links.len() => {
+                        let link = links[index];
+                        let answer = [Answer::Taken, Answer::Taken, Answer::NoRoom, Answer::Unknown][usize::from(answer)];
+                        let first = unanswered.entry(link).or_default().pop_front();
+                        outbox.answered(link, answer, 0, now);
+                        tell(&mut outbox, &mut done);
+                        if let (Answer::Taken, Some(parcel)) = (answer, first) {
+                            prop_assert!(done.contains(&parcel));
+                        }
+                    }
+                    Step::Gone(index) if index < links.len() => {
+                        let link = links.remove(index);
+                        unanswered.remove(&link);
+                        outbox.gone(link, now);
+                    }
+                    Step::Block(index, blocked) if index < links.len() => outbox.block(links[index], blocked),
+                    Step::Pause => outbox.pause(now + ms(5)),
+                    Step::Pass(millis) => {
+                        now += ms(millis);
+                        outbox.tick(now);
+                    }
+                    Step::Send => {
+                        for (link, parcel) in send(&mut outbox, now) {
+                            prop_assert!(!done.contains(&parcel), "{parcel} was sent after its end");
+                            unanswered.entry(link).or_default().push_back(parcel);
+                        }
+                    }
+                    Step::Close => outbox.close(),
+                    _ => {}
+                }
+                tell(&mut outbox, &mut done);
+                for link in outbox.take_ended(now) {
+                    links.retain(|it| *it != link);
+                }
+                prop_assert!(outbox.links.values().all(|link| link.unanswered.len() <= WINDOW));
+                prop_assert!(outbox.waiting.is_empty() || outbox.deadline(now).is_some());
+            }
+            // Nobody answers any more.
+            for _ in 0..3 {
+                now += ANSWER;
+                outbox.tick(now);
+                tell(&mut outbox, &mut done);
+            }
+            prop_assert_eq!(done.len() as u64, pushed);
+        }
+    }
+}

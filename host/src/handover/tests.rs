@@ -1,0 +1,209 @@
+//! Roads in one process, between which a test plays the master.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::channel::send_now;
+use crate::sys::packet;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What has arrived, and how much may.
+#[derive(Default)]
+struct Quay {
+    arrived: Mutex<Vec<Parcel>>,
+    invited: AtomicU64,
+    room: AtomicU64,
+}
+
+struct Berths(Arc<Quay>);
+
+impl Harbour for Berths {
+    fn berth(&self, parcel: Parcel) -> Result<Box<dyn FnOnce()>, NoBerth> {
+        if parcel.papers == b"unknown" {
+            return Err(NoBerth::Unknown);
+        }
+        if self.holds() >= self.0.room.load(Relaxed) {
+            return Err(NoBerth::Full);
+        }
+        let quay = Arc::clone(&self.0);
+        Ok(Box::new(move || quay.arrived.lock().unwrap().push(parcel)))
+    }
+
+    fn holds(&self) -> u64 {
+        self.0.arrived.lock().unwrap().len() as u64
+    }
+
+    fn invite(&self, connections: u64) {
+        self.0.invited.store(connections, Relaxed);
+    }
+}
+
+/// A worker's end of the road, and the master's socket to it.
+struct Worker {
+    road: Road,
+    quay: Arc<Quay>,
+    master: OwnedFd,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let (road, plan) = plan();
+        let (master, theirs) = packet::pair().unwrap();
+        let quay = Arc::new(Quay { room: AtomicU64::new(u64::MAX), ..Quay::default() });
+        plan.open(theirs, Berths(Arc::clone(&quay))).unwrap();
+        Self { road, quay, master }
+    }
+
+    fn arrived(&self) -> usize {
+        self.quay.arrived.lock().unwrap().len()
+    }
+
+    fn give_end(&self, end: &OwnedFd, invited: Option<u64>) {
+        send_now(self.master.as_fd(), &ToRoad::Give { invited }, &[end.as_fd()]).unwrap();
+    }
+
+    fn joins(&self, other: &Self) {
+        let (ours, theirs) = packet::pair().unwrap();
+        send_now(other.master.as_fd(), &ToRoad::Take, &[theirs.as_fd()]).unwrap();
+        self.give_end(&ours, None);
+    }
+
+    /// Gives `count` parcels at the same time.
+    async fn give(&self, count: usize, papers: &[u8]) -> (usize, Vec<Parcel>, Vec<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut clients, mut given) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let socket = OwnedFd::from(listener.accept().unwrap().0);
+            let (road, papers) = (self.road.clone(), papers.to_vec());
+            given.push(tokio::spawn(async move { road.give(Parcel { socket, papers }).await }));
+        }
+        let (mut taken, mut back) = (0, Vec::new());
+        for given in given {
+            match timeout(LIMIT, given).await.expect("it is known soon").unwrap() {
+                Given::Taken => taken += 1,
+                Given::Back(parcel) => back.push(parcel),
+                Given::Lost => panic!("a parcel is lost"),
+            }
+        }
+        (taken, back, clients)
+    }
+}
+
+/// Whether each client reaches whoever has its connection now.
+fn assert_alive(clients: &mut [TcpStream], parcels: &[Parcel]) {
+    for client in &mut *clients {
+        client.write_all(b"?").unwrap();
+    }
+    for parcel in parcels {
+        let mut stream = TcpStream::from(parcel.socket.try_clone().unwrap());
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        stream.write_all(b"!").unwrap();
+    }
+    for client in clients {
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connections_and_papers_arrive_and_are_spread_evenly() {
+    let (from, one, other) = (Worker::new(), Worker::new(), Worker::new());
+    from.joins(&one);
+    from.joins(&other);
+    from.road.stand(Stance::Leaves);
+    let papers = vec![7; MAX_PAPERS];
+    let (taken, back, mut clients) = from.give(300, &papers).await;
+    assert_eq!((taken, back.len()), (300, 0));
+    let mut parcels = std::mem::take(&mut *one.quay.arrived.lock().unwrap());
+    assert!((100..=200).contains(&parcels.len()), "{}", parcels.len());
+    parcels.append(&mut other.quay.arrived.lock().unwrap());
+    assert!(parcels.len() == 300 && parcels.iter().all(|parcel| parcel.papers == papers));
+    assert_alive(&mut clients, &parcels);
+}
+
+#[tokio::test]
+async fn what_a_dying_worker_has_not_taken_goes_to_another() {
+    let (from, heir) = (Worker::new(), Worker::new());
+    // It lives for as long as the test holds its end, and never says a word.
+    let (out, dying) = packet::pair().unwrap();
+    from.give_end(&out, None);
+    drop(out);
+    from.road.stand(Stance::Leaves);
+    let giving = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        from.joins(&heir);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(dying);
+    };
+    let ((taken, back, mut clients), ()) = tokio::join!(from.give(200, b"papers"), giving);
+    assert_eq!((taken, back.len()), (200, 0));
+    let parcels = std::mem::take(&mut *heir.quay.arrived.lock().unwrap());
+    assert_eq!(parcels.len(), 200);
+    assert_alive(&mut clients, &parcels);
+}
+
+#[tokio::test]
+async fn what_nobody_takes_comes_back_alive() {
+    // Nobody to give to; somebody without room; somebody who drains; somebody who has not got the listener.
+    for case in 0..4 {
+        let (from, to) = (Worker::new(), Worker::new());
+        to.quay.room.store(if case == 1 { 10 } else { u64::MAX }, Relaxed);
+        if case == 2 {
+            to.road.stand(Stance::Leaves);
+        }
+        from.road.stand(Stance::Leaves);
+        if case > 0 {
+            from.joins(&to);
+        }
+        let (taken, mut back, mut clients) = from.give(100, if case == 3 { b"unknown" } else { b"papers" }).await;
+        assert_eq!(taken, if case == 1 { 10 } else { 0 }, "case {case}");
+        assert_eq!(taken, to.arrived(), "case {case}");
+        back.append(&mut to.quay.arrived.lock().unwrap());
+        assert_eq!(back.len(), 100, "case {case}");
+        assert_alive(&mut clients, &back);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_serves_gives_only_what_it_was_invited_to_and_not_for_long() {
+    let (from, to) = (Worker::new(), Worker::new());
+    let (taken, back, _clients) = from.give(3, b"papers").await;
+    assert_eq!((taken, back.len()), (0, 3), "there is no link");
+    let (out, back_end) = packet::pair().unwrap();
+    send_now(to.master.as_fd(), &ToRoad::Take, &[back_end.as_fd()]).unwrap();
+    from.give_end(&out, Some(5));
+    drop((out, back_end));
+    while from.quay.invited.load(Relaxed) != 5 {
+        tokio::task::yield_now().await;
+    }
+    let (taken, back, _clients) = from.give(5, b"papers").await;
+    assert_eq!((taken, back.len()), (5, 0));
+    while from.quay.invited.load(Relaxed) != 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (taken, back, _clients) = from.give(3, b"papers").await;
+    assert_eq!((taken, back.len()), (0, 3), "the link has ended");
+}
+
+#[tokio::test]
+async fn what_waits_comes_back_when_the_service_ends() {
+    let from = Worker::new();
+    from.road.stand(Stance::Leaves);
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        from.road.stand(Stance::Closes);
+    };
+    let began = Instant::now();
+    let ((taken, back, _clients), ()) = tokio::join!(from.give(200, b"papers"), ends);
+    assert_eq!((taken, back.len()), (0, 200));
+    assert!(began.elapsed() < outbox::PATIENCE, "it took {:?}", began.elapsed());
+}

@@ -1,0 +1,55 @@
+//! A connection between two workers, as this room sees it: where it has come to when the one lets go of it,
+//! and where the other goes on.
+//!
+//! Leaves to others how it travels, and who has it when.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::HEAD_TIMEOUT;
+
+/// A connection that nobody serves: a new one, or one that its worker has let go of between two requests.
+#[derive(Debug)]
+pub struct Handover<T> {
+    /// The connection itself.
+    pub transport: T,
+    /// What has been read of it and belongs to a request that nobody has seen.
+    pub unread: Bytes,
+    /// What has been before.
+    pub history: History,
+}
+
+/// What a connection has been through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Which protocol it speaks, as far as that is known.
+    pub spoken: Spoken,
+    /// How many requests it has had.
+    pub requests: u64,
+    /// Whether a head has begun.
+    pub in_head: bool,
+    /// How often it was looked at in vain while it waited for what it waits for now.
+    pub ticks: u32,
+    /// When it is to be looked at again, from now.
+    pub next_tick: Duration,
+}
+
+/// What is known of a connection's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spoken {
+    /// Nothing.
+    Nothing,
+    /// HTTP/1.
+    Http1,
+}
+
+impl<T> Handover<T> {
+    /// A connection that has just been accepted.
+    pub const fn accepted(transport: T) -> Self {
+        let history =
+            History { spoken: Spoken::Nothing, requests: 0, in_head: false, ticks: 0, next_tick: HEAD_TIMEOUT };
+        Self { transport, unread: Bytes::new(), history }
+    }
+}

@@ -1,0 +1,118 @@
+//! A client's connection, with the end that one needs which another process may still hold.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A socket that a runtime knows, and that can be taken out of it.
+pub(super) trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + Send + Sized + 'static {
+    /// Takes over a non-blocking socket. Must be called inside a runtime.
+    fn enter(socket: OwnedFd) -> io::Result<Self>;
+
+    /// Takes it out of the runtime.
+    fn leave(self) -> io::Result<OwnedFd>;
+}
+
+impl Socket for TcpStream {
+    fn enter(socket: OwnedFd) -> io::Result<Self> {
+        Self::from_std(socket.into())
+    }
+
+    fn leave(self) -> io::Result<OwnedFd> {
+        self.into_std().map(OwnedFd::from)
+    }
+}
+
+impl Socket for UnixStream {
+    fn enter(socket: OwnedFd) -> io::Result<Self> {
+        Self::from_std(socket.into())
+    }
+
+    fn leave(self) -> io::Result<OwnedFd> {
+        self.into_std().map(OwnedFd::from)
+    }
+}
+
+/// A connection. One that has been in another worker is shut down at its end: that worker's duplicate may live
+/// a little longer, and would keep the client waiting.
+#[derive(Debug)]
+pub(super) struct Stream<S: Socket> {
+    /// Until it is taken out.
+    socket: Option<S>,
+    shared: bool,
+}
+
+impl<S: Socket> Stream<S> {
+    /// A connection that no other process has had.
+    pub(super) const fn own(socket: S) -> Self {
+        Self { socket: Some(socket), shared: false }
+    }
+
+    /// A connection that has been sent from one process to another. Must be called inside a runtime.
+    pub(super) fn shared(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: Some(S::enter(socket)?), shared: true })
+    }
+
+    /// The socket, open and outside of the runtime.
+    pub(super) fn leave(mut self) -> io::Result<OwnedFd> {
+        self.socket.take().ok_or_else(gone)?.leave()
+    }
+
+    fn with<R>(&mut self, poll: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        match &mut self.socket {
+            Some(socket) => poll(Pin::new(socket)),
+            None => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl<S: Socket> Drop for Stream<S> {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.as_ref().filter(|_| self.shared) {
+            // Whatever is wrong with it: it is at its end.
+            let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl<S: Socket> AsyncRead for Stream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_read(cx, buf))
+    }
+}
+
+impl<S: Socket> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|socket| socket.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|socket| socket.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_shutdown(cx))
+    }
+}

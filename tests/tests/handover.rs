@@ -1,0 +1,379 @@
+//! Connections survive a restart: they are handed over to other workers, and their clients see nothing of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use app_host_tests::load::Allowed;
+use app_host_tests::steady::{self, Seen, Steady, Way};
+use app_host_tests::{Address, App, Connection, Host, process};
+use nix::sys::signal::Signal;
+use rustix::process::{Resource, Rlimit};
+use serde_json::{Value, json};
+
+/// One at a time, where a test takes the whole machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who has answered last.
+fn worker_of(connection: &Connection) -> u32 {
+    let answer: Value = serde_json::from_slice(connection.body()).expect("whoami answers JSON");
+    u32::try_from(answer["pid"].as_u64().expect("it has a pid")).unwrap()
+}
+
+/// Asks on a connection that must be open and stay so; says who has answered.
+fn ask(connection: &mut Connection) -> u32 {
+    assert_eq!(connection.get("/whoami").expect("the connection lives"), 200);
+    assert!(!connection.announced_close());
+    worker_of(connection)
+}
+
+/// So many connections that have had a request each.
+fn idle(host: &Host, count: usize) -> Vec<Connection> {
+    let mut connections: Vec<_> = (0..count).map(|_| host.connect()).collect();
+    for connection in &mut connections {
+        ask(connection);
+    }
+    connections
+}
+
+/// The sum of a figure over all workers that have exited.
+fn exited(host: &Host, figure: &str) -> u64 {
+    host.lines_with("worker exited").iter().filter_map(|line| line.number(figure)).sum()
+}
+
+/// A figure of each worker that lives.
+fn figures(host: &Host, figure: &str) -> Vec<(u32, u64)> {
+    let status = host.control().ask_json("STATUS");
+    let workers = status["workers"].as_array().unwrap();
+    let pair = |it: &Value| (u32::try_from(it["pid"].as_u64().unwrap()).unwrap(), it[figure].as_u64().unwrap());
+    workers.iter().map(pair).collect()
+}
+
+fn assert_kept(seen: &[Seen]) {
+    for Seen { way, answered, failures, opened, closed, slowest } in seen {
+        println!("{way:?}: {answered} answered, {opened} opened, {closed} closed, slowest {slowest:?}");
+        assert!(failures.is_empty(), "{way:?}: {failures:#?}");
+        assert_eq!((*opened, *closed), (1, 0), "{way:?}");
+        assert!(*answered > 100, "{way:?}: {answered}");
+    }
+}
+
+#[test]
+fn clients_of_every_kind_keep_their_connections_over_100_restarts() {
+    let _alone = alone();
+    let listen = json!(["127.0.0.1:0", "unix:socket"]);
+    let host = Host::answering("a")
+        .with("/restart/probation", "0s")
+        .with("/log/level", "info")
+        .with("/listen", listen)
+        .start();
+    let allowed = Arc::new(Allowed::default());
+    allowed.set("a");
+    let unix = Address::Unix(host.path("socket"));
+    let ways = [
+        (Way::Get, host.address()),
+        (Way::Get, unix.clone()),
+        (Way::Post(3_000), host.address()),
+        (Way::Chunked(3_000), host.address()),
+        (Way::Chunked(3_000), unix),
+        (Way::Thinks(Duration::from_millis(7)), host.address()),
+        (Way::Thinks(Duration::from_millis(100)), host.address()),
+        (Way::Pipelined(5), host.address()),
+        (Way::ByteByByte, host.address()),
+    ];
+    let clients = ways.map(|(way, address)| Steady { address, path: "/", way });
+    let running = steady::start(clients, &allowed);
+    for number in 0..100 {
+        let next = if number % 2 == 0 { "b" } else { "a" };
+        host.install(&App::build().app(&format!("answer_{next}")));
+        allowed.set("ab");
+        let verdict = host.restart();
+        assert_eq!(verdict.verdict, "complete", "restart {number}: {}", verdict.line.text());
+        allowed.set(next);
+    }
+    assert_kept(&running.stop());
+    // A worker that drains refuses a close of its own: what it had, it has handed over.
+    assert_eq!((exited(&host, "closed"), exited(&host, "cut")), (0, 0));
+    let (given, received) = (exited(&host, "handed_over"), exited(&host, "received"));
+    println!("handed over {given}, received by those that have exited {received}");
+    assert!(given >= received && given >= 900, "{given} {received}");
+}
+
+/// How many connections are idle.
+const CONNECTIONS: usize = 10_000;
+
+#[test]
+fn ten_thousand_idle_connections_survive_10_restarts_and_hold_none_up() {
+    let _alone = alone();
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(Resource::Nofile, wanted).expect("the soft limit can be raised to the hard one");
+    let room = limit.maximum.is_none_or(|most| most > CONNECTIONS as u64 + 500);
+    assert!(room, "10,000 connections need a hard limit of more descriptors than {:?}", limit.maximum);
+    // Whoever waited for a client would wait for longer than what is measured here.
+    let host = Host::misbehaving()
+        .with("/restart/probation", "0s")
+        .with("/restart/idle_linger", "1m")
+        .with("/restart/shutdown_timeout", "2m")
+        .with("/log/level", "info")
+        .start();
+    let memory = |host: &Host| host.workers().iter().filter_map(|pid| process::private_kib(*pid)).sum::<u64>();
+    let timed = |host: &Host| {
+        let began = Instant::now();
+        host.restart_completes();
+        began.elapsed()
+    };
+    timed(&host);
+    let without: Vec<_> = (0..3).map(|_| timed(&host)).collect();
+    let before = memory(&host);
+    let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| host.connect()).collect();
+    // One that has had no request would not be waited for so long.
+    for connection in &mut connections {
+        ask(connection);
+    }
+    let opened = memory(&host);
+    let with: Vec<_> = (0..10).map(|_| timed(&host)).collect();
+    let after = memory(&host);
+    assert!(connections.iter_mut().all(|connection| !connection.is_closed().unwrap()));
+    let mut held = std::collections::BTreeMap::new();
+    for connection in &mut connections {
+        *held.entry(ask(connection)).or_insert(0) += 1;
+    }
+    println!("restarts without connections {without:?}, with {CONNECTIONS} idle ones {with:?}");
+    println!("private memory of both workers, KiB: {before} without, {opened} with, {after} after 10 restarts");
+    println!("at the end the workers have {held:?}");
+    assert_eq!(exited(&host, "closed"), 0);
+    assert!(held.values().all(|held| *held > CONNECTIONS / 4), "{held:?}");
+    assert!(with.iter().all(|took| *took < Duration::from_secs(15)), "{with:?}");
+}
+
+#[test]
+fn half_a_request_goes_along_and_an_upload_follows_its_answer() {
+    let host = Host::misbehaving().start();
+    let mut silent = host.connect();
+    let mut half = host.connect();
+    half.send(b"GET /whoami HTT").unwrap();
+    let mut upload = host.connect();
+    upload.send(b"POST /upload HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel").unwrap();
+    let mut slow = host.connect();
+    slow.send(b"GET /sleep/700 HTTP/1.1\r\nhost: test\r\n\r\nGET /whoami HTTP/1.1\r\nhost: test\r\n\r\nGET /w")
+        .unwrap();
+    host.assert_all_serve(&host.serving());
+    let before = host.serving();
+    host.signal(Signal::SIGUSR2);
+    let after = host.wait("the candidates", || {
+        let serving = host.serving();
+        (serving.len() == 2 && serving.iter().all(|pid| !before.contains(pid))).then_some(serving)
+    });
+    half.send(b"P/1.1\r\nhost: test\r\n\r\n").unwrap();
+    assert_eq!(half.receive().unwrap(), 200);
+    assert!(after.contains(&worker_of(&half)));
+    assert!(after.contains(&ask(&mut silent)));
+    // What has begun ends where it is.
+    assert_eq!(slow.receive().unwrap(), 200);
+    assert!(before.contains(&worker_of(&slow)) && !slow.announced_close());
+    assert_eq!(slow.receive().unwrap(), 200);
+    slow.send(b"hoami HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    assert_eq!(slow.receive().unwrap(), 200);
+    assert!(after.contains(&worker_of(&slow)));
+    upload.send(b"lo\r\n0\r\n\r\n").unwrap();
+    assert_eq!(upload.receive().unwrap(), 200);
+    assert_eq!((upload.text().as_str(), upload.announced_close()), ("5", false));
+    assert!(after.contains(&ask(&mut upload)));
+    assert_eq!(host.verdict(1).verdict, "complete");
+}
+
+#[test]
+fn peer_and_listener_go_along() {
+    let host = Host::misbehaving().start();
+    let mut connection = host.connect();
+    assert_eq!(connection.get("/connection").unwrap(), 200);
+    let before = connection.text();
+    for _ in 0..3 {
+        host.restart_completes();
+        assert_eq!(connection.get("/connection").unwrap(), 200);
+        assert_eq!(connection.text(), before);
+    }
+}
+
+#[test]
+fn connection_whose_listener_is_gone_is_closed_politely() {
+    let listen = json!(["127.0.0.1:0", { "address": "127.0.0.2:0", "name": "second" }]);
+    let mut host = Host::misbehaving().with("/listen", listen).with("/restart/idle_linger", "300ms").start();
+    let mut first = host.connect();
+    ask(&mut first);
+    let mut second = Connection::connect(&host.address_of("second")).unwrap();
+    ask(&mut second);
+    host.set("/listen", json!(["127.0.0.1:0"]));
+    host.restart_completes();
+    assert!(second.is_closed().unwrap());
+    ask(&mut first);
+    assert_eq!((exited(&host, "closed"), exited(&host, "handed_over")), (1, 1));
+}
+
+#[test]
+fn connections_that_a_failed_generation_had_come_back() {
+    let mut host = Host::misbehaving().with("/workers", 3).with("/restart/on_failure", "rollback").start();
+    let mut connections = idle(&host, 60);
+    for only_slot in [2, 1] {
+        let before = host.serving();
+        host.set("/app/config", json!({ "on_start": "abort", "only_slot": only_slot }));
+        assert_eq!(host.restart().verdict, "failed: worker died");
+        let now = host.serving();
+        assert!(now != before, "some have been replaced");
+        for connection in &mut connections {
+            assert!(now.contains(&ask(connection)));
+        }
+    }
+    assert_eq!(exited(&host, "closed"), 0);
+}
+
+#[test]
+fn workers_that_go_outside_a_restart_hand_over_what_they_have() {
+    let host = Host::misbehaving().with("/workers", 3).start();
+    let mut connections = idle(&host, 60);
+    let terminated = host.serving()[0];
+    process::signal(terminated, Signal::SIGTERM);
+    host.wait_for("worker exited", |line| line.worker_pid() == terminated);
+    host.signal(Signal::SIGTTOU);
+    host.wait("two workers", || (host.workers().len() == 2).then_some(()));
+    let now = host.serving();
+    for connection in &mut connections {
+        assert!(now.contains(&ask(connection)));
+    }
+    assert_eq!(exited(&host, "closed"), 0);
+    // The service's end is everybody's.
+    let mark = host.mark();
+    host.signal(Signal::SIGTERM);
+    host.wait_after(mark, "worker exited", |_| true);
+    assert!(exited(&host, "closed") > 0);
+    host.wait_exit();
+}
+
+#[test]
+fn a_worker_without_descriptors_takes_what_it_can_and_nothing_is_dropped() {
+    // What finds no descriptor free is dropped by the kernel, unless its sender still has it.
+    let mut host = Host::misbehaving().with("/restart/idle_linger", "300ms").start();
+    let mut connections = idle(&host, 300);
+    host.set("/restart/probation", "2s");
+    let mark = host.mark();
+    host.signal(Signal::SIGUSR2);
+    let candidate = host.wait_after(mark, "worker ready", |line| line.number("slot") == Some(0)).worker_pid();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(candidate).unwrap());
+    let open = process::descriptors(candidate).len() as u64;
+    let few = Rlimit { current: Some(open + 40), maximum: Some(open + 40) };
+    rustix::process::prlimit(pid, Resource::Nofile, few).expect("the limit of our own child can be lowered");
+    assert_eq!(host.verdict(1).verdict, "complete");
+    let (mut alive, mut closed) = (0, 0);
+    let mut of_candidate = 0;
+    for connection in &mut connections {
+        if connection.is_closed().unwrap() {
+            closed += 1;
+        } else {
+            alive += 1;
+            of_candidate += usize::from(ask(connection) == candidate);
+        }
+    }
+    println!("{alive} connections live, {of_candidate} of them with the one that has few; {closed} were closed");
+    assert!(of_candidate > 5 && of_candidate <= 60, "{of_candidate}");
+    // Those of the first slot have the second candidate, too, as soon as it is ready.
+    assert!(alive > 150, "{alive}");
+    assert_eq!(exited(&host, "closed"), closed);
+}
+
+#[test]
+fn killed_workers_take_nothing_with_them_but_what_they_had() {
+    let _alone = alone();
+    // In memory: each failure is written down before its verdict, and a busy disk takes its time for that.
+    let state =
+        tempfile::Builder::new().prefix("app-host-test-").tempdir_in("/dev/shm").expect("a directory in memory");
+    let host = Host::misbehaving()
+        .with("/state_dir", state.path().to_str())
+        .with("/restart/on_failure", "rollback")
+        .with("/restart/probation", "0s")
+        .with("/log/level", "info")
+        .start();
+    let library = App::build().app("misbehaving");
+    let mut ways = vec![Way::Get; 4];
+    ways.resize(24, Way::Thinks(Duration::from_millis(3)));
+    let clients = ways.into_iter().map(|way| Steady { address: host.address(), path: "/whoami", way });
+    let running = steady::start(clients, &Arc::new(Allowed::default()));
+    let (mut kills, mut complete) = (Vec::new(), 0);
+    for number in 0..30_u64 {
+        host.install_fresh(&library);
+        let mark = host.mark();
+        let request = host.last_request() + 1;
+        host.signal(Signal::SIGUSR2);
+        // Old ones and new ones in turn, at another moment each time.
+        let awaited = if number % 2 == 0 { "worker ordered to drain" } else { "worker ready" };
+        let line = host.wait_after(mark, awaited, |_| true);
+        let spins = Instant::now();
+        while spins.elapsed() < Duration::from_micros(number * 200) {
+            std::hint::spin_loop();
+        }
+        kills.push((line.worker_pid(), Instant::now()));
+        process::signal(line.worker_pid(), Signal::SIGKILL);
+        complete += usize::from(host.verdict(request).verdict == "complete");
+        host.wait("two workers", || (host.serving().len() == 2 && host.workers().len() == 2).then_some(()));
+    }
+    let seen = running.stop();
+    let failures: Vec<_> = seen.iter().flat_map(|it| &it.failures).collect();
+    let (answered, closed): (u64, u64) =
+        (seen.iter().map(|it| it.answered).sum(), seen.iter().map(|it| it.closed).sum());
+    let killed: Vec<_> = host
+        .lines_with("worker exited")
+        .into_iter()
+        .filter(|line| kills.iter().any(|(pid, _)| *pid == line.worker_pid()))
+        .collect();
+    println!(
+        "{complete} of {} restarts complete, {} killed; {answered} answered, {} failed, {closed} closed",
+        kills.len(),
+        killed.len(),
+        failures.len()
+    );
+    assert!(complete > 5 && complete < kills.len(), "{complete}");
+    for (at, failure) in &failures {
+        let near = kills.iter().any(|(_, killed)| *at >= *killed && *at - *killed < Duration::from_millis(500));
+        assert!(near, "nobody was killed then: {failure}");
+        assert!(!failure.contains("timed out") && !failure.contains("WouldBlock"), "{failure}");
+    }
+    assert!(seen.iter().all(|it| it.slowest < Duration::from_secs(3)), "{seen:#?}");
+    // A client has one request in flight, and each kill can meet each client once.
+    let held: u64 = kills.len() as u64 * 24;
+    assert!((failures.len() as u64) < held / 4 && answered > 10_000, "{} of {held}", failures.len());
+}
+
+#[test]
+fn connections_are_evened_out_unless_it_is_said_otherwise() {
+    for balance in [true, false] {
+        let host = Host::misbehaving().with("/restart/balance", balance).start();
+        let killed = host.serving()[0];
+        process::signal(killed, Signal::SIGKILL);
+        host.wait("two workers", || (host.serving().len() == 2 && !host.serving().contains(&killed)).then_some(()));
+        let [fresh, old] = host.serving()[..] else { panic!("two serve") };
+        // While it is stopped, all that come go to the other.
+        process::signal(fresh, Signal::SIGSTOP);
+        let mut connections = idle(&host, 200);
+        process::signal(fresh, Signal::SIGCONT);
+        let is_even = || {
+            let held = figures(&host, "connections");
+            held.iter().all(|(_, held)| *held >= 60)
+        };
+        if balance {
+            host.wait("the balance", || is_even().then_some(()));
+        } else {
+            let until = Instant::now() + Duration::from_millis(2500);
+            host.wait("some time", || (Instant::now() > until).then_some(()));
+            assert!(!is_even());
+        }
+        assert!(connections.iter().all(|connection| worker_of(connection) == old));
+        let moved: usize = connections.iter_mut().map(|connection| usize::from(ask(connection) == fresh)).sum();
+        assert!(if balance { moved >= 60 } else { moved == 0 }, "{moved}");
+        let given: u64 = figures(&host, "handed_over").iter().map(|(_, given)| given).sum();
+        let received: u64 = figures(&host, "received").iter().map(|(_, received)| received).sum();
+        assert_eq!((given, received), (moved as u64, moved as u64));
+    }
+}
