@@ -392,7 +392,7 @@ fn monotonic_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(size_of::<Lane>() == 384 && align_of::<Lane>() == 128);
+const _: () = assert!(size_of::<Lane>() == 512 && align_of::<Lane>() == 128);
 // A route's length is a byte.
 const _: () = assert!(MAX_ROUTE <= u8::MAX as usize);
 

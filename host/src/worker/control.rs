@@ -168,8 +168,8 @@ impl<'a> Control<'a> {
         let left_over = Arc::<LeftOvers>::default();
         let place = (setup.slot, setup.generation);
         let open = |wanted: AccessSetup| {
-            let lines = logging::app_lines(None, setup.log, std::process::id());
-            AccessLog::open(access, lines, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
+            let style = logging::app_lines(None, setup.log, std::process::id());
+            AccessLog::open(access, style, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
         };
         let access = setup.access_log.map(open).transpose()?;
         let (road, plan) = handover::plan();
