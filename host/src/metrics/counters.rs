@@ -11,8 +11,11 @@ pub(super) struct Counter {
 }
 
 /// To add a counter, add its field to the lane, and a line here.
-pub(super) const COUNTERS: [Counter; 3] = [
+pub(super) const COUNTERS: [Counter; 6] = [
     counter("connections_accepted", "Connections accepted by workers", |lane| lane.accepted),
+    counter("connections_handed_over", "Connections that another worker has taken over", |lane| lane.handed_over),
+    counter("connections_received", "Connections taken over from another worker", |lane| lane.taken_over),
+    counter("connections_closed_by_drain", "Connections closed because their worker drained", |lane| lane.dismissed),
     counter("requests", "Requests handed to the app", |lane| lane.requests),
     counter(CUT, "Requests given up at the end of a drain, or with their worker", |lane| lane.cut),
 ];
@@ -48,8 +51,13 @@ pub(super) const REASONS: [(&str, &str); 19] = [
 ];
 
 /// Every reason for a SIGKILL, in the same way.
-pub(super) const KILLS: [&str; 4] =
-    ["can't serve and didn't exit", "drain timed out", "fast stop", "not ready in time"];
+pub(super) const KILLS: [&str; 5] = [
+    "can't serve and didn't exit",
+    "drain timed out",
+    "fast stop",
+    "hung, and SIGABRT didn't end it",
+    "not ready in time",
+];
 
 /// What some workers have counted together.
 #[derive(Clone, Debug, Default)]

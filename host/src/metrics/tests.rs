@@ -20,6 +20,9 @@ fn lane() -> LaneSnapshot {
         cut: 0,
         responses: [0; STATUS_CLASSES],
         latency: Latency::default(),
+        handed_over: 0,
+        taken_over: 0,
+        dismissed: 0,
         route: None,
     }
 }
@@ -250,6 +253,10 @@ fn worker(slot: u16, generation: u64, state: &str, cpu_ms: Option<u64>) -> Worke
         connections: 2,
         in_flight: 1,
         requests: 9,
+        handed_over: 0,
+        received: 0,
+        closed: 0,
+        cut: 0,
         measured: Measured { cpu_ms, memory_bytes: cpu_ms.map(|_| 4096) },
     }
 }

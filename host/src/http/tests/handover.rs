@@ -26,7 +26,7 @@ impl Relay {
             loop {
                 // Each worker has a page of its own.
                 let lane = Box::leak(Box::default());
-                let Some(next) = serve_connection(connection, double.clone(), lane, signal).await else { return };
+                let Some(next) = serve_connection(connection, double.clone(), lane, signal, None).await else { return };
                 let (control, again) = drain_signal();
                 *shared.lock().unwrap() = control;
                 signal = again;
@@ -223,7 +223,7 @@ async fn where_nobody_takes_a_connection_its_close_is_announced() {
     control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::HandOver });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let lane = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(Handover::accepted(transport), app, lane, signal.staying()));
+    let served = tokio::spawn(serve_connection(Handover::accepted(transport), app, lane, signal.staying(), None));
     client.write_all(get("/stays").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/stays"));
     drop(client);
@@ -258,7 +258,8 @@ async fn a_worker_that_serves_lets_go_of_as_many_idle_connections_as_are_invited
     let mut clients = Vec::new();
     for number in 0..10 {
         let (mut client, transport) = tokio::io::duplex(4096);
-        let served = tokio::spawn(serve_connection(Handover::accepted(transport), app.clone(), lane, signal.clone()));
+        let served =
+            tokio::spawn(serve_connection(Handover::accepted(transport), app.clone(), lane, signal.clone(), None));
         // Half of them are busy.
         if number % 2 == 0 {
             client.write_all(get("/idle").as_bytes()).await.unwrap();

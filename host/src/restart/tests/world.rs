@@ -63,6 +63,8 @@ pub(super) struct World {
     newest_worker: WorkerId,
     /// With the number of workers that is wanted of each.
     settings: BTreeMap<Generation, Settings>,
+    /// The most that were wanted at any time.
+    most_wanted: u16,
     /// The numbers of workers that the configurations say.
     configured: BTreeMap<Generation, u16>,
     /// A number that somebody has wished for, and what has come to it since.
@@ -97,6 +99,7 @@ impl World {
             alive: BTreeMap::new(),
             newest_worker: WorkerId(0),
             settings: BTreeMap::from([(first, settings)]),
+            most_wanted: 0,
             configured: BTreeMap::from([(first, settings.workers)]),
             wish: None,
             active: first,
@@ -415,6 +418,8 @@ impl World {
             assert!(!self.is_over(), "{action:?} after exit");
             self.obey(action);
         }
+        let wanted = self.settings.values().map(|it| it.workers).sum();
+        self.most_wanted = self.most_wanted.max(wanted);
         self.compare();
     }
 
@@ -724,10 +729,10 @@ impl World {
         let is_free = matches!(self.machine.phase(), Phase::Serving | Phase::Preflight);
         assert!(!is_free || self.wish.is_none(), "wanted and nothing in the way");
         assert!(self.settings.len() <= 2, "at most one candidate");
-        let wanted: u16 = self.settings.values().map(|it| it.workers).sum();
-        // A slot has one that stays and one that retires; how many drain is bounded by the back-off.
+        // A slot has one that stays and one that retires, and those above the number that is wanted now go
+        // when enough others serve; how many drain is bounded by the back-off.
         let staying = self.alive.values().filter(|it| it.serves() || it.state == WorkerState::Starting).count();
-        assert!(staying <= 2 * usize::from(wanted), "bounded memory");
+        assert!(staying <= 2 * usize::from(self.most_wanted), "bounded memory");
         if let Some(deadline) = self.machine.deadline() {
             assert!(deadline > self.now, "the machine would be called for ever");
         }
