@@ -191,8 +191,13 @@ fn every_verdict_is_there_before_it_is_given_and_counted_when_it_is() {
     assert_eq!(counted.restarts.len(), known.len(), "one is missing in the table, or there in vain: {counted:?}");
     assert!(counted.restarts.iter().all(|each| each.count > 0), "{counted:?}");
     assert_eq!((counted.restarts("complete"), counted.restarts("refused"), counted.restarts("failed")), (1, 12, 7));
-    let kills = [KillReason::NotReadyInTime, KillReason::StayedUnfit, KillReason::DrainTimedOut, KillReason::FastStop];
-    for why in kills {
+    for why in [
+        KillReason::NotReadyInTime,
+        KillReason::StayedUnfit,
+        KillReason::DrainTimedOut,
+        KillReason::SurvivedAbort,
+        KillReason::FastStop,
+    ] {
         tally.reported(&Report::KillOrdered { worker: view(1, 0, 1), why }, Time::ZERO);
     }
     assert!(tally.figures(std::iter::empty()).kills.values().all(|count| *count == 1));
