@@ -117,7 +117,8 @@ impl App for Misbehaving {
                 self.whoami()
             }
             "header" => {
-                let values: Vec<_> = request.headers().get_all(argument).iter().map(|value| value.as_bytes()).collect();
+                let values: Vec<_> =
+                    request.headers().get_all(argument).iter().map(app_abi::http::HeaderValue::as_bytes).collect();
                 Response::new(values.join(&b", "[..]).into())
             }
             "child" => Response::new(show_child().into()),

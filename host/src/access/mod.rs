@@ -357,8 +357,8 @@ mod tests {
         let stranger = log.visitor(Address::Tcp("127.0.0.1:1".parse().unwrap()), "main");
         assert_eq!(id_for(&trusted, &["Root=1-67891233-abc/+:@~_."]), "Root=1-67891233-abc/+:@~_.");
         let mut seen = std::collections::HashSet::from([id_for(&trusted, &[])]);
-        let long = "x".repeat(MAX_ID + 1);
-        for ids in [&["a b"][..], &["a\"b"], &["a", "b"], &[""], &[&long], &["é"]] {
+        let too_long = "x".repeat(MAX_ID + 1);
+        for ids in [&["a b"][..], &["a\"b"], &["a", "b"], &[""], &[&too_long], &["é"]] {
             assert!(seen.insert(id_for(&trusted, ids)), "{ids:?}");
         }
         assert!(seen.insert(id_for(&stranger, &["mine"])));

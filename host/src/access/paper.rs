@@ -173,9 +173,10 @@ impl Complaint {
             return;
         }
         self.last = Some(Instant::now());
-        match error {
-            Some(error) => tracing::error!(lines, error = chain(error), "access log can't be written; lines lost"),
-            None => tracing::warn!(lines, "access log is written too slowly; lines lost"),
+        if let Some(error) = error {
+            tracing::error!(lines, error = chain(error), "access log can't be written; lines lost");
+        } else {
+            tracing::warn!(lines, "access log is written too slowly; lines lost");
         }
     }
 }
@@ -229,7 +230,7 @@ mod tests {
         }
         paper.finish(LONG);
         let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap();
-        let expected = |from, to| (from..to).map(|number| format!("{number}\n")).collect::<String>();
+        let expected = |from: u8, to: u8| (from..to).map(|number| number.to_string() + "\n").collect::<String>();
         assert_eq!((read("old"), read("new")), (expected(0, 100), expected(100, 200)));
     }
 
