@@ -168,6 +168,11 @@ fn half_a_request_goes_along_and_an_upload_follows_its_answer() {
         let serving = host.serving();
         (serving.len() == 2 && serving.iter().all(|pid| !before.contains(pid))).then_some(serving)
     });
+    // Whoever sends the rest before is answered where it is.
+    host.wait("the two that have nothing in flight to move", || {
+        let living: u64 = figures(&host, "handed_over").iter().map(|(_, given)| given).sum();
+        (living + exited(&host, "handed_over") >= 2).then_some(())
+    });
     half.send(b"P/1.1\r\nhost: test\r\n\r\n").unwrap();
     assert_eq!(half.receive().unwrap(), 200);
     assert!(after.contains(&worker_of(&half)));
