@@ -99,7 +99,8 @@ fn clients_of_every_kind_keep_their_connections_over_100_restarts() {
     assert_eq!((exited(&host, "closed"), exited(&host, "cut")), (0, 0));
     let (given, received) = (exited(&host, "handed_over"), exited(&host, "received"));
     println!("handed over {given}, received by those that have exited {received}");
-    assert!(given >= received && given >= 900, "{given} {received}");
+    // All nine in each restart, but for the first: a client may connect in the middle of that.
+    assert!(given >= received && given >= 9 * 99, "{given} {received}");
 }
 
 /// How many connections are idle.
@@ -361,6 +362,7 @@ fn connections_are_evened_out_unless_it_is_said_otherwise() {
         let [fresh, old] = host.serving()[..] else { panic!("two serve") };
         // While it is stopped, all that come go to the other.
         process::signal(fresh, Signal::SIGSTOP);
+        host.wait("it to stand still", || process::is_stopped(fresh).then_some(()));
         let mut connections = idle(&host, 200);
         process::signal(fresh, Signal::SIGCONT);
         let is_even = || {
