@@ -80,7 +80,8 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message and its descriptors; `None` when the other side has closed. Cancel-safe.
+    /// The next message and its descriptors, fewer than were sent where not all of them find a place in this
+    /// process; `None` when the other side has closed. Cancel-safe.
     pub async fn receive<M: DeserializeOwned>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let mut buffer = vec![0; MAX_INLINE + 1];
         let (length, mut descriptors) = match self.socket.receive(&mut buffer).await {

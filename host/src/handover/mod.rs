@@ -1,14 +1,14 @@
 //! Handover: connections on their way from one worker to another.
 //!
-//! Owns the road between workers: who a connection is sent to ([`outbox`]), that it is never lost nor served
-//! twice, and the bounds of all that. Knows nothing of HTTP, listeners or threads: it moves a descriptor with
+//! Owns the road between workers: who a connection is sent to ([`outbox`]), how many travel together ([`wire`]),
+//! that none is lost nor served twice, and the bounds of all that. Knows nothing of HTTP, listeners or threads: it moves a descriptor with
 //! papers, which somebody writes at the one end and reads at the other. Which workers are joined by a
 //! link, and when, is the master's decision; it makes the link and is no part of it.
 //!
 //! ```text
 //!                  the master ── one end each, on their handover sockets ──┐
 //!                      ▼                                                   ▼
-//! serving thread ─▶ thread "handover" ═══ a link: connection, papers ═══▶ thread "handover" ─▶ serving thread
+//! serving thread ─▶ thread "handover" ═══ a link: connections, papers ══▶ thread "handover" ─▶ serving thread
 //!       ▲               │        ▲                                         │
 //!       └── taken, back ┘        └───────────── taken, no room ────────────┘
 //! ```
@@ -20,35 +20,43 @@
 //! the receiver's interest, that one ends a connection by `shutdown(2)` and not by closing it alone.
 //!
 //! # What is bounded
-//! [`outbox::WINDOW`] connections are on a link, and [`outbox::WAITING`] before it; all others wait where they
-//! were served, on no thread. What arrives waits within bounds for its serving thread, or is not taken. No
-//! descriptor to spare here, too many in flight, a worker that is stopped or gone: a connection that nobody
-//! takes goes back to where it came from, and is closed politely there.
+//! [`outbox::WINDOW`] connections are on a link. Before it wait no more than the worker had, each with less than it
+//! took to serve it. What arrives waits within bounds for its serving thread, or is not taken. No descriptor to
+//! spare here, too many in flight, a worker that is stopped or gone: a connection that nobody takes goes back to
+//! where it came from, and is closed politely there.
 
 mod outbox;
+mod wire;
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::message::ToRoad;
 use crate::sys::packet::Socket;
-use outbox::{Answer, Done, Outbox};
+use outbox::{Answer, BATCH, Done, Outbox};
+use wire::{MAX_PACKET, MAX_WORD, Word};
 
 /// The most bytes that a connection's papers have.
 pub const MAX_PAPERS: usize = 96 * 1024;
 
 /// Room in a link's socket: the longest papers, and many short ones.
 pub const SOCKET_BYTES: usize = 512 * 1024;
+
+/// How many connections are taken in before the road looks at what else there is.
+const AT_ONCE: usize = 4 * BATCH;
+
+/// How long connections that have arrived wait for room.
+const ROOM: Duration = Duration::from_millis(20);
 
 /// How long nothing is sent when the kernel has too many descriptors in flight.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -72,8 +80,6 @@ pub enum Given {
     Taken,
     /// Nobody takes it.
     Back(Parcel),
-    /// It is closed: the thread is gone, which only a bug does.
-    Lost,
 }
 
 /// What the worker is about.
@@ -85,6 +91,8 @@ pub enum Stance {
     Leaves,
     /// It drains, and nobody is there to take its connections.
     Closes,
+    /// As before, and no answer is waited for any more.
+    Ends,
 }
 
 /// Where parcels arrive.
@@ -92,7 +100,10 @@ pub trait Harbour: 'static {
     /// Finds a place for a parcel; what it gives is called when the sender has been told, and must not fail.
     fn berth(&self, parcel: Parcel) -> Result<Box<dyn FnOnce()>, NoBerth>;
 
-    /// How many connections this worker has.
+    /// Waits until there is room for so many parcels, if anybody is there to make some.
+    fn room(&self, parcels: usize) -> impl Future<Output = ()>;
+
+    /// How many connections this worker has, with those that have got a place.
     fn holds(&self) -> u64;
 
     /// So many idle connections are to be given away.
@@ -111,37 +122,42 @@ pub enum NoBerth {
 /// The way to the thread. Cheap to clone, and at home on every thread.
 #[derive(Clone, Debug)]
 pub struct Road {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::UnboundedSender<Order>,
     stance: Arc<watch::Sender<Stance>>,
 }
 
-#[derive(Debug)]
+/// What is called when it is known what became of a parcel; on the road's thread.
+type Told = Box<dyn FnOnce(Given) + Send>;
+
 struct Order {
     parcel: Parcel,
-    done: oneshot::Sender<Given>,
+    told: Told,
 }
 
 /// A road that is not open yet.
 #[derive(Debug)]
 pub struct Plan {
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::UnboundedReceiver<Order>,
     stance: watch::Receiver<Stance>,
 }
 
 /// A road, and what makes its thread.
 pub fn plan() -> (Road, Plan) {
-    let (orders, queue) = mpsc::channel(outbox::WAITING);
+    // As many as there are connections in this worker.
+    let (orders, queue) = mpsc::unbounded_channel();
     let (stance, stances) = watch::channel(Stance::Serves);
     (Road { orders, stance: Arc::new(stance) }, Plan { orders: queue, stance: stances })
 }
 
 impl Road {
-    /// Gives a connection to another worker. Waits until it is known what becomes of it.
-    pub async fn give(&self, parcel: Parcel) -> Given {
-        let (done, outcome) = oneshot::channel();
-        match self.orders.send(Order { parcel, done }).await {
-            Ok(()) => outcome.await.unwrap_or(Given::Lost),
-            Err(mpsc::error::SendError(order)) => Given::Back(order.parcel),
+    /// Gives a connection to another worker. `told` is called when it is known what became of it; not calling it
+    /// is dropping it, with the connection, which only a bug does.
+    pub fn give(&self, parcel: Parcel, told: impl FnOnce(Given) + Send + 'static) {
+        if parcel.papers.len() > MAX_PAPERS {
+            return told(Given::Back(parcel));
+        }
+        if let Err(mpsc::error::SendError(order)) = self.orders.send(Order { parcel, told: Box::new(told) }) {
+            (order.told)(Given::Back(order.parcel));
         }
     }
 
@@ -166,12 +182,15 @@ impl Plan {
     }
 }
 
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Order").field("parcel", &self.parcel).finish_non_exhaustive()
+    }
+}
+
 /// What has happened on a link that this worker sends on.
-#[derive(Clone, Copy)]
 enum Happened {
-    Answered(Answer, u64),
-    /// How many connections the other worker has, said at the beginning.
-    Holds(u64),
+    Said(Word),
     Writable,
     Gone,
 }
@@ -213,6 +232,7 @@ async fn serve<H: Harbour>(plan: Plan, channel: Channel, harbour: Rc<H>) {
         said: (false, false),
     };
     let (mut connected, mut directed) = (true, true);
+    let mut given = Vec::with_capacity(AT_ONCE);
     loop {
         post.send_all();
         let now = post.begin.elapsed();
@@ -233,14 +253,14 @@ async fn serve<H: Harbour>(plan: Plan, channel: Channel, harbour: Rc<H>) {
                 Err(error) => tracing::error!(error = chain(&error), "word of a link is not understood"),
             },
             Some((link, event)) = events.recv() => post.happened(link, event),
-            order = orders.recv(), if post.outbox.has_room() => match order {
-                Some(order) => {
-                    let now = post.begin.elapsed();
-                    post.outbox.push(order, now);
+            count = orders.recv_many(&mut given, AT_ONCE) => {
+                if count == 0 {
+                    // Everybody who could give something is gone.
+                    return;
                 }
-                // Everybody who could give something is gone.
-                None => return,
-            },
+                let now = post.begin.elapsed();
+                given.drain(..).for_each(|order| post.outbox.push(order, now));
+            }
             () = sleep_until(deadline) => {
                 let now = post.begin.elapsed();
                 post.outbox.tick(now);
@@ -267,6 +287,7 @@ impl<H: Harbour> Post<H> {
                 self.outbox.expect_links(now);
             }
             Stance::Closes => self.outbox.close(),
+            Stance::Ends => self.outbox.cut(),
         }
     }
 
@@ -296,8 +317,7 @@ impl<H: Harbour> Post<H> {
     fn happened(&mut self, link: u64, event: Happened) {
         let now = self.begin.elapsed();
         match event {
-            Happened::Answered(answer, held) => self.outbox.answered(link, answer, held, now),
-            Happened::Holds(held) => self.outbox.holds(link, held),
+            Happened::Said(Word { held, answers }) => self.outbox.answered(link, &answers, held, now),
             Happened::Writable => self.outbox.block(link, false),
             Happened::Gone => self.gone(link),
         }
@@ -314,11 +334,12 @@ impl<H: Harbour> Post<H> {
     fn send_all(&mut self) {
         loop {
             let now = self.begin.elapsed();
-            let Some((link, order)) = self.outbox.next(now) else { break };
+            let Some((link, count)) = self.outbox.next(now) else { break };
             let socket = self.links.get(&link).map(|sending| &sending.socket);
-            let sent = socket.map(|it| it.try_send(&order.parcel.papers, &[order.parcel.socket.as_fd()]));
+            let (packet, descriptors) = wire::pack(self.outbox.waiting().take(count).map(|order| &order.parcel));
+            let (count, sent) = (descriptors.len(), socket.map(|it| it.try_send(&packet, &descriptors)));
             match sent {
-                Some(Ok(())) => self.outbox.sent(link, now),
+                Some(Ok(())) => self.outbox.sent(link, count, now),
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.outbox.block(link, true);
                     let (socket, happened) = (socket.map(Rc::clone), self.happened.clone());
@@ -353,16 +374,15 @@ impl<H: Harbour> Post<H> {
             self.harbour.invite(0);
         }
         for done in self.outbox.take_done() {
-            // Whoever has given it may be cut meanwhile.
-            let _ = match done {
-                Done::Taken(order) => order.done.send(Given::Taken),
+            match done {
+                Done::Taken(order) => (order.told)(Given::Taken),
                 Done::Back(order) => {
                     if !std::mem::replace(&mut self.said.0, true) {
                         tracing::info!("no other worker takes a connection; it ends here");
                     }
-                    order.done.send(Given::Back(order.parcel))
+                    (order.told)(Given::Back(order.parcel));
                 }
-            };
+            }
         }
     }
 }
@@ -372,43 +392,16 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOMEM | libc::ENOBUFS | libc::EINTR))
 }
 
-/// How long what a receiver says is: what it is, and how many connections its worker has.
-const WORD: usize = 9;
-
-const TAKEN: u8 = 1;
-const NO_ROOM: u8 = 2;
-const UNKNOWN: u8 = 3;
-const HOLDS: u8 = 4;
-
-fn word(kind: u8, held: u64) -> [u8; WORD] {
-    let mut word = [kind; WORD];
-    word[1..].copy_from_slice(&held.to_ne_bytes());
-    word
-}
-
-fn understand(word: &[u8]) -> Option<Happened> {
-    let (kind, held) = word.split_first()?;
-    let held = u64::from_ne_bytes(held.try_into().ok()?);
-    Some(match *kind {
-        TAKEN => Happened::Answered(Answer::Taken, held),
-        NO_ROOM => Happened::Answered(Answer::NoRoom, held),
-        UNKNOWN => Happened::Answered(Answer::Unknown, held),
-        HOLDS => Happened::Holds(held),
-        _ => return None,
-    })
-}
-
 /// Hears what the worker at the other end of a link says.
 async fn listen(socket: Rc<Socket>, link: u64, happened: mpsc::UnboundedSender<(u64, Happened)>) {
-    let mut buffer = [0; WORD];
+    let mut buffer = [0; MAX_WORD];
     loop {
-        let event = match socket.receive_plain(&mut buffer).await {
-            Ok(length @ 1..) => understand(&buffer[..length]),
+        let word = match socket.receive_plain(&mut buffer).await {
+            Ok(length @ 1..) => Word::read(&buffer[..length]),
             Ok(0) | Err(_) => None,
         };
-        let event = event.unwrap_or(Happened::Gone);
-        let gone = matches!(event, Happened::Gone);
-        if happened.send((link, event)).is_err() || gone {
+        let gone = word.is_none();
+        if happened.send((link, word.map_or(Happened::Gone, Happened::Said))).is_err() || gone {
             return;
         }
     }
@@ -416,21 +409,14 @@ async fn listen(socket: Rc<Socket>, link: u64, happened: mpsc::UnboundedSender<(
 
 /// Takes what comes on a link, until its end.
 async fn take<H: Harbour>(socket: Rc<Socket>, harbour: Rc<H>, takes: Rc<Cell<bool>>) {
-    let mut buffer = vec![0; MAX_PAPERS];
+    let mut buffer = vec![0; MAX_PACKET];
+    let mut word = Word { held: harbour.holds(), answers: Vec::new() };
     // Whoever can't be told is gone, which the next read says.
-    let _ = socket.send(&word(HOLDS, harbour.holds()), &[]).await;
+    let _ = socket.send(&word.write(), &[]).await;
     loop {
-        let berth = match socket.receive(&mut buffer).await {
+        let (length, descriptors) = match socket.receive(&mut buffer).await {
             Ok((0, _)) => return,
-            Ok((length, descriptors)) => match descriptors.into_iter().next() {
-                Some(connection) if takes.get() => {
-                    harbour.berth(Parcel { socket: connection, papers: buffer[..length].to_vec() })
-                }
-                Some(_) => Err(NoBerth::Full),
-                None => Err(NoBerth::Unknown),
-            },
-            // A connection has come and found no descriptor free here: it is still its sender's.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(NoBerth::Full),
+            Ok(received) => received,
             Err(error) => {
                 if !crate::dispatch::is_the_end(&error) {
                     tracing::warn!(error = chain(&error), "connections of another worker can't be received");
@@ -438,18 +424,31 @@ async fn take<H: Harbour>(socket: Rc<Socket>, harbour: Rc<H>, takes: Rc<Cell<boo
                 return;
             }
         };
-        let (kind, settle) = match berth {
-            Ok(settle) => (TAKEN, Some(settle)),
-            Err(NoBerth::Full) => (NO_ROOM, None),
-            Err(NoBerth::Unknown) => (UNKNOWN, None),
-        };
-        let held = harbour.holds() + u64::from(settle.is_some());
-        // In this order: nobody else can serve it once it has been said that it is served here, and from
-        // then on nobody else does.
-        let _ = socket.send(&word(kind, held), &[]).await;
-        if let Some(settle) = settle {
-            settle();
+        let count = wire::unpack(&buffer[..length]).count();
+        if takes.get() {
+            // Whoever finds no room has to travel once more.
+            let _ = tokio::time::timeout(ROOM, harbour.room(count)).await;
         }
+        let mut settle = Vec::with_capacity(count);
+        let mut descriptors = descriptors.into_iter();
+        word.answers.clear();
+        word.answers.extend(wire::unpack(&buffer[..length]).map(|papers| {
+            // For those behind the last descriptor there was none free here: they are still their sender's.
+            let Some(socket) = descriptors.next().filter(|_| takes.get()) else { return Answer::NoRoom };
+            match harbour.berth(Parcel { socket, papers: papers.to_vec() }) {
+                Ok(settles) => {
+                    settle.push(settles);
+                    Answer::Taken
+                }
+                Err(NoBerth::Full) => Answer::NoRoom,
+                Err(NoBerth::Unknown) => Answer::Unknown,
+            }
+        }));
+        word.held = harbour.holds();
+        // In this order: nobody else can serve them once it has been said that they are served here, and from
+        // then on nobody else does.
+        let _ = socket.send(&word.write(), &[]).await;
+        settle.into_iter().for_each(|settles| settles());
     }
 }
 

@@ -17,12 +17,13 @@ use std::time::Duration;
 /// Moments, as durations since some beginning.
 pub(super) type Time = Duration;
 
-/// How many connections of one link are unanswered at most. They are descriptors in flight, of which the
-/// kernel allows a user as many as a process may have open (`ETOOMANYREFS`, `unix(7)`).
-pub(super) const WINDOW: usize = 64;
+/// How many connections are sent at once at most.
+pub(super) const BATCH: usize = 64;
 
-/// How many connections wait here at most; more wait where they were served.
-pub(super) const WAITING: usize = 64;
+/// How many connections of one link are unanswered at most: as many as the other worker takes in, and as many
+/// again meanwhile. They are descriptors in flight, of which the kernel allows a user about as many as a process
+/// may have open (`ETOOMANYREFS`, `unix(7)`).
+pub(super) const WINDOW: usize = 2 * BATCH;
 
 /// How long nothing may go forward before those that wait are given back.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,11 +99,6 @@ impl<P> Outbox<P> {
         }
     }
 
-    /// Whether another connection may be pushed.
-    pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < WAITING
-    }
-
     /// Connections may come before anybody is there to take them: links are on their way.
     pub(super) fn expect_links(&mut self, now: Time) {
         self.expects = true;
@@ -139,20 +135,33 @@ impl<P> Outbox<P> {
         }
     }
 
-    /// The link that what waits first is to be sent on, and it; it leaves with [`sent`](Self::sent).
-    pub(super) fn next(&self, now: Time) -> Option<(u64, &P)> {
-        let first = self.waiting.front().filter(|_| now >= self.paused_until)?;
-        let open = self.links.iter().filter(|(_, link)| link.is_open(now) && link.rests_until <= now);
-        let (&number, _) = open.min_by_key(|(_, link)| link.held + link.unanswered.len() as u64)?;
-        Some((number, first))
+    /// The link that what waits first is to be sent on, and how many of it at most, so that the workers come to
+    /// have the same; they leave with [`sent`](Self::sent).
+    pub(super) fn next(&self, now: Time) -> Option<(u64, usize)> {
+        if self.waiting.is_empty() || now < self.paused_until {
+            return None;
+        }
+        let open = || self.links.iter().filter(|(_, link)| link.is_open(now) && link.rests_until <= now);
+        let (&number, link) = open().min_by_key(|(_, link)| link.load())?;
+        let others = open().filter(|(other, _)| **other != number);
+        let share = others.map(|(_, other)| other.load()).min().map_or(self.waiting.len(), |next| {
+            // What makes it equal to the next, and its part of the rest.
+            let gap = usize::try_from(next - link.load()).unwrap_or(usize::MAX);
+            gap.saturating_add(self.waiting.len().saturating_sub(gap).div_ceil(open().count()))
+        });
+        Some((number, share.min(self.waiting.len()).min(WINDOW - link.unanswered.len()).min(BATCH)))
     }
 
-    /// What waited first was sent on this link.
-    pub(super) fn sent(&mut self, link: u64, now: Time) {
-        if let Some(link) = self.links.get_mut(&link)
-            && let Some(parcel) = self.waiting.pop_front()
-        {
-            link.unanswered.push_back((Some(parcel), now));
+    /// What waits, the first first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &P> {
+        self.waiting.iter()
+    }
+
+    /// So many of what waited first were sent on this link.
+    pub(super) fn sent(&mut self, link: u64, count: usize, now: Time) {
+        if let Some(link) = self.links.get_mut(&link) {
+            let sent = self.waiting.drain(..count.min(self.waiting.len()));
+            link.unanswered.extend(sent.map(|parcel| (Some(parcel), now)));
         }
     }
 
@@ -168,34 +177,41 @@ impl<P> Outbox<P> {
         self.paused_until = until;
     }
 
-    /// The worker at the other end has so many connections.
-    pub(super) fn holds(&mut self, link: u64, held: u64) {
-        if let Some(link) = self.links.get_mut(&link) {
-            link.held = held;
-        }
-    }
-
-    /// An answer has come.
-    pub(super) fn answered(&mut self, number: u64, answer: Answer, held: u64, now: Time) {
+    /// The worker at the other end of a link has said how many connections it has, and has answered for those of
+    /// a packet.
+    pub(super) fn answered(&mut self, number: u64, answers: &[Answer], held: u64, now: Time) {
         let Some(link) = self.links.get_mut(&number) else { return };
         link.held = held;
-        let Some((parcel, _)) = link.unanswered.pop_front() else { return };
-        match (answer, parcel) {
-            (Answer::Taken, parcel) => {
-                self.moved = now;
-                self.done.extend(parcel.map(Done::Taken));
+        let mut again = Vec::new();
+        for answer in answers {
+            let Some((parcel, _)) = link.unanswered.pop_front() else { break };
+            match (answer, parcel) {
+                (Answer::Taken, parcel) => {
+                    self.moved = now;
+                    self.done.extend(parcel.map(Done::Taken));
+                }
+                (Answer::Unknown, Some(parcel)) => {
+                    self.moved = now;
+                    self.done.push(Done::Back(parcel));
+                }
+                (Answer::NoRoom, Some(parcel)) => {
+                    link.rests_until = now + REST;
+                    // Nobody has to leave for the sake of balance, and who is asked to is not to wait.
+                    link.ends = link.ends.map(|_| now);
+                    again.push(parcel);
+                }
+                (Answer::NoRoom | Answer::Unknown, None) => {}
             }
-            (Answer::Unknown, Some(parcel)) => {
-                self.moved = now;
-                self.done.push(Done::Back(parcel));
-            }
-            (Answer::NoRoom, Some(parcel)) => {
-                link.rests_until = now + REST;
-                self.waiting.push_front(parcel);
-            }
-            (Answer::NoRoom | Answer::Unknown, None) => {}
         }
+        self.wait_first(again);
         self.tick(now);
+    }
+
+    /// What has waited before comes first again.
+    fn wait_first(&mut self, parcels: Vec<P>) {
+        for parcel in parcels.into_iter().rev() {
+            self.waiting.push_front(parcel);
+        }
     }
 
     /// The link has ended. Its worker has taken nothing that it has not answered for.
@@ -204,9 +220,7 @@ impl<P> Outbox<P> {
         if self.waiting.is_empty() {
             self.moved = now;
         }
-        for parcel in link.unanswered.into_iter().rev().filter_map(|(parcel, _)| parcel) {
-            self.waiting.push_front(parcel);
-        }
+        self.wait_first(link.unanswered.into_iter().filter_map(|(parcel, _)| parcel).collect());
         self.tick(now);
     }
 
@@ -215,6 +229,15 @@ impl<P> Outbox<P> {
         self.expects = false;
         self.given_up = true;
         self.give_back();
+    }
+
+    /// As [`close`](Self::close), and no answer is waited for either: what was sent is with whom it was sent to.
+    pub(super) fn cut(&mut self) {
+        self.close();
+        for link in self.links.values_mut() {
+            let unanswered = link.unanswered.iter_mut().filter_map(|(parcel, _)| parcel.take());
+            self.done.extend(unanswered.map(Done::Taken));
+        }
     }
 
     /// Time has passed.
@@ -273,6 +296,11 @@ impl<P> Outbox<P> {
 }
 
 impl<P> Link<P> {
+    /// How many connections its worker has, or will have if it takes what it was sent.
+    fn load(&self) -> u64 {
+        self.held + self.unanswered.len() as u64
+    }
+
     fn is_open(&self, now: Time) -> bool {
         !self.blocked && self.unanswered.len() < WINDOW && self.ends.is_none_or(|ends| ends > now)
     }
@@ -293,9 +321,10 @@ mod tests {
     /// Sends all that can be sent; says where to.
     fn send(outbox: &mut Outbox<u64>, now: Time) -> Vec<(u64, u64)> {
         let mut sent = Vec::new();
-        while let Some((link, &parcel)) = outbox.next(now) {
-            sent.push((link, parcel));
-            outbox.sent(link, now);
+        while let Some((link, count)) = outbox.next(now) {
+            assert!((1..=BATCH).contains(&count));
+            sent.extend(outbox.waiting().take(count).map(|parcel| (link, *parcel)));
+            outbox.sent(link, count, now);
         }
         sent
     }
@@ -304,8 +333,8 @@ mod tests {
     fn connections_are_spread_by_what_the_workers_have() {
         let mut outbox = Outbox::new();
         let (full, empty) = (outbox.add_link(None, ms(0)), outbox.add_link(None, ms(0)));
-        outbox.holds(full, 10);
-        outbox.holds(empty, 0);
+        outbox.answered(full, &[], 10, ms(0));
+        outbox.answered(empty, &[], 0, ms(0));
         (0..20).for_each(|parcel| outbox.push(parcel, ms(0)));
         let sent = send(&mut outbox, ms(0));
         assert_eq!(sent.iter().filter(|(link, _)| *link == full).count(), 5);
@@ -316,17 +345,51 @@ mod tests {
     fn no_link_has_more_than_its_window_and_answers_make_room() {
         let mut outbox = Outbox::new();
         let link = outbox.add_link(None, ms(0));
-        for parcel in 0..2 * WINDOW as u64 {
-            assert!(outbox.has_room());
-            outbox.push(parcel, ms(0));
-            send(&mut outbox, ms(0));
+        let window = WINDOW as u64;
+        (0..2 * window).for_each(|parcel| outbox.push(parcel, ms(0)));
+        assert_eq!(send(&mut outbox, ms(0)).len(), WINDOW);
+        for parcel in (0..window).step_by(2) {
+            outbox.answered(link, &[Answer::Taken; 2], parcel, ms(1));
+            assert_eq!(send(&mut outbox, ms(1)), [(link, window + parcel), (link, window + parcel + 1)]);
+            assert_eq!(outbox.take_done(), [Done::Taken(parcel), Done::Taken(parcel + 1)]);
         }
-        assert!(!outbox.has_room());
-        for parcel in 0..WINDOW as u64 {
-            outbox.answered(link, Answer::Taken, parcel, ms(1));
-            assert_eq!(send(&mut outbox, ms(1)), [(link, WINDOW as u64 + parcel)]);
-            assert_eq!(outbox.take_done(), [Done::Taken(parcel)]);
-        }
+    }
+
+    #[test]
+    fn each_gets_its_share_and_none_more_than_a_packet_at_once() {
+        let mut outbox = Outbox::new();
+        let links: Vec<_> = (0..3).map(|_| outbox.add_link(None, ms(0))).collect();
+        (0..10).for_each(|parcel| outbox.push(parcel, ms(0)));
+        outbox.answered(links[0], &[], 3, ms(0));
+        let count = |sent: &[(u64, u64)], link| sent.iter().filter(|(to, _)| *to == link).count();
+        let sent = send(&mut outbox, ms(0));
+        assert_eq!(links.iter().map(|link| count(&sent, *link)).collect::<Vec<_>>(), [2, 4, 4]);
+        (10..1000).for_each(|parcel| outbox.push(parcel, ms(0)));
+        assert_eq!(outbox.next(ms(0)).map(|(_, count)| count), Some(BATCH));
+    }
+
+    #[test]
+    fn a_part_of_a_packet_that_finds_no_room_goes_elsewhere_and_keeps_its_order() {
+        let mut outbox = Outbox::new();
+        let (first, other) = (outbox.add_link(None, ms(0)), outbox.add_link(None, ms(0)));
+        outbox.answered(other, &[], 100, ms(0));
+        (0..4).for_each(|parcel| outbox.push(parcel, ms(0)));
+        assert_eq!(send(&mut outbox, ms(0)), [(first, 0), (first, 1), (first, 2), (first, 3)]);
+        outbox.answered(first, &[Answer::Taken, Answer::NoRoom, Answer::Unknown, Answer::NoRoom], 1, ms(1));
+        assert_eq!(outbox.take_done(), [Done::Taken(0), Done::Back(2)]);
+        assert_eq!(send(&mut outbox, ms(1)), [(other, 1), (other, 3)]);
+    }
+
+    #[test]
+    fn at_the_cut_nothing_is_waited_for() {
+        let mut outbox = Outbox::new();
+        outbox.add_link(None, ms(0));
+        outbox.push(0, ms(0));
+        send(&mut outbox, ms(0));
+        outbox.push(1, ms(0));
+        outbox.cut();
+        assert_eq!(outbox.take_done(), [Done::Back(1), Done::Taken(0)]);
+        assert_eq!(outbox.deadline(ms(0)), None);
     }
 
     #[test]
@@ -336,7 +399,7 @@ mod tests {
         let dying = outbox.add_link(None, ms(0));
         (0..3).for_each(|parcel| outbox.push(parcel, ms(0)));
         send(&mut outbox, ms(0));
-        outbox.answered(dying, Answer::Taken, 1, ms(1));
+        outbox.answered(dying, &[Answer::Taken], 1, ms(1));
         outbox.gone(dying, ms(2));
         let heir = outbox.add_link(None, ms(3));
         assert_eq!(send(&mut outbox, ms(3)), [(heir, 1), (heir, 2)]);
@@ -366,14 +429,14 @@ mod tests {
         let (full, other) = (outbox.add_link(None, ms(0)), outbox.add_link(None, ms(0)));
         outbox.push(0, ms(0));
         assert_eq!(send(&mut outbox, ms(0)), [(full, 0)]);
-        outbox.answered(full, Answer::NoRoom, 0, ms(1));
+        outbox.answered(full, &[Answer::NoRoom], 0, ms(1));
         assert_eq!(send(&mut outbox, ms(1)), [(other, 0)]);
-        outbox.answered(other, Answer::NoRoom, 0, ms(2));
+        outbox.answered(other, &[Answer::NoRoom], 0, ms(2));
         let mut now = ms(2);
         while outbox.take_done().is_empty() {
             now = outbox.deadline(now).unwrap();
             for (link, _) in send(&mut outbox, now) {
-                outbox.answered(link, Answer::NoRoom, 0, now);
+                outbox.answered(link, &[Answer::NoRoom], 0, now);
             }
             outbox.tick(now);
         }
@@ -386,7 +449,7 @@ mod tests {
         let link = outbox.add_link(None, ms(0));
         outbox.push(0, ms(0));
         send(&mut outbox, ms(0));
-        outbox.answered(link, Answer::Unknown, 0, ms(1));
+        outbox.answered(link, &[Answer::Unknown], 0, ms(1));
         assert_eq!(outbox.take_done(), [Done::Back(0)]);
     }
 
@@ -402,8 +465,8 @@ mod tests {
         // Its answer, late, is that of this one and of no other.
         outbox.push(1, ANSWER);
         send(&mut outbox, ANSWER);
-        outbox.answered(link, Answer::NoRoom, 0, ANSWER + ms(1));
-        outbox.answered(link, Answer::Taken, 1, ANSWER + ms(1));
+        outbox.answered(link, &[Answer::NoRoom], 0, ANSWER + ms(1));
+        outbox.answered(link, &[Answer::Taken], 1, ANSWER + ms(1));
         assert_eq!(outbox.take_done(), [Done::Taken(1)]);
     }
 
@@ -417,14 +480,26 @@ mod tests {
         outbox.push(1, ms(100));
         assert_eq!((send(&mut outbox, ms(100)), outbox.take_done()), (vec![], vec![Done::Back(1)]));
         assert!(outbox.take_ended(ms(100)).is_empty());
-        outbox.answered(link, Answer::Taken, 0, ms(101));
+        outbox.answered(link, &[Answer::Taken], 0, ms(101));
         assert_eq!(outbox.take_ended(ms(101)), [link]);
         assert_eq!(outbox.deadline(ms(101)), None);
     }
 
+    #[test]
+    fn a_worker_without_room_ends_the_balance() {
+        let mut outbox = Outbox::new();
+        let link = outbox.add_link(Some(ms(1000)), ms(0));
+        (0..3).for_each(|parcel| outbox.push(parcel, ms(0)));
+        send(&mut outbox, ms(0));
+        outbox.push(3, ms(1));
+        outbox.answered(link, &[Answer::Taken, Answer::NoRoom, Answer::NoRoom], 1, ms(1));
+        assert_eq!(outbox.take_done(), [Done::Taken(0), Done::Back(1), Done::Back(2), Done::Back(3)]);
+        assert_eq!(outbox.take_ended(ms(1)), [link]);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
-        Push,
+        Push(u64),
         Link(bool),
         Answer(usize, u8),
         Gone(usize),
@@ -433,11 +508,12 @@ mod tests {
         Pass(u64),
         Send,
         Close,
+        Cut,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            20 => Just(Step::Push),
+            20 => (1..3 * BATCH as u64).prop_map(Step::Push),
             2 => any::<bool>().prop_map(Step::Link),
             20 => (0..4_usize, 0..4_u8).prop_map(|(link, answer)| Step::Answer(link, answer)),
             2 => (0..4_usize).prop_map(Step::Gone),
@@ -446,6 +522,7 @@ mod tests {
             5 => (0..800_u64).prop_map(Step::Pass),
             20 => Just(Step::Send),
             1 => Just(Step::Close),
+            1 => Just(Step::Cut),
         ]
     }
 
@@ -467,16 +544,18 @@ mod tests {
             };
             for step in steps {
                 match step {
-                    Step::Push if outbox.has_room() => {
-                        outbox.push(pushed, now);
-                        pushed += 1;
+                    Step::Push(count) => {
+                        for _ in 0..count {
+                            outbox.push(pushed, now);
+                            pushed += 1;
+                        }
                     }
                     Step::Link(ends) if links.len() < 4 => links.push(outbox.add_link(ends.then_some(now + ms(300)), now)),
                     Step::Answer(index, answer) if index < links.len() => {
                         let link = links[index];
                         let answer = [Answer::Taken, Answer::Taken, Answer::NoRoom, Answer::Unknown][usize::from(answer)];
                         let first = unanswered.entry(link).or_default().pop_front();
-                        outbox.answered(link, answer, 0, now);
+                        outbox.answered(link, &[answer], 0, now);
                         tell(&mut outbox, &mut done);
                         if let (Answer::Taken, Some(parcel)) = (answer, first) {
                             prop_assert!(done.contains(&parcel));
@@ -500,6 +579,10 @@ mod tests {
                         }
                     }
                     Step::Close => outbox.close(),
+                    Step::Cut => {
+                        outbox.cut();
+                        prop_assert!(outbox.waiting.is_empty());
+                    }
                     _ => {}
                 }
                 tell(&mut outbox, &mut done);

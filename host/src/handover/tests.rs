@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::*;
@@ -28,12 +30,14 @@ impl Harbour for Berths {
         if parcel.papers == b"unknown" {
             return Err(NoBerth::Unknown);
         }
-        if self.holds() >= self.0.room.load(Relaxed) {
+        if self.0.room.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1)).is_err() {
             return Err(NoBerth::Full);
         }
         let quay = Arc::clone(&self.0);
         Ok(Box::new(move || quay.arrived.lock().unwrap().push(parcel)))
     }
+
+    async fn room(&self, _parcels: usize) {}
 
     fn holds(&self) -> u64 {
         self.0.arrived.lock().unwrap().len() as u64
@@ -81,15 +85,15 @@ impl Worker {
         for _ in 0..count {
             clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
             let socket = OwnedFd::from(listener.accept().unwrap().0);
-            let (road, papers) = (self.road.clone(), papers.to_vec());
-            given.push(tokio::spawn(async move { road.give(Parcel { socket, papers }).await }));
+            let (told, outcome) = oneshot::channel();
+            self.road.give(Parcel { socket, papers: papers.to_vec() }, move |given| told.send(given).unwrap());
+            given.push(outcome);
         }
         let (mut taken, mut back) = (0, Vec::new());
         for given in given {
             match timeout(LIMIT, given).await.expect("it is known soon").unwrap() {
                 Given::Taken => taken += 1,
                 Given::Back(parcel) => back.push(parcel),
-                Given::Lost => panic!("a parcel is lost"),
             }
         }
         (taken, back, clients)

@@ -1,7 +1,8 @@
 //! The word that a worker has for its connections: serve, drain, or be cut.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,31 +39,23 @@ pub enum Ending {
 #[derive(Clone, Debug)]
 pub struct DrainControl {
     phase: watch::Sender<Phase>,
-    invited: Arc<Invited>,
+    invited: Arc<AtomicU64>,
 }
 
 /// What a connection listens to. A clone hears everything that the original does.
 #[derive(Clone, Debug)]
 pub struct DrainSignal {
     phase: watch::Receiver<Phase>,
-    invited: Arc<Invited>,
+    /// How many more connections are to leave a worker that serves.
+    invited: Arc<AtomicU64>,
     /// Nobody has taken this connection, so every drain ends it by a close.
     stays: bool,
-}
-
-/// Connections that are to leave a worker that serves.
-#[derive(Debug, Default)]
-struct Invited {
-    /// How many more.
-    left: AtomicU64,
-    /// How often that has been said, twice each: odd while it is being said.
-    said: AtomicU64,
 }
 
 /// A control and its signal, in [`Phase::Serving`].
 pub fn drain_signal() -> (DrainControl, DrainSignal) {
     let (sender, receiver) = watch::channel(Phase::Serving);
-    let invited = Arc::<Invited>::default();
+    let invited = Arc::<AtomicU64>::default();
     (
         DrainControl { phase: sender, invited: Arc::clone(&invited) },
         DrainSignal { phase: receiver, invited, stays: false },
@@ -81,16 +74,32 @@ impl DrainControl {
 
     /// Has so many idle connections leave a worker that serves. Those that are not idle now don't count.
     pub fn invite(&self, connections: u64) {
-        self.invited.left.store(connections, Relaxed);
+        self.invited.store(connections, Relaxed);
         if connections > 0 {
-            self.invited.said.fetch_add(1, AcqRel);
             self.phase.send_modify(|_| {});
-            self.invited.said.fetch_add(1, AcqRel);
         }
     }
 }
 
 impl DrainSignal {
+    /// A signal for the connections of one thread, and what has to run there for it to say what this one says.
+    ///
+    /// News from another thread wake each connection by itself, with a system call; these wake the thread, which
+    /// wakes its connections. And they come between two polls of a connection, never in the middle of one.
+    pub fn here(mut self) -> (Self, impl Future<Output = Infallible> + Send) {
+        let (tells, phase) = watch::channel(*self.phase.borrow_and_update());
+        let here = Self { phase, invited: Arc::clone(&self.invited), stays: self.stays };
+        let relay = async move {
+            while self.phase.changed().await.is_ok() {
+                let phase = *self.phase.borrow_and_update();
+                tells.send_replace(phase);
+            }
+            // The control is gone, and the last phase holds for good.
+            std::future::pending().await
+        };
+        (here, relay)
+    }
+
     /// For a connection that is not to be handed over any more.
     #[must_use]
     pub fn staying(mut self) -> Self {
@@ -121,13 +130,8 @@ impl DrainSignal {
 
     /// Whether one more connection is to leave a worker that serves, and this is the one.
     pub(super) fn takes_invitation(&self) -> bool {
-        let left = &self.invited.left;
+        let left = &self.invited;
         left.load(Relaxed) > 0 && left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-
-    /// How often connections were told that some are to leave, twice each: odd while they are being told.
-    pub(super) fn invitations(&self) -> u64 {
-        self.invited.said.load(Acquire)
     }
 
     /// The phase that holds now becomes news again.
@@ -138,13 +142,6 @@ impl DrainSignal {
     /// Waits for news. Costs nothing while it waits.
     pub async fn changed(mut self) {
         if self.phase.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Waits until whatever is left is cut.
-    pub async fn cut(mut self) {
-        if self.phase.wait_for(|phase| *phase == Phase::Cut).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -65,20 +65,16 @@ pub(super) enum Outcome<T> {
 
 /// What wakes a connection besides its transport: news of the drain, and one timer.
 ///
-/// While the worker serves, both are polled only when the task's waker changes or they have been set
-/// anew. That saves a lock and a list at each poll.
+/// Both are polled only when the task's waker changes or they have been set anew. That saves a lock and a list at
+/// each poll. It is enough because news are told on the connection's own thread ([`DrainSignal::here`]): were they
+/// told in the middle of a poll, they could be seen first and notified after that, and the notification would take
+/// `change` off its list for nothing.
 pub(super) struct Wakes<'a, F> {
     drain: DrainSignal,
     listen: fn(DrainSignal) -> F,
     change: Pin<&'a mut F>,
     sleep: Pin<&'a mut Sleep>,
     registered: Option<Waker>,
-    /// There was news since the begin, so `change` is polled every time. Whoever has news tells it first and
-    /// notifies then: news that were seen in between are followed by a notification that takes
-    /// `change` off its list without anything else to tell of.
-    moves: bool,
-    /// How many invitations there had been at the begin.
-    invitations: u64,
 }
 
 impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
@@ -88,8 +84,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         change: Pin<&'a mut F>,
         sleep: Pin<&'a mut Sleep>,
     ) -> Self {
-        let invitations = drain.invitations();
-        let mut this = Self { drain, listen, change, sleep, registered: None, moves: false, invitations };
+        let mut this = Self { drain, listen, change, sleep, registered: None };
         // A connection that is accepted while its worker drains has to know that, too.
         this.repeat_news();
         this
@@ -101,16 +96,13 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         if news.is_some() {
             self.change.set((self.listen)(self.drain.clone()));
             self.registered = None;
-            let invitations = self.drain.invitations();
-            let is_invited = invitations != self.invitations || invitations % 2 == 1;
-            self.moves = is_invited || news != Some(Phase::Serving);
         }
         self.register(cx);
         news
     }
 
     /// Whether this connection is one of those that are to leave a worker that serves.
-    fn takes_invitation(&self) -> bool {
+    pub(super) fn takes_invitation(&self) -> bool {
         self.drain.takes_invitation()
     }
 
@@ -120,7 +112,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 
     fn register(&mut self, cx: &mut Context<'_>) {
-        if !self.moves && self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return;
         }
         // Without budget left, tokio's futures would be pending without having registered.
@@ -141,7 +133,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 
     /// Whether the timer's time has come.
-    fn is_elapsed(&self) -> bool {
+    pub(super) fn is_elapsed(&self) -> bool {
         self.sleep.is_elapsed()
     }
 
@@ -188,7 +180,7 @@ where
     if let Some(head) = left {
         if is_given_back(&parts.read_buf, head) {
             let unread = joined(parts.read_buf, replay);
-            let history = patience.history(Spoken::Http1, activity);
+            let history = patience.history(Spoken::Http1, activity.begun(), activity.boundary().in_head());
             return Outcome::Leaves(Handover { transport, unread, history });
         }
         let length = parts.read_buf.len();
@@ -380,8 +372,7 @@ impl Patience {
     }
 
     /// What another worker must know to go on.
-    pub(super) fn history(&self, spoken: Spoken, activity: &Activity) -> History {
-        let (requests, in_head) = (activity.begun(), activity.boundary().in_head());
+    pub(super) fn history(&self, spoken: Spoken, requests: u64, in_head: bool) -> History {
         let goes_on = self.last == Some(Awaited::Request { after: requests, in_head });
         History {
             spoken,
@@ -390,6 +381,18 @@ impl Patience {
             ticks: if goes_on { self.ticks } else { 0 },
             next_tick: self.due.saturating_duration_since(Instant::now()),
         }
+    }
+
+    /// When to look again at a connection without a request after so many, or `None`: its time is up, which
+    /// whoever goes on with its history finds at once.
+    pub(super) fn rests_on(&mut self, requests: u64) -> Option<Instant> {
+        let awaited = Awaited::Request { after: requests, in_head: false };
+        let ticks = if self.last == Some(awaited) { self.ticks + 1 } else { 1 };
+        if ticks >= IDLE_TICKS {
+            return None;
+        }
+        (self.last, self.ticks, self.due) = (Some(awaited), ticks, Instant::now() + HEAD_TIMEOUT);
+        Some(self.due)
     }
 
     fn tick(&mut self, activity: &Activity) -> Next {

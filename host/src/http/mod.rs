@@ -32,6 +32,7 @@ mod driver;
 mod handover;
 mod io;
 mod request;
+mod rest;
 mod sniff;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ pub use drain::{DrainControl, DrainSignal, Ending, Phase, drain_signal};
 use driver::{Ended, Outcome, Patience, Wakes};
 pub use handover::{Handover, History, Spoken};
 use io::Io;
+pub use rest::{Rested, rest};
 use sniff::{First, Protocol};
 pub use upload::Upload;
 
@@ -106,7 +108,7 @@ where
         Spoken::Nothing => match sniff::first_bytes(&mut transport, &unread, patience.due, &mut wakes).await {
             First::Told(protocol, first) => (protocol, first),
             First::Leaves(unread) => {
-                let history = patience.history(Spoken::Nothing, &activity);
+                let history = patience.history(Spoken::Nothing, 0, false);
                 return Some(Handover { transport, unread, history });
             }
             First::Dismissed => {

@@ -3,14 +3,19 @@
 //! A packet arrives whole or not at all, and the end of the other side is seen: datagrams lack the
 //! second, streams the first.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+//!
+//! rustix does that, because nix gives no descriptor out, and closes none, of a packet for which not all found a
+//! place in this process.
 
-use nix::cmsg_space;
-use nix::sys::socket::sockopt::SndBuf;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, setsockopt,
-    socketpair,
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::cmsg_space;
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,8 +25,8 @@ pub const MAX_DESCRIPTORS: usize = 253;
 
 /// A connected pair; both ends are non-blocking and closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
 /// One end of a pair, known to the runtime that it was made in.
@@ -72,42 +77,42 @@ impl AsFd for Socket {
 /// Asks for room for so many bytes in what one end has sent and the other not read
 /// (`SO_SNDBUF`, `socket(7)`; the kernel grants at most `net.core.wmem_max`).
 pub fn make_room(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
-    Ok(setsockopt(socket, SndBuf, &bytes)?)
+    Ok(set_socket_send_buffer_size(socket, bytes)?)
 }
 
 /// Sends one packet; `WouldBlock` when the other side has too much to read already.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one packet"));
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Receives one packet into `buffer` and says how long it was; 0 means that the other side has
-/// closed. The descriptors are closed on exec.
+/// Receives one packet into `buffer` and says how long it was; 0 means that the other side has closed.
+///
+/// The descriptors are closed on exec. There are fewer than were sent where not all of them find a place in this
+/// process: the kernel installs them in their order until one fails (`RLIMIT_NOFILE`), and drops the rest.
 ///
 /// # Errors
-/// `InvalidData` when the packet or its descriptors did not fit; what arrived of it is closed.
+/// `InvalidData` when the packet did not fit; what arrived of it is closed.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut descriptors = Vec::new();
-    for each in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = each {
-            for fd in raw {
-                #[expect(unsafe_code, reason = "received descriptors are raw numbers")]
-                // SAFETY: the kernel has just installed this descriptor for us and nobody else
-                // knows its number.
-                descriptors.push(unsafe { OwnedFd::from_raw_fd(fd) });
-            }
+    for each in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = each {
+            descriptors.extend(received);
         }
     }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet was cut off"));
-    }
-    Ok((message.bytes, descriptors))
+    if message.flags.contains(ReturnFlags::TRUNC) { Err(cut_off()) } else { Ok((message.bytes, descriptors)) }
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a packet was cut off")
 }
 
 /// As [`receive`], for a socket on which no descriptors travel: those that come all the same are
@@ -116,12 +121,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
 /// # Errors
 /// `InvalidData` when the packet did not fit, or came with descriptors.
 pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut slices = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, None, MsgFlags::MSG_CMSG_CLOEXEC)?;
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet was cut off"));
-    }
-    Ok(message.bytes)
+    let mut none = RecvAncillaryBuffer::default();
+    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut none, RecvFlags::CMSG_CLOEXEC)?;
+    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) { Err(cut_off()) } else { Ok(message.bytes) }
 }
 
 #[cfg(test)]

@@ -16,12 +16,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::handover::Gate;
 use super::serving::Connected;
 use super::stream::{Socket as Movable, Stream};
 use super::{Listener, handover};
 use crate::access::AccessLog;
-use crate::handover::{Given, Parcel, Road};
-use crate::http::{self, DrainSignal, Handover, Phase};
+use crate::http::{self, DrainSignal, Handover};
 use crate::loader::{Address, Connection, LoadedApp};
 use crate::message::Origin;
 use crate::sys::stats::Lane;
@@ -76,7 +76,7 @@ pub(super) struct Seat {
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,
     /// The way to other workers.
-    pub(super) road: Road,
+    pub(super) gate: Arc<Gate>,
     /// Held by each connection until its end.
     pub(super) held: mpsc::Sender<Infallible>,
 }
@@ -183,54 +183,13 @@ pub(super) struct Known {
 }
 
 /// Serves a connection until its end here, which is that of the connection or another worker's begin.
-pub(super) async fn see_to<S: Movable>(mut next: Handover<Stream<S>>, known: Known, seat: Seat) {
-    let Seat { app, lane, mut drain, access, road, held: _held } = seat;
-    let visitor = access.map(|access| access.visitor(known.connection.peer, known.connection.listener));
-    loop {
-        let connected = Connected { app, connection: Arc::clone(&known.connection) };
-        let Some(leaving) = http::serve_connection(next, connected, lane, drain.clone(), visitor.clone()).await else {
-            return;
-        };
-        // Boxed, so that the connections that stay don't take its room.
-        let given = Box::pin(give(leaving, &known, &road, drain.clone())).await;
-        match given {
-            Ok(None) => return lane.handed_over(),
-            Ok(Some(back)) => next = back,
-            Err(error) => {
-                if let Some(error) = error {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "a connection could not be handed over, and is closed");
-                }
-                return lane.dismissed();
-            }
-        }
-        if drain.phase() != Phase::Serving {
-            drain = drain.staying();
-        }
-    }
-}
-
-/// Hands a connection over; gives it back if nobody takes it, and nothing if it has to be closed: because of an
-/// error, or because its time is up.
-async fn give<S: Movable>(
-    leaving: Handover<Stream<S>>,
-    known: &Known,
-    road: &Road,
-    drain: DrainSignal,
-) -> Result<Option<Handover<Stream<S>>>, Option<io::Error>> {
-    let Handover { transport, unread, history } = leaving;
-    let Some(papers) = handover::write(known, history, &unread) else {
-        return Ok(Some(Handover { transport, unread, history }));
-    };
-    let parcel = Parcel { socket: transport.leave()?, papers };
-    let given = tokio::select! {
-        given = road.give(parcel) => given,
-        () = drain.cut() => return Err(None),
-    };
-    match given {
-        Given::Taken => Ok(None),
-        Given::Back(parcel) => Ok(Some(Handover { transport: Stream::shared(parcel.socket)?, unread, history })),
-        Given::Lost => Err(None),
+pub(super) async fn see_to<S: Movable>(connection: Handover<Stream<S>>, known: Known, seat: Seat) {
+    let connected = Connected { app: seat.app, connection: Arc::clone(&known.connection) };
+    let Connection { peer, listener, .. } = *known.connection;
+    let visitor = seat.access.as_ref().map(|access| access.visitor(peer, listener));
+    let leaving = http::serve_connection(connection, connected, seat.lane, seat.drain.clone(), visitor).await;
+    if let Some(leaving) = leaving {
+        handover::leave(leaving, known, seat);
     }
 }
 

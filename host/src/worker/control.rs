@@ -5,6 +5,7 @@
 //! and logs through a [`Scribe`].
 
 use std::convert::Infallible;
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -82,6 +83,11 @@ fn follow(output: Arc<Output>) -> Result<(), WorkerError> {
     let name = "output".to_owned();
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || output.follow());
     spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
+}
+
+/// Why a file that the master has sent can't be taken.
+fn no_descriptor() -> io::Error {
+    io::Error::other("there was no descriptor free for it")
 }
 
 /// What ends the serving.
@@ -242,14 +248,20 @@ impl<'a> Control<'a> {
                         self.scribe.log(move || log.set_level(level));
                     }
                     Ok(Some((ToWorker::LogFile, descriptors))) => {
-                        if let Some(Err(error)) = descriptors.first().map(logging::redirect) {
+                        let file = descriptors.first().ok_or_else(no_descriptor);
+                        if let Err(error) = file.and_then(logging::redirect) {
                             let error = chain(&error);
                             self.scribe.log(move || tracing::error!(error, "the log file stays as it was"));
                         }
                     }
                     Ok(Some((ToWorker::AccessFile, descriptors))) => {
-                        if let Some((access, file)) = self.access.as_ref().zip(descriptors.into_iter().next()) {
-                            access.reopen(file);
+                        match (&self.access, descriptors.into_iter().next()) {
+                            (Some(access), Some(file)) => access.reopen(file),
+                            (Some(_), None) => self.scribe.log(|| {
+                                let error = chain(&no_descriptor());
+                                tracing::error!(error, "the access log's file stays as it was");
+                            }),
+                            (None, _) => {}
                         }
                     }
                     Ok(None) => {
@@ -335,6 +347,7 @@ impl<'a> Control<'a> {
         }
         self.gather(&mut threads, &mut schedule, |threads, schedule| (threads.busy > 0).then_some(schedule.cut)).await;
         if threads.busy > 0 {
+            self.road.stand(Stance::Ends);
             self.drain.begin(Phase::Cut);
             let unfinished = |threads: &Threads, schedule: &Schedule| (threads.busy > 0).then_some(schedule.end);
             self.gather(&mut threads, &mut schedule, unfinished).await;

@@ -1,9 +1,13 @@
-//! Connections that this worker takes over from others, and the papers that they travel with.
+//! Connections that leave this worker, those that it takes over from others, and the papers that they travel with.
 //!
 //! Owns what is said of a connection to the worker that goes on with it, and the place that it gets there: with
 //! the serving thread that has the fewest. How it travels is for `handover`, how it is served for `accept`.
+//!
+//! A connection that leaves has no task any more: what is known of it waits with the road, and comes back to its
+//! thread's [`adopt`] when the road says what has become of it.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,8 +21,9 @@ use tokio::sync::mpsc;
 use super::Listener;
 use super::accept::{Known, Seat, see_to};
 use super::stream::{Socket, Stream};
-use crate::handover::{Harbour, MAX_PAPERS, NoBerth, Parcel};
-use crate::http::{DrainControl, Handover, History, MAX_UNREAD};
+use crate::causes::chain;
+use crate::handover::{Given, Harbour, MAX_PAPERS, NoBerth, Parcel, Road};
+use crate::http::{self, DrainControl, Handover, History, MAX_UNREAD, Phase, Rested};
 use crate::loader::{Address, Connection};
 use crate::sys::stats::Lane;
 
@@ -42,7 +47,7 @@ struct Papers {
 }
 
 /// Writes a connection's papers; `None` for one that can't travel.
-pub(super) fn write(known: &Known, history: History, unread: &[u8]) -> Option<Vec<u8>> {
+fn write(known: &Known, history: History, unread: &[u8]) -> Option<Vec<u8>> {
     let Known { connection, opened } = known;
     let papers = Papers {
         listener: connection.listener.to_owned(),
@@ -84,6 +89,23 @@ pub(super) struct Arrival {
     held: mpsc::Sender<Infallible>,
 }
 
+/// What has become of a connection that has left its thread.
+#[derive(Debug)]
+pub(super) enum Returned {
+    /// Another worker has it.
+    Taken(mpsc::Sender<Infallible>),
+    /// Nobody takes it: it goes on here.
+    Back(Arrival),
+}
+
+/// The way out of a serving thread for its connections.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) road: Road,
+    /// The way back. What is on it are connections that this worker has had.
+    pub(super) returns: mpsc::UnboundedSender<Returned>,
+}
+
 /// The way to one serving thread.
 pub(super) struct Berth {
     pub(super) inbox: mpsc::Sender<Arrival>,
@@ -97,7 +119,7 @@ pub(super) fn inbox() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
 }
 
 impl Berth {
-    /// How many connections the thread has, or will have in an instant.
+    /// How many connections the thread has, or will have in an instant: those with a place in its inbox count.
     fn holds(&self) -> u64 {
         self.lane.connections() + (self.inbox.max_capacity() - self.inbox.capacity()) as u64
     }
@@ -146,6 +168,17 @@ impl Harbour for Berths {
         Err(NoBerth::Full)
     }
 
+    async fn room(&self, parcels: usize) {
+        let living = || self.threads.iter().filter(|berth| berth.held.strong_count() > 0);
+        if living().any(|berth| berth.inbox.capacity() >= parcels) {
+            return;
+        }
+        if let Some(berth) = living().max_by_key(|berth| berth.inbox.capacity()) {
+            // Given back at once. An error is what the berths say.
+            let _ = berth.inbox.reserve_many(parcels.min(INBOX)).await;
+        }
+    }
+
     fn holds(&self) -> u64 {
         self.threads.iter().map(Berth::holds).sum()
     }
@@ -155,29 +188,96 @@ impl Harbour for Berths {
     }
 }
 
-/// Begins with what arrives, on the thread that this runs on. `seat` makes one for each.
-pub(super) async fn adopt(mut inbox: mpsc::Receiver<Arrival>, seat: impl Fn(mpsc::Sender<Infallible>) -> Seat) {
-    while let Some(Arrival { socket, unix, known, unread, history, held }) = inbox.recv().await {
-        let seat = seat(held);
-        seat.lane.taken_over();
+/// Hands a connection over, which ends here.
+pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: Known, seat: Seat) {
+    let Handover { transport, unread, history } = leaving;
+    let Seat { lane, gate, held, .. } = seat;
+    let papers = write(&known, history, &unread);
+    let socket = match transport.leave() {
+        Ok(socket) => socket,
+        Err(error) => {
+            warn(&error, "a connection could not be handed over, and is closed");
+            return lane.dismissed();
+        }
+    };
+    let returns = gate.returns.clone();
+    let back = move |socket, held| Returned::Back(Arrival { socket, unix: S::UNIX, known, unread, history, held });
+    // The thread that this is sent to lives as long as the process.
+    let Some(papers) = papers else { return drop(returns.send(back(socket, held))) };
+    gate.road.give(Parcel { socket, papers }, move |given| {
+        let returned = match given {
+            Given::Taken => Returned::Taken(held),
+            Given::Back(parcel) => back(parcel.socket, held),
+        };
+        let _ = returns.send(returned);
+    });
+}
+
+/// Begins with what arrives, on the thread that this runs on, and goes on with what comes back. `seat` makes a seat
+/// for each.
+pub(super) async fn adopt(
+    mut inbox: mpsc::Receiver<Arrival>,
+    mut returned: mpsc::UnboundedReceiver<Returned>,
+    lane: &'static Lane,
+    seat: impl Fn(mpsc::Sender<Infallible>) -> Seat,
+) {
+    loop {
+        let (arrival, is_back) = tokio::select! {
+            biased;
+            Some(returned) = returned.recv() => match returned {
+                Returned::Taken(_held) => {
+                    lane.handed_over();
+                    continue;
+                }
+                Returned::Back(arrival) => (arrival, true),
+            },
+            Some(arrival) = inbox.recv() => {
+                lane.taken_over();
+                (arrival, false)
+            }
+            else => return,
+        };
+        let Arrival { socket, unix, known, unread, history, held } = arrival;
+        let mut seat = seat(held);
+        if is_back && seat.drain.phase() != Phase::Serving {
+            seat.drain = seat.drain.staying();
+        }
         let begun = if unix {
             begin::<UnixStream>(socket, unread, history, known, seat)
         } else {
             begin::<TcpStream>(socket, unread, history, known, seat)
         };
         if let Err(error) = begun {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a connection that was taken over can't be served");
+            warn(&error, "a connection that was taken over can't be served");
         }
     }
 }
 
-fn begin<S: Socket>(socket: OwnedFd, unread: Bytes, history: History, known: Known, seat: Seat) -> std::io::Result<()> {
+fn begin<S: Socket>(socket: OwnedFd, unread: Bytes, history: History, known: Known, seat: Seat) -> io::Result<()> {
     let transport = Stream::<S>::shared(socket)?;
     let age_ms = u64::try_from(known.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::trace!(listener = known.connection.listener, age_ms, requests = history.requests, "connection taken over");
-    tokio::spawn(see_to(Handover { transport, unread, history }, known, seat));
+    let connection = Handover { transport, unread, history };
+    if connection.is_idle() {
+        tokio::spawn(rest(connection, known, seat));
+    } else {
+        tokio::spawn(see_to(connection, known, seat));
+    }
     Ok(())
+}
+
+/// Keeps a connection until there is something to do for it.
+async fn rest<S: Socket>(connection: Handover<Stream<S>>, known: Known, seat: Seat) {
+    match http::rest(connection, seat.lane, seat.drain.clone()).await {
+        // A task of its own, so that this one stays small.
+        Rested::Wakes(connection) => drop(tokio::spawn(see_to(connection, known, seat))),
+        Rested::Leaves(connection) => leave(connection, known, seat),
+        Rested::Ended => {}
+    }
+}
+
+fn warn(error: &io::Error, message: &str) {
+    tracing::warn!(error = chain(error), "{message}");
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Intake, LeftOver, Open};
-use super::handover::{self, Arrival, Berth};
+use super::handover::{self, Arrival, Berth, Gate};
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
 use crate::causes::chain;
@@ -173,15 +173,18 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     }
     drop(orders.listeners);
     let Seats { inbox, held, mut connections } = seats;
-    let (drain, road) = (orders.drain.clone(), orders.road.clone());
-    let access = orders.access;
-    let seat = accept::Seat { app, lane, drain: drain.clone(), access: access.clone(), road: road.clone(), held };
-    tokio::spawn(handover::adopt(inbox, move |held| accept::Seat {
+    let (drain, relay) = orders.drain.here();
+    tokio::spawn(relay);
+    let (returns, returned) = mpsc::unbounded_channel();
+    let gate = Arc::new(Gate { road: orders.road.clone(), returns });
+    let seat = accept::Seat { app, lane, drain, access: orders.access, gate, held };
+    let accept::Seat { drain, access, gate, .. } = seat.clone();
+    tokio::spawn(handover::adopt(inbox, returned, lane, move |held| accept::Seat {
         app,
         lane,
         drain: drain.clone(),
         access: access.clone(),
-        road: road.clone(),
+        gate: Arc::clone(&gate),
         held,
     }));
     let mut accepting = JoinSet::new();
