@@ -1,9 +1,9 @@
 //! Handover: connections on their way from one worker to another.
 //!
 //! Owns the road between workers: who a connection is sent to ([`outbox`]), how many travel together ([`wire`]),
-//! that none is lost nor served twice, and the bounds of all that. Knows nothing of HTTP, listeners or threads: it moves a descriptor with
-//! papers, which somebody writes at the one end and reads at the other. Which workers are joined by a
-//! link, and when, is the master's decision; it makes the link and is no part of it.
+//! that none is lost nor served twice, and the bounds of all that. Knows nothing of HTTP, listeners or threads: it
+//! moves a descriptor with papers, which somebody writes at the one end and reads at the other. Which workers are
+//! joined by a link, and when, is the master's decision; it makes the link and is no part of it.
 //!
 //! ```text
 //!                  the master ── one end each, on their handover sockets ──┐

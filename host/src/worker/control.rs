@@ -5,7 +5,6 @@
 //! and logs through a [`Scribe`].
 
 use std::convert::Infallible;
-use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -15,24 +14,25 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::accept::{self, Intake, LAST_CALL, LeftOver};
 use super::handover::Berths;
+use super::hearing::{Ears, Heard, Master, Ordered};
 use super::schedule::Schedule;
 use super::scribe::Scribe;
 use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
 use super::{Equipment, Listener, WorkerError, signals};
 use crate::access::AccessLog;
 use crate::causes::chain;
-use crate::channel::{Channel, ChannelError};
+use crate::channel::Channel;
 use crate::databank::Databank;
 use crate::dispatch::Dispatch;
 use crate::handover::{self, Road, Stance};
 use crate::http::{self, DrainControl, Ending, Phase};
 use crate::loader::{AppListeners, HostInfo};
 use crate::logging::{self, ChildLog};
-use crate::message::{AccessSetup, Connections, FromWorker, Origin, ToWorker, WorkerSetup};
+use crate::message::{AccessSetup, Connections, FromWorker, Origin, WorkerSetup};
 use crate::output::Output;
 use crate::sys;
 use crate::sys::stats::Lane;
@@ -42,9 +42,6 @@ const FAILED: i32 = 1;
 
 /// How a worker ends whose serving threads didn't come back from the app in time.
 const BLOCKED: i32 = 3;
-
-/// How long a word to the master may wait for room in its socket, which only a stuck master fills.
-const ASKING: Duration = Duration::from_millis(100);
 
 /// How long the last messages to other workers are waited for, when the worker exits.
 const LAST_MESSAGES: Duration = Duration::from_millis(100);
@@ -85,55 +82,11 @@ fn follow(output: Arc<Output>) -> Result<(), WorkerError> {
     spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
 }
 
-/// Why a file that the master has sent can't be taken.
-fn no_descriptor() -> io::Error {
-    io::Error::other("there was no descriptor free for it")
-}
-
-/// What ends the serving.
-#[derive(Clone, Copy, Debug)]
-struct Ordered {
-    /// Whether others go on accepting on the listeners.
-    successor: bool,
-    timeout: Duration,
-    connections: Connections,
-}
-
-impl Ordered {
-    /// An order that the master did not give.
-    const fn alone(successor: bool, timeout: Duration) -> Self {
-        Self { successor, timeout, connections: Connections::Closed }
-    }
-}
-
-/// What the control thread hears.
-enum Heard {
-    Order(Ordered),
-    Thread(Word),
-}
-
-/// What is known of the master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Master {
-    /// Its orders are heard.
-    Heard,
-    /// It can't be heard any more, though it may live.
-    Unheard,
-    /// It is dead, so nobody else orders the drain of the other workers.
-    Gone,
-}
-
 struct Control<'a> {
-    channel: &'a Channel,
-    master: Master,
-    terminate: Signal,
-    /// SIGTERM has come, and the master has been told.
-    terminated: bool,
+    ears: Ears<'a>,
     scribe: Scribe,
-    log: ChildLog,
     output: Arc<Output>,
     access: Option<Arc<AccessLog>>,
-    words: mpsc::UnboundedReceiver<Word>,
     lanes: &'static [Lane],
     /// Shared with the threads, which take duplicates; let go once nobody here accepts any more, so
     /// that a listener which leaves the configuration closes with its last user.
@@ -146,7 +99,6 @@ struct Control<'a> {
     road: Road,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
-    shutdown_timeout: Duration,
     /// The lock, held to the end.
     _held: OwnedFd,
 }
@@ -209,16 +161,22 @@ impl<'a> Control<'a> {
             lanes.iter().enumerate().map(|(index, lane)| serving::spawn(index, lane, start.take(), orders.clone()));
         let berths = Berths::new(berths.collect::<Result<_, _>>()?, &listeners, drain.clone());
         plan.open(handover, berths).map_err(WorkerError::Handover)?;
-        Ok(Self {
+        let ears = Ears {
             channel,
             master: Master::Heard,
             terminate,
             terminated: false,
-            scribe,
+            words,
+            scribe: scribe.clone(),
             log,
+            access: access.clone(),
+            shutdown_timeout: setup.shutdown_timeout,
+        };
+        Ok(Self {
+            ears,
+            scribe,
             output,
             access,
-            words,
             lanes,
             listeners: Some(listeners),
             app_listeners,
@@ -229,70 +187,8 @@ impl<'a> Control<'a> {
             road,
             stop,
             idle_linger: setup.idle_linger,
-            shutdown_timeout: setup.shutdown_timeout,
             _held: held,
         })
-    }
-
-    /// Waits for the next word from anybody. The master's end is an order to drain.
-    async fn hear(&mut self) -> Heard {
-        loop {
-            tokio::select! {
-                received = self.channel.receive::<ToWorker>(), if self.master == Master::Heard => match received {
-                    Ok(Some((ToWorker::Drain { successor, timeout, connections }, _))) => {
-                        return Heard::Order(Ordered { successor, timeout, connections });
-                    }
-                    Ok(Some((ToWorker::LogLevel { level }, _))) => {
-                        // It asks the app's callsites again, which is no work for this thread.
-                        let log = self.log.clone();
-                        self.scribe.log(move || log.set_level(level));
-                    }
-                    Ok(Some((ToWorker::LogFile, descriptors))) => {
-                        let file = descriptors.first().ok_or_else(no_descriptor);
-                        if let Err(error) = file.and_then(logging::redirect) {
-                            let error = chain(&error);
-                            self.scribe.log(move || tracing::error!(error, "the log file stays as it was"));
-                        }
-                    }
-                    Ok(Some((ToWorker::AccessFile, descriptors))) => {
-                        match (&self.access, descriptors.into_iter().next()) {
-                            (Some(access), Some(file)) => access.reopen(file),
-                            (Some(_), None) => self.scribe.log(|| {
-                                let error = chain(&no_descriptor());
-                                tracing::error!(error, "the access log's file stays as it was");
-                            }),
-                            (None, _) => {}
-                        }
-                    }
-                    Ok(None) => {
-                        self.scribe.log(|| tracing::warn!("the master has gone"));
-                        self.master = Master::Gone;
-                        return Heard::Order(Ordered::alone(false, self.shutdown_timeout));
-                    }
-                    Err(ChannelError::Socket(error)) => {
-                        let error = chain(&error);
-                        self.scribe.log(move || tracing::error!(error, "control socket failed; the worker ends"));
-                        self.master = Master::Unheard;
-                        return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
-                    }
-                    Err(error) => {
-                        let error = chain(&error);
-                        self.scribe.log(move || tracing::error!(error, "an order is not understood"));
-                    }
-                },
-                _ = self.terminate.recv() => {
-                    // The master knows whether this worker alone is meant or the whole service, and
-                    // sees to a successor. The second time, or without it, the others serve on.
-                    let asked = !std::mem::replace(&mut self.terminated, true)
-                        && self.master == Master::Heard
-                        && matches!(timeout(ASKING, self.channel.send(&FromWorker::Terminated)).await, Ok(Ok(())));
-                    if !asked {
-                        return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
-                    }
-                }
-                Some(word) = self.words.recv() => return Heard::Thread(word),
-            }
-        }
     }
 
     /// Returns when every thread accepts on every listener. An order before that ends the process:
@@ -300,7 +196,7 @@ impl<'a> Control<'a> {
     async fn wait_until_accepting(&mut self) -> Result<(), WorkerError> {
         let mut accepting = 0;
         while accepting < self.lanes.len() {
-            let failure = match self.hear().await {
+            let failure = match self.ears.hear().await {
                 Heard::Thread(Word::Accepting) => {
                     accepting += 1;
                     continue;
@@ -312,7 +208,7 @@ impl<'a> Control<'a> {
                     error: format!("a serving thread ended early ({word:?}), which is a bug in the host"),
                 },
             };
-            self.channel.send(&failure).await.map_err(WorkerError::Send)?;
+            self.ears.channel.send(&failure).await.map_err(WorkerError::Send)?;
             sys::exit_now(FAILED)
         }
         Ok(())
@@ -320,7 +216,7 @@ impl<'a> Control<'a> {
 
     /// Returns when the serving is to end.
     async fn serve(&mut self) -> Ordered {
-        match self.hear().await {
+        match self.ears.hear().await {
             Heard::Order(ordered) => ordered,
             Heard::Thread(word) => self.exit_for_a_bug(word),
         }
@@ -370,7 +266,7 @@ impl<'a> Control<'a> {
         }
         self.stop.send_replace(true);
         let stopped = async {
-            while let Some(word) = self.words.recv().await {
+            while let Some(word) = self.ears.words.recv().await {
                 if matches!(word, Word::Stopped) {
                     break;
                 }
@@ -408,7 +304,7 @@ impl<'a> Control<'a> {
         deadline: impl Fn(&Threads, &Schedule) -> Option<Instant>,
     ) {
         while let Some(deadline) = deadline(threads, schedule) {
-            match timeout_at(deadline, self.hear()).await {
+            match timeout_at(deadline, self.ears.hear()).await {
                 Err(_) => return,
                 Ok(Heard::Order(again)) => {
                     schedule.shorten(Schedule::new(Instant::now(), again.timeout));
@@ -533,8 +429,6 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
     use crate::sys::packet;
 
@@ -547,16 +441,23 @@ mod tests {
         let (_, dispatch) = packet::pair().unwrap();
         let log = ChildLog::for_tests();
         let output = Output::new(held(), log.app(), PRINTING).unwrap();
-        Control {
+        let scribe = Scribe::new().unwrap();
+        let ears = Ears {
             channel,
             master: Master::Heard,
             terminate: signals::terminate().unwrap(),
             terminated: false,
-            scribe: Scribe::new().unwrap(),
+            words,
+            scribe: scribe.clone(),
             log,
+            access: None,
+            shutdown_timeout: Duration::from_secs(30),
+        };
+        Control {
+            ears,
+            scribe,
             output: Arc::new(output),
             access: None,
-            words,
             lanes: &[],
             listeners: Some(listeners.into()),
             app_listeners: AppListeners::new(Vec::new()),
@@ -567,24 +468,8 @@ mod tests {
             road: handover::plan().0,
             stop,
             idle_linger: Duration::from_secs(5),
-            shutdown_timeout: Duration::from_secs(30),
             _held: held(),
         }
-    }
-
-    #[tokio::test]
-    async fn only_the_masters_end_closes_the_listeners_for_all() {
-        let (channel, theirs) = Channel::pair().unwrap();
-        let mut control = control(&channel, Vec::new());
-        // Longer than any packet of the master's.
-        packet::send(theirs.as_fd(), &vec![b'i'; 100_000], &[]).unwrap();
-        let Heard::Order(ordered) = control.hear().await else { panic!("a word") };
-        assert!(ordered.successor && control.master == Master::Unheard);
-
-        control.master = Master::Heard;
-        drop(theirs);
-        let Heard::Order(ordered) = control.hear().await else { panic!("a word") };
-        assert!(!ordered.successor && control.master == Master::Gone);
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@
 mod accept;
 mod control;
 mod handover;
+mod hearing;
 mod schedule;
 mod scribe;
 mod serving;

@@ -1,0 +1,172 @@
+//! What the control thread hears: the master, the signals, and the serving threads.
+//!
+//! Owns what each word means to a worker that serves or drains: most are seen to here, and what remains is an order to
+//! end, or a word of a thread. What follows from that is for `control`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::scribe::Scribe;
+use super::serving::Word;
+use crate::access::AccessLog;
+use crate::causes::chain;
+use crate::channel::{Channel, ChannelError};
+use crate::logging::{self, ChildLog};
+use crate::message::{Connections, FromWorker, ToWorker};
+
+/// How long a word to the master may wait for room in its socket, which only a stuck master fills.
+const ASKING: Duration = Duration::from_millis(100);
+
+/// Why a file that the master has sent can't be taken.
+fn no_descriptor() -> io::Error {
+    io::Error::other("there was no descriptor free for it")
+}
+
+/// What ends the serving.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ordered {
+    /// Whether others go on accepting on the listeners.
+    pub(super) successor: bool,
+    pub(super) timeout: Duration,
+    pub(super) connections: Connections,
+}
+
+impl Ordered {
+    /// An order that the master did not give.
+    const fn alone(successor: bool, timeout: Duration) -> Self {
+        Self { successor, timeout, connections: Connections::Closed }
+    }
+}
+
+/// What the control thread hears.
+pub(super) enum Heard {
+    Order(Ordered),
+    Thread(Word),
+}
+
+/// What is known of the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Master {
+    /// Its orders are heard.
+    Heard,
+    /// It can't be heard any more, though it may live.
+    Unheard,
+    /// It is dead, so nobody else orders the drain of the other workers.
+    Gone,
+}
+
+/// Everything that is listened to.
+pub(super) struct Ears<'a> {
+    pub(super) channel: &'a Channel,
+    pub(super) master: Master,
+    pub(super) terminate: Signal,
+    /// SIGTERM has come, and the master has been told.
+    pub(super) terminated: bool,
+    pub(super) words: mpsc::UnboundedReceiver<Word>,
+    pub(super) scribe: Scribe,
+    pub(super) log: ChildLog,
+    pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) shutdown_timeout: Duration,
+}
+
+impl Ears<'_> {
+    /// Waits for the next word from anybody. The master's end is an order to drain.
+    pub(super) async fn hear(&mut self) -> Heard {
+        loop {
+            tokio::select! {
+                received = self.channel.receive::<ToWorker>(), if self.master == Master::Heard => match received {
+                    Ok(Some((ToWorker::Drain { successor, timeout, connections }, _))) => {
+                        return Heard::Order(Ordered { successor, timeout, connections });
+                    }
+                    Ok(Some((ToWorker::LogLevel { level }, _))) => {
+                        // It asks the app's callsites again, which is no work for this thread.
+                        let log = self.log.clone();
+                        self.scribe.log(move || log.set_level(level));
+                    }
+                    Ok(Some((ToWorker::LogFile, descriptors))) => {
+                        let file = descriptors.first().ok_or_else(no_descriptor);
+                        if let Err(error) = file.and_then(logging::redirect) {
+                            let error = chain(&error);
+                            self.scribe.log(move || tracing::error!(error, "the log file stays as it was"));
+                        }
+                    }
+                    Ok(Some((ToWorker::AccessFile, descriptors))) => {
+                        match (&self.access, descriptors.into_iter().next()) {
+                            (Some(access), Some(file)) => access.reopen(file),
+                            (Some(_), None) => self.scribe.log(|| {
+                                let error = chain(&no_descriptor());
+                                tracing::error!(error, "the access log's file stays as it was");
+                            }),
+                            (None, _) => {}
+                        }
+                    }
+                    Ok(None) => {
+                        self.scribe.log(|| tracing::warn!("the master has gone"));
+                        self.master = Master::Gone;
+                        return Heard::Order(Ordered::alone(false, self.shutdown_timeout));
+                    }
+                    Err(ChannelError::Socket(error)) => {
+                        let error = chain(&error);
+                        self.scribe.log(move || tracing::error!(error, "control socket failed; the worker ends"));
+                        self.master = Master::Unheard;
+                        return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
+                    }
+                    Err(error) => {
+                        let error = chain(&error);
+                        self.scribe.log(move || tracing::error!(error, "an order is not understood"));
+                    }
+                },
+                _ = self.terminate.recv() => {
+                    // The master knows whether this worker alone is meant or the whole service, and
+                    // sees to a successor. The second time, or without it, the others serve on.
+                    let asked = !std::mem::replace(&mut self.terminated, true)
+                        && self.master == Master::Heard
+                        && matches!(timeout(ASKING, self.channel.send(&FromWorker::Terminated)).await, Ok(Ok(())));
+                    if !asked {
+                        return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
+                    }
+                }
+                Some(word) = self.words.recv() => return Heard::Thread(word),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::packet;
+    use crate::worker::signals;
+
+    #[tokio::test]
+    async fn only_the_masters_end_closes_the_listeners_for_all() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let mut ears = Ears {
+            channel: &channel,
+            master: Master::Heard,
+            terminate: signals::terminate().unwrap(),
+            terminated: false,
+            words: mpsc::unbounded_channel().1,
+            scribe: Scribe::new().unwrap(),
+            log: ChildLog::for_tests(),
+            access: None,
+            shutdown_timeout: Duration::from_secs(30),
+        };
+        // Longer than any packet of the master's.
+        packet::send(theirs.as_fd(), &vec![b'i'; 100_000], &[]).unwrap();
+        let Heard::Order(ordered) = ears.hear().await else { panic!("a word") };
+        assert!(ordered.successor && ears.master == Master::Unheard);
+
+        ears.master = Master::Heard;
+        drop(theirs);
+        let Heard::Order(ordered) = ears.hear().await else { panic!("a word") };
+        assert!(!ordered.successor && ears.master == Master::Gone);
+    }
+}
