@@ -243,10 +243,9 @@ impl<P> Outbox<P> {
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Time) {
         for link in self.links.values_mut() {
-            for (parcel, since) in &mut link.unanswered {
-                if *since + ANSWER <= now {
-                    self.done.extend(parcel.take().map(Done::Taken));
-                }
+            // Those in front were sent earlier.
+            for (parcel, _) in link.unanswered.iter_mut().take_while(|(_, since)| *since + ANSWER <= now) {
+                self.done.extend(parcel.take().map(Done::Taken));
             }
         }
         let is_stalled = !self.waiting.is_empty() && self.moved + PATIENCE <= now;
