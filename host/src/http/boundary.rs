@@ -208,10 +208,7 @@ impl Boundary {
                     }
                     None => (Place::Start, bytes.len()),
                 },
-                Place::Line => match memchr::memchr(b'\n', rest) {
-                    Some(length) => (Place::LineFeed, at + length + 1),
-                    None => (Place::Line, bytes.len()),
-                },
+                Place::Line => line(bytes, at),
                 Place::LineFeed => match rest[0] {
                     b'\n' => (Place::Ended, at + 1),
                     b'\r' => (Place::Return, at + 1),
@@ -242,6 +239,23 @@ impl Boundary {
         }
         bytes.len()
     }
+}
+
+/// Goes on in a line of a head, to the empty line if it is there; says what comes then, and where. The same as
+/// the machine's own steps, which would take longer for the many lines of a head than to find their ends.
+fn line(bytes: &[u8], mut at: usize) -> (Place, usize) {
+    while let Some(length) = memchr::memchr(b'\n', &bytes[at..]) {
+        at += length + 1;
+        match bytes[at..] {
+            [] => return (Place::LineFeed, at),
+            [b'\r'] => return (Place::Return, at + 1),
+            [b'\n', ..] => return (Place::Ended, at + 1),
+            [b'\r', b'\n', ..] => return (Place::Ended, at + 2),
+            // Another line.
+            [_, ..] => {}
+        }
+    }
+    (Place::Line, bytes.len())
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ where
     let shared = Arc::clone(activity);
     let turn = Turn::default();
     let turns = turn.clone();
-    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), turns.clone(), request));
+    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), &turns, request));
     // hyper's own time-out would allocate and arm a timer a request.
     let mut connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(io), service);
     let shut_down_gracefully = http1::Connection::graceful_shutdown;
@@ -223,7 +223,7 @@ where
     let shared = Arc::clone(activity);
     // Streams are upgraded, never the connection.
     let turn = Turn::default();
-    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), turn.clone(), request));
+    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), &turn, request));
     let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .enable_connect_protocol()

@@ -12,6 +12,7 @@
 //! the transport as it is. What hyper had read of a further request comes back with it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -174,13 +175,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
             let polled = inner.poll_write_vectored(cx, slices);
             return this.sent(polled);
         }
-        let mut space = [0; JOINED_BYTES];
-        let mut length = 0;
+        // Not cleared beforehand, which takes longer than the copy of a small response.
+        let mut space = [MaybeUninit::uninit(); JOINED_BYTES];
+        let mut joined = ReadBuf::uninit(&mut space);
         for slice in slices {
-            space[length..length + slice.len()].copy_from_slice(slice);
-            length += slice.len();
+            joined.put_slice(slice);
         }
-        let polled = inner.poll_write(cx, &space[..length]);
+        let polled = inner.poll_write(cx, joined.filled());
         this.sent(polled)
     }
 

@@ -28,10 +28,11 @@ use crate::sys::stats::Route;
 pub(super) fn answer<A: Application>(
     app: A,
     activity: Arc<Activity>,
-    turn: Turn,
+    turn: &Turn,
     mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Answer<A::Body>>, Infallible>> + Send + 'static {
+) -> impl Future<Output = Result<Response<Answer<A::Body>>, Infallible>> + Send + 'static + use<A> {
     let (asked, upgrade) = ask(&mut request).unzip();
+    let asked = asked.map(|(asked, streams)| (asked, streams, turn.clone()));
     let entry = activity.visitor().map(|visitor| visitor.begin(&mut request));
     let received = entry.as_ref().map(|entry| entry.received());
     let request = request.map(|body| Upload::new(body, &activity, upgrade, received));
@@ -63,7 +64,7 @@ pub(super) fn answer<A: Application>(
         };
         let mut response = match answered {
             Ok(response) if switches(&response, connects, multiplexed) => {
-                if let Some((asked, streams)) = asked {
+                if let Some((asked, streams, turn)) = asked {
                     // What is said in the other protocol isn't HTTP's.
                     if let Some(entry) = in_flight.entry() {
                         entry.answered(response.status(), Some(0));
@@ -167,7 +168,9 @@ fn is_length_right<B: Body>(response: &Response<B>) -> bool {
         return true;
     }
     let Some(length) = response.body().size_hint().exact() else { return true };
-    headers.get_all(CONTENT_LENGTH).iter().all(|value| decimal(value.as_bytes()) == Some(length))
+    // Most responses have few headers: to look at each costs less than to look one up.
+    let mut lengths = headers.iter().filter(|(name, _)| **name == CONTENT_LENGTH);
+    lengths.all(|(_, value)| decimal(value.as_bytes()) == Some(length))
 }
 
 /// A number of decimal digits and nothing else.

@@ -1,7 +1,11 @@
 //! A request on its way to the app.
 //!
 //! Owns the handle that the app gets for a request, and the table of functions it works with. The
-//! head is copied once, by `fill`, into a buffer of the app's; the body is polled when the app asks.
+//! head is laid down at once, as the app will have it, and copied into a buffer of the app's when it
+//! asks; the body is polled when the app asks.
+//!
+//! hyper's own head holds on to the buffer that it was read into. As long as it lives, hyper must read on
+//! into a new one of 8 KiB, and it reads on before the app is first asked: so it ends here.
 
 use super::upgrade::{self, Upgrade};
 use abi_stable::{prefix_type::WithMetadata, std_types::RStr};
@@ -11,7 +15,7 @@ use app_abi::{
 };
 use async_ffi::FfiContext;
 use bytes::Bytes;
-use http::{Request, request::Parts};
+use http::Request;
 use http_body::{Body, SizeHint};
 use std::{error::Error, pin::Pin, ptr, sync::Arc, task::Context};
 
@@ -43,12 +47,47 @@ struct Held<B> {
 }
 
 struct Common {
-    parts: Parts,
+    head: Head,
     connection: Arc<Connection>,
     /// Until the app begins it. Boxed, because hardly any request has one.
     upgrade: Option<Box<Upgrade>>,
     kind: &'static Kind,
-    ended: bool,
+}
+
+/// A head as the app gets it.
+struct Head {
+    known: FfiHead,
+    /// Has no elements, only room: the spans of the headers, and behind them the texts.
+    room: Vec<FfiSpan>,
+}
+
+impl Head {
+    fn lay_down<B>(request: Request<B>) -> (Self, B)
+    where
+        B: Body,
+    {
+        let (parts, body) = request.into_parts();
+        let known = head::describe(&parts, body.is_end_stream());
+        let count = known.header_count as usize;
+        let mut room = Vec::<FfiSpan>::with_capacity(count + known.text_len.div_ceil(size_of::<FfiSpan>()));
+        let spans = room.as_mut_ptr();
+        // SAFETY: there is room for `count` spans, and behind them for `text_len` bytes, as `fill` wants it.
+        unsafe { head::fill(&parts, spans.add(count).cast(), spans) }
+        (Self { known, room }, body)
+    }
+
+    /// Copies it to where the app wants it.
+    ///
+    /// # Safety
+    /// `buffer` has room for `text_len` bytes, and `spans` for `header_count` spans.
+    unsafe fn copy(&self, buffer: *mut u8, spans: *mut FfiSpan) {
+        let (count, laid_down) = (self.known.header_count as usize, self.room.as_ptr());
+        // SAFETY: `lay_down` has written as many spans, and as many bytes behind them; the caller's promise.
+        unsafe {
+            ptr::copy_nonoverlapping(laid_down, spans, count);
+            ptr::copy_nonoverlapping(laid_down.add(count).cast(), buffer, self.known.text_len);
+        }
+    }
 }
 
 /// What depends on the kind of the body. Each function takes the handle.
@@ -64,10 +103,9 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
+    let (head, body) = Head::lay_down(request);
     let upgrade = upgrade.map(Box::new);
-    let common = Common { parts, connection, upgrade, kind: Held::<B>::KIND, ended };
+    let common = Common { head, connection, upgrade, kind: Held::<B>::KIND };
     FfiRequest(Box::into_raw(Box::new(Held { common, body })).cast())
 }
 
@@ -127,15 +165,12 @@ pub(super) unsafe fn upgrade<'a>(request: FfiRequest) -> &'a mut Option<Box<Upgr
 
 unsafe extern "C" fn head(request: FfiRequest, head: *mut FfiHead) {
     // SAFETY: the app owns the handle, and lends room for the head.
-    unsafe {
-        let common = common(request);
-        head.write(head::describe(&common.parts, common.ended));
-    }
+    unsafe { head.write(common(request).head.known) }
 }
 
 unsafe extern "C" fn fill(request: FfiRequest, buffer: *mut u8, spans: *mut FfiSpan) {
     // SAFETY: the app owns the handle, and lends as much room as `head` has said.
-    unsafe { head::fill(&common(request).parts, buffer, spans) }
+    unsafe { common(request).head.copy(buffer, spans) }
 }
 
 unsafe extern "C" fn connection(request: FfiRequest, connection: *mut FfiConnection) {

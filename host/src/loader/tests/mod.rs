@@ -16,7 +16,7 @@ use app_abi::{
     arena, export, serde_json,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use std::{
@@ -268,6 +268,19 @@ async fn a_head_with_more_headers_than_fit_on_the_stack_reaches_the_app() {
     }
     let headers = format!("{:?}", request.headers());
     assert!(text(app().await.call(request, connection(), None).await.unwrap()).await.contains(&headers));
+}
+
+#[tokio::test]
+async fn a_request_lets_go_of_what_it_was_read_into_before_the_app_is_asked() {
+    let app = app().await;
+    let read = Bytes::from(b"/greet".to_vec());
+    let mut request = get("/");
+    *request.uri_mut() = Uri::from_maybe_shared(read.clone()).unwrap();
+    request.headers_mut().insert("x-own", HeaderValue::from_maybe_shared(read.slice(1..)).unwrap());
+    assert!(!read.is_unique());
+    let answer = app.call(request, connection(), None);
+    assert!(read.is_unique());
+    assert_eq!(text(answer.await.unwrap()).await, "hello from 3");
 }
 
 #[tokio::test]
