@@ -5,11 +5,13 @@
 //! SIGABRT besides, `/grow/MIB` needs so much memory more from now on, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
 //! panics, `/upload` counts a body, `/download/BYTES` makes one of known length while it is sent and
 //! `/stream/BYTES` one of unknown length, `/whole/BYTES` has it ready, `/made` tells how many bytes were
-//! made, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/child` shows
+//! made, `/noted/NUMBER` writes the number down and answers as `/whoami`, `/noted_late/NUMBER` 5 ms later, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/child` shows
 //! what a process spawned by the app inherits, `/orphan` leaves one behind.
 #![expect(clippy::disallowed_methods, reason = "the app has no runtime, and bad manners")]
 
+use std::fs::{File, OpenOptions};
 use std::future::{Future, pending};
+use std::io::Write;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,11 +38,14 @@ struct Config {
     on_stop: String,
     /// Shown by `/whoami`.
     marker: String,
+    /// The file that `/noted` writes to.
+    notes: Option<String>,
 }
 
 struct Misbehaving {
     host: Host,
     config: Config,
+    notes: Option<File>,
 }
 
 impl App for Misbehaving {
@@ -68,7 +73,9 @@ impl App for Misbehaving {
                 });
             }
         }
-        Ok(Self { host, config })
+        let open = |path: &String| OpenOptions::new().append(true).create(true).open(path);
+        let notes = config.notes.as_ref().map(open).transpose().map_err(StartError::new)?;
+        Ok(Self { host, config, notes })
     }
 
     async fn call(&self, request: Request<Body>) -> Response<Body> {
@@ -77,6 +84,15 @@ impl App for Misbehaving {
         let number = || argument.parse().unwrap_or(0);
         match route {
             "whoami" => self.whoami(),
+            "noted" => {
+                self.note(argument);
+                self.whoami()
+            }
+            "noted_late" => {
+                self.note(argument);
+                sleep(Duration::from_millis(5)).await;
+                self.whoami()
+            }
             "block" => {
                 self.host.log(Level::Info, "the app blocks a thread");
                 block()
@@ -148,6 +164,13 @@ impl Misbehaving {
             "marker": self.config.marker,
         });
         Response::new(body.to_string().into())
+    }
+
+    /// Writes down that a request has come here, with one `write(2)`.
+    fn note(&self, number: &str) {
+        let line = format!("{number} {}\n", self.host.worker_pid());
+        let written = self.notes.as_ref().map(|mut notes| notes.write(line.as_bytes()));
+        assert!(matches!(written, Some(Ok(length)) if length == line.len()), "{line:?} can't be noted: {written:?}");
     }
 }
 

@@ -1,11 +1,14 @@
 //! Connections survive a restart: they are handed over to other workers, and their clients see nothing of it.
 
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use app_host_tests::load::Allowed;
-use app_host_tests::steady::{self, Seen, Steady, Way};
-use app_host_tests::{Address, App, Connection, Host, process};
+use app_host_tests::steady::{self, Asks, Loss, Seen, Steady, Way};
+use app_host_tests::{Address, App, Connection, Host, Line, process};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
@@ -53,10 +56,10 @@ fn figures(host: &Host, figure: &str) -> Vec<(u32, u64)> {
 }
 
 fn assert_kept(seen: &[Seen]) {
-    for Seen { way, answered, failures, opened, closed, slowest } in seen {
-        println!("{way:?}: {answered} answered, {opened} opened, {closed} closed, slowest {slowest:?}");
+    for Seen { way, answered, failures, opened, closes, slowest, .. } in seen {
+        println!("{way:?}: {answered} answered, {opened} opened, {} closed, slowest {slowest:?}", closes.len());
         assert!(failures.is_empty(), "{way:?}: {failures:#?}");
-        assert_eq!((*opened, *closed), (1, 0), "{way:?}");
+        assert_eq!((*opened, closes.len()), (1, 0), "{way:?}: {closes:?}");
         assert!(*answered > 100, "{way:?}: {answered}");
     }
 }
@@ -84,7 +87,7 @@ fn clients_of_every_kind_keep_their_connections_over_100_restarts() {
         (Way::Pipelined(5), host.address()),
         (Way::ByteByByte, host.address()),
     ];
-    let clients = ways.map(|(way, address)| Steady { address, path: "/", way });
+    let clients = ways.map(|(way, address)| Steady { address, asks: Asks::For("/"), way });
     let running = steady::start(clients, &allowed);
     for number in 0..100 {
         let next = if number % 2 == 0 { "b" } else { "a" };
@@ -291,65 +294,215 @@ fn a_worker_without_descriptors_takes_what_it_can_and_nothing_is_dropped() {
 }
 
 #[test]
+fn what_a_killed_worker_has_not_said_to_take_goes_to_another() {
+    let host = Host::misbehaving().with("/restart/on_failure", "rollback").with("/restart/probation", "500ms").start();
+    let mut connections = idle(&host, 60);
+    let before = host.serving();
+    let mark = host.mark();
+    host.signal(Signal::SIGUSR2);
+    let candidate = host.wait_after(mark, "worker ready", |_| true).worker_pid();
+    process::signal(candidate, Signal::SIGSTOP);
+    host.wait("it to stand still", || process::is_stopped(candidate).then_some(()));
+    host.wait_after(mark, "worker ordered to drain", |line| line.worker_pid() == before[0]);
+    host.wait("the connections to be sent", || figures(&host, "connections").contains(&(before[0], 0)).then_some(()));
+    process::signal(candidate, Signal::SIGKILL);
+    assert_eq!(host.verdict(1).verdict, "failed: worker died");
+    let now = host.serving();
+    for connection in &mut connections {
+        assert!(now.contains(&ask(connection)));
+    }
+    assert_eq!((exited(&host, "closed"), exited(&host, "cut")), (0, 0));
+    let killed = host.lines_with("worker exited").into_iter().find(|line| line.worker_pid() == candidate);
+    assert_eq!(killed.unwrap().number("received"), Some(0));
+}
+
+/// A worker that was killed in the middle of a restart.
+struct Kill {
+    pid: u32,
+    /// Just before the signal,
+    sent: Instant,
+    /// and once the worker's end was known.
+    gone: Instant,
+    /// What its end was told with.
+    line: Line,
+}
+
+/// How late a request may have come to a killed worker's connection: whoever has sent it there lets go of it when it
+/// is told that it was taken, and may come to that late.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Who was killed, and who had to let go of its connections.
+#[derive(Default)]
+struct Account {
+    kills: Vec<Kill>,
+    /// In this order, and when the restart in which it was had been asked for.
+    drained: Vec<(u32, Instant)>,
+}
+
+impl Account {
+    fn kill_of(&self, pid: u32) -> Option<&Kill> {
+        self.kills.iter().find(|kill| kill.pid == pid)
+    }
+
+    /// Whether this worker can have had the connection, as far as time tells.
+    fn fits(kill: &Kill, loss: &Loss) -> bool {
+        kill.sent <= loss.seen && loss.began <= kill.gone + LATE
+    }
+
+    /// The killed workers that can have had a connection on which nobody has begun with a request.
+    fn may_have_had(&self, loss: &Loss) -> Vec<u32> {
+        let place = |pid: u32| self.drained.iter().position(|(drained, _)| *drained == pid);
+        let can = |kill: &&Kill| match loss.last {
+            None => true,
+            Some(last) if last == kill.pid => true,
+            // Whoever had answered has let go of it, by order, while the other still took some.
+            Some(last) => place(last).is_some_and(|at| {
+                self.drained[at].1 <= kill.sent && place(kill.pid).is_none_or(|drained| drained > at)
+            }),
+        };
+        let in_time = self.kills.iter().filter(|kill| Self::fits(kill, loss));
+        in_time.filter(can).map(|kill| kill.pid).collect()
+    }
+}
+
+/// What each worker has begun with, by the requests' numbers.
+fn notes(path: &Path) -> HashMap<u64, Vec<u32>> {
+    let mut notes: HashMap<u64, Vec<u32>> = HashMap::new();
+    for line in fs::read_to_string(path).expect("the app has made it").lines() {
+        let (number, pid) = line.split_once(' ').expect("a number and a pid");
+        notes.entry(number.parse().unwrap()).or_default().push(pid.parse().unwrap());
+    }
+    notes
+}
+
+/// Whether each of these can be another kill's.
+fn are_of_different_kills(losses: &[Vec<u32>], taken: &mut Vec<u32>) -> bool {
+    let Some((first, rest)) = losses.split_first() else { return true };
+    first.iter().any(|pid| {
+        if taken.contains(pid) {
+            return false;
+        }
+        taken.push(*pid);
+        let fits = are_of_different_kills(rest, taken);
+        taken.pop();
+        fits
+    })
+}
+
+#[test]
 fn killed_workers_take_nothing_with_them_but_what_they_had() {
+    const CLIENTS: usize = 24;
+    const KILLS: u64 = 30;
+    const THREADS: u64 = 2;
     let _alone = alone();
     // In memory: each failure is written down before its verdict, and a busy disk takes its time for that.
-    let state =
+    let memory =
         tempfile::Builder::new().prefix("app-host-test-").tempdir_in("/dev/shm").expect("a directory in memory");
+    let noted = memory.path().join("notes");
     let host = Host::misbehaving()
-        .with("/state_dir", state.path().to_str())
+        .with("/app/config/notes", noted.to_str())
+        .with("/state_dir", memory.path().join("state").to_str())
+        .with("/threads", THREADS)
         .with("/restart/on_failure", "rollback")
         .with("/restart/probation", "0s")
         .with("/log/level", "info")
         .start();
     let library = App::build().app("misbehaving");
-    let mut ways = vec![Way::Get; 4];
-    ways.resize(24, Way::Thinks(Duration::from_millis(3)));
-    let clients = ways.into_iter().map(|way| Steady { address: host.address(), path: "/whoami", way });
-    let running = steady::start(clients, &Arc::new(Allowed::default()));
-    let (mut kills, mut complete) = (Vec::new(), 0);
-    for number in 0..30_u64 {
+    let client = |number| {
+        let way = if number < 4 { Way::Get } else { Way::Thinks(Duration::from_millis(3)) };
+        let path = if number % 2 == 0 { "/noted" } else { "/noted_late" };
+        Steady { address: host.address(), asks: Asks::Numbered(path), way }
+    };
+    let running = steady::start((0..CLIENTS).map(client), &Arc::new(Allowed::default()));
+    let (mut account, mut complete) = (Account::default(), 0);
+    for number in 0..KILLS {
         host.install_fresh(&library);
-        let mark = host.mark();
-        let request = host.last_request() + 1;
+        let (mark, request) = (host.mark(), host.last_request() + 1);
+        let asked = Instant::now();
         host.signal(Signal::SIGUSR2);
         // Old ones and new ones in turn, at another moment each time.
         let awaited = if number % 2 == 0 { "worker ordered to drain" } else { "worker ready" };
-        let line = host.wait_after(mark, awaited, |_| true);
+        let pid = host.wait_after(mark, awaited, |_| true).worker_pid();
         let spins = Instant::now();
         while spins.elapsed() < Duration::from_micros(number * 200) {
             std::hint::spin_loop();
         }
-        kills.push((line.worker_pid(), Instant::now()));
-        process::signal(line.worker_pid(), Signal::SIGKILL);
-        complete += usize::from(host.verdict(request).verdict == "complete");
+        let sent = Instant::now();
+        process::signal(pid, Signal::SIGKILL);
+        let line = host.wait_after(mark, "worker exited", |line| line.worker_pid() == pid);
+        account.kills.push(Kill { pid, sent, gone: Instant::now(), line });
+        complete += u64::from(host.verdict(request).verdict == "complete");
         host.wait("two workers", || (host.serving().len() == 2 && host.workers().len() == 2).then_some(()));
+        let lines = host.lines();
+        let ordered = lines[mark..].iter().filter(|line| line.msg() == "worker ordered to drain");
+        account.drained.extend(ordered.map(|line| (line.worker_pid(), asked)));
     }
     let seen = running.stop();
-    let failures: Vec<_> = seen.iter().flat_map(|it| &it.failures).collect();
-    let (answered, closed): (u64, u64) =
-        (seen.iter().map(|it| it.answered).sum(), seen.iter().map(|it| it.closed).sum());
-    let killed: Vec<_> = host
-        .lines_with("worker exited")
-        .into_iter()
-        .filter(|line| kills.iter().any(|(pid, _)| *pid == line.worker_pid()))
-        .collect();
-    println!(
-        "{complete} of {} restarts complete, {} killed; {answered} answered, {} failed, {closed} closed",
-        kills.len(),
-        killed.len(),
-        failures.len()
-    );
-    assert!(complete > 5 && complete < kills.len(), "{complete}");
-    for (at, failure) in &failures {
-        let near = kills.iter().any(|(_, killed)| *at >= *killed && *at - *killed < Duration::from_millis(500));
-        assert!(near, "nobody was killed then: {failure}");
-        assert!(!failure.contains("timed out") && !failure.contains("WouldBlock"), "{failure}");
-    }
+    let answered: u64 = seen.iter().map(|it| it.answered).sum();
+    assert!(complete > 5 && complete < KILLS, "{complete}");
+    assert!(answered > 10_000, "{answered}");
     assert!(seen.iter().all(|it| it.slowest < Duration::from_secs(3)), "{seen:#?}");
-    // A client has one request in flight, and each kill can meet each client once.
-    let held: u64 = kills.len() as u64 * 24;
-    assert!((failures.len() as u64) < held / 4 && answered > 10_000, "{} of {held}", failures.len());
+
+    // Whatever has an answer was begun with by the worker that has given it, and by no other.
+    let mut notes = notes(&noted);
+    for (number, pid) in seen.iter().flat_map(|it| &it.answers) {
+        assert_eq!(notes.remove(number), Some(vec![*pid]), "{number}");
+    }
+    // And whatever has none was with a killed worker,
+    let (mut begun, mut before, mut idle): (HashMap<u32, u64>, _, _) = (HashMap::new(), 0, 0);
+    for client in &seen {
+        let mut culprits = Vec::new();
+        for loss in client.failures.iter().chain(&client.closes) {
+            assert!(!loss.what.contains("timed out") && !loss.what.contains("WouldBlock"), "{loss:?}");
+            assert!(loss.numbers.len() < 2, "they send one request at a time: {loss:?}");
+            let by = loss.numbers.first().and_then(|number| notes.remove(number));
+            let can = if let Some(by) = by {
+                // which had begun with it,
+                let [by] = by[..] else { panic!("{by:?} have all begun with {loss:?}") };
+                let fits = account.kill_of(by).is_some_and(|kill| Account::fits(kill, loss));
+                assert!(fits, "{by} had begun with it, and was not killed then: {loss:?}");
+                *begun.entry(by).or_default() += 1;
+                vec![by]
+            } else {
+                // or had not.
+                *(if loss.numbers.is_empty() { &mut idle } else { &mut before }) += 1;
+                account.may_have_had(loss)
+            };
+            assert!(!can.is_empty(), "no worker was killed that can have had it: {loss:?}");
+            culprits.push(can);
+        }
+        // A client has one connection, so that a kill meets it once.
+        assert!(are_of_different_kills(&culprits, &mut Vec::new()), "{culprits:?}");
+    }
+    assert!(notes.is_empty(), "nobody has asked for that: {notes:?}");
+
+    // A killed worker has lost no more requests than it had in hand, and those whose answers its threads were about to
+    // write: such a request counts no more.
+    for (pid, begun) in &begun {
+        let in_hand = account.kill_of(*pid).and_then(|kill| kill.line.number("cut")).unwrap();
+        assert!(*begun <= in_hand + THREADS, "{pid} had {in_hand} requests in hand, and lost {begun}");
+    }
+    // And whatever another worker had answered on before, that one was told to be taken: it is answered on by whoever
+    // has taken it, or lost with him.
+    let losses = || seen.iter().flat_map(|it| it.failures.iter().chain(&it.closes));
+    let mut inherited = 0;
+    for line in host.lines_with("worker exited") {
+        let pid = line.worker_pid();
+        if account.kill_of(pid).is_none() {
+            let lost = losses().filter(|loss| loss.last == Some(pid)).count() as u64;
+            let moved = seen.iter().flat_map(|it| &it.moves).filter(|(from, _)| *from == pid).count() as u64;
+            let given = line.number("handed_over").unwrap();
+            assert!(lost + moved <= given, "of {given} that were taken {moved} were answered on, and {lost} lost");
+            inherited += lost;
+        }
+    }
+    println!(
+        "{KILLS} restarts with a kill, {complete} complete; {answered} requests answered; lost with killed workers: {} \
+         requests in hand, {before} before, {idle} connections without a request; {inherited} were of other workers, \
+         {} of nobody yet",
+        begun.values().sum::<u64>(),
+        losses().filter(|loss| loss.last.is_none()).count(),
+    );
 }
 
 #[test]

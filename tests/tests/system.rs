@@ -18,7 +18,8 @@ use app_host_tests::build::workspace;
 use app_host_tests::databank::Client;
 use app_host_tests::{Address, App, Connection, Host, process};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use nix::unistd::User;
+use serde_json::{Value, json};
 
 #[test]
 fn killall_of_psmisc_restarts_and_kills_nobody() {
@@ -234,6 +235,65 @@ fn workers_run_as_the_configured_user_without_the_masters_privileges() {
         host.assert_all_serve(&host.serving());
         host.restart_completes();
     }
+}
+
+/// From now on a user's process may open so many descriptors more; those that it has are kept. Says its limit.
+fn leave_room_for(descriptors: usize, pid: u32, user: &User) -> u32 {
+    let open: HashSet<u32> = process::descriptors(pid).into_iter().map(|(number, _)| number).collect();
+    let limit = (1..).filter(|limit| !open.contains(&(limit - 1))).nth(descriptors - 1).expect("numbers don't end");
+    // Root may not do it everywhere, the user himself may.
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), &format!("--nofile={limit}:{limit}")]);
+    let output =
+        prlimit.uid(user.uid.as_raw()).gid(user.gid.as_raw()).output().expect("prlimit (util-linux) is needed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    limit
+}
+
+#[test]
+fn too_many_descriptors_in_flight_hold_connections_up_and_end_none() {
+    // The kernel lets a user without privileges have as many in flight as its sending process may have open
+    // (ETOOMANYREFS, unix(7)).
+    assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
+    let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
+    let host = Host::misbehaving().with("/user", user.name.as_str()).with("/restart/probation", "1s").start();
+    let open = |count: usize| -> Vec<Connection> {
+        let mut connections: Vec<_> = (0..count).map(|_| host.connect()).collect();
+        assert!(connections.iter_mut().all(|connection| connection.get("/whoami").unwrap() == 200));
+        connections
+    };
+    let held = || {
+        let status = host.control().ask_json("STATUS");
+        status["workers"].as_array().unwrap().iter().map(|it| it["connections"].as_u64().unwrap()).sum::<u64>()
+    };
+    // These leave low numbers free for what a worker is sent when it drains: the links that it sends on.
+    let first = open(40);
+    let mut connections = open(600);
+    drop(first);
+    host.wait("the first connections to end", || (held() == 600).then_some(()));
+    let before = host.serving();
+    let mark = host.mark();
+    host.signal(Signal::SIGUSR2);
+    let candidate = host.wait_after(mark, "worker ready", |line| line.number("slot") == Some(0)).worker_pid();
+    process::signal(candidate, Signal::SIGSTOP);
+    host.wait("it to stand still", || process::is_stopped(candidate).then_some(()));
+    let limits: Vec<_> = before.iter().map(|pid| leave_room_for(4, *pid, &user)).collect();
+    let line = host.wait_after(mark, "connections wait for their turn to be sent", |_| true);
+    process::signal(candidate, Signal::SIGCONT);
+    println!("with limits of {limits:?} descriptors: {}", line.text());
+    assert!(before.contains(&line.pid()), "{}", line.text());
+    let refused = std::io::Error::from_raw_os_error(libc::ETOOMANYREFS).to_string();
+    assert!(line.str("error").contains(&refused), "{}", line.text());
+    assert_eq!(host.verdict(1).verdict, "complete");
+    let now = host.serving();
+    for connection in &mut connections {
+        assert_eq!(connection.get("/whoami").expect("the connection lives"), 200);
+        let answer: Value = serde_json::from_slice(connection.body()).unwrap();
+        assert!(now.iter().any(|pid| answer["pid"] == *pid) && !connection.announced_close());
+    }
+    let exited = host.lines_with("worker exited");
+    let sum = |figure: &str| exited.iter().filter_map(|line| line.number(figure)).sum::<u64>();
+    assert_eq!((exited.len(), sum("handed_over"), sum("closed"), sum("cut")), (2, 600, 0, 0));
 }
 
 #[test]
