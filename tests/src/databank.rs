@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::build::App;
 use crate::client::Connection;
 use crate::host::Host;
+use crate::machine;
 use crate::mongo::Mongo;
 
 /// A store to run the host on.
@@ -62,6 +63,8 @@ impl Driver {
     /// The host that all tests of this process share which run at the same time.
     pub fn shared_host(self) -> Shared {
         static HOSTS: Mutex<[Weak<Host>; 4]> = Mutex::new([const { Weak::new() }; 4]);
+        // Before the lock: whoever waits for it may have one.
+        let _turn = machine::beside();
         let mut hosts = HOSTS.lock().unwrap_or_else(PoisonError::into_inner);
         let place = &mut hosts[self as usize];
         let host = place.upgrade().unwrap_or_else(|| {

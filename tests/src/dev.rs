@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::build::{App, cargo, profile_dir, workspace};
 use crate::host::pause;
+use crate::machine::{self, Turn};
 use crate::{client::Connection, process};
 
 /// How long a build may take that finds nothing built yet.
@@ -31,6 +32,7 @@ pub struct Dev {
     directory: TempDir,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    _turn: Turn,
 }
 
 impl Dev {
@@ -60,6 +62,7 @@ impl Dev {
     }
 
     fn start(directory: TempDir, mut command: Command) -> Self {
+        let turn = machine::beside();
         // Whoever opens a browser opens this one, which writes down what for.
         let tools = directory.path().join(".tools");
         fs::create_dir(&tools).expect("a directory");
@@ -80,7 +83,7 @@ impl Dev {
         let errors = child.stderr.take().expect("it is piped");
         collect(output, Arc::clone(&lines));
         collect(errors, Arc::clone(&lines));
-        Self { directory, child, lines }
+        Self { directory, child, lines, _turn: turn }
     }
 
     /// A file of the crate.

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::build::App;
 use crate::client::{Address, Connection};
 use crate::log::{Line, Log};
+use crate::machine::{self, Turn};
 use crate::process;
 use crate::restart::Serving;
 
@@ -41,6 +42,7 @@ pub struct Host {
     master: Mutex<Option<u32>>,
     log: Mutex<Log>,
     command: Mutex<String>,
+    _turn: Turn,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,6 +53,7 @@ impl Host {
     /// A master that isn't started: two workers, one TCP listener on a free port, times short
     /// enough for a test. `app` is installed as its library.
     pub fn new(app: &Path) -> Self {
+        let turn = machine::beside();
         let directory = tempfile::Builder::new().prefix("app-host-test-").tempdir().expect("a temporary directory");
         // A test that lets the master run as another user needs to be let in.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("the directory is ours");
@@ -75,6 +78,7 @@ impl Host {
             master: Mutex::new(None),
             log,
             command: Mutex::new(String::new()),
+            _turn: turn,
             directory,
         };
         host.install(app);

@@ -6,7 +6,7 @@
 //! socket ([`control`]) and of its metrics ([`admin`]), a raw HTTP/1.1 client ([`client`]) and the load
 //! generator ([`load`]), clients that keep their connection ([`steady`]), a client of the databank through its bridge app ([`databank`]), writers that
 //! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
-//! developer ([`dev`]). It knows nothing of how the host works inside: it sees files, signals,
+//! developer ([`dev`]), and whose turn it is to use the machine ([`machine`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
 //!
 //! What can't go on panics, and says what was expected: a panic is a failed test.
@@ -25,6 +25,7 @@ pub mod dev;
 pub mod host;
 pub mod load;
 pub mod log;
+pub mod machine;
 pub mod mongo;
 pub mod process;
 pub mod restart;

@@ -267,7 +267,9 @@ fn restarts_leak_no_descriptor_of_a_listener() {
     for _ in 0..5 {
         host.restart_completes();
     }
-    host.wait("the last zombie's end", || process::zombies(host.master()).is_empty().then_some(()));
-    let after: Vec<_> = host.serving().into_iter().chain([host.master()]).map(open).collect();
-    assert_eq!(before, after);
+    // What a restart needs for its own time may be open a little longer, then and now.
+    host.wait("no more descriptors than before", || {
+        let after = host.serving().into_iter().chain([host.master()]).map(open);
+        after.zip(&before).all(|(after, before)| after <= *before).then_some(())
+    });
 }

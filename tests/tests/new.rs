@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use app_host_tests::build::workspace;
 use app_host_tests::dev::{Dev, app_host, shell_cargo};
+use app_host_tests::machine;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -39,6 +40,7 @@ fn config(directory: &Path) -> Value {
 
 /// Makes, formats, lints, tests and serves; edits what it greets with; and gives the page of before and after.
 fn as_a_new_user(name: &str, arguments: &[&str]) -> [String; 2] {
+    let _turn = machine::beside();
     let outer = directory();
     let output = new(outer.path(), &[&[name], arguments].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -26,14 +26,14 @@ fn workers_of_a_killed_master_finish_what_is_in_flight_and_leave() {
     let address = host.address();
     let workers = host.workers();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/700 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.send(b"GET /sleep/3000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     host.assert_all_serve(&host.serving());
     kill_master(&host);
     let began = Instant::now();
     host.wait("the listener's end", || {
         Connection::connect(&address).err().filter(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
-    assert!(began.elapsed() < Duration::from_millis(500), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     assert_eq!(slow.receive().unwrap(), 200);
     host.wait("the workers' exit", || workers.iter().all(|pid| !process::is_alive(*pid)).then_some(()));
 }
@@ -42,7 +42,7 @@ fn workers_of_a_killed_master_finish_what_is_in_flight_and_leave() {
 fn blocked_app_can_not_keep_the_listeners_open_and_a_new_master_binds() {
     // FAULTS 28
     let host =
-        Host::misbehaving().with("/listen", json!([free_port()])).with("/restart/shutdown_timeout", "1s").start();
+        Host::misbehaving().with("/listen", json!([free_port()])).with("/restart/shutdown_timeout", "3s").start();
     let address = host.address();
     let workers = host.workers();
     // Every worker is blocked, so that none is left who could do the others' part. One that is can't
@@ -56,7 +56,7 @@ fn blocked_app_can_not_keep_the_listeners_open_and_a_new_master_binds() {
     host.wait("the listener's end", || {
         Connection::connect(&address).err().filter(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
-    assert!(began.elapsed() < Duration::from_millis(500), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     assert!(workers.iter().all(|pid| process::is_alive(*pid)), "they shut it down, they did not just die");
     host.spawn();
     host.wait_after(mark, "serving", |_| true);

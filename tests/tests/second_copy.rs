@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use app_host_tests::Host;
 use app_host_tests::build::{cargo, workspace};
+use app_host_tests::{Host, machine};
 
 /// A change to the copy: file, text, and what it becomes.
 struct Change {
@@ -47,6 +47,8 @@ const CHANGES: [Change; 5] = [
 /// Builds the app `a` against each changed copy, once.
 fn built(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    // Before the lock: whoever waits for it may have one.
+    let _turn = machine::beside();
     let directory = BUILT.get_or_init(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("second-copy");
         for change in &CHANGES {

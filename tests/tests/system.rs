@@ -1,10 +1,9 @@
 //! The second ring: what needs root (or a kernel that lets users make namespaces) or tools of the
-//! system besides Rust. Run with `--features system`; it says what is missing. `BUNYAN` is the path
+//! system besides Rust. Run with `-- --ignored`; it says what is missing. `BUNYAN` is the path
 //! of bunyan's reader where that isn't on the PATH, `PROMTOOL` that of Prometheus' promtool.
 //!
 //! `killall` is psmisc's. It runs in a process namespace of its own, because it would reach the
 //! masters of other tests as well.
-#![cfg(feature = "system")]
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,6 +21,7 @@ use nix::unistd::User;
 use serde_json::{Value, json};
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn killall_of_psmisc_restarts_and_kills_nobody() {
     let host = Host::misbehaving().launched_with(&["--pid-namespace"]).start();
     let workers = host.workers();
@@ -40,6 +40,7 @@ fn killall_of_psmisc_restarts_and_kills_nobody() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn bunyans_own_reader_takes_every_line() {
     let host = Host::misbehaving().start();
     host.restart_completes();
@@ -60,6 +61,7 @@ fn bunyans_own_reader_takes_every_line() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn full_disk_while_the_version_is_copied_is_refused_and_leaves_no_partial_copy() {
     // FAULTS 24: the state directory is a small file system of its own.
     let library = App::build().app("misbehaving");
@@ -83,6 +85,7 @@ fn full_disk_while_the_version_is_copied_is_refused_and_leaves_no_partial_copy()
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn process_1_reaps_orphans_and_never_takes_them_for_workers() {
     // FAULTS 27
     let host = Host::misbehaving().launched_with(&["--pid-namespace"]).start();
@@ -121,6 +124,7 @@ fn within(host: &Host, command: &str) {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn process_1_minds_signals_from_within_as_any_master_does() {
     // FAULTS 27: the kernel keeps from process 1 whatever it has no handler for; what it has one for, it gets.
     let host = Host::misbehaving().launched_with(&["--pid-namespace"]).start();
@@ -140,6 +144,7 @@ fn process_1_minds_signals_from_within_as_any_master_does() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn process_1_reaps_a_crowd_of_orphans_while_a_hung_worker_is_replaced() {
     // FAULTS 27 and 9: the exits of both come together.
     let host = Host::misbehaving().with("/hang_timeout", "2s").launched_with(&["--pid-namespace"]).start();
@@ -160,6 +165,7 @@ fn process_1_reaps_a_crowd_of_orphans_while_a_hung_worker_is_replaced() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn sockets_of_systemds_own_activation_are_served_by_name_over_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
@@ -187,6 +193,7 @@ fn sockets_of_systemds_own_activation_are_served_by_name_over_restarts() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn control_socket_hears_nobody_of_another_user() {
     assert!(nix::unistd::getuid().is_root(), "only root can become another user");
     let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
@@ -218,6 +225,7 @@ fn control_socket_hears_nobody_of_another_user() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn workers_run_as_the_configured_user_without_the_masters_privileges() {
     assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
     let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
@@ -251,6 +259,7 @@ fn leave_room_for(descriptors: usize, pid: u32, user: &User) -> u32 {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn too_many_descriptors_in_flight_hold_connections_up_and_end_none() {
     // The kernel lets a user without privileges have as many in flight as its sending process may have open
     // (ETOOMANYREFS, unix(7)).
@@ -297,6 +306,7 @@ fn too_many_descriptors_in_flight_hold_connections_up_and_end_none() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn process_that_serves_metrics_runs_as_the_workers_user_with_no_privilege() {
     assert!(nix::unistd::getuid().is_root(), "only root can start children as another user");
     let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
@@ -322,6 +332,7 @@ fn process_that_serves_metrics_runs_as_the_workers_user_with_no_privilege() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn promtool_finds_nothing_to_say_about_the_metrics() {
     let host = Host::misbehaving().with("/admin", "127.0.0.1:0").start();
     host.get("/whoami");
@@ -344,6 +355,7 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn workers_of_another_user_have_their_databank_and_nobody_else_reads_it() {
     assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
     let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");
@@ -363,6 +375,7 @@ fn workers_of_another_user_have_their_databank_and_nobody_else_reads_it() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn unit_files_are_ones_that_systemd_takes_and_calls_safe() {
     let unit = fs::read_to_string(workspace().join("host/systemd/app-host.service")).unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::Bank;
+use super::Bank;
 
 pub fn create_writes_what_is_not_there_yet(bank: &Bank) {
     let mut client = bank.client();

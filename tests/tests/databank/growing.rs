@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::Bank;
+use super::Bank;
 
 pub fn increment_makes_what_is_not_there(bank: &Bank) {
     let mut client = bank.client();

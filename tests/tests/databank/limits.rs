@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::Bank;
+use super::Bank;
 
 pub fn types_have_1_to_100_plain_bytes(bank: &Bank) {
     let mut client = bank.client();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::Bank;
+use super::Bank;
 
 /// Values and what they are equal to: those with the same name. No list and no object is equal to what
 /// can be asked for.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::Bank;
+use super::Bank;
 
 /// Values from the smallest to the largest; those of one row are equal. Objects among each other, and
 /// lists, have no order that a driver must keep.

@@ -9,7 +9,7 @@ use app_host_tests::databank::{Client, found};
 use app_host_tests::process;
 use serde_json::json;
 
-use crate::Bank;
+use super::Bank;
 
 /// How many documents, and how long the text in each is.
 const COUNT: u64 = 10_000;

@@ -8,7 +8,7 @@ use std::thread;
 use app_host_tests::databank::{Answer, Client};
 use serde_json::{Value, json};
 
-use crate::Bank;
+use super::Bank;
 
 /// So many clients, two or more of each worker.
 const CLIENTS: usize = 8;

@@ -1,27 +1,24 @@
 //! No client loses a request over many restarts at full load that opens a connection for each. Those that keep their
-//! connections have `handover.rs`.
+//! connections are in `handover.rs` here.
 //!
 //! Two compiled versions with different answers alternate, each answer is checked against the
 //! versions that may give it at that moment, and the serving workers are counted throughout.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use app_host_tests::host::pause;
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
 use app_host_tests::restart::Serving;
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, machine, process};
 
 /// How many restarts each load sees.
 const RESTARTS: usize = 50;
 
-/// One load at a time: each takes the whole machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 fn restarts_under_load(posts: Posts, unix: bool) {
     let kind = Kind::ConnectionPerRequest;
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = machine::alone();
     let mut host = Host::answering("a").with("/restart/probation", "10ms").with("/log/level", "info");
     if unix {
         host.set("/listen", serde_json::json!(["unix:socket"]));

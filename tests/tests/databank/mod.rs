@@ -62,11 +62,11 @@ macro_rules! on_every_driver {
 macro_rules! on_driver {
     ($driver:ident: $($room:ident { $($claim:ident,)* })*) => {
         use app_host_tests::databank::Driver;
-        use crate::Bank;
+        use crate::databank::Bank;
         $($(
             #[test]
             fn $claim() {
-                crate::$room::$claim(&Bank::new(Driver::$driver, stringify!($claim)));
+                crate::databank::$room::$claim(&Bank::new(Driver::$driver, stringify!($claim)));
             }
         )*)*
     };

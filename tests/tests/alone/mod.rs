@@ -1,0 +1,5 @@
+//! Promises that are kept when the whole machine is busy with one of them: each of these tests runs alone. They are in
+//! one place, and begin one after the other, so that nobody else waits for them time and again.
+
+mod handover;
+mod load;

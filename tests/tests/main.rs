@@ -1,0 +1,46 @@
+//! What app-host promises, held against the real binary: one module a promise, all in one binary, because each
+//! would have to be linked with all that the tests use.
+//!
+//! They run beside each other, but for those in `alone`. Those that need root or
+//! tools of the system, the second ring (`system`, `browser`), are ignored unless they are asked for: `-- --ignored`.
+
+mod access;
+mod activation;
+mod admin;
+mod alone;
+mod app_listeners;
+mod app_logs;
+mod architecture;
+mod browser;
+mod cli;
+mod control;
+mod crashes;
+mod ctl;
+mod databank;
+mod databank_refusals;
+mod databank_restarts;
+mod dev;
+mod dispatch;
+mod example;
+mod failures;
+mod handover;
+mod hang;
+mod inspect;
+mod logs;
+mod new;
+mod notify;
+mod orphans;
+mod recycle;
+mod refusals;
+mod resources;
+mod restart;
+mod rollback;
+mod rotation;
+mod scale;
+mod second_copy;
+mod serving;
+mod stopping;
+mod system;
+mod tower;
+mod versions;
+mod watcher;
