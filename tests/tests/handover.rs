@@ -22,10 +22,26 @@ pub(crate) fn ask(connection: &mut Connection) -> u32 {
 }
 
 /// So many connections that have had a request each.
+///
+/// As many of each worker: the others stand still meanwhile, or the quickest may have them all.
 fn idle(host: &Host, count: usize) -> Vec<Connection> {
-    let mut connections: Vec<_> = (0..count).map(|_| host.connect()).collect();
-    for connection in &mut connections {
-        ask(connection);
+    let serving = host.serving();
+    let mut connections = Vec::new();
+    for (index, pid) in serving.iter().enumerate() {
+        let others: Vec<u32> = serving.iter().copied().filter(|other| other != pid).collect();
+        for other in &others {
+            process::signal(*other, Signal::SIGSTOP);
+            host.wait("it to stand still", || process::is_stopped(*other).then_some(()));
+        }
+        let wanted = count * (index + 1) / serving.len();
+        while connections.len() < wanted {
+            let mut connection = host.connect();
+            assert_eq!(ask(&mut connection), *pid);
+            connections.push(connection);
+        }
+        for other in &others {
+            process::signal(*other, Signal::SIGCONT);
+        }
     }
     connections
 }
@@ -144,11 +160,9 @@ fn workers_that_go_outside_a_restart_hand_over_what_they_have() {
     }
     assert_eq!(exited(&host, "closed"), 0);
     // The service's end is everybody's.
-    let mark = host.mark();
     host.signal(Signal::SIGTERM);
-    host.wait_after(mark, "worker exited", |_| true);
-    assert!(exited(&host, "closed") > 0);
     host.wait_exit();
+    assert_eq!(exited(&host, "closed"), 60);
 }
 
 #[test]
@@ -216,7 +230,8 @@ fn connections_are_evened_out_unless_it_is_said_otherwise() {
         // While it is stopped, all that come go to the other.
         process::signal(fresh, Signal::SIGSTOP);
         host.wait("it to stand still", || process::is_stopped(fresh).then_some(()));
-        let mut connections = idle(&host, 200);
+        let mut connections: Vec<_> = (0..200).map(|_| host.connect()).collect();
+        assert!(connections.iter_mut().all(|connection| ask(connection) == old));
         process::signal(fresh, Signal::SIGCONT);
         let is_even = || {
             let held = figures(&host, "connections");

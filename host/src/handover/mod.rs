@@ -448,7 +448,9 @@ async fn take<H: Harbour>(socket: Rc<Socket>, harbour: Rc<H>, takes: Rc<Cell<boo
         // In this order: nobody else can serve them once it has been said that they are served here, and from
         // then on nobody else does.
         let _ = socket.send(&word.write(), &[]).await;
-        settle.into_iter().for_each(|settles| settles());
+        for settles in settle {
+            settles();
+        }
     }
 }
 

@@ -129,7 +129,7 @@ impl DrainSignal {
     }
 
     /// Whether one more connection is to leave a worker that serves, and this is the one.
-    pub(super) fn takes_invitation(&self) -> bool {
+    pub fn takes_invitation(&self) -> bool {
         let left = &self.invited;
         left.load(Relaxed) > 0 && left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
     }
@@ -137,6 +137,15 @@ impl DrainSignal {
     /// The phase that holds now becomes news again.
     pub(super) fn repeat(&mut self) {
         self.phase.mark_changed();
+    }
+
+    /// Waits for the next news. Cancel-safe.
+    pub async fn next(&mut self) -> Phase {
+        if self.phase.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let phase = *self.phase.borrow_and_update();
+        self.seen_here(phase)
     }
 
     /// Waits for news. Costs nothing while it waits.

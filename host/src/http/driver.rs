@@ -27,7 +27,7 @@ use super::{Application, HEAD_TIMEOUT};
 
 /// After how many ticks of [`HEAD_TIMEOUT`] an idle connection is closed: 90 to 120 s, longer than
 /// the 60 s for which proxies commonly keep theirs, so that it is they who close.
-const IDLE_TICKS: u32 = 4;
+pub(super) const IDLE_TICKS: u32 = 4;
 
 /// After how many ticks without a byte a connection is dropped whose app waits for more of a request:
 /// 60 to 90 s. An app that has its whole request may be silent for as long as it likes.
@@ -102,7 +102,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 
     /// Whether this connection is one of those that are to leave a worker that serves.
-    pub(super) fn takes_invitation(&self) -> bool {
+    fn takes_invitation(&self) -> bool {
         self.drain.takes_invitation()
     }
 
@@ -133,7 +133,7 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 
     /// Whether the timer's time has come.
-    pub(super) fn is_elapsed(&self) -> bool {
+    fn is_elapsed(&self) -> bool {
         self.sleep.is_elapsed()
     }
 
@@ -381,18 +381,6 @@ impl Patience {
             ticks: if goes_on { self.ticks } else { 0 },
             next_tick: self.due.saturating_duration_since(Instant::now()),
         }
-    }
-
-    /// When to look again at a connection without a request after so many, or `None`: its time is up, which
-    /// whoever goes on with its history finds at once.
-    pub(super) fn rests_on(&mut self, requests: u64) -> Option<Instant> {
-        let awaited = Awaited::Request { after: requests, in_head: false };
-        let ticks = if self.last == Some(awaited) { self.ticks + 1 } else { 1 };
-        if ticks >= IDLE_TICKS {
-            return None;
-        }
-        (self.last, self.ticks, self.due) = (Some(awaited), ticks, Instant::now() + HEAD_TIMEOUT);
-        Some(self.due)
     }
 
     fn tick(&mut self, activity: &Activity) -> Next {

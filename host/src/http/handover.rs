@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::HEAD_TIMEOUT;
+use super::driver::IDLE_TICKS;
 
 /// A connection that nobody serves: a new one, or one that its worker has let go of between two requests.
 #[derive(Debug)]
@@ -34,6 +35,24 @@ pub struct History {
     pub ticks: u32,
     /// When it is to be looked at again, from now.
     pub next_tick: Duration,
+}
+
+impl History {
+    /// Whether the connection waits for the begin of its next request, if nothing of it has been read.
+    pub fn is_idle(&self) -> bool {
+        self.spoken == Spoken::Http1 && self.requests > 0 && !self.in_head
+    }
+
+    /// One that [is idle](Self::is_idle) was looked at once more, in vain, as it was to be: whether it may go on
+    /// waiting. If not, whoever serves it ends it at once.
+    pub fn waits_on(&mut self) -> bool {
+        let goes_on = self.ticks + 1 < IDLE_TICKS;
+        if goes_on {
+            self.ticks += 1;
+        }
+        self.next_tick = if goes_on { HEAD_TIMEOUT } else { Duration::ZERO };
+        goes_on
+    }
 }
 
 /// What is known of a connection's protocol.

@@ -32,7 +32,6 @@ mod driver;
 mod handover;
 mod io;
 mod request;
-mod rest;
 mod sniff;
 #[cfg(test)]
 mod tests;
@@ -57,7 +56,6 @@ pub use drain::{DrainControl, DrainSignal, Ending, Phase, drain_signal};
 use driver::{Ended, Outcome, Patience, Wakes};
 pub use handover::{Handover, History, Spoken};
 use io::Io;
-pub use rest::{Rested, rest};
 use sniff::{First, Protocol};
 pub use upload::Upload;
 

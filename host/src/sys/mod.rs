@@ -8,6 +8,7 @@ pub mod process;
 pub mod ready;
 pub mod signals;
 pub mod stats;
+pub mod watch;
 
 use std::fs::File;
 use std::io;

@@ -20,15 +20,19 @@ use tokio::sync::mpsc;
 
 use super::Listener;
 use super::accept::{Known, Seat, see_to};
+use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
 use crate::handover::{Given, Harbour, MAX_PAPERS, NoBerth, Parcel, Road};
-use crate::http::{self, DrainControl, Handover, History, MAX_UNREAD, Phase, Rested};
+use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, MAX_UNREAD, Phase};
 use crate::loader::{Address, Connection};
 use crate::sys::stats::Lane;
 
 /// How many connections wait for one serving thread at most.
 const INBOX: usize = 1024;
+
+/// How many connections leave at once.
+const AT_ONCE: usize = 64;
 
 /// How long the first part of the papers is at most: it names a listener, among a few numbers.
 const MAX_HEAD: usize = MAX_PAPERS - MAX_UNREAD - 2;
@@ -80,11 +84,11 @@ const fn address(address: Address) -> Option<SocketAddr> {
 /// A connection that has come here.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    socket: OwnedFd,
+    pub(super) socket: OwnedFd,
     unix: bool,
     known: Known,
     unread: Bytes,
-    history: History,
+    pub(super) history: History,
     /// Keeps the thread from being done before it has begun with this.
     held: mpsc::Sender<Infallible>,
 }
@@ -192,88 +196,127 @@ impl Harbour for Berths {
 pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: Known, seat: Seat) {
     let Handover { transport, unread, history } = leaving;
     let Seat { lane, gate, held, .. } = seat;
-    let papers = write(&known, history, &unread);
-    let socket = match transport.leave() {
-        Ok(socket) => socket,
+    match transport.leave() {
+        Ok(socket) => gate.give(Arrival { socket, unix: S::UNIX, known, unread, history, held }),
         Err(error) => {
             warn(&error, "a connection could not be handed over, and is closed");
-            return lane.dismissed();
+            lane.dismissed();
         }
-    };
-    let returns = gate.returns.clone();
-    let back = move |socket, held| Returned::Back(Arrival { socket, unix: S::UNIX, known, unread, history, held });
-    // The thread that this is sent to lives as long as the process.
-    let Some(papers) = papers else { return drop(returns.send(back(socket, held))) };
-    gate.road.give(Parcel { socket, papers }, move |given| {
-        let returned = match given {
-            Given::Taken => Returned::Taken(held),
-            Given::Back(parcel) => back(parcel.socket, held),
-        };
-        let _ = returns.send(returned);
-    });
+    }
 }
 
-/// Begins with what arrives, on the thread that this runs on, and goes on with what comes back. `seat` makes a seat
-/// for each.
+impl Gate {
+    /// Hands a connection over. What becomes of it is returned to its thread, which lives as long as the process.
+    fn give(&self, leaving: Arrival) {
+        let returns = self.returns.clone();
+        let Some(papers) = write(&leaving.known, leaving.history, &leaving.unread) else {
+            let _ = returns.send(Returned::Back(leaving));
+            return;
+        };
+        let Arrival { socket, unix, known, unread, history, held } = leaving;
+        self.road.give(Parcel { socket, papers }, move |given| {
+            let returned = match given {
+                Given::Taken => Returned::Taken(held),
+                Given::Back(Parcel { socket, .. }) => {
+                    Returned::Back(Arrival { socket, unix, known, unread, history, held })
+                }
+            };
+            let _ = returns.send(returned);
+        });
+    }
+}
+
+/// Begins with what arrives, on the thread that this runs on, and goes on with what comes back. What has nothing to do
+/// rests. `seat` makes a seat for each.
 pub(super) async fn adopt(
     mut inbox: mpsc::Receiver<Arrival>,
     mut returned: mpsc::UnboundedReceiver<Returned>,
+    mut drain: DrainSignal,
+    gate: Arc<Gate>,
     lane: &'static Lane,
-    seat: impl Fn(mpsc::Sender<Infallible>) -> Seat,
+    seat: impl Fn(mpsc::Sender<Infallible>) -> Seat + Sync,
 ) {
+    let mut dormitory = match Dormitory::new(lane) {
+        Ok(dormitory) => dormitory,
+        Err(error) => return warn(&error, "no connection can be taken over"),
+    };
+    let mut phase = drain.phase();
+    let mut look = tokio::time::interval(LOOK);
+    let wakes = |arrival| begin(arrival, &seat, Back::No);
     loop {
-        let (arrival, is_back) = tokio::select! {
+        tokio::select! {
+            // News first: they say what becomes of those that come.
             biased;
-            Some(returned) = returned.recv() => match returned {
-                Returned::Taken(_held) => {
-                    lane.handed_over();
-                    continue;
+            news = drain.next() => {
+                phase = news;
+                match phase {
+                    Phase::Serving => while !dormitory.is_empty() && drain.takes_invitation() {
+                        dormitory.any().into_iter().for_each(|it| gate.give(it));
+                    },
+                    Phase::Draining { ending, .. } => for (count, it) in dormitory.close().enumerate() {
+                        // Others of this thread have something to do.
+                        if count % AT_ONCE == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                        if ending == Ending::HandOver { gate.give(it) } else { wakes(it) }
+                    },
+                    Phase::Cut => dormitory.close().for_each(wakes),
                 }
-                Returned::Back(arrival) => (arrival, true),
+            }
+            Some(returned) = returned.recv() => match returned {
+                Returned::Taken(_held) => lane.handed_over(),
+                Returned::Back(arrival) if phase == Phase::Serving => settle(&mut dormitory, arrival, wakes),
+                Returned::Back(arrival) => begin(arrival, &seat, Back::Yes),
             },
             Some(arrival) = inbox.recv() => {
                 lane.taken_over();
-                (arrival, false)
+                if phase == Phase::Serving { settle(&mut dormitory, arrival, wakes) } else { wakes(arrival) }
             }
-            else => return,
-        };
-        let Arrival { socket, unix, known, unread, history, held } = arrival;
-        let mut seat = seat(held);
-        if is_back && seat.drain.phase() != Phase::Serving {
-            seat.drain = seat.drain.staying();
-        }
-        let begun = if unix {
-            begin::<UnixStream>(socket, unread, history, known, seat)
-        } else {
-            begin::<TcpStream>(socket, unread, history, known, seat)
-        };
-        if let Err(error) = begun {
-            warn(&error, "a connection that was taken over can't be served");
+            awake = dormitory.awake(), if !dormitory.is_empty() => awake.into_iter().for_each(wakes),
+            _ = look.tick(), if !dormitory.is_empty() => {
+                dormitory.out_of_patience(Instant::now()).into_iter().for_each(wakes);
+            }
         }
     }
 }
 
-fn begin<S: Socket>(socket: OwnedFd, unread: Bytes, history: History, known: Known, seat: Seat) -> io::Result<()> {
+/// Lets a connection rest that has nothing to do.
+fn settle(dormitory: &mut Dormitory, arrival: Arrival, wakes: impl Fn(Arrival)) {
+    let rests = arrival.unread.is_empty() && arrival.history.is_idle();
+    let awake = if rests { dormitory.take_in(arrival).err() } else { Some(arrival) };
+    awake.into_iter().for_each(wakes);
+}
+
+/// Whether nobody else has taken a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    Yes,
+    No,
+}
+
+/// Begins to serve a connection.
+fn begin(arrival: Arrival, seat: &impl Fn(mpsc::Sender<Infallible>) -> Seat, back: Back) {
+    let Arrival { socket, unix, known, unread, history, held } = arrival;
+    let mut seat = seat(held);
+    if back == Back::Yes {
+        seat.drain = seat.drain.staying();
+    }
+    let begun = if unix {
+        serve::<UnixStream>(socket, unread, history, known, seat)
+    } else {
+        serve::<TcpStream>(socket, unread, history, known, seat)
+    };
+    if let Err(error) = begun {
+        warn(&error, "a connection that was taken over can't be served");
+    }
+}
+
+fn serve<S: Socket>(socket: OwnedFd, unread: Bytes, history: History, known: Known, seat: Seat) -> io::Result<()> {
     let transport = Stream::<S>::shared(socket)?;
     let age_ms = u64::try_from(known.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::trace!(listener = known.connection.listener, age_ms, requests = history.requests, "connection taken over");
-    let connection = Handover { transport, unread, history };
-    if connection.is_idle() {
-        tokio::spawn(rest(connection, known, seat));
-    } else {
-        tokio::spawn(see_to(connection, known, seat));
-    }
+    tokio::spawn(see_to(Handover { transport, unread, history }, known, seat));
     Ok(())
-}
-
-/// Keeps a connection until there is something to do for it.
-async fn rest<S: Socket>(connection: Handover<Stream<S>>, known: Known, seat: Seat) {
-    match http::rest(connection, seat.lane, seat.drain.clone()).await {
-        // A task of its own, so that this one stays small.
-        Rested::Wakes(connection) => drop(tokio::spawn(see_to(connection, known, seat))),
-        Rested::Leaves(connection) => leave(connection, known, seat),
-        Rested::Ended => {}
-    }
 }
 
 fn warn(error: &io::Error, message: &str) {
@@ -281,8 +324,17 @@ fn warn(error: &io::Error, message: &str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::http::Spoken;
+
+    /// An idle connection that has had so many requests.
+    pub(in crate::worker) fn arrival(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Arrival {
+        let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
+        let known = Known { connection: Arc::new(connection), opened: Instant::now() };
+        let history = History { spoken: Spoken::Http1, requests, ..Handover::accepted(()).history };
+        Arrival { socket, unix: true, known, unread: Bytes::new(), history, held }
+    }
 
     #[test]
     fn papers_are_read_as_they_were_written() {

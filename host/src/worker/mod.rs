@@ -25,6 +25,7 @@ mod accept;
 mod control;
 mod handover;
 mod hearing;
+mod rest;
 mod schedule;
 mod scribe;
 mod serving;

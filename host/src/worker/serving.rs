@@ -179,7 +179,8 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     let gate = Arc::new(Gate { road: orders.road.clone(), returns });
     let seat = accept::Seat { app, lane, drain, access: orders.access, gate, held };
     let accept::Seat { drain, access, gate, .. } = seat.clone();
-    tokio::spawn(handover::adopt(inbox, returned, lane, move |held| accept::Seat {
+    let news = drain.clone();
+    tokio::spawn(handover::adopt(inbox, returned, news, Arc::clone(&gate), lane, move |held| accept::Seat {
         app,
         lane,
         drain: drain.clone(),

@@ -13,23 +13,6 @@ struct Relay {
     served: JoinHandle<()>,
 }
 
-/// What a worker does with a connection that has come to it.
-async fn see_to(
-    mut connection: Handover<DuplexStream>,
-    app: &Double,
-    lane: &'static Lane,
-    signal: &DrainSignal,
-) -> Option<Handover<DuplexStream>> {
-    if connection.is_idle() {
-        connection = match rest(connection, lane, signal.clone()).await {
-            Rested::Wakes(connection) => connection,
-            Rested::Leaves(connection) => return Some(connection),
-            Rested::Ended => return None,
-        };
-    }
-    serve_connection(connection, app.clone(), lane, signal.clone(), None).await
-}
-
 impl Relay {
     fn new(buffer: usize) -> Self {
         let (client, transport) = tokio::io::duplex(buffer);
@@ -43,7 +26,7 @@ impl Relay {
             loop {
                 // Each worker has a page of its own.
                 let lane = Box::leak(Box::default());
-                let Some(next) = see_to(connection, &double, lane, &signal).await else { return };
+                let Some(next) = serve_connection(connection, double.clone(), lane, signal, None).await else { return };
                 let (control, again) = drain_signal();
                 *shared.lock().unwrap() = control;
                 signal = again;
@@ -268,42 +251,6 @@ async fn a_connection_is_no_younger_for_having_been_handed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_at_rest_ends_as_any_other_where_it_can_not_leave() {
-    let resting = || async {
-        let mut relay = Relay::new(4096);
-        relay.send(&get("/first")).await;
-        assert_eq!(relay.answer().await, kept("/first"));
-        relay.hand_over();
-        relay.settle().await;
-        assert_eq!(relay.handovers(), 1);
-        relay
-    };
-    let drain = |relay: &Relay| {
-        relay.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
-    };
-    // Its close is announced to a client that comes in time, and lingers for one that doesn't.
-    let mut relay = resting().await;
-    drain(&relay);
-    relay.settle().await;
-    relay.send(&get("/last")).await;
-    assert_eq!(relay.answer().await, closing("/last"));
-    drop(relay.client);
-    relay.served.await.unwrap();
-    let mut relay = resting().await;
-    let began = Instant::now();
-    drain(&relay);
-    assert_eq!(relay.client.read(&mut [0]).await.unwrap(), 0);
-    assert!(began.elapsed() >= LINGER && began.elapsed() < LINGER + Duration::from_millis(20), "{:?}", began.elapsed());
-    // Cut, or closed by its client.
-    let mut relay = resting().await;
-    relay.begin(Phase::Cut);
-    assert_eq!(relay.client.read(&mut [0]).await.unwrap(), 0);
-    let relay = resting().await;
-    drop(relay.client);
-    relay.served.await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_worker_that_serves_lets_go_of_as_many_idle_connections_as_are_invited() {
     let (control, signal) = drain_signal();
     let lane: &'static Lane = Box::leak(Box::default());
@@ -342,22 +289,6 @@ async fn a_worker_that_serves_lets_go_of_as_many_idle_connections_as_are_invited
     control.invite(2);
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(left(&clients), 7);
-    // Those that have left go on elsewhere, and the same holds while they rest there.
-    let (control, signal) = drain_signal();
-    let mut resting = Vec::new();
-    for (client, served) in clients {
-        if served.is_finished() {
-            let connection = served.await.unwrap().unwrap();
-            assert!(connection.is_idle());
-            resting.push((client, tokio::spawn(rest(connection, lane, signal.clone()))));
-        }
-    }
-    control.invite(3);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(resting.iter().filter(|(_, it)| it.is_finished()).count(), 0, "they have just come");
-    control.invite(3);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(resting.iter().filter(|(_, it)| it.is_finished()).count(), 3);
 }
 
 #[tokio::test]
