@@ -858,6 +858,9 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
+                // As a serving thread does it: news told in the middle of a poll would be missed.
+                let (signal, relay) = signal.here();
+                tokio::spawn(relay);
                 let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
                 let stream = tokio::net::TcpStream::from_std(server).unwrap();
                 let outcome = tokio::spawn(serve_connection(Handover::accepted(stream), app, lane, signal, None)).await;
