@@ -31,7 +31,9 @@ fn each_save_is_live_and_a_build_error_leaves_what_is_live() {
     dev.edit("Ok(Self", "Ok(Self)");
     dev.edit(">two<", ">three<");
     dev.wait_after(mark, &["live", "version"]);
-    assert!(dev.get("/").contains(">three<"));
+    // On a busy machine the first of the two edits may be live before the second.
+    let is_live = || dev.get("/").contains(">three<").then_some(());
+    app_host_tests::host::wait_until(is_live).expect("the last edit goes live");
 }
 
 #[test]

@@ -20,6 +20,8 @@ fn holdings(host: &Host) -> (usize, u64) {
 
 #[test]
 fn descriptors_zombies_and_memory_are_flat_over_200_restarts() {
+    // What the master has at a moment depends on how far behind a busy machine is.
+    let _alone = app_host_tests::machine::alone();
     // FAULTS 26: 200 restarts that complete, and as many that are refused, in turn for their
     // configuration and for their library.
     let host = Host::misbehaving().with("/restart/probation", "0s").with("/log/level", "info").start();
