@@ -1,6 +1,6 @@
 //! Connections survive restarts however many there are, however they are used, and whoever is killed meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -266,7 +266,7 @@ fn killed_workers_take_nothing_with_them_but_what_they_had() {
     // And whatever has none was with a killed worker,
     let (mut begun, mut before, mut idle): (HashMap<u32, u64>, _, _) = (HashMap::new(), 0, 0);
     for client in &seen {
-        let mut culprits = Vec::new();
+        let mut culprits = BTreeSet::new();
         for loss in client.failures.iter().chain(&client.closes) {
             assert!(!loss.what.contains("timed out") && !loss.what.contains("WouldBlock"), "{loss:?}");
             assert!(loss.numbers.len() < 2, "they send one request at a time: {loss:?}");
@@ -284,12 +284,11 @@ fn killed_workers_take_nothing_with_them_but_what_they_had() {
                 account.may_have_had(loss)
             };
             assert!(!can.is_empty(), "no worker was killed that can have had it: {loss:?}");
-            culprits.push(can);
+            culprits.insert(can);
         }
         // A client has one connection, so that a kill meets it once, and once more where it was quick to connect
         // again to the worker that was about to die.
-        culprits.sort_unstable();
-        culprits.dedup();
+        let culprits = Vec::from_iter(culprits);
         assert!(are_of_different_kills(&culprits, &mut Vec::new()), "{culprits:?}");
     }
     assert!(notes.is_empty(), "nobody has asked for that: {notes:?}");
