@@ -70,14 +70,16 @@ fn as_a_new_user(name: &str, arguments: &[&str]) -> [String; 2] {
     let mark = dev.lines().len();
     dev.edit("<h1>", "<h1>And: ");
     dev.wait_after(mark, &["live", "version"]);
-    [first, dev.get("/")]
+    // A busy machine may still be at a build from before the edit.
+    let edited = || Some(dev.get("/")).filter(|text| text.contains("And: "));
+    [first, app_host_tests::host::wait_until(edited).expect("the edit goes live")]
 }
 
 #[test]
 fn new_app_builds_tests_and_runs_at_once_and_an_edit_is_live() {
     let [first, second] = as_a_new_user("new-shop", &[]);
     assert_eq!(first, "<h1>Hello from app-host</h1>\n<p>Visit 1.</p>\n");
-    assert_eq!(second, "<h1>And: Hello from app-host</h1>\n<p>Visit 2.</p>\n");
+    assert!(second.starts_with("<h1>And: Hello from app-host</h1>\n<p>Visit "), "{second}");
 }
 
 #[test]
