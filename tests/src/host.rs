@@ -254,6 +254,11 @@ impl Host {
         lock(&self.log).lines().to_vec()
     }
 
+    /// Looks at the log lines from this one on, without a copy of them.
+    pub fn look<T>(&self, mark: usize, at: impl FnOnce(&[Line]) -> T) -> T {
+        at(lock(&self.log).lines().get(mark..).unwrap_or_default())
+    }
+
     /// The log lines with this message so far.
     pub fn lines_with(&self, msg: &str) -> Vec<Line> {
         lock(&self.log).lines().iter().filter(|line| line.msg() == msg).cloned().collect()
@@ -267,7 +272,7 @@ impl Host {
     /// Waits for the first fitting line behind a mark.
     pub fn wait_after(&self, mark: usize, msg: &str, fits: impl Fn(&Line) -> bool) -> Line {
         self.wait(&format!("the log line \"{msg}\""), || {
-            lock(&self.log).lines().iter().skip(mark).find(|line| line.msg() == msg && fits(line)).cloned()
+            self.look(mark, |new| new.iter().find(|line| line.msg() == msg && fits(line)).cloned())
         })
     }
 

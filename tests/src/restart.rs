@@ -30,16 +30,20 @@ impl Host {
 
     /// The number of the last request for a restart that the log knows of.
     pub fn last_request(&self) -> u64 {
-        self.lines().iter().filter_map(|line| line.number("request")).max().unwrap_or(0)
+        self.look(0, |lines| lines.iter().filter_map(|line| line.number("request")).max()).unwrap_or(0)
     }
 
     /// Waits for the verdict on a request.
     pub fn verdict(&self, request: u64) -> Verdict {
+        let mut seen = 0;
+        let is_verdict =
+            |line: &&Line| line.msg().starts_with("zero-downtime restart") && line.number("request") == Some(request);
         let line = self.wait(&format!("the verdict on request {request}"), || {
             let gone = self.try_exit();
-            let is_verdict = |line: &Line| line.msg().starts_with("zero-downtime restart");
-            let verdict =
-                self.lines().into_iter().filter(is_verdict).find(|line| line.number("request") == Some(request));
+            let verdict = self.look(seen, |new| {
+                seen += new.len();
+                new.iter().find(is_verdict).cloned()
+            });
             assert!(verdict.is_some() || gone.is_none(), "the master has gone without a verdict: {gone:?}");
             verdict
         });

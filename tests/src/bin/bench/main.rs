@@ -276,7 +276,7 @@ fn restarts(count: u64) -> Result<()> {
         let signalled = seconds_now()?;
         host.signal(Signal::SIGUSR2);
         let verdict = host.wait("the verdict", || {
-            host.lines().into_iter().skip(mark).find(|line| line.msg().starts_with("zero-downtime restart"))
+            host.look(mark, |new| new.iter().find(|line| line.msg().starts_with("zero-downtime restart")).cloned())
         });
         if verdict.str("verdict") != "complete" {
             return Err(verdict.text().into());
