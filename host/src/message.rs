@@ -24,6 +24,8 @@ pub struct WorkerSetup {
     pub app_config: String,
     pub databank: databank::Setup,
     pub threads: u16,
+    /// How many connections all workers have now: it may come to have as many.
+    pub connections: u64,
     pub listeners: Vec<ListenerInfo>,
     pub idle_linger: Duration,
     /// What bounds a drain that nobody orders because the master has died.

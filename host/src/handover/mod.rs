@@ -31,7 +31,7 @@ mod wire;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +43,8 @@ use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::message::ToRoad;
 use crate::sys::packet::Socket;
-use outbox::{Answer, BATCH, Done, Outbox};
+pub use outbox::Given;
+use outbox::{Answer, BATCH, Outbox};
 use wire::{MAX_PACKET, MAX_WORD, Word};
 
 /// The most bytes that a connection's papers have.
@@ -52,8 +53,8 @@ pub const MAX_PAPERS: usize = 96 * 1024;
 /// Room in a link's socket: the longest papers, and many short ones.
 pub const SOCKET_BYTES: usize = 512 * 1024;
 
-/// How many connections are taken in before the road looks at what else there is.
-const AT_ONCE: usize = 4 * BATCH;
+/// How many batches of connections are taken in before the road looks at what else there is.
+const AT_ONCE: usize = BATCH;
 
 /// How long connections that have arrived wait for room.
 const ROOM: Duration = Duration::from_millis(20);
@@ -64,22 +65,14 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How long a worker that serves lets go of connections for the sake of balance.
 const BALANCING: Duration = Duration::from_secs(1);
 
-/// A connection that changes its worker, and what must be known of it.
-#[derive(Debug)]
-pub struct Parcel {
+/// A connection that changes its worker.
+pub trait Parcel: Send + 'static {
     /// The connection.
-    pub socket: OwnedFd,
-    /// At most [`MAX_PAPERS`].
-    pub papers: Vec<u8>,
-}
+    fn socket(&self) -> BorrowedFd<'_>;
 
-/// What became of a parcel.
-#[derive(Debug)]
-pub enum Given {
-    /// Another worker serves it.
-    Taken,
-    /// Nobody takes it.
-    Back(Parcel),
+    /// Adds what must be known of it to a packet: its papers, of which at most [`MAX_PAPERS`] bytes travel. Says
+    /// whether it has any; one without can't travel.
+    fn write_papers(&self, packet: &mut Vec<u8>) -> bool;
 }
 
 /// What the worker is about.
@@ -95,22 +88,39 @@ pub enum Stance {
     Ends,
 }
 
-/// Where parcels arrive.
+/// Where connections arrive, and those come back to that have left.
 pub trait Harbour: 'static {
-    /// Finds a place for a parcel; what it gives is called when the sender has been told, and must not fail.
-    fn berth(&self, parcel: Parcel) -> Result<Box<dyn FnOnce()>, NoBerth>;
+    /// What leaves here.
+    type Parcel: Parcel;
 
-    /// Waits until there is room for so many parcels, if anybody is there to make some.
-    fn room(&self, parcels: usize) -> impl Future<Output = ()>;
+    /// What is kept free for connections that have come together.
+    type Room;
+
+    /// Keeps room for one packet's connections; waits for it, if anybody is there who makes some.
+    fn room(&self) -> impl Future<Output = Self::Room>;
+
+    /// Finds places for connections that have come together, each with its papers: an answer for each, and what is
+    /// called when their sender has been told, and must not fail.
+    fn berth<'a>(
+        &self,
+        room: Self::Room,
+        come: impl Iterator<Item = (OwnedFd, &'a [u8])>,
+    ) -> (Vec<Result<(), NoBerth>>, Settle);
 
     /// How many connections this worker has, with those that have got a place.
     fn holds(&self) -> u64;
 
     /// So many idle connections are to be given away.
     fn invite(&self, connections: u64);
+
+    /// It is known what has become of these, which had left.
+    fn tell(&self, given: Vec<Given<Self::Parcel>>);
 }
 
-/// Why a parcel has no place; it is dropped here, and its sender goes on with it.
+/// Begins with connections that have got a place.
+pub type Settle = Box<dyn FnOnce()>;
+
+/// Why a connection has no place; it is dropped here, and its sender goes on with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoBerth {
     /// None is free.
@@ -120,45 +130,38 @@ pub enum NoBerth {
 }
 
 /// The way to the thread. Cheap to clone, and at home on every thread.
-#[derive(Clone, Debug)]
-pub struct Road {
-    orders: mpsc::UnboundedSender<Order>,
+#[derive(Debug)]
+pub struct Road<P> {
+    /// As many connections as there are in this worker.
+    orders: mpsc::UnboundedSender<Vec<P>>,
     stance: Arc<watch::Sender<Stance>>,
 }
 
-/// What is called when it is known what became of a parcel; on the road's thread.
-type Told = Box<dyn FnOnce(Given) + Send>;
-
-struct Order {
-    parcel: Parcel,
-    told: Told,
+impl<P> Clone for Road<P> {
+    fn clone(&self) -> Self {
+        Self { orders: self.orders.clone(), stance: Arc::clone(&self.stance) }
+    }
 }
 
 /// A road that is not open yet.
 #[derive(Debug)]
-pub struct Plan {
-    orders: mpsc::UnboundedReceiver<Order>,
+pub struct Plan<P> {
+    orders: mpsc::UnboundedReceiver<Vec<P>>,
     stance: watch::Receiver<Stance>,
 }
 
 /// A road, and what makes its thread.
-pub fn plan() -> (Road, Plan) {
-    // As many as there are connections in this worker.
+pub fn plan<P>() -> (Road<P>, Plan<P>) {
     let (orders, queue) = mpsc::unbounded_channel();
     let (stance, stances) = watch::channel(Stance::Serves);
     (Road { orders, stance: Arc::new(stance) }, Plan { orders: queue, stance: stances })
 }
 
-impl Road {
-    /// Gives a connection to another worker. `told` is called when it is known what became of it; not calling it
-    /// is dropping it, with the connection, which only a bug does.
-    pub fn give(&self, parcel: Parcel, told: impl FnOnce(Given) + Send + 'static) {
-        if parcel.papers.len() > MAX_PAPERS {
-            return told(Given::Back(parcel));
-        }
-        if let Err(mpsc::error::SendError(order)) = self.orders.send(Order { parcel, told: Box::new(told) }) {
-            (order.told)(Given::Back(order.parcel));
-        }
+impl<P> Road<P> {
+    /// Gives connections to other workers. What becomes of them is [told](Harbour::tell); they are returned if
+    /// there is nobody who could, which only a bug does.
+    pub fn give(&self, parcels: Vec<P>) -> Result<(), Vec<P>> {
+        self.orders.send(parcels).map_err(|mpsc::error::SendError(parcels)| parcels)
     }
 
     /// From now on the worker is about this.
@@ -167,9 +170,9 @@ impl Road {
     }
 }
 
-impl Plan {
+impl<P: Parcel> Plan<P> {
     /// Makes the thread. `socket` is the worker's handover socket, on which links come.
-    pub fn open<H: Harbour + Send>(self, socket: OwnedFd, harbour: H) -> io::Result<()> {
+    pub fn open<H: Harbour<Parcel = P> + Send>(self, socket: OwnedFd, harbour: H) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let channel = {
             let _inside = runtime.enter();
@@ -179,12 +182,6 @@ impl Plan {
             LocalSet::new().block_on(&runtime, serve(self, channel, Rc::new(harbour)));
         })?;
         Ok(())
-    }
-}
-
-impl std::fmt::Debug for Order {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Order").field("parcel", &self.parcel).finish_non_exhaustive()
     }
 }
 
@@ -207,8 +204,8 @@ impl Drop for Sending {
 }
 
 /// What the thread has.
-struct Post<H> {
-    outbox: Outbox<Order>,
+struct Post<H: Harbour> {
+    outbox: Outbox<H::Parcel>,
     links: HashMap<u64, Sending>,
     happened: mpsc::UnboundedSender<(u64, Happened)>,
     harbour: Rc<H>,
@@ -219,7 +216,7 @@ struct Post<H> {
     said: (bool, bool),
 }
 
-async fn serve<H: Harbour>(plan: Plan, channel: Channel, harbour: Rc<H>) {
+async fn serve<H: Harbour>(plan: Plan<H::Parcel>, channel: Channel, harbour: Rc<H>) {
     let Plan { mut orders, mut stance } = plan;
     let (happened, mut events) = mpsc::unbounded_channel();
     let mut post = Post {
@@ -259,7 +256,7 @@ async fn serve<H: Harbour>(plan: Plan, channel: Channel, harbour: Rc<H>) {
                     return;
                 }
                 let now = post.begin.elapsed();
-                given.drain(..).for_each(|order| post.outbox.push(order, now));
+                given.drain(..).flatten().for_each(|parcel| post.outbox.push(parcel, now));
             }
             () = sleep_until(deadline) => {
                 let now = post.begin.elapsed();
@@ -336,8 +333,13 @@ impl<H: Harbour> Post<H> {
             let now = self.begin.elapsed();
             let Some((link, count)) = self.outbox.next(now) else { break };
             let socket = self.links.get(&link).map(|sending| &sending.socket);
-            let (packet, descriptors) = wire::pack(self.outbox.waiting().take(count).map(|order| &order.parcel));
-            let (count, sent) = (descriptors.len(), socket.map(|it| it.try_send(&packet, &descriptors)));
+            let (packet, descriptors) = wire::pack(self.outbox.waiting().take(count));
+            let count = descriptors.len();
+            if count == 0 {
+                self.outbox.refuse_first();
+                continue;
+            }
+            let sent = socket.map(|it| it.try_send(&packet, &descriptors));
             match sent {
                 Some(Ok(())) => self.outbox.sent(link, count, now),
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -373,17 +375,15 @@ impl<H: Harbour> Post<H> {
             self.links.remove(&link);
             self.harbour.invite(0);
         }
-        for done in self.outbox.take_done() {
-            match done {
-                Done::Taken(order) => (order.told)(Given::Taken),
-                Done::Back(order) => {
-                    if !std::mem::replace(&mut self.said.0, true) {
-                        tracing::info!("no other worker takes a connection; it ends here");
-                    }
-                    (order.told)(Given::Back(order.parcel));
-                }
-            }
+        let given = self.outbox.take_done();
+        if given.is_empty() {
+            return;
         }
+        let comes_back = given.iter().any(|given| matches!(given, Given::Back(_)));
+        if comes_back && !std::mem::replace(&mut self.said.0, true) {
+            tracing::info!("no other worker takes a connection; it ends here");
+        }
+        self.harbour.tell(given);
     }
 }
 
@@ -424,33 +424,27 @@ async fn take<H: Harbour>(socket: Rc<Socket>, harbour: Rc<H>, takes: Rc<Cell<boo
                 return;
             }
         };
-        let count = wire::unpack(&buffer[..length]).count();
-        if takes.get() {
-            // Whoever finds no room has to travel once more.
-            let _ = tokio::time::timeout(ROOM, harbour.room(count)).await;
-        }
-        let mut settle = Vec::with_capacity(count);
-        let mut descriptors = descriptors.into_iter();
+        let papers = || wire::unpack(&buffer[..length]);
         word.answers.clear();
-        word.answers.extend(wire::unpack(&buffer[..length]).map(|papers| {
-            // For those behind the last descriptor there was none free here: they are still their sender's.
-            let Some(socket) = descriptors.next().filter(|_| takes.get()) else { return Answer::NoRoom };
-            match harbour.berth(Parcel { socket, papers: papers.to_vec() }) {
-                Ok(settles) => {
-                    settle.push(settles);
-                    Answer::Taken
-                }
+        let mut settles: Settle = Box::new(|| {});
+        // Whoever finds no room has to travel once more.
+        let room = tokio::time::timeout(ROOM, harbour.room()).await;
+        if let Some(room) = room.ok().filter(|_| takes.get()) {
+            let (answers, settle) = harbour.berth(room, descriptors.into_iter().zip(papers()));
+            settles = settle;
+            word.answers.extend(answers.into_iter().map(|answer| match answer {
+                Ok(()) => Answer::Taken,
                 Err(NoBerth::Full) => Answer::NoRoom,
                 Err(NoBerth::Unknown) => Answer::Unknown,
-            }
-        }));
+            }));
+        }
+        // For those behind the last descriptor there was none free here: they are still their sender's.
+        word.answers.resize(papers().count(), Answer::NoRoom);
         word.held = harbour.holds();
         // In this order: nobody else can serve them once it has been said that they are served here, and from
         // then on nobody else does.
         let _ = socket.send(&word.write(), &[]).await;
-        for settles in settle {
-            settles();
-        }
+        settles();
     }
 }
 

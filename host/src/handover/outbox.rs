@@ -48,7 +48,7 @@ pub(super) enum Answer {
 
 /// What became of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Done<P> {
+pub enum Given<P> {
     /// Another worker has it.
     Taken(P),
     /// Nobody takes it.
@@ -68,7 +68,7 @@ pub(super) struct Outbox<P> {
     given_up: bool,
     /// More links may be on their way.
     expects: bool,
-    done: Vec<Done<P>>,
+    done: Vec<Given<P>>,
 }
 
 #[derive(Debug)]
@@ -165,6 +165,11 @@ impl<P> Outbox<P> {
         }
     }
 
+    /// What waits first can't be sent to anybody.
+    pub(super) fn refuse_first(&mut self) {
+        self.done.extend(self.waiting.pop_front().map(Given::Back));
+    }
+
     /// The link's socket is full, or no longer.
     pub(super) fn block(&mut self, link: u64, blocked: bool) {
         if let Some(link) = self.links.get_mut(&link) {
@@ -188,11 +193,11 @@ impl<P> Outbox<P> {
             match (answer, parcel) {
                 (Answer::Taken, parcel) => {
                     self.moved = now;
-                    self.done.extend(parcel.map(Done::Taken));
+                    self.done.extend(parcel.map(Given::Taken));
                 }
                 (Answer::Unknown, Some(parcel)) => {
                     self.moved = now;
-                    self.done.push(Done::Back(parcel));
+                    self.done.push(Given::Back(parcel));
                 }
                 (Answer::NoRoom, Some(parcel)) => {
                     link.rests_until = now + REST;
@@ -236,7 +241,7 @@ impl<P> Outbox<P> {
         self.close();
         for link in self.links.values_mut() {
             let unanswered = link.unanswered.iter_mut().filter_map(|(parcel, _)| parcel.take());
-            self.done.extend(unanswered.map(Done::Taken));
+            self.done.extend(unanswered.map(Given::Taken));
         }
     }
 
@@ -245,7 +250,7 @@ impl<P> Outbox<P> {
         for link in self.links.values_mut() {
             // Those in front were sent earlier.
             for (parcel, _) in link.unanswered.iter_mut().take_while(|(_, since)| *since + ANSWER <= now) {
-                self.done.extend(parcel.take().map(Done::Taken));
+                self.done.extend(parcel.take().map(Given::Taken));
             }
         }
         let is_stalled = !self.waiting.is_empty() && self.moved + PATIENCE <= now;
@@ -258,11 +263,11 @@ impl<P> Outbox<P> {
     }
 
     fn give_back(&mut self) {
-        self.done.extend(self.waiting.drain(..).map(Done::Back));
+        self.done.extend(self.waiting.drain(..).map(Given::Back));
     }
 
     /// What has been decided since this was asked last.
-    pub(super) fn take_done(&mut self) -> Vec<Done<P>> {
+    pub(super) fn take_done(&mut self) -> Vec<Given<P>> {
         std::mem::take(&mut self.done)
     }
 
@@ -350,7 +355,7 @@ mod tests {
         for parcel in (0..window).step_by(2) {
             outbox.answered(link, &[Answer::Taken; 2], parcel, ms(1));
             assert_eq!(send(&mut outbox, ms(1)), [(link, window + parcel), (link, window + parcel + 1)]);
-            assert_eq!(outbox.take_done(), [Done::Taken(parcel), Done::Taken(parcel + 1)]);
+            assert_eq!(outbox.take_done(), [Given::Taken(parcel), Given::Taken(parcel + 1)]);
         }
     }
 
@@ -375,7 +380,7 @@ mod tests {
         (0..4).for_each(|parcel| outbox.push(parcel, ms(0)));
         assert_eq!(send(&mut outbox, ms(0)), [(first, 0), (first, 1), (first, 2), (first, 3)]);
         outbox.answered(first, &[Answer::Taken, Answer::NoRoom, Answer::Unknown, Answer::NoRoom], 1, ms(1));
-        assert_eq!(outbox.take_done(), [Done::Taken(0), Done::Back(2)]);
+        assert_eq!(outbox.take_done(), [Given::Taken(0), Given::Back(2)]);
         assert_eq!(send(&mut outbox, ms(1)), [(other, 1), (other, 3)]);
     }
 
@@ -387,7 +392,7 @@ mod tests {
         send(&mut outbox, ms(0));
         outbox.push(1, ms(0));
         outbox.cut();
-        assert_eq!(outbox.take_done(), [Done::Back(1), Done::Taken(0)]);
+        assert_eq!(outbox.take_done(), [Given::Back(1), Given::Taken(0)]);
         assert_eq!(outbox.deadline(ms(0)), None);
     }
 
@@ -402,7 +407,7 @@ mod tests {
         outbox.gone(dying, ms(2));
         let heir = outbox.add_link(None, ms(3));
         assert_eq!(send(&mut outbox, ms(3)), [(heir, 1), (heir, 2)]);
-        assert_eq!(outbox.take_done(), [Done::Taken(0)]);
+        assert_eq!(outbox.take_done(), [Given::Taken(0)]);
     }
 
     #[test]
@@ -414,9 +419,9 @@ mod tests {
         outbox.tick(ms(9) + PATIENCE);
         assert_eq!(outbox.take_done(), []);
         outbox.tick(ms(10) + PATIENCE);
-        assert_eq!(outbox.take_done(), [Done::Back(0)]);
+        assert_eq!(outbox.take_done(), [Given::Back(0)]);
         outbox.push(1, ms(2000));
-        assert_eq!(outbox.take_done(), [Done::Back(1)]);
+        assert_eq!(outbox.take_done(), [Given::Back(1)]);
         let link = outbox.add_link(None, ms(2001));
         outbox.push(2, ms(2001));
         assert_eq!(send(&mut outbox, ms(2001)), [(link, 2)]);
@@ -449,7 +454,7 @@ mod tests {
         outbox.push(0, ms(0));
         send(&mut outbox, ms(0));
         outbox.answered(link, &[Answer::Unknown], 0, ms(1));
-        assert_eq!(outbox.take_done(), [Done::Back(0)]);
+        assert_eq!(outbox.take_done(), [Given::Back(0)]);
     }
 
     #[test]
@@ -460,13 +465,13 @@ mod tests {
         send(&mut outbox, ms(0));
         assert_eq!(outbox.deadline(ms(0)), Some(ANSWER));
         outbox.tick(ANSWER);
-        assert_eq!(outbox.take_done(), [Done::Taken(0)]);
+        assert_eq!(outbox.take_done(), [Given::Taken(0)]);
         // Its answer, late, is that of this one and of no other.
         outbox.push(1, ANSWER);
         send(&mut outbox, ANSWER);
         outbox.answered(link, &[Answer::NoRoom], 0, ANSWER + ms(1));
         outbox.answered(link, &[Answer::Taken], 1, ANSWER + ms(1));
-        assert_eq!(outbox.take_done(), [Done::Taken(1)]);
+        assert_eq!(outbox.take_done(), [Given::Taken(1)]);
     }
 
     #[test]
@@ -477,7 +482,7 @@ mod tests {
         send(&mut outbox, ms(0));
         outbox.tick(ms(100));
         outbox.push(1, ms(100));
-        assert_eq!((send(&mut outbox, ms(100)), outbox.take_done()), (vec![], vec![Done::Back(1)]));
+        assert_eq!((send(&mut outbox, ms(100)), outbox.take_done()), (vec![], vec![Given::Back(1)]));
         assert!(outbox.take_ended(ms(100)).is_empty());
         outbox.answered(link, &[Answer::Taken], 0, ms(101));
         assert_eq!(outbox.take_ended(ms(101)), [link]);
@@ -492,7 +497,7 @@ mod tests {
         send(&mut outbox, ms(0));
         outbox.push(3, ms(1));
         outbox.answered(link, &[Answer::Taken, Answer::NoRoom, Answer::NoRoom], 1, ms(1));
-        assert_eq!(outbox.take_done(), [Done::Taken(0), Done::Back(1), Done::Back(2), Done::Back(3)]);
+        assert_eq!(outbox.take_done(), [Given::Taken(0), Given::Back(1), Given::Back(2), Given::Back(3)]);
         assert_eq!(outbox.take_ended(ms(1)), [link]);
     }
 
@@ -506,6 +511,7 @@ mod tests {
         Pause,
         Pass(u64),
         Send,
+        Refuse,
         Close,
         Cut,
     }
@@ -520,6 +526,7 @@ mod tests {
             1 => Just(Step::Pause),
             5 => (0..800_u64).prop_map(Step::Pass),
             20 => Just(Step::Send),
+            1 => Just(Step::Refuse),
             1 => Just(Step::Close),
             1 => Just(Step::Cut),
         ]
@@ -537,7 +544,7 @@ mod tests {
             let mut unanswered: BTreeMap<u64, VecDeque<u64>> = BTreeMap::new();
             let tell = |outbox: &mut Outbox<u64>, done: &mut BTreeSet<u64>| {
                 for it in outbox.take_done() {
-                    let (Done::Taken(parcel) | Done::Back(parcel)) = it;
+                    let (Given::Taken(parcel) | Given::Back(parcel)) = it;
                     assert!(done.insert(parcel), "{parcel} twice");
                 }
             };
@@ -577,6 +584,7 @@ mod tests {
                             unanswered.entry(link).or_default().push_back(parcel);
                         }
                     }
+                    Step::Refuse => outbox.refuse_first(),
                     Step::Close => outbox.close(),
                     Step::Cut => {
                         outbox.cut();

@@ -15,10 +15,30 @@ use crate::sys::packet;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A connection on its way.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) socket: OwnedFd,
+    pub(super) papers: Vec<u8>,
+    /// Who waits for what becomes of it.
+    pub(super) told: Option<oneshot::Sender<Given<Self>>>,
+}
+
+impl Parcel for Letter {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn write_papers(&self, packet: &mut Vec<u8>) -> bool {
+        packet.extend_from_slice(&self.papers);
+        true
+    }
+}
+
 /// What has arrived, and how much may.
 #[derive(Default)]
 struct Quay {
-    arrived: Mutex<Vec<Parcel>>,
+    arrived: Mutex<Vec<Letter>>,
     invited: AtomicU64,
     room: AtomicU64,
 }
@@ -26,18 +46,28 @@ struct Quay {
 struct Berths(Arc<Quay>);
 
 impl Harbour for Berths {
-    fn berth(&self, parcel: Parcel) -> Result<Box<dyn FnOnce()>, NoBerth> {
-        if parcel.papers == b"unknown" {
-            return Err(NoBerth::Unknown);
-        }
-        if self.0.room.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1)).is_err() {
-            return Err(NoBerth::Full);
-        }
-        let quay = Arc::clone(&self.0);
-        Ok(Box::new(move || quay.arrived.lock().unwrap().push(parcel)))
-    }
+    type Parcel = Letter;
 
-    async fn room(&self, _parcels: usize) {}
+    type Room = ();
+
+    async fn room(&self) {}
+
+    fn berth<'a>(&self, (): (), come: impl Iterator<Item = (OwnedFd, &'a [u8])>) -> (Vec<Result<(), NoBerth>>, Settle) {
+        let mut letters = Vec::new();
+        let answers = come.map(|(socket, papers)| {
+            if papers == b"unknown" {
+                return Err(NoBerth::Unknown);
+            }
+            if self.0.room.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1)).is_err() {
+                return Err(NoBerth::Full);
+            }
+            letters.push(Letter { socket, papers: papers.to_vec(), told: None });
+            Ok(())
+        });
+        let answers = answers.collect();
+        let quay = Arc::clone(&self.0);
+        (answers, Box::new(move || quay.arrived.lock().unwrap().append(&mut letters)))
+    }
 
     fn holds(&self) -> u64 {
         self.0.arrived.lock().unwrap().len() as u64
@@ -46,11 +76,19 @@ impl Harbour for Berths {
     fn invite(&self, connections: u64) {
         self.0.invited.store(connections, Relaxed);
     }
+
+    fn tell(&self, given: Vec<Given<Letter>>) {
+        for mut given in given {
+            let (Given::Taken(letter) | Given::Back(letter)) = &mut given;
+            let told = letter.told.take().expect("nothing is told of twice");
+            told.send(given).unwrap();
+        }
+    }
 }
 
 /// A worker's end of the road, and the master's socket to it.
 struct Worker {
-    road: Road,
+    road: Road<Letter>,
     quay: Arc<Quay>,
     master: OwnedFd,
 }
@@ -79,20 +117,20 @@ impl Worker {
     }
 
     /// Gives `count` parcels at the same time.
-    async fn give(&self, count: usize, papers: &[u8]) -> (usize, Vec<Parcel>, Vec<TcpStream>) {
+    async fn give(&self, count: usize, papers: &[u8]) -> (usize, Vec<Letter>, Vec<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut clients, mut given) = (Vec::new(), Vec::new());
         for _ in 0..count {
             clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
             let socket = OwnedFd::from(listener.accept().unwrap().0);
             let (told, outcome) = oneshot::channel();
-            self.road.give(Parcel { socket, papers: papers.to_vec() }, move |given| told.send(given).unwrap());
+            self.road.give(vec![Letter { socket, papers: papers.to_vec(), told: Some(told) }]).unwrap();
             given.push(outcome);
         }
         let (mut taken, mut back) = (0, Vec::new());
         for given in given {
             match timeout(LIMIT, given).await.expect("it is known soon").unwrap() {
-                Given::Taken => taken += 1,
+                Given::Taken(_) => taken += 1,
                 Given::Back(parcel) => back.push(parcel),
             }
         }
@@ -101,7 +139,7 @@ impl Worker {
 }
 
 /// Whether each client reaches whoever has its connection now.
-fn assert_alive(clients: &mut [TcpStream], parcels: &[Parcel]) {
+fn assert_alive(clients: &mut [TcpStream], parcels: &[Letter]) {
     for client in &mut *clients {
         client.write_all(b"?").unwrap();
     }
@@ -157,8 +195,9 @@ async fn what_a_dying_worker_has_not_taken_goes_to_another() {
 
 #[tokio::test]
 async fn what_nobody_takes_comes_back_alive() {
-    // Nobody to give to; somebody without room; somebody who drains; somebody who has not got the listener.
-    for case in 0..4 {
+    // Nobody to give to; somebody without room; somebody who drains; somebody who has not got the listener; papers
+    // that are too long.
+    for case in 0..5 {
         let (from, to) = (Worker::new(), Worker::new());
         to.quay.room.store(if case == 1 { 10 } else { u64::MAX }, Relaxed);
         if case == 2 {
@@ -168,7 +207,12 @@ async fn what_nobody_takes_comes_back_alive() {
         if case > 0 {
             from.joins(&to);
         }
-        let (taken, mut back, mut clients) = from.give(100, if case == 3 { b"unknown" } else { b"papers" }).await;
+        let papers = match case {
+            3 => b"unknown".to_vec(),
+            4 => vec![7; MAX_PAPERS + 1],
+            _ => b"papers".to_vec(),
+        };
+        let (taken, mut back, mut clients) = from.give(100, &papers).await;
         assert_eq!(taken, if case == 1 { 10 } else { 0 }, "case {case}");
         assert_eq!(taken, to.arrived(), "case {case}");
         back.append(&mut to.quay.arrived.lock().unwrap());

@@ -6,7 +6,7 @@
 //!
 //! Both ends are the same binary or of the same magic, so integers are in the machine's own order.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use super::outbox::{Answer, BATCH};
 use super::{MAX_PAPERS, Parcel};
@@ -20,18 +20,20 @@ pub(super) const MAX_PACKET: usize = LENGTH + MAX_PAPERS;
 /// The most bytes that a packet with answers has.
 pub(super) const MAX_WORD: usize = size_of::<u64>() + BATCH;
 
-/// A packet of the first of these connections: as many as one takes.
-pub(super) fn pack<'a>(parcels: impl Iterator<Item = &'a Parcel>) -> (Vec<u8>, Vec<BorrowedFd<'a>>) {
+/// A packet of the first of these connections: as many as one takes. None, if the first has no papers that fit.
+pub(super) fn pack<'a, P: Parcel>(parcels: impl Iterator<Item = &'a P>) -> (Vec<u8>, Vec<BorrowedFd<'a>>) {
     let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
-    for Parcel { socket, papers } in parcels.take(BATCH) {
-        if bytes.len() + LENGTH + papers.len() > MAX_PACKET {
+    for parcel in parcels.take(BATCH) {
+        let begin = bytes.len();
+        bytes.extend_from_slice(&[0; LENGTH]);
+        let written = parcel.write_papers(&mut bytes);
+        let length = u32::try_from(bytes.len() - begin - LENGTH).ok();
+        let Some(length) = length.filter(|_| written && bytes.len() <= MAX_PACKET) else {
+            bytes.truncate(begin);
             break;
-        }
-        // Papers that are too long were never taken in.
-        let Ok(length) = u32::try_from(papers.len()) else { break };
-        bytes.extend_from_slice(&length.to_ne_bytes());
-        bytes.extend_from_slice(papers);
-        descriptors.push(socket.as_fd());
+        };
+        bytes[begin..begin + LENGTH].copy_from_slice(&length.to_ne_bytes());
+        descriptors.push(parcel.socket());
     }
     (bytes, descriptors)
 }
@@ -87,10 +89,11 @@ impl Word {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::Letter;
     use super::*;
 
-    fn parcel(papers: Vec<u8>) -> Parcel {
-        Parcel { socket: std::fs::File::open("/dev/null").unwrap().into(), papers }
+    fn parcel(papers: Vec<u8>) -> Letter {
+        Letter { socket: std::fs::File::open("/dev/null").unwrap().into(), papers, told: None }
     }
 
     #[test]
@@ -105,6 +108,7 @@ mod tests {
         };
         assert_eq!((count(0, 3), count(200, 2 * BATCH)), (3, BATCH));
         assert_eq!((count(MAX_PAPERS, 2), count(MAX_PAPERS / 2 - LENGTH, 3)), (1, 2));
+        assert_eq!(count(MAX_PAPERS + 1, 2), 0);
     }
 
     proptest! {

@@ -177,6 +177,7 @@ impl Crew {
             app_config: config.app.config.get().to_owned(),
             databank: prepared.databank.as_ref().clone(),
             threads: config.threads,
+            connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
             listeners: prepared.listeners.infos(),
             idle_linger: config.restart.idle_linger,
             shutdown_timeout: config.restart.shutdown_timeout,

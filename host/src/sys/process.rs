@@ -162,9 +162,42 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
+/// The most descriptors for which room is made beforehand: what a process may open where nobody has raised that
+/// (`fs.nr_open`, `proc(5)`), and 8 MiB.
+const MOST_ROOM: u64 = 1 << 20;
+
+/// Makes room for so many descriptors, or for as many as this process may open. To be called while it has only one
+/// thread: when its table is full, the kernel makes one of twice the size, and a process of several threads waits
+/// for a grace period of RCU then (`expand_fdtable` in fs/file.c), ten milliseconds in the middle of serving.
+pub fn make_room_for_descriptors(count: u64) -> io::Result<()> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let highest = count.min(limit).min(MOST_ROOM).saturating_sub(1);
+    let highest = i32::try_from(highest).map_err(io::Error::other)?;
+    // The table grows to where a duplicate may have to go, and stays so when that is closed.
+    drop(rustix::io::fcntl_dupfd_cloexec(io::stderr(), highest)?);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The size of this process's table of descriptors.
+    fn table() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        size.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_asked_for_and_may_be_opened() {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        make_room_for_descriptors(1000).unwrap();
+        assert!(table() >= limit.min(1000), "{}", table());
+        make_room_for_descriptors(u64::MAX).unwrap();
+        assert!(table() >= limit.min(MOST_ROOM) && table() <= 2 * MOST_ROOM, "{}", table());
+        make_room_for_descriptors(0).unwrap();
+    }
 
     #[test]
     fn a_death_by_a_real_time_signal_is_an_end_like_any_other() {

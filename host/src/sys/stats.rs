@@ -154,14 +154,14 @@ impl Lane {
         add(&self.cut, requests);
     }
 
-    /// Counts a connection that another worker has taken over.
-    pub fn handed_over(&self) {
-        add(&self.handed_over, 1);
+    /// Counts connections that another worker has taken over.
+    pub fn handed_over(&self, connections: u64) {
+        add(&self.handed_over, connections);
     }
 
-    /// Counts a connection that was taken over from another worker.
-    pub fn taken_over(&self) {
-        add(&self.taken_over, 1);
+    /// Counts connections that were taken over from another worker.
+    pub fn taken_over(&self, connections: u64) {
+        add(&self.taken_over, connections);
     }
 
     /// Counts a connection that was ended because the worker drains.
@@ -375,6 +375,11 @@ impl StatsPage {
             requests = requests.wrapping_add(served);
         }
         (oldest.map(Duration::from_millis), requests)
+    }
+
+    /// How many connections the worker has.
+    pub fn connections(&self) -> u64 {
+        self.page().lanes.iter().map(Lane::connections).fold(0, u64::saturating_add)
     }
 
     /// What the worker's threads say at this moment.

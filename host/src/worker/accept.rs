@@ -189,7 +189,7 @@ pub(super) async fn see_to<S: Movable>(connection: Handover<Stream<S>>, known: K
     let visitor = seat.access.as_ref().map(|access| access.visitor(peer, listener));
     let leaving = http::serve_connection(connection, connected, seat.lane, seat.drain.clone(), visitor).await;
     if let Some(leaving) = leaving {
-        handover::leave(leaving, known, seat);
+        handover::leave(leaving, &known, seat);
     }
 }
 

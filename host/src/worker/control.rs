@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::accept::{self, Intake, LAST_CALL, LeftOver};
-use super::handover::Berths;
+use super::handover::{Berths, Detached};
 use super::hearing::{Ears, Heard, Master, Ordered};
 use super::schedule::Schedule;
 use super::scribe::Scribe;
@@ -96,7 +96,7 @@ struct Control<'a> {
     intake: watch::Sender<Intake>,
     left_over: Arc<LeftOvers>,
     drain: DrainControl,
-    road: Road,
+    road: Road<Detached>,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
     /// The lock, held to the end.

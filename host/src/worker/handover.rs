@@ -4,16 +4,18 @@
 //! the serving thread that has the fewest. How it travels is for `handover`, how it is served for `accept`.
 //!
 //! A connection that leaves has no task any more: what is known of it waits with the road, and comes back to its
-//! thread's [`adopt`] when the road says what has become of it.
+//! thread's [`adopt`] when the road says what has become of it. Many travel together, at every step.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::select_all;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -23,109 +25,178 @@ use super::accept::{Known, Seat, see_to};
 use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
-use crate::handover::{Given, Harbour, MAX_PAPERS, NoBerth, Parcel, Road};
+use crate::handover::{Given, Harbour, MAX_PAPERS, NoBerth, Parcel, Road, Settle};
 use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, MAX_UNREAD, Phase};
 use crate::loader::{Address, Connection};
 use crate::sys::stats::Lane;
 
-/// How many connections wait for one serving thread at most.
-const INBOX: usize = 1024;
+/// How many batches of connections wait for one serving thread at most.
+const INBOX: usize = 16;
 
-/// How many connections leave at once.
+/// How many connections a thread lets go of before it looks at what else there is.
 const AT_ONCE: usize = 64;
 
-/// How long the first part of the papers is at most: it names a listener, among a few numbers.
-const MAX_HEAD: usize = MAX_PAPERS - MAX_UNREAD - 2;
-
-/// What a connection travels with: the length of this in two bytes, this, and what has been read of the
-/// connection.
+/// What a connection travels with, before what has been read of it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Papers {
-    listener: String,
+struct Papers<'a> {
+    listener: &'a str,
     /// The ends of a TCP connection.
-    peer: Option<SocketAddr>,
-    local: Option<SocketAddr>,
+    peer: Option<End>,
+    local: Option<End>,
     /// How long ago it was accepted, wherever that was.
     age: Duration,
     history: History,
 }
 
-/// Writes a connection's papers; `None` for one that can't travel.
-fn write(known: &Known, history: History, unread: &[u8]) -> Option<Vec<u8>> {
-    let Known { connection, opened } = known;
-    let papers = Papers {
-        listener: connection.listener.to_owned(),
-        peer: address(connection.peer),
-        local: address(connection.local),
-        age: opened.elapsed(),
-        history,
-    };
-    let head = serde_json::to_vec(&papers).ok().filter(|head| head.len() <= MAX_HEAD && unread.len() <= MAX_UNREAD)?;
-    let mut all = Vec::with_capacity(2 + head.len() + unread.len());
-    all.extend_from_slice(&u16::try_from(head.len()).ok()?.to_ne_bytes());
-    all.extend_from_slice(&head);
-    all.extend_from_slice(unread);
-    Some(all)
+/// How long they are at most: a listener's name has at most 255 bytes, and the rest are a few numbers.
+const MAX_HEAD: usize = 512;
+const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_PAPERS);
+
+/// One end of a TCP connection.
+#[derive(Debug, Serialize, Deserialize)]
+struct End {
+    address: SocketAddr,
+    /// serde leaves it out.
+    scope: u32,
 }
 
-fn read(papers: &[u8]) -> Option<(Papers, Bytes)> {
-    let (length, rest) = papers.split_first_chunk()?;
-    let (head, unread) = rest.split_at_checked(u16::from_ne_bytes(*length).into())?;
-    Some((serde_json::from_slice(head).ok()?, Bytes::copy_from_slice(unread)))
-}
+impl End {
+    fn of(address: Address) -> Option<Self> {
+        match address {
+            Address::Tcp(address) => {
+                let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+                Some(Self { address, scope })
+            }
+            Address::Unix => None,
+        }
+    }
 
-const fn address(address: Address) -> Option<SocketAddr> {
-    match address {
-        Address::Tcp(address) => Some(address),
-        Address::Unix => None,
+    fn address(self) -> SocketAddr {
+        let Self { mut address, scope } = self;
+        if let SocketAddr::V6(address) = &mut address {
+            address.set_scope_id(scope);
+        }
+        address
     }
 }
 
-/// A connection that has come here.
+/// A connection in nobody's care: on its way from one worker to another, or at rest.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct Detached {
     pub(super) socket: OwnedFd,
-    unix: bool,
-    known: Known,
+    connection: Connection,
+    opened: Instant,
     unread: Bytes,
     pub(super) history: History,
-    /// Keeps the thread from being done before it has begun with this.
+    /// The serving thread that has it, or has had it last.
+    thread: usize,
+    /// Keeps that thread from being done before it is known what becomes of this.
     held: mpsc::Sender<Infallible>,
 }
 
-/// What has become of a connection that has left its thread.
-#[derive(Debug)]
-pub(super) enum Returned {
-    /// Another worker has it.
-    Taken(mpsc::Sender<Infallible>),
-    /// Nobody takes it: it goes on here.
-    Back(Arrival),
+impl Detached {
+    fn read(papers: &[u8]) -> Option<(Papers<'_>, &[u8])> {
+        postcard::take_from_bytes(papers).ok()
+    }
+}
+
+impl Parcel for Detached {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn write_papers(&self, packet: &mut Vec<u8>) -> bool {
+        let Self { connection, opened, history, unread, .. } = self;
+        let papers = Papers {
+            listener: connection.listener,
+            peer: End::of(connection.peer),
+            local: End::of(connection.local),
+            age: opened.elapsed(),
+            history: *history,
+        };
+        let begin = packet.len();
+        let written = postcard::to_io(&papers, &mut *packet).is_ok() && packet.len() - begin <= MAX_HEAD;
+        packet.extend_from_slice(unread);
+        written && unread.len() <= MAX_UNREAD
+    }
+}
+
+/// What has become of connections that have left their thread.
+#[derive(Debug, Default)]
+pub(super) struct Returned {
+    /// How many another worker has.
+    taken: u64,
+    /// Keeps the thread from being done before it has counted them.
+    held: Option<mpsc::Sender<Infallible>>,
+    /// Those that nobody takes: they go on here.
+    back: Vec<Detached>,
 }
 
 /// The way out of a serving thread for its connections.
 #[derive(Debug)]
 pub(super) struct Gate {
-    pub(super) road: Road,
-    /// The way back. What is on it are connections that this worker has had.
-    pub(super) returns: mpsc::UnboundedSender<Returned>,
+    pub(super) road: Road<Detached>,
+    /// Which thread it is.
+    pub(super) thread: usize,
+}
+
+impl Gate {
+    fn give(&self, leaving: Vec<Detached>) {
+        if self.road.give(leaving).is_err() {
+            tracing::error!("connections can't be handed over, and are closed: nobody is on the road");
+        }
+    }
 }
 
 /// The way to one serving thread.
 pub(super) struct Berth {
-    pub(super) inbox: mpsc::Sender<Arrival>,
-    pub(super) held: mpsc::WeakSender<Infallible>,
-    pub(super) lane: &'static Lane,
+    inbox: mpsc::Sender<Vec<Detached>>,
+    returns: mpsc::UnboundedSender<Returned>,
+    /// How many connections are in its inbox, or about to be.
+    coming: Arc<AtomicU64>,
+    held: mpsc::WeakSender<Infallible>,
+    lane: &'static Lane,
 }
 
-/// A thread's inbox.
-pub(super) fn inbox() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
-    mpsc::channel(INBOX)
+/// A thread's end of the way to it.
+pub(super) struct Inbox {
+    arrivals: mpsc::Receiver<Vec<Detached>>,
+    /// As many as this worker has had at most.
+    returns: mpsc::UnboundedReceiver<Returned>,
+    coming: Arc<AtomicU64>,
+}
+
+/// The way to a thread, whose connections hold `held`.
+pub(super) fn berth(lane: &'static Lane, held: &mpsc::Sender<Infallible>) -> (Berth, Inbox) {
+    let (inbox, arrivals) = mpsc::channel(INBOX);
+    let (returns, returned) = mpsc::unbounded_channel();
+    let coming = Arc::<AtomicU64>::default();
+    let berth = Berth { inbox, returns, coming: Arc::clone(&coming), held: held.downgrade(), lane };
+    (berth, Inbox { arrivals, returns: returned, coming })
 }
 
 impl Berth {
-    /// How many connections the thread has, or will have in an instant: those with a place in its inbox count.
+    /// How many connections the thread has, or will have in an instant.
     fn holds(&self) -> u64 {
-        self.lane.connections() + (self.inbox.max_capacity() - self.inbox.capacity()) as u64
+        self.lane.connections() + self.coming.load(Relaxed)
+    }
+}
+
+/// A place that is kept for connections on one thread.
+pub(super) struct Place {
+    thread: usize,
+    permit: mpsc::OwnedPermit<Vec<Detached>>,
+    held: mpsc::Sender<Infallible>,
+    /// How many connections the thread has, with these.
+    holds: u64,
+    for_these: Vec<Detached>,
+}
+
+impl Place {
+    fn new(thread: usize, berth: &Berth, permit: mpsc::OwnedPermit<Vec<Detached>>) -> Option<Self> {
+        // A thread that has nothing any more is about to end.
+        let held = berth.held.upgrade()?;
+        Some(Self { thread, permit, held, holds: berth.holds(), for_these: Vec::new() })
     }
 }
 
@@ -142,45 +213,75 @@ impl Berths {
         let listeners = listeners.iter().map(|listener| (listener.name, listener.unix)).collect();
         Self { threads, listeners, drain }
     }
+
+    /// What a connection of these papers is to this worker, if it has its listener.
+    fn connection(&self, listener: &str, peer: Option<End>, local: Option<End>) -> Option<Connection> {
+        let &(listener, unix) = self.listeners.iter().find(|(name, _)| *name == listener)?;
+        let (peer, local) = match (peer, local) {
+            (Some(peer), Some(local)) if !unix => (Address::Tcp(peer.address()), Address::Tcp(local.address())),
+            (None, None) if unix => (Address::Unix, Address::Unix),
+            // A listener of this name was of another kind.
+            _ => return None,
+        };
+        Some(Connection { peer, local, listener, scheme: "http" })
+    }
 }
 
 impl Harbour for Berths {
-    fn berth(&self, parcel: Parcel) -> Result<Box<dyn FnOnce()>, NoBerth> {
-        let Parcel { socket, papers } = parcel;
-        let (papers, unread) = read(&papers).ok_or(NoBerth::Unknown)?;
-        let Papers { listener, peer, local, age, history } = papers;
-        let &(listener, unix) = self.listeners.iter().find(|(name, _)| **name == *listener).ok_or(NoBerth::Unknown)?;
-        let end = |address: Option<SocketAddr>| match address {
-            Some(address) if !unix => Ok(Address::Tcp(address)),
-            None if unix => Ok(Address::Unix),
-            // A listener of this name was of another kind.
-            _ => Err(NoBerth::Unknown),
-        };
-        let connection = Connection { peer: end(peer)?, local: end(local)?, listener, scheme: "http" };
-        let opened = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let known = Known { connection: Arc::new(connection), opened };
-        let mut threads: Vec<&Berth> = self.threads.iter().collect();
-        threads.sort_by_key(|berth| berth.holds());
-        for berth in threads {
-            // A thread that has nothing any more is about to end.
-            let Some(held) = berth.held.upgrade() else { continue };
-            let Ok(place) = berth.inbox.clone().try_reserve_owned() else { continue };
-            return Ok(Box::new(move || {
-                place.send(Arrival { socket, unix, known, unread, history, held });
-            }));
+    type Parcel = Detached;
+
+    /// On each thread that has room.
+    type Room = Vec<Place>;
+
+    async fn room(&self) -> Vec<Place> {
+        let threads = || self.threads.iter().enumerate().filter(|(_, berth)| berth.held.strong_count() > 0);
+        let free = threads().filter_map(|(thread, berth)| {
+            let permit = berth.inbox.clone().try_reserve_owned().ok()?;
+            Place::new(thread, berth, permit)
+        });
+        let places: Vec<Place> = free.collect();
+        if !places.is_empty() {
+            return places;
         }
-        Err(NoBerth::Full)
+        // Whichever is first. What it makes is kept: others may wait for the same, and were there before.
+        let waits = threads().map(|(thread, berth)| {
+            Box::pin(async move {
+                let permit = berth.inbox.clone().reserve_owned().await.ok()?;
+                Place::new(thread, berth, permit)
+            })
+        });
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() { places } else { select_all(waits).await.0.into_iter().collect() }
     }
 
-    async fn room(&self, parcels: usize) {
-        let living = || self.threads.iter().filter(|berth| berth.held.strong_count() > 0);
-        if living().any(|berth| berth.inbox.capacity() >= parcels) {
-            return;
+    fn berth<'a>(
+        &self,
+        mut places: Vec<Place>,
+        come: impl Iterator<Item = (OwnedFd, &'a [u8])>,
+    ) -> (Vec<Result<(), NoBerth>>, Settle) {
+        let now = Instant::now();
+        let answers = come.map(|(socket, papers)| {
+            let (papers, unread) = Detached::read(papers).ok_or(NoBerth::Unknown)?;
+            let Papers { listener, peer, local, age, history } = papers;
+            let connection = self.connection(listener, peer, local).ok_or(NoBerth::Unknown)?;
+            let place = places.iter_mut().min_by_key(|place| place.holds).ok_or(NoBerth::Full)?;
+            let opened = now.checked_sub(age).unwrap_or(now);
+            let (unread, thread, held) = (Bytes::copy_from_slice(unread), place.thread, place.held.clone());
+            place.for_these.push(Detached { socket, connection, opened, unread, history, thread, held });
+            place.holds += 1;
+            Ok(())
+        });
+        let answers = answers.collect();
+        places.retain(|place| !place.for_these.is_empty());
+        for place in &places {
+            self.threads[place.thread].coming.fetch_add(place.for_these.len() as u64, Relaxed);
         }
-        if let Some(berth) = living().max_by_key(|berth| berth.inbox.capacity()) {
-            // Given back at once. An error is what the berths say.
-            let _ = berth.inbox.reserve_many(parcels.min(INBOX)).await;
-        }
+        let settle = move || {
+            for Place { permit, for_these, .. } in places {
+                permit.send(for_these);
+            }
+        };
+        (answers, Box::new(settle))
     }
 
     fn holds(&self) -> u64 {
@@ -190,14 +291,37 @@ impl Harbour for Berths {
     fn invite(&self, connections: u64) {
         self.drain.invite(connections);
     }
+
+    fn tell(&self, given: Vec<Given<Detached>>) {
+        let mut returns: Vec<Returned> = self.threads.iter().map(|_| Returned::default()).collect();
+        for given in given {
+            match given {
+                Given::Taken(Detached { thread, held, .. }) => {
+                    returns[thread].taken += 1;
+                    returns[thread].held = Some(held);
+                }
+                Given::Back(connection) => returns[connection.thread].back.push(connection),
+            }
+        }
+        for (berth, returned) in self.threads.iter().zip(returns) {
+            if returned.taken > 0 || !returned.back.is_empty() {
+                // The thread lives as long as the process.
+                let _ = berth.returns.send(returned);
+            }
+        }
+    }
 }
 
 /// Hands a connection over, which ends here.
-pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: Known, seat: Seat) {
+pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: &Known, seat: Seat) {
     let Handover { transport, unread, history } = leaving;
     let Seat { lane, gate, held, .. } = seat;
+    let connection = Connection::clone(&known.connection);
     match transport.leave() {
-        Ok(socket) => gate.give(Arrival { socket, unix: S::UNIX, known, unread, history, held }),
+        Ok(socket) => {
+            let (opened, thread) = (known.opened, gate.thread);
+            gate.give(vec![Detached { socket, connection, opened, unread, history, thread, held }]);
+        }
         Err(error) => {
             warn(&error, "a connection could not be handed over, and is closed");
             lane.dismissed();
@@ -205,32 +329,10 @@ pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: Known, seat:
     }
 }
 
-impl Gate {
-    /// Hands a connection over. What becomes of it is returned to its thread, which lives as long as the process.
-    fn give(&self, leaving: Arrival) {
-        let returns = self.returns.clone();
-        let Some(papers) = write(&leaving.known, leaving.history, &leaving.unread) else {
-            let _ = returns.send(Returned::Back(leaving));
-            return;
-        };
-        let Arrival { socket, unix, known, unread, history, held } = leaving;
-        self.road.give(Parcel { socket, papers }, move |given| {
-            let returned = match given {
-                Given::Taken => Returned::Taken(held),
-                Given::Back(Parcel { socket, .. }) => {
-                    Returned::Back(Arrival { socket, unix, known, unread, history, held })
-                }
-            };
-            let _ = returns.send(returned);
-        });
-    }
-}
-
 /// Begins with what arrives, on the thread that this runs on, and goes on with what comes back. What has nothing to do
 /// rests. `seat` makes a seat for each.
 pub(super) async fn adopt(
-    mut inbox: mpsc::Receiver<Arrival>,
-    mut returned: mpsc::UnboundedReceiver<Returned>,
+    inbox: Inbox,
     mut drain: DrainSignal,
     gate: Arc<Gate>,
     lane: &'static Lane,
@@ -240,9 +342,10 @@ pub(super) async fn adopt(
         Ok(dormitory) => dormitory,
         Err(error) => return warn(&error, "no connection can be taken over"),
     };
+    let Inbox { mut arrivals, mut returns, coming } = inbox;
     let mut phase = drain.phase();
     let mut look = tokio::time::interval(LOOK);
-    let wakes = |arrival| begin(arrival, &seat, Back::No);
+    let wakes = |connection| begin(connection, &seat, Back::No);
     loop {
         tokio::select! {
             // News first: they say what becomes of those that come.
@@ -250,29 +353,40 @@ pub(super) async fn adopt(
             news = drain.next() => {
                 phase = news;
                 match phase {
-                    Phase::Serving => while !dormitory.is_empty() && drain.takes_invitation() {
-                        dormitory.any().into_iter().for_each(|it| gate.give(it));
-                    },
-                    Phase::Draining { ending, .. } => for (count, it) in dormitory.close().enumerate() {
-                        // Others of this thread have something to do.
-                        if count % AT_ONCE == 0 {
+                    Phase::Serving => {
+                        let invited = (0..dormitory.len()).take_while(|_| drain.takes_invitation()).count();
+                        gate.give(dormitory.any(invited));
+                    }
+                    Phase::Draining { ending, .. } => {
+                        let mut all = dormitory.close();
+                        loop {
+                            let some: Vec<_> = all.by_ref().take(AT_ONCE).collect();
+                            if some.is_empty() {
+                                break;
+                            }
+                            if ending == Ending::HandOver { gate.give(some) } else { some.into_iter().for_each(wakes) }
+                            // Others of this thread have something to do.
                             tokio::task::yield_now().await;
                         }
-                        if ending == Ending::HandOver { gate.give(it) } else { wakes(it) }
-                    },
+                    }
                     Phase::Cut => dormitory.close().for_each(wakes),
                 }
             }
-            Some(returned) = returned.recv() => match returned {
-                Returned::Taken(_held) => lane.handed_over(),
-                Returned::Back(arrival) if phase == Phase::Serving => settle(&mut dormitory, arrival, wakes),
-                Returned::Back(arrival) => begin(arrival, &seat, Back::Yes),
-            },
-            Some(arrival) = inbox.recv() => {
-                lane.taken_over();
-                if phase == Phase::Serving { settle(&mut dormitory, arrival, wakes) } else { wakes(arrival) }
+            Some(returned) = returns.recv() => {
+                lane.handed_over(returned.taken);
+                for it in returned.back {
+                    if phase == Phase::Serving { settle(&mut dormitory, it, wakes) } else { begin(it, &seat, Back::Yes) }
+                }
             }
             awake = dormitory.awake(), if !dormitory.is_empty() => awake.into_iter().for_each(wakes),
+            Some(arrived) = arrivals.recv() => {
+                let count = arrived.len() as u64;
+                lane.taken_over(count);
+                for it in arrived {
+                    if phase == Phase::Serving { settle(&mut dormitory, it, wakes) } else { wakes(it) }
+                }
+                coming.fetch_sub(count, Relaxed);
+            }
             _ = look.tick(), if !dormitory.is_empty() => {
                 dormitory.out_of_patience(Instant::now()).into_iter().for_each(wakes);
             }
@@ -281,9 +395,9 @@ pub(super) async fn adopt(
 }
 
 /// Lets a connection rest that has nothing to do.
-fn settle(dormitory: &mut Dormitory, arrival: Arrival, wakes: impl Fn(Arrival)) {
-    let rests = arrival.unread.is_empty() && arrival.history.is_idle();
-    let awake = if rests { dormitory.take_in(arrival).err() } else { Some(arrival) };
+fn settle(dormitory: &mut Dormitory, connection: Detached, wakes: impl Fn(Detached)) {
+    let rests = connection.unread.is_empty() && connection.history.is_idle();
+    let awake = if rests { dormitory.take_in(connection).err() } else { Some(connection) };
     awake.into_iter().for_each(wakes);
 }
 
@@ -295,8 +409,10 @@ enum Back {
 }
 
 /// Begins to serve a connection.
-fn begin(arrival: Arrival, seat: &impl Fn(mpsc::Sender<Infallible>) -> Seat, back: Back) {
-    let Arrival { socket, unix, known, unread, history, held } = arrival;
+fn begin(connection: Detached, seat: &impl Fn(mpsc::Sender<Infallible>) -> Seat, back: Back) {
+    let unix = connection.connection.peer == Address::Unix;
+    let Detached { socket, connection, opened, unread, history, held, .. } = connection;
+    let known = Known { connection: Arc::new(connection), opened };
     let mut seat = seat(held);
     if back == Back::Yes {
         seat.drain = seat.drain.staying();
@@ -329,34 +445,36 @@ pub(super) mod tests {
     use crate::http::Spoken;
 
     /// An idle connection that has had so many requests.
-    pub(in crate::worker) fn arrival(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Arrival {
+    pub(in crate::worker) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
         let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
-        let known = Known { connection: Arc::new(connection), opened: Instant::now() };
         let history = History { spoken: Spoken::Http1, requests, ..Handover::accepted(()).history };
-        Arrival { socket, unix: true, known, unread: Bytes::new(), history, held }
+        Detached { socket, connection, opened: Instant::now(), unread: Bytes::new(), history, thread: 0, held }
     }
 
     #[test]
     fn papers_are_read_as_they_were_written() {
-        let peer = "[fe80::1%3]:8080".parse().unwrap();
-        let connection = Connection {
-            peer: Address::Tcp(peer),
-            local: Address::Tcp("127.0.0.1:1".parse().unwrap()),
-            listener: "unix:\"ü",
-            scheme: "http",
-        };
-        let known = Known { connection: Arc::new(connection), opened: Instant::now() };
-        let mut history = Handover::accepted(()).history;
-        history.requests = u64::MAX;
-        let unread = vec![0xff; MAX_UNREAD];
-        let papers = write(&known, history, &unread).unwrap();
+        let peer = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().unwrap();
+        let (held, _holds) = mpsc::channel(1);
+        let mut connection = idle(std::fs::File::open("/dev/null").unwrap().into(), u64::MAX, held);
+        let name: &'static str = "ü\"".repeat(85).leak();
+        let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
+        connection.connection = Connection { peer, local, listener: name, scheme: "http" };
+        connection.history.ticks = u32::MAX;
+        connection.history.next_tick = Duration::MAX;
+        connection.unread = Bytes::from_static(&[0xff; MAX_UNREAD]);
+        let mut papers = vec![1, 2, 3];
+        assert!(connection.write_papers(&mut papers));
+        let papers = &papers[3..];
         assert!(papers.len() <= MAX_PAPERS);
-        let (found, rest) = read(&papers).unwrap();
-        assert_eq!((found.peer, found.listener.as_str(), found.history), (Some(peer), "unix:\"ü", history));
-        assert_eq!(rest, unread);
-        assert!(write(&known, history, &vec![0; MAX_UNREAD + 1]).is_none());
+        let (found, rest) = Detached::read(papers).unwrap();
+        assert_eq!((found.listener, found.history), (name, connection.history));
+        assert_eq!(found.peer.map(|end| Address::Tcp(end.address())), Some(peer));
+        assert_eq!(found.local.map(|end| Address::Tcp(end.address())), Some(local));
+        assert_eq!(rest, connection.unread);
         for length in 0..100 {
-            assert!(read(&papers[..length]).is_none());
+            assert!(Detached::read(&papers[..length]).is_none());
         }
+        connection.unread = Bytes::from_static(&[0xff; MAX_UNREAD + 1]);
+        assert!(!connection.write_papers(&mut Vec::new()));
     }
 }

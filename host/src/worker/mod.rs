@@ -44,6 +44,9 @@ use crate::message::{AccessPlace, ListenerInfo, Origin, Server, WorkerSetup};
 use crate::sys;
 use crate::sys::stats::{Lane, StatsPage};
 
+/// For how many descriptors there is room at least, besides the connections that are there: 32 KiB in the kernel.
+const ROOM: u64 = 4096;
+
 /// A worker that can't even say why to its master, or need not.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
@@ -120,6 +123,8 @@ fn play() -> Result<ExitCode, WorkerError> {
         let received = channel.receive::<WorkerSetup>().await.map_err(WorkerError::Setup)?;
         // The master has died before it said anything: there is nothing to serve.
         let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
+        // Before there is a second thread. Where no room can be made, it is made when it is needed.
+        let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(ROOM));
         let log = logging::init_child(setup.log);
         let equipment = unpack(descriptors, &setup)?;
         control::work(&channel, setup, equipment, log).await

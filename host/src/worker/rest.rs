@@ -2,16 +2,17 @@
 //!
 //! Most that a restart moves are idle, and many come to the next one without having asked for anything. So none of them
 //! has a task, a timer or a place with the runtime before there is something to do for it: it is an entry of a
-//! map and of one epoll instance (`epoll(7)`), takes a thirtieth of the memory, and moves on for a fraction of the time.
+//! list and of one epoll instance (`epoll(7)`), takes a thirtieth of the memory, and moves on for a fraction of the time.
 //!
 //! Owns which connections of a thread rest, and what wakes them: bytes or an end of the client's, or the end of their
 //! patience. What is done for one that is awake is for `accept`, and where one goes that leaves for `handover`.
 
-use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::handover::Arrival;
+use slab::Slab;
+
+use super::handover::Detached;
 use crate::sys::stats::Lane;
 use crate::sys::watch::Watch;
 
@@ -21,13 +22,12 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// The connections of one thread that rest.
 pub(super) struct Dormitory {
     watch: Watch,
-    beds: HashMap<u64, Bed>,
-    last: u64,
+    beds: Slab<Bed>,
     lane: &'static Lane,
 }
 
 struct Bed {
-    sleeper: Arrival,
+    sleeper: Detached,
     /// When it is to be looked at.
     due: Instant,
 }
@@ -35,63 +35,69 @@ struct Bed {
 impl Dormitory {
     /// An empty one. Must be called inside a runtime.
     pub(super) fn new(lane: &'static Lane) -> io::Result<Self> {
-        Ok(Self { watch: Watch::new()?, beds: HashMap::new(), last: 0, lane })
+        Ok(Self { watch: Watch::new()?, beds: Slab::new(), lane })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.beds.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.beds.len()
+    }
+
     /// Lets a connection rest, or gives it back if the kernel doesn't take it.
-    pub(super) fn take_in(&mut self, sleeper: Arrival) -> Result<(), Arrival> {
-        self.last += 1;
-        if self.watch.add(&sleeper.socket, self.last).is_err() {
+    pub(super) fn take_in(&mut self, sleeper: Detached) -> Result<(), Detached> {
+        let bed = self.beds.vacant_entry();
+        if self.watch.add(&sleeper.socket, bed.key() as u64).is_err() {
             return Err(sleeper);
         }
         self.lane.opened();
         let due = Instant::now() + sleeper.history.next_tick;
-        self.beds.insert(self.last, Bed { sleeper, due });
+        bed.insert(Bed { sleeper, due });
         Ok(())
     }
 
     /// Waits until some are awake, and lets them go. Cancel-safe.
-    pub(super) async fn awake(&mut self) -> Vec<Arrival> {
+    pub(super) async fn awake(&mut self) -> Vec<Detached> {
         let Ok(numbers) = self.watch.told().await else {
             // For ever: nobody wakes any more but for want of patience.
             return std::future::pending().await;
         };
         let now = Instant::now();
-        numbers.into_iter().filter_map(|number| self.let_go(number, now)).collect()
+        let numbers = numbers.into_iter().filter_map(|number| usize::try_from(number).ok());
+        numbers.filter_map(|number| self.let_go(number, now)).collect()
     }
 
     /// Lets those go that have waited for as long as they may.
-    pub(super) fn out_of_patience(&mut self, now: Instant) -> Vec<Arrival> {
+    pub(super) fn out_of_patience(&mut self, now: Instant) -> Vec<Detached> {
         let mut over = Vec::new();
         for (number, bed) in self.beds.iter_mut().filter(|(_, bed)| bed.due <= now) {
             if bed.sleeper.history.waits_on() {
                 bed.due = now + bed.sleeper.history.next_tick;
             } else {
-                over.push(*number);
+                over.push(number);
             }
         }
         over.into_iter().filter_map(|number| self.let_go(number, now)).collect()
     }
 
-    /// Lets one go, if there is one.
-    pub(super) fn any(&mut self) -> Option<Arrival> {
-        let number = *self.beds.keys().next()?;
-        self.let_go(number, Instant::now())
+    /// Lets so many go, or all if there are fewer.
+    pub(super) fn any(&mut self, count: usize) -> Vec<Detached> {
+        let now = Instant::now();
+        let numbers: Vec<usize> = self.beds.iter().map(|(number, _)| number).take(count).collect();
+        numbers.into_iter().filter_map(|number| self.let_go(number, now)).collect()
     }
 
     /// Lets all go. Nobody may be taken in afterwards: the kernel has not been told.
-    pub(super) fn close(&mut self) -> impl Iterator<Item = Arrival> + use<> {
+    pub(super) fn close(&mut self) -> impl Iterator<Item = Detached> + use<> {
         let (lane, beds) = (self.lane, std::mem::take(&mut self.beds));
         let now = Instant::now();
-        beds.into_values().map(move |bed| bed.leaves(lane, now))
+        beds.into_iter().map(move |(_, bed)| bed.leaves(lane, now))
     }
 
-    fn let_go(&mut self, number: u64, now: Instant) -> Option<Arrival> {
-        let bed = self.beds.remove(&number)?;
+    fn let_go(&mut self, number: usize, now: Instant) -> Option<Detached> {
+        let bed = self.beds.try_remove(number)?;
         // What can't be taken out of the set leaves it when it is closed.
         let _ = self.watch.remove(&bed.sleeper.socket);
         Some(bed.leaves(self.lane, now))
@@ -99,7 +105,7 @@ impl Dormitory {
 }
 
 impl Bed {
-    fn leaves(self, lane: &Lane, now: Instant) -> Arrival {
+    fn leaves(self, lane: &Lane, now: Instant) -> Detached {
         lane.closed();
         let Self { mut sleeper, due } = self;
         sleeper.history.next_tick = due.saturating_duration_since(now);
@@ -117,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::http::HEAD_TIMEOUT;
-    use crate::worker::handover::tests::arrival;
+    use crate::worker::handover::tests::idle;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -129,7 +135,7 @@ mod tests {
         for number in 0..count {
             let (client, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            dormitory.take_in(arrival(ours.into(), number as u64 + 1, held.clone())).unwrap();
+            dormitory.take_in(idle(ours.into(), number as u64 + 1, held.clone())).unwrap();
             clients.push(client);
         }
         (dormitory, clients, holds)
@@ -179,10 +185,11 @@ mod tests {
     #[tokio::test]
     async fn any_of_them_may_leave_and_all() {
         let (mut dormitory, _clients, _holds) = dormitory(10);
-        let first = dormitory.any().unwrap();
+        assert_eq!(dormitory.any(3).len(), 3);
+        let first = dormitory.any(1).pop().unwrap();
         assert!(first.history.next_tick <= HEAD_TIMEOUT && first.history.next_tick > HEAD_TIMEOUT / 2);
-        assert_eq!(dormitory.close().count(), 9);
-        assert!(dormitory.any().is_none() && dormitory.is_empty());
+        assert_eq!(dormitory.close().count(), 6);
+        assert!(dormitory.any(1).is_empty() && dormitory.is_empty());
         assert_eq!(dormitory.lane.connections(), 0);
     }
 }

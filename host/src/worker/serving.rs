@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Intake, LeftOver, Open};
-use super::handover::{self, Arrival, Berth, Gate};
+use super::handover::{self, Berth, Detached, Gate, Inbox};
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
 use crate::causes::chain;
@@ -79,7 +79,7 @@ pub(super) struct Orders {
     pub(super) intake: watch::Receiver<Intake>,
     pub(super) left_over: Arc<LeftOvers>,
     pub(super) drain: DrainSignal,
-    pub(super) road: Road,
+    pub(super) road: Road<Detached>,
     /// Becomes true when thread 0 is to stop the app.
     pub(super) stop: watch::Receiver<bool>,
     pub(super) says: Says,
@@ -103,7 +103,8 @@ impl LeftOvers {
 
 /// What a thread's connections come by, and hold until their end.
 struct Seats {
-    inbox: mpsc::Receiver<Arrival>,
+    inbox: Inbox,
+    gate: Arc<Gate>,
     held: mpsc::Sender<Infallible>,
     /// Ends with the last of those that hold.
     connections: mpsc::Receiver<Infallible>,
@@ -117,10 +118,10 @@ pub(super) fn spawn(
     start: Option<Start>,
     orders: Orders,
 ) -> Result<Berth, WorkerError> {
-    let (arrivals, inbox) = handover::inbox();
     let (held, connections) = mpsc::channel(1);
-    let berth = Berth { inbox: arrivals, held: held.downgrade(), lane };
-    let seats = Seats { inbox, held, connections };
+    let (berth, inbox) = handover::berth(lane, &held);
+    let gate = Arc::new(Gate { road: orders.road.clone(), thread: index });
+    let seats = Seats { inbox, gate, held, connections };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
         let farewell = Farewell(orders.says.clone());
@@ -172,15 +173,13 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
         }
     }
     drop(orders.listeners);
-    let Seats { inbox, held, mut connections } = seats;
+    let Seats { inbox, gate, held, mut connections } = seats;
     let (drain, relay) = orders.drain.here();
     tokio::spawn(relay);
-    let (returns, returned) = mpsc::unbounded_channel();
-    let gate = Arc::new(Gate { road: orders.road.clone(), returns });
     let seat = accept::Seat { app, lane, drain, access: orders.access, gate, held };
     let accept::Seat { drain, access, gate, .. } = seat.clone();
     let news = drain.clone();
-    tokio::spawn(handover::adopt(inbox, returned, news, Arc::clone(&gate), lane, move |held| accept::Seat {
+    tokio::spawn(handover::adopt(inbox, news, Arc::clone(&gate), lane, move |held| accept::Seat {
         app,
         lane,
         drain: drain.clone(),

@@ -12,9 +12,6 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A socket that a runtime knows, and that can be taken out of it.
 pub(super) trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + Send + Sized + 'static {
-    /// Whether it is a Unix socket.
-    const UNIX: bool;
-
     /// Takes over a non-blocking socket. Must be called inside a runtime.
     fn enter(socket: OwnedFd) -> io::Result<Self>;
 
@@ -23,8 +20,6 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + Send + Sized + 
 }
 
 impl Socket for TcpStream {
-    const UNIX: bool = false;
-
     fn enter(socket: OwnedFd) -> io::Result<Self> {
         Self::from_std(socket.into())
     }
@@ -35,8 +30,6 @@ impl Socket for TcpStream {
 }
 
 impl Socket for UnixStream {
-    const UNIX: bool = true;
-
     fn enter(socket: OwnedFd) -> io::Result<Self> {
         Self::from_std(socket.into())
     }
