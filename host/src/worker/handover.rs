@@ -10,15 +10,15 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::select_all;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Listener;
 use super::accept::{Known, Seat, see_to};
@@ -135,12 +135,48 @@ pub(super) struct Returned {
 /// The way out of a serving thread for its connections.
 #[derive(Debug)]
 pub(super) struct Gate {
-    pub(super) road: Road<Detached>,
+    road: Road<Detached>,
     /// Which thread it is.
-    pub(super) thread: usize,
+    thread: usize,
+    /// Those that have left one by one and go on together.
+    gathered: Mutex<Vec<Detached>>,
+    /// There are some.
+    some: Notify,
 }
 
 impl Gate {
+    pub(super) fn new(road: Road<Detached>, thread: usize) -> Self {
+        Self { road, thread, gathered: Mutex::default(), some: Notify::new() }
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Vec<Detached>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a connection over, with others that leave about now.
+    fn gather(&self, leaving: Detached) {
+        let mut gathered = self.gathered();
+        gathered.push(leaving);
+        if gathered.len() >= AT_ONCE {
+            let full = std::mem::replace(&mut *gathered, Vec::with_capacity(AT_ONCE));
+            drop(gathered);
+            self.give(full);
+        } else {
+            self.some.notify_one();
+        }
+    }
+
+    /// Lets those go on that nobody else has joined. Must run for as long as there are connections.
+    pub(super) async fn run(self: Arc<Self>) -> Infallible {
+        loop {
+            self.some.notified().await;
+            let all = std::mem::take(&mut *self.gathered());
+            if !all.is_empty() {
+                self.give(all);
+            }
+        }
+    }
+
     fn give(&self, leaving: Vec<Detached>) {
         if self.road.give(leaving).is_err() {
             tracing::error!("connections can't be handed over, and are closed: nobody is on the road");
@@ -320,7 +356,9 @@ pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: &Known, seat
     match transport.leave() {
         Ok(socket) => {
             let (opened, thread) = (known.opened, gate.thread);
-            gate.give(vec![Detached { socket, connection, opened, unread, history, thread, held }]);
+            // Without the buffer that it was read into, if nothing was.
+            let unread = if unread.is_empty() { Bytes::new() } else { unread };
+            gate.gather(Detached { socket, connection, opened, unread, history, thread, held });
         }
         Err(error) => {
             warn(&error, "a connection could not be handed over, and is closed");

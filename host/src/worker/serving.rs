@@ -120,7 +120,7 @@ pub(super) fn spawn(
 ) -> Result<Berth, WorkerError> {
     let (held, connections) = mpsc::channel(1);
     let (berth, inbox) = handover::berth(lane, &held);
-    let gate = Arc::new(Gate { road: orders.road.clone(), thread: index });
+    let gate = Arc::new(Gate::new(orders.road.clone(), index));
     let seats = Seats { inbox, gate, held, connections };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
@@ -176,6 +176,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     let Seats { inbox, gate, held, mut connections } = seats;
     let (drain, relay) = orders.drain.here();
     tokio::spawn(relay);
+    tokio::spawn(Arc::clone(&gate).run());
     let seat = accept::Seat { app, lane, drain, access: orders.access, gate, held };
     let accept::Seat { drain, access, gate, .. } = seat.clone();
     let news = drain.clone();
