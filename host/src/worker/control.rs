@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::accept::{self, Intake, LAST_CALL, LeftOver};
-use super::handover::{Berths, Detached};
+use super::detached::Detached;
+use super::handover::Berths;
 use super::hearing::{Ears, Heard, Master, Ordered};
 use super::schedule::Schedule;
 use super::scribe::Scribe;

@@ -1,32 +1,32 @@
-//! Connections that leave this worker, those that it takes over from others, and the papers that they travel with.
+//! Connections that leave this worker, and those that it takes over from others.
 //!
-//! Owns what is said of a connection to the worker that goes on with it, and the place that it gets there: with
-//! the serving thread that has the fewest. How it travels is for `handover`, how it is served for `accept`.
+//! Owns the way between a serving thread and the road, and the place that a connection gets: with the serving
+//! thread that has the fewest. How it travels is for `handover`, what is said of it for [`Detached`], how it is
+//! served for `accept`.
 //!
 //! A connection that leaves has no task any more: what is known of it waits with the road, and comes back to its
 //! thread's [`adopt`] when the road says what has become of it. Many travel together, at every step.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::select_all;
-use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, mpsc};
 
 use super::Listener;
 use super::accept::{Known, Seat, see_to};
+use super::detached::{self, Detached};
 use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
-use crate::handover::{Given, Harbour, MAX_PAPERS, NoBerth, Parcel, Road, Settle};
-use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, MAX_UNREAD, Phase};
+use crate::handover::{Given, Harbour, NoBerth, Road, Settle};
+use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Phase};
 use crate::loader::{Address, Connection};
 use crate::sys::stats::Lane;
 
@@ -35,91 +35,6 @@ const INBOX: usize = 16;
 
 /// How many connections a thread lets go of before it looks at what else there is.
 const AT_ONCE: usize = 64;
-
-/// What a connection travels with, before what has been read of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Papers<'a> {
-    listener: &'a str,
-    /// The ends of a TCP connection.
-    peer: Option<End>,
-    local: Option<End>,
-    /// How long ago it was accepted, wherever that was.
-    age: Duration,
-    history: History,
-}
-
-/// How long they are at most: a listener's name has at most 255 bytes, and the rest are a few numbers.
-const MAX_HEAD: usize = 512;
-const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_PAPERS);
-
-/// One end of a TCP connection.
-#[derive(Debug, Serialize, Deserialize)]
-struct End {
-    address: SocketAddr,
-    /// serde leaves it out.
-    scope: u32,
-}
-
-impl End {
-    fn of(address: Address) -> Option<Self> {
-        match address {
-            Address::Tcp(address) => {
-                let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
-                Some(Self { address, scope })
-            }
-            Address::Unix => None,
-        }
-    }
-
-    fn address(self) -> SocketAddr {
-        let Self { mut address, scope } = self;
-        if let SocketAddr::V6(address) = &mut address {
-            address.set_scope_id(scope);
-        }
-        address
-    }
-}
-
-/// A connection in nobody's care: on its way from one worker to another, or at rest.
-#[derive(Debug)]
-pub(super) struct Detached {
-    pub(super) socket: OwnedFd,
-    connection: Connection,
-    opened: Instant,
-    unread: Bytes,
-    pub(super) history: History,
-    /// The serving thread that has it, or has had it last.
-    thread: usize,
-    /// Keeps that thread from being done before it is known what becomes of this.
-    held: mpsc::Sender<Infallible>,
-}
-
-impl Detached {
-    fn read(papers: &[u8]) -> Option<(Papers<'_>, &[u8])> {
-        postcard::take_from_bytes(papers).ok()
-    }
-}
-
-impl Parcel for Detached {
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
-    fn write_papers(&self, packet: &mut Vec<u8>) -> bool {
-        let Self { connection, opened, history, unread, .. } = self;
-        let papers = Papers {
-            listener: connection.listener,
-            peer: End::of(connection.peer),
-            local: End::of(connection.local),
-            age: opened.elapsed(),
-            history: *history,
-        };
-        let begin = packet.len();
-        let written = postcard::to_io(&papers, &mut *packet).is_ok() && packet.len() - begin <= MAX_HEAD;
-        packet.extend_from_slice(unread);
-        written && unread.len() <= MAX_UNREAD
-    }
-}
 
 /// What has become of connections that have left their thread.
 #[derive(Debug, Default)]
@@ -239,8 +154,7 @@ impl Place {
 /// Where connections arrive.
 pub(super) struct Berths {
     threads: Vec<Berth>,
-    /// By name, and whether it is a Unix socket.
-    listeners: Vec<(&'static str, bool)>,
+    listeners: Vec<detached::Known>,
     drain: DrainControl,
 }
 
@@ -248,18 +162,6 @@ impl Berths {
     pub(super) fn new(threads: Vec<Berth>, listeners: &[Listener], drain: DrainControl) -> Self {
         let listeners = listeners.iter().map(|listener| (listener.name, listener.unix)).collect();
         Self { threads, listeners, drain }
-    }
-
-    /// What a connection of these papers is to this worker, if it has its listener.
-    fn connection(&self, listener: &str, peer: Option<End>, local: Option<End>) -> Option<Connection> {
-        let &(listener, unix) = self.listeners.iter().find(|(name, _)| *name == listener)?;
-        let (peer, local) = match (peer, local) {
-            (Some(peer), Some(local)) if !unix => (Address::Tcp(peer.address()), Address::Tcp(local.address())),
-            (None, None) if unix => (Address::Unix, Address::Unix),
-            // A listener of this name was of another kind.
-            _ => return None,
-        };
-        Some(Connection { peer, local, listener, scheme: "http" })
     }
 }
 
@@ -295,15 +197,11 @@ impl Harbour for Berths {
         mut places: Vec<Place>,
         come: impl Iterator<Item = (OwnedFd, &'a [u8])>,
     ) -> (Vec<Result<(), NoBerth>>, Settle) {
-        let now = Instant::now();
         let answers = come.map(|(socket, papers)| {
-            let (papers, unread) = Detached::read(papers).ok_or(NoBerth::Unknown)?;
-            let Papers { listener, peer, local, age, history } = papers;
-            let connection = self.connection(listener, peer, local).ok_or(NoBerth::Unknown)?;
             let place = places.iter_mut().min_by_key(|place| place.holds).ok_or(NoBerth::Full)?;
-            let opened = now.checked_sub(age).unwrap_or(now);
-            let (unread, thread, held) = (Bytes::copy_from_slice(unread), place.thread, place.held.clone());
-            place.for_these.push(Detached { socket, connection, opened, unread, history, thread, held });
+            let here = (place.thread, place.held.clone());
+            let connection = Detached::read(papers, socket, &self.listeners, here).ok_or(NoBerth::Unknown)?;
+            place.for_these.push(connection);
             place.holds += 1;
             Ok(())
         });
@@ -435,7 +333,7 @@ pub(super) async fn adopt(
 /// Lets a connection rest that has nothing to do.
 fn settle(dormitory: &mut Dormitory, connection: Detached, wakes: impl Fn(Detached)) {
     let rests = connection.unread.is_empty() && connection.history.is_idle();
-    let awake = if rests { dormitory.take_in(connection).err() } else { Some(connection) };
+    let awake = if rests { dormitory.take_in(connection) } else { Some(connection) };
     awake.into_iter().for_each(wakes);
 }
 
@@ -478,41 +376,124 @@ fn warn(error: &io::Error, message: &str) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::http::Spoken;
+mod tests {
+    use std::time::Duration;
 
-    /// An idle connection that has had so many requests.
-    pub(in crate::worker) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
-        let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
-        let history = History { spoken: Spoken::Http1, requests, ..Handover::accepted(()).history };
-        Detached { socket, connection, opened: Instant::now(), unread: Bytes::new(), history, thread: 0, held }
+    use futures_util::future::join;
+    use tokio::time::timeout;
+
+    use super::detached::tests::idle;
+    use super::*;
+    use crate::handover::Parcel;
+    use crate::http::drain_signal;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
     }
 
-    #[test]
-    fn papers_are_read_as_they_were_written() {
-        let peer = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().unwrap();
-        let (held, _holds) = mpsc::channel(1);
-        let mut connection = idle(std::fs::File::open("/dev/null").unwrap().into(), u64::MAX, held);
-        let name: &'static str = "ü\"".repeat(85).leak();
-        let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
-        connection.connection = Connection { peer, local, listener: name, scheme: "http" };
-        connection.history.ticks = u32::MAX;
-        connection.history.next_tick = Duration::MAX;
-        connection.unread = Bytes::from_static(&[0xff; MAX_UNREAD]);
-        let mut papers = vec![1, 2, 3];
-        assert!(connection.write_papers(&mut papers));
-        let papers = &papers[3..];
-        assert!(papers.len() <= MAX_PAPERS);
-        let (found, rest) = Detached::read(papers).unwrap();
-        assert_eq!((found.listener, found.history), (name, connection.history));
-        assert_eq!(found.peer.map(|end| Address::Tcp(end.address())), Some(peer));
-        assert_eq!(found.local.map(|end| Address::Tcp(end.address())), Some(local));
-        assert_eq!(rest, connection.unread);
-        for length in 0..100 {
-            assert!(Detached::read(&papers[..length]).is_none());
+    struct Threads {
+        berths: Berths,
+        inboxes: Vec<Inbox>,
+        held: Vec<mpsc::Sender<Infallible>>,
+    }
+
+    fn threads(count: usize) -> Threads {
+        let (mut threads, mut inboxes, mut all_held) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (held, _) = mpsc::channel(1);
+            let (berth, inbox) = berth(Box::leak(Box::default()), &held);
+            threads.push(berth);
+            inboxes.push(inbox);
+            all_held.push(held);
         }
-        connection.unread = Bytes::from_static(&[0xff; MAX_UNREAD + 1]);
-        assert!(!connection.write_papers(&mut Vec::new()));
+        let berths = Berths { threads, listeners: vec![("test", true)], drain: drain_signal().0 };
+        Threads { berths, inboxes, held: all_held }
+    }
+
+    /// Papers of so many connections.
+    fn papers(held: &mpsc::Sender<Infallible>, count: u64) -> Vec<Vec<u8>> {
+        let papers = |number| {
+            let mut papers = Vec::new();
+            assert!(idle(null(), number, held.clone()).write_papers(&mut papers));
+            papers
+        };
+        (0..count).map(papers).collect()
+    }
+
+    #[tokio::test]
+    async fn connections_get_a_place_with_whoever_has_fewest_once_their_sender_has_been_told() {
+        let Threads { berths, mut inboxes, held } = threads(3);
+        berths.threads[1].lane.opened();
+        let mut papers = papers(&held[0], 9);
+        papers[4] = b"?".to_vec();
+        let come = papers.iter().map(|papers| (null(), papers.as_slice()));
+        let (answers, settle) = berths.berth(berths.room().await, come);
+        let unknown = answers.iter().position(Result::is_err).unwrap();
+        assert_eq!((unknown, answers[unknown], answers.len()), (4, Err(NoBerth::Unknown), 9));
+        assert_eq!(berths.holds(), 9, "with the one that was there");
+        assert!(inboxes.iter_mut().all(|inbox| inbox.arrivals.try_recv().is_err()));
+        settle();
+        let arrived = inboxes.iter_mut().map(|inbox| inbox.arrivals.try_recv().unwrap());
+        let arrived: Vec<Vec<u64>> = arrived.map(|all| all.iter().map(|it| it.history.requests).collect()).collect();
+        assert_eq!(arrived, [vec![0, 2, 6], vec![3, 7], vec![1, 5, 8]]);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_has_nothing_any_more_gets_nothing() {
+        let Threads { berths, mut inboxes, mut held } = threads(2);
+        let papers = papers(&held[0], 2);
+        held.remove(0);
+        let come = || papers.iter().map(|papers| (null(), papers.as_slice()));
+        let (answers, settle) = berths.berth(berths.room().await, come());
+        settle();
+        assert_eq!(answers, [Ok(()), Ok(())]);
+        assert!(inboxes[0].arrivals.try_recv().is_err());
+        assert_eq!(inboxes[1].arrivals.try_recv().unwrap().len(), 2);
+        held.clear();
+        let room = timeout(LIMIT, berths.room()).await.expect("nobody makes room who is waited for");
+        let (answers, _) = berths.berth(room, come());
+        assert_eq!(answers, [Err(NoBerth::Full), Err(NoBerth::Full)]);
+    }
+
+    #[tokio::test]
+    async fn room_that_is_made_is_for_each_who_waits() {
+        let Threads { berths, mut inboxes, held } = threads(2);
+        let papers = papers(&held[0], 2);
+        for _ in 0..INBOX {
+            let come = papers.iter().map(|papers| (null(), papers.as_slice()));
+            berths.berth(berths.room().await, come).1();
+        }
+        let full = timeout(Duration::from_millis(20), berths.room()).await;
+        assert!(full.is_err());
+        // Two senders wait, and one thread takes two batches.
+        let waiting = join(timeout(LIMIT, berths.room()), timeout(LIMIT, berths.room()));
+        let takes = async {
+            tokio::task::yield_now().await;
+            for _ in 0..2 {
+                inboxes[1].arrivals.recv().await.unwrap();
+            }
+        };
+        let ((one, other), ()) = join(waiting, takes).await;
+        assert_eq!((one.unwrap().len(), other.unwrap().len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_has_left_is_told_of_to_its_thread() {
+        let Threads { berths, mut inboxes, held } = threads(2);
+        let of = |thread, number| Detached { thread, ..idle(null(), number, held[thread].clone()) };
+        berths.tell(vec![
+            Given::Taken(of(0, 1)),
+            Given::Back(of(1, 2)),
+            Given::Taken(of(0, 3)),
+            Given::Taken(of(1, 4)),
+        ]);
+        let Returned { taken, held: keeps, back } = inboxes[0].returns.try_recv().unwrap();
+        assert_eq!((taken, back.len()), (2, 0));
+        assert!(keeps.is_some(), "the thread lives until it has counted them");
+        let Returned { taken, back, .. } = inboxes[1].returns.try_recv().unwrap();
+        assert_eq!((taken, back.iter().map(|it| it.history.requests).collect::<Vec<_>>()), (1, vec![2]));
+        assert!(inboxes.iter_mut().all(|inbox| inbox.returns.try_recv().is_err()));
     }
 }

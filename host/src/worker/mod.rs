@@ -23,6 +23,7 @@
 
 mod accept;
 mod control;
+mod detached;
 mod handover;
 mod hearing;
 mod rest;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::handover::Detached;
+use super::detached::Detached;
 use crate::sys::stats::Lane;
 use crate::sys::watch::Watch;
 
@@ -46,16 +46,16 @@ impl Dormitory {
         self.beds.len()
     }
 
-    /// Lets a connection rest, or gives it back if the kernel doesn't take it.
-    pub(super) fn take_in(&mut self, sleeper: Detached) -> Result<(), Detached> {
+    /// Lets a connection rest. Returns it if the kernel doesn't watch it.
+    pub(super) fn take_in(&mut self, sleeper: Detached) -> Option<Detached> {
         let bed = self.beds.vacant_entry();
         if self.watch.add(&sleeper.socket, bed.key() as u64).is_err() {
-            return Err(sleeper);
+            return Some(sleeper);
         }
         self.lane.opened();
         let due = Instant::now() + sleeper.history.next_tick;
         bed.insert(Bed { sleeper, due });
-        Ok(())
+        None
     }
 
     /// Waits until some are awake, and lets them go. Cancel-safe.
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::http::HEAD_TIMEOUT;
-    use crate::worker::handover::tests::idle;
+    use crate::worker::detached::tests::idle;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -135,7 +135,7 @@ mod tests {
         for number in 0..count {
             let (client, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            dormitory.take_in(idle(ours.into(), number as u64 + 1, held.clone())).unwrap();
+            assert!(dormitory.take_in(idle(ours.into(), number as u64 + 1, held.clone())).is_none());
             clients.push(client);
         }
         (dormitory, clients, holds)
@@ -153,7 +153,7 @@ mod tests {
         assert!(timeout(Duration::from_millis(20), dormitory.awake()).await.is_err(), "once only");
         // It may come back.
         for it in awake {
-            dormitory.take_in(it).unwrap();
+            assert!(dormitory.take_in(it).is_none());
         }
         assert_eq!(timeout(LIMIT, dormitory.awake()).await.unwrap().len(), 1);
         drop(clients);

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Intake, LeftOver, Open};
-use super::handover::{self, Berth, Detached, Gate, Inbox};
+use super::detached::Detached;
+use super::handover::{self, Berth, Gate, Inbox};
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
 use crate::causes::chain;

@@ -1,0 +1,170 @@
+//! A connection in nobody's care, and the papers that it travels with.
+//!
+//! Owns what is said of a connection to the worker that goes on with it. Both are the same binary.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::handover::{MAX_PAPERS, Parcel};
+use crate::http::{History, MAX_UNREAD};
+use crate::loader::{Address, Connection};
+
+/// What a connection travels with, before what has been read of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Papers<'a> {
+    listener: &'a str,
+    /// The ends of a TCP connection.
+    peer: Option<End>,
+    local: Option<End>,
+    /// How long ago it was accepted, wherever that was.
+    age: Duration,
+    history: History,
+}
+
+/// How long they are at most: a listener's name has at most 255 bytes, and the rest are a few numbers.
+const MAX_HEAD: usize = 512;
+const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_PAPERS);
+
+/// One end of a TCP connection.
+#[derive(Debug, Serialize, Deserialize)]
+struct End {
+    address: SocketAddr,
+    /// serde leaves it out.
+    scope: u32,
+}
+
+impl End {
+    fn of(address: Address) -> Option<Self> {
+        match address {
+            Address::Tcp(address) => {
+                let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+                Some(Self { address, scope })
+            }
+            Address::Unix => None,
+        }
+    }
+
+    fn address(self) -> SocketAddr {
+        let Self { mut address, scope } = self;
+        if let SocketAddr::V6(address) = &mut address {
+            address.set_scope_id(scope);
+        }
+        address
+    }
+}
+
+/// A connection in nobody's care: on its way from one worker to another, or at rest.
+#[derive(Debug)]
+pub(super) struct Detached {
+    pub(super) socket: OwnedFd,
+    pub(super) connection: Connection,
+    pub(super) opened: Instant,
+    /// What has been read of it and nobody has seen.
+    pub(super) unread: Bytes,
+    pub(super) history: History,
+    /// The serving thread that has it, or has had it last.
+    pub(super) thread: usize,
+    /// Keeps that thread from being done before it is known what becomes of this.
+    pub(super) held: mpsc::Sender<Infallible>,
+}
+
+/// A listener's name, and whether it is a Unix socket.
+pub(super) type Known = (&'static str, bool);
+
+impl Detached {
+    /// A connection with these papers, for a thread. `None` if they can't be read, or nobody here knows the listener.
+    pub(super) fn read(
+        papers: &[u8],
+        socket: OwnedFd,
+        listeners: &[Known],
+        (thread, held): (usize, mpsc::Sender<Infallible>),
+    ) -> Option<Self> {
+        let (papers, unread): (Papers<'_>, _) = postcard::take_from_bytes(papers).ok()?;
+        let Papers { listener, peer, local, age, history } = papers;
+        let &(listener, unix) = listeners.iter().find(|(name, _)| *name == listener)?;
+        let (peer, local) = match (peer, local) {
+            (Some(peer), Some(local)) if !unix => (Address::Tcp(peer.address()), Address::Tcp(local.address())),
+            (None, None) if unix => (Address::Unix, Address::Unix),
+            // A listener of this name was of another kind.
+            _ => return None,
+        };
+        let connection = Connection { peer, local, listener, scheme: "http" };
+        let now = Instant::now();
+        let opened = now.checked_sub(age).unwrap_or(now);
+        let unread = Bytes::copy_from_slice(unread);
+        Some(Self { socket, connection, opened, unread, history, thread, held })
+    }
+}
+
+impl Parcel for Detached {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn write_papers(&self, packet: &mut Vec<u8>) -> bool {
+        let Self { connection, opened, history, unread, .. } = self;
+        let papers = Papers {
+            listener: connection.listener,
+            peer: End::of(connection.peer),
+            local: End::of(connection.local),
+            age: opened.elapsed(),
+            history: *history,
+        };
+        let begin = packet.len();
+        let written = postcard::to_io(&papers, &mut *packet).is_ok() && packet.len() - begin <= MAX_HEAD;
+        packet.extend_from_slice(unread);
+        written && unread.len() <= MAX_UNREAD
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::http::{Handover, Spoken};
+
+    /// An idle connection that has had so many requests.
+    pub(in crate::worker) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
+        let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
+        let history = History { spoken: Spoken::Http1, requests, ..Handover::accepted(()).history };
+        Detached { socket, connection, opened: Instant::now(), unread: Bytes::new(), history, thread: 0, held }
+    }
+
+    #[test]
+    fn papers_are_read_as_they_were_written() {
+        let null = || std::fs::File::open("/dev/null").unwrap().into();
+        let (held, _holds) = mpsc::channel(1);
+        let mut sent = idle(null(), u64::MAX, held.clone());
+        let name: &'static str = "ü\"".repeat(85).leak();
+        let peer = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().unwrap();
+        let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
+        sent.connection = Connection { peer, local, listener: name, scheme: "http" };
+        sent.opened -= Duration::from_secs(3);
+        sent.history.ticks = u32::MAX;
+        sent.history.next_tick = Duration::MAX;
+        sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD].leak());
+        let mut packet = vec![1, 2, 3];
+        assert!(sent.write_papers(&mut packet));
+        let papers = &packet[3..];
+        assert!(papers.len() <= MAX_PAPERS);
+        let read = |papers: &[u8], listeners: &[Known]| Detached::read(papers, null(), listeners, (7, held.clone()));
+
+        let found = read(papers, &[("other", false), (name, false)]).unwrap();
+        assert_eq!((found.connection, found.history, found.thread), (sent.connection.clone(), sent.history, 7));
+        assert_eq!(found.unread, sent.unread);
+        assert!(found.opened.elapsed() >= Duration::from_secs(3) && found.opened.elapsed() < Duration::from_secs(63));
+
+        assert!(read(papers, &[("other", false)]).is_none(), "the listener is not here");
+        assert!(read(papers, &[(name, true)]).is_none(), "the listener is another");
+        for length in 0..100 {
+            assert!(read(&papers[..length], &[(name, false)]).is_none());
+        }
+        sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD + 1].leak());
+        assert!(!sent.write_papers(&mut Vec::new()), "too much to travel");
+    }
+}
