@@ -75,6 +75,11 @@ pub fn private_kib(pid: u32) -> Option<u64> {
     )
 }
 
+/// For how many descriptors the kernel has made room (`FDSize`).
+pub fn descriptor_room(pid: u32) -> Option<u64> {
+    status(pid, "FDSize")?.parse().ok()
+}
+
 /// The open descriptors and what each refers to.
 pub fn descriptors(pid: u32) -> Vec<(u32, PathBuf)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

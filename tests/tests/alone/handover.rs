@@ -38,7 +38,8 @@ fn assert_kept(seen: &[Seen]) {
         println!("{way:?}: {answered} answered, {opened} opened, {} closed, slowest {slowest:?}", closes.len());
         assert!(failures.is_empty(), "{way:?}: {failures:#?}");
         assert_eq!((*opened, closes.len()), (1, 0), "{way:?}: {closes:?}");
-        assert!(*answered > 100, "{way:?}: {answered}");
+        // Who thinks for 100 ms asks as seldom as that in a few seconds.
+        assert!(*answered > 10, "{way:?}: {answered}");
     }
 }
 
@@ -116,7 +117,15 @@ fn ten_thousand_idle_connections_survive_10_restarts_and_hold_none_up() {
         ask(connection);
     }
     let opened = memory(&host);
-    let with: Vec<_> = (0..10).map(|_| timed(&host)).collect();
+    let with: Vec<_> = (0..10)
+        .map(|_| {
+            let took = timed(&host);
+            // Each has less than that, and would have made less room if it made it when it needs it.
+            let room: Vec<_> = host.workers().iter().filter_map(|pid| process::descriptor_room(*pid)).collect();
+            assert!(room.len() == 2 && room.iter().all(|room| *room > CONNECTIONS as u64), "{room:?}");
+            took
+        })
+        .collect();
     let after = memory(&host);
     assert!(connections.iter_mut().all(|connection| !connection.is_closed().unwrap()));
     let mut held = std::collections::BTreeMap::new();
