@@ -60,6 +60,14 @@ impl Host {
         verdict
     }
 
+    /// Waits until, since a mark in the log, so many workers have begun to drain.
+    pub fn wait_draining(&self, mark: usize, workers: usize) {
+        self.wait("drains in all workers", || {
+            let draining = self.look(mark, |new| new.iter().filter(|line| line.msg() == "draining").count());
+            (draining == workers).then_some(())
+        });
+    }
+
     /// Checks that, since a mark in the log, no ordered drain has left fewer workers serving than
     /// there were at the mark, or than are configured if those are fewer.
     pub fn assert_served_since(&self, mark: usize) {

@@ -116,16 +116,23 @@ fn peer_and_listener_go_along() {
 #[test]
 fn connection_whose_listener_is_gone_is_closed_politely() {
     let listen = json!(["127.0.0.1:0", { "address": "127.0.0.2:0", "name": "second" }]);
-    let mut host = Host::misbehaving().with("/listen", listen).with("/restart/idle_linger", "300ms").start();
+    let mut host = Host::misbehaving().with("/listen", listen).with("/restart/idle_linger", "2s").start();
     let mut first = host.connect();
     ask(&mut first);
-    let mut second = Connection::connect(&host.address_of("second")).unwrap();
-    ask(&mut second);
+    let [mut silent, mut asks] = [(); 2].map(|()| Connection::connect(&host.address_of("second")).unwrap());
+    ask(&mut silent);
+    ask(&mut asks);
     host.set("/listen", json!(["127.0.0.1:0"]));
-    host.restart_completes();
-    assert!(second.is_closed().unwrap());
+    let mark = host.mark();
+    host.signal(Signal::SIGUSR2);
+    host.wait_draining(mark, 2);
+    // Those that nobody else takes have come back to stay.
+    assert_eq!(asks.get("/whoami").unwrap(), 200);
+    assert!(asks.announced_close());
+    assert_eq!(host.verdict(1).verdict, "complete");
+    assert!(silent.is_closed().unwrap());
     ask(&mut first);
-    assert_eq!((exited(&host, "closed"), exited(&host, "handed_over")), (1, 1));
+    assert_eq!((exited(&host, "closed"), exited(&host, "handed_over")), (2, 1));
 }
 
 #[test]

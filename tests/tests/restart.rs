@@ -92,10 +92,7 @@ fn idle_connection_lingers_for_its_next_request_which_is_answered_with_a_close()
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
     // Both know of it, whichever has the connection.
-    host.wait("drains in both workers", || {
-        let draining = host.look(mark, |new| new.iter().filter(|line| line.msg() == "draining").count());
-        (draining == 2).then_some(())
-    });
+    host.wait_draining(mark, 2);
     assert!(!idle.is_closed().unwrap(), "an idle connection isn't closed under its client");
     assert_eq!(idle.get("/whoami").unwrap(), 200);
     let answer: Value = serde_json::from_slice(idle.body()).unwrap();

@@ -116,3 +116,40 @@ impl<S: Socket> AsyncWrite for Stream<S> {
         self.with(|socket| socket.poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_another_worker_has_had_ends_although_that_has_it_still() {
+        for shared in [true, false] {
+            let (mut client, ours) = UnixStream::pair().unwrap();
+            let ours = ours.into_std().unwrap();
+            let duplicate = ours.try_clone().unwrap();
+            let stream = if shared {
+                Stream::shared(ours.into()).unwrap()
+            } else {
+                Stream::own(UnixStream::from_std(ours).unwrap())
+            };
+            drop(stream);
+            let ended = timeout(std::time::Duration::from_millis(50), client.read(&mut [0])).await;
+            assert_eq!(ended.is_ok(), shared);
+            if shared {
+                assert_eq!(ended.unwrap().unwrap(), 0);
+            }
+            drop(duplicate);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_taken_out_does_not_end() {
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let stream = Stream::<UnixStream>::shared(ours.into_std().unwrap().into()).unwrap();
+        let _socket = stream.leave().unwrap();
+        assert!(timeout(std::time::Duration::from_millis(50), client.read(&mut [0])).await.is_err());
+    }
+}
