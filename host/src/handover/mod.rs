@@ -26,6 +26,7 @@
 //! where it came from, and is closed politely there.
 
 mod outbox;
+mod take;
 mod wire;
 
 use std::cell::Cell;
@@ -44,8 +45,9 @@ use crate::channel::{Channel, ChannelError};
 use crate::message::ToRoad;
 use crate::sys::packet::Socket;
 pub use outbox::Given;
-use outbox::{Answer, BATCH, Outbox};
-use wire::{MAX_PACKET, MAX_WORD, Word};
+use outbox::{BATCH, Outbox};
+use take::take;
+use wire::{MAX_WORD, Word};
 
 /// The most bytes that a connection's papers have.
 pub const MAX_PAPERS: usize = 96 * 1024;
@@ -55,9 +57,6 @@ pub const SOCKET_BYTES: usize = 512 * 1024;
 
 /// How many batches of connections are taken in before the road looks at what else there is.
 const AT_ONCE: usize = BATCH;
-
-/// How long connections that have arrived wait for room.
-const ROOM: Duration = Duration::from_millis(20);
 
 /// How long nothing is sent when the kernel has too many descriptors in flight.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -404,47 +403,6 @@ async fn listen(socket: Rc<Socket>, link: u64, happened: mpsc::UnboundedSender<(
         if happened.send((link, word.map_or(Happened::Gone, Happened::Said))).is_err() || gone {
             return;
         }
-    }
-}
-
-/// Takes what comes on a link, until its end.
-async fn take<H: Harbour>(socket: Rc<Socket>, harbour: Rc<H>, takes: Rc<Cell<bool>>) {
-    let mut buffer = vec![0; MAX_PACKET];
-    let mut word = Word { held: harbour.holds(), answers: Vec::new() };
-    // Whoever can't be told is gone, which the next read says.
-    let _ = socket.send(&word.write(), &[]).await;
-    loop {
-        let (length, descriptors) = match socket.receive(&mut buffer).await {
-            Ok((0, _)) => return,
-            Ok(received) => received,
-            Err(error) => {
-                if !crate::dispatch::is_the_end(&error) {
-                    tracing::warn!(error = chain(&error), "connections of another worker can't be received");
-                }
-                return;
-            }
-        };
-        let papers = || wire::unpack(&buffer[..length]);
-        word.answers.clear();
-        let mut settles: Settle = Box::new(|| {});
-        // Whoever finds no room has to travel once more.
-        let room = tokio::time::timeout(ROOM, harbour.room()).await;
-        if let Some(room) = room.ok().filter(|_| takes.get()) {
-            let (answers, settle) = harbour.berth(room, descriptors.into_iter().zip(papers()));
-            settles = settle;
-            word.answers.extend(answers.into_iter().map(|answer| match answer {
-                Ok(()) => Answer::Taken,
-                Err(NoBerth::Full) => Answer::NoRoom,
-                Err(NoBerth::Unknown) => Answer::Unknown,
-            }));
-        }
-        // For those behind the last descriptor there was none free here: they are still their sender's.
-        word.answers.resize(papers().count(), Answer::NoRoom);
-        word.held = harbour.holds();
-        // In this order: nobody else can serve them once it has been said that they are served here, and from
-        // then on nobody else does.
-        let _ = socket.send(&word.write(), &[]).await;
-        settles();
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! A packet arrives whole or not at all, and the end of the other side is seen: datagrams lack the
 //! second, streams the first.
-
 //!
 //! rustix does that, because nix gives no descriptor out, and closes none, of a packet for which not all found a
 //! place in this process.
