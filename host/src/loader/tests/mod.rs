@@ -220,7 +220,12 @@ impl AppLog for Lines {
 
     fn write(&self, event: &AppEvent<'_>) {
         let AppEvent { level, target, message, fields, spans } = event;
-        LINES.with_borrow_mut(|lines| lines.push(format!("{level} {target}: {message} {fields:?} {spans:?}")));
+        let line = format!("{level} {target}: {message} {fields:?} {spans:?}");
+        // The app's hook sees the panics of all tests of this process, and a failure is to be read.
+        if *level == Level::ERROR {
+            eprintln!("{line}");
+        }
+        LINES.with_borrow_mut(|lines| lines.push(line));
     }
 }
 
