@@ -259,3 +259,25 @@ fn connections_are_evened_out_unless_it_is_said_otherwise() {
         assert_eq!((given, received), (moved as u64, moved as u64));
     }
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "nothing happens for so long, and then it is waited for")]
+fn connections_that_nobody_has_used_for_a_minute_rest_and_nobody_notices() {
+    let host = Host::misbehaving().with("/log/level", "trace").start();
+    let mut connections = idle(&host, 60);
+    let held = figures(&host, "connections");
+    assert!(host.lines_with("connection rests").is_empty());
+    // They are looked at every 30 s, and rest when nothing has come between two looks.
+    std::thread::sleep(Duration::from_mins(1));
+    host.wait("all of them to rest", || (host.lines_with("connection rests").len() == 60).then_some(()));
+    host.wait("them to be counted as before", || (figures(&host, "connections") == held).then_some(()));
+    // Those that ask are answered where they are; the others move while they rest.
+    for connection in connections.iter_mut().step_by(2) {
+        let before = worker_of(connection);
+        assert_eq!(ask(connection), before);
+    }
+    host.restart_completes();
+    let serving = host.serving();
+    assert!(connections.iter_mut().all(|connection| serving.contains(&ask(connection))));
+    assert_eq!((exited(&host, "handed_over"), exited(&host, "closed")), (60, 0));
+}

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Announce};
 use super::drain::{DrainSignal, Ending, Phase};
-use super::handover::{Handover, History, Spoken};
+use super::handover::{Handover, History, Leaving, Spoken};
 use super::io::{Io, Parts};
 use super::request::answer;
 use super::sniff::Protocol;
@@ -59,8 +59,8 @@ pub(super) enum Ended {
 /// What has become of a connection here.
 pub(super) enum Outcome<T> {
     Ended(Ended),
-    /// It goes on in another worker.
-    Leaves(Handover<T>),
+    /// It goes on elsewhere, or later.
+    Leaves(Leaving<T>),
 }
 
 /// What wakes a connection besides its transport: news of the drain, and one timer.
@@ -181,7 +181,8 @@ where
         if is_given_back(&parts.read_buf, head) {
             let unread = joined(parts.read_buf, replay);
             let history = patience.history(Spoken::Http1, activity.begun(), activity.boundary().in_head());
-            return Outcome::Leaves(Handover { transport, unread, history });
+            let leaving = Handover { transport, unread, history };
+            return Outcome::Leaves(if patience.rests { Leaving::Rests(leaving) } else { Leaving::Moves(leaving) });
         }
         let length = parts.read_buf.len();
         tracing::error!(head, length, "a connection can't be handed over: hyper's bytes are not what was counted");
@@ -309,6 +310,10 @@ where
                         return Poll::Pending;
                     }
                 }
+                Next::Rest(look_again) => {
+                    activity.leaves(true);
+                    wakes.wait_until(look_again, cx);
+                }
                 Next::Close => {
                     if drain.is_some() {
                         activity.dismiss();
@@ -332,6 +337,8 @@ where
 enum Next {
     Wait,
     WaitUntil(Instant),
+    /// It need not be in anybody's hands any more. If it can't be let go of, it waits until then.
+    Rest(Instant),
     /// A graceful shutdown, which ends an idle connection at once.
     Close,
     /// The end, because there is nothing that would be lost.
@@ -347,6 +354,8 @@ pub(super) struct Patience {
     ticks: u32,
     /// When the next tick is due.
     pub(super) due: Instant,
+    /// It is to rest.
+    rests: bool,
 }
 
 /// What a client is to send.
@@ -361,14 +370,14 @@ enum Awaited {
 impl Patience {
     /// That of a connection which is new.
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: None, ticks: 0, due: now + HEAD_TIMEOUT }
+        Self { last: None, ticks: 0, due: now + HEAD_TIMEOUT, rests: false }
     }
 
     /// That of a connection which another worker has had before: it goes on there.
     pub(super) fn resume(history: &History, now: Instant) -> Self {
         let last = Awaited::Request { after: history.requests, in_head: history.in_head };
         let last = (history.ticks > 0).then_some(last);
-        Self { last, ticks: history.ticks, due: now + history.next_tick.min(HEAD_TIMEOUT) }
+        Self { last, ticks: history.ticks, due: now + history.next_tick.min(HEAD_TIMEOUT), rests: false }
     }
 
     /// What another worker must know to go on.
@@ -393,6 +402,7 @@ impl Patience {
         } else {
             activity.is_starved().then(|| Awaited::Body { bytes: activity.bytes() })
         };
+        let can_rest = activity.unfinished_head() == Some(0);
         self.ticks = if awaited == self.last { self.ticks + 1 } else { 1 };
         self.last = awaited;
         match awaited {
@@ -403,6 +413,11 @@ impl Patience {
                 Next::Close
             }
             Some(Awaited::Body { .. }) if self.ticks >= STARVED_TICKS => Next::Drop,
+            // One that has been so at the last look, too: those that are only between two requests are left alone.
+            Some(Awaited::Request { in_head: false, .. }) if self.ticks > 1 && can_rest => {
+                self.rests = true;
+                Next::Rest(self.due)
+            }
             Some(_) | None => again,
         }
     }

@@ -1,7 +1,7 @@
-//! A connection between two workers, as this room sees it: where it has come to when the one lets go of it,
-//! and where the other goes on.
+//! A connection that nobody serves, as this room sees it: where it has come to when it was let go of, and where
+//! somebody goes on, here or in another worker.
 //!
-//! Leaves to others how it travels, and who has it when.
+//! Leaves to others how it travels or rests, and who has it when.
 
 use std::time::Duration;
 
@@ -20,6 +20,15 @@ pub struct Handover<T> {
     pub unread: Bytes,
     /// What has been before.
     pub history: History,
+}
+
+/// Where a connection is to go that is let go of.
+#[derive(Debug)]
+pub enum Leaving<T> {
+    /// To another worker.
+    Moves(Handover<T>),
+    /// Nowhere: it has been idle for so long that nobody needs to have it in hand before there is something to do.
+    Rests(Handover<T>),
 }
 
 /// What a connection has been through.

@@ -22,6 +22,10 @@
 //! behind it, and an HTTP/2 connection without a stream is closed. [`Phase::Cut`] ends a connection
 //! wherever it is.
 //!
+//! # Rest
+//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`HEAD_TIMEOUT`]) is given back, too: it
+//! needs no task, timers and buffers until something comes.
+//!
 //! A connection that the app upgrades to another protocol leaves hyper and becomes a [`Tunnel`](tunnel::Tunnel): bytes for
 //! the app, no time-outs, in flight until the app lets go of it or the cut comes.
 
@@ -54,7 +58,7 @@ use crate::sys::stats::Lane;
 use activity::{Activity, Opened};
 pub use drain::{DrainControl, DrainSignal, Ending, Phase, drain_signal};
 use driver::{Ended, Outcome, Patience, Wakes};
-pub use handover::{Handover, History, Spoken};
+pub use handover::{Handover, History, Leaving, Spoken};
 use io::Io;
 use sniff::{First, Protocol};
 pub use upload::Upload;
@@ -81,15 +85,15 @@ pub trait Application: Clone + Send + Sync + 'static {
     }
 }
 
-/// Serves one connection to its end, or until it is to be handed over: then it is returned. What is asked is
-/// logged if there is a visitor. Must run inside a runtime with timers.
+/// Serves one connection to its end, or until it is to be handed over or to rest: then it is returned. What is asked
+/// is logged if there is a visitor. Must run inside a runtime with timers.
 pub async fn serve_connection<T, A>(
     connection: Handover<T>,
     app: A,
     lane: &'static Lane,
     drain: DrainSignal,
     visitor: Option<Arc<Visitor>>,
-) -> Option<Handover<T>>
+) -> Option<Leaving<T>>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
@@ -107,7 +111,7 @@ where
             First::Told(protocol, first) => (protocol, first),
             First::Leaves(unread) => {
                 let history = patience.history(Spoken::Nothing, 0, false);
-                return Some(Handover { transport, unread, history });
+                return Some(Leaving::Moves(Handover { transport, unread, history }));
             }
             First::Dismissed => {
                 lane.dismissed();
@@ -123,7 +127,7 @@ where
         Protocol::Http2 => Outcome::Ended(Box::pin(driver::http2(io, app, &activity, &mut wakes)).await),
     };
     let ended = match outcome {
-        Outcome::Leaves(connection) => return Some(connection),
+        Outcome::Leaves(leaving) => return Some(leaving),
         Outcome::Ended(ended) => ended,
     };
     if activity.is_dismissed() {

@@ -19,6 +19,7 @@ use super::*;
 use crate::sys::stats::LaneSnapshot;
 
 mod handover;
+mod rest;
 
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -175,11 +176,32 @@ impl<F: Future<Output = Result<Bytes, io::Error>>> Body for Late<F> {
     }
 }
 
+/// Serves a connection until it ends or moves. One that is to rest is gone on with at once, which its client is not
+/// to notice; they are counted.
+async fn serve(
+    mut connection: Handover<DuplexStream>,
+    app: Double,
+    lane: &'static Lane,
+    signal: DrainSignal,
+    rests: Arc<AtomicUsize>,
+) -> Option<Handover<DuplexStream>> {
+    loop {
+        match serve_connection(connection, app.clone(), lane, signal.clone(), None).await? {
+            Leaving::Moves(connection) => return Some(connection),
+            Leaving::Rests(resting) => {
+                rests.fetch_add(1, Relaxed);
+                connection = resting;
+            }
+        }
+    }
+}
+
 struct Rig {
     client: DuplexStream,
     control: DrainControl,
     lane: &'static Lane,
     app: Double,
+    rests: Arc<AtomicUsize>,
     served: JoinHandle<Option<Handover<DuplexStream>>>,
 }
 
@@ -189,8 +211,9 @@ impl Rig {
         let (control, signal) = drain_signal();
         let lane: &'static Lane = Box::leak(Box::default());
         let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-        let served = tokio::spawn(serve_connection(Handover::accepted(transport), app.clone(), lane, signal, None));
-        Self { client, control, lane, app, served }
+        let rests = Arc::<AtomicUsize>::default();
+        let served = tokio::spawn(serve(Handover::accepted(transport), app.clone(), lane, signal, Arc::clone(&rests)));
+        Self { client, control, lane, app, rests, served }
     }
 
     fn drain(&self) {

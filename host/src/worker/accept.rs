@@ -182,7 +182,7 @@ pub(super) struct Known {
     pub(super) opened: Instant,
 }
 
-/// Serves a connection until its end here, which is that of the connection or another worker's begin.
+/// Serves a connection until its end here, which is that of the connection, another worker's begin, or a rest.
 pub(super) async fn see_to<S: Movable>(connection: Handover<Stream<S>>, known: Known, seat: Seat) {
     let connected = Connected { app: seat.app, connection: Arc::clone(&known.connection) };
     let Connection { peer, listener, .. } = *known.connection;

@@ -1,8 +1,8 @@
-//! Connections that leave this worker, and those that it takes over from others.
+//! Connections that leave their thread, and those that come to it: to and from other workers, and to rest.
 //!
 //! Owns the way between a serving thread and the road, and the place that a connection gets: with the serving
-//! thread that has the fewest. How it travels is for `handover`, what is said of it for [`Detached`], how it is
-//! served for `accept`.
+//! thread that has the fewest. How it travels is for `handover`, how it rests for [`Dormitory`], what is said of it
+//! for [`Detached`], how it is served for `accept`.
 //!
 //! A connection that leaves has no task any more: what is known of it waits with the road, and comes back to its
 //! thread's [`adopt`] when the road says what has become of it. Many travel together, at every step.
@@ -26,7 +26,7 @@ use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
 use crate::handover::{Given, Harbour, NoBerth, Road, Settle};
-use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Phase};
+use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Leaving, Phase};
 use crate::loader::{Address, Connection};
 use crate::sys::stats::Lane;
 
@@ -51,6 +51,8 @@ pub(super) struct Returned {
 #[derive(Debug)]
 pub(super) struct Gate {
     road: Road<Detached>,
+    /// To where those rest that stay.
+    beds: mpsc::UnboundedSender<Detached>,
     /// Which thread it is.
     thread: usize,
     /// Those that have left one by one and go on together.
@@ -60,8 +62,8 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(road: Road<Detached>, thread: usize) -> Self {
-        Self { road, thread, gathered: Mutex::default(), some: Notify::new() }
+    pub(super) fn new(road: Road<Detached>, beds: mpsc::UnboundedSender<Detached>, thread: usize) -> Self {
+        Self { road, beds, thread, gathered: Mutex::default(), some: Notify::new() }
     }
 
     fn gathered(&self) -> MutexGuard<'_, Vec<Detached>> {
@@ -112,16 +114,22 @@ pub(super) struct Inbox {
     arrivals: mpsc::Receiver<Vec<Detached>>,
     /// As many as this worker has had at most.
     returns: mpsc::UnboundedReceiver<Returned>,
+    /// As many as the thread has at most.
+    tired: mpsc::UnboundedReceiver<Detached>,
     coming: Arc<AtomicU64>,
 }
 
-/// The way to a thread, whose connections hold `held`.
-pub(super) fn berth(lane: &'static Lane, held: &mpsc::Sender<Infallible>) -> (Berth, Inbox) {
+/// The ways to a thread, whose connections hold `held`: from other workers, and for those of its own that are to rest.
+pub(super) fn berth(
+    lane: &'static Lane,
+    held: &mpsc::Sender<Infallible>,
+) -> (Berth, mpsc::UnboundedSender<Detached>, Inbox) {
     let (inbox, arrivals) = mpsc::channel(INBOX);
     let (returns, returned) = mpsc::unbounded_channel();
+    let (beds, tired) = mpsc::unbounded_channel();
     let coming = Arc::<AtomicU64>::default();
     let berth = Berth { inbox, returns, coming: Arc::clone(&coming), held: held.downgrade(), lane };
-    (berth, Inbox { arrivals, returns: returned, coming })
+    (berth, beds, Inbox { arrivals, returns: returned, tired, coming })
 }
 
 impl Berth {
@@ -244,22 +252,30 @@ impl Harbour for Berths {
     }
 }
 
-/// Hands a connection over, which ends here.
-pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: &Known, seat: Seat) {
+/// Sends a connection on its way that nobody serves any more.
+pub(super) fn leave<S: Socket>(leaving: Leaving<Stream<S>>, known: &Known, seat: Seat) {
+    let (rests, leaving) = match leaving {
+        Leaving::Moves(leaving) => (false, leaving),
+        Leaving::Rests(leaving) => (true, leaving),
+    };
     let Handover { transport, unread, history } = leaving;
     let Seat { lane, gate, held, .. } = seat;
     let connection = Connection::clone(&known.connection);
-    match transport.leave() {
-        Ok(socket) => {
-            let (opened, thread) = (known.opened, gate.thread);
-            // Without the buffer that it was read into, if nothing was.
-            let unread = if unread.is_empty() { Bytes::new() } else { unread };
-            gate.gather(Detached { socket, connection, opened, unread, history, thread, held });
-        }
+    let socket = match transport.leave() {
+        Ok(socket) => socket,
         Err(error) => {
-            warn(&error, "a connection could not be handed over, and is closed");
-            lane.dismissed();
+            warn(&error, "a connection could not be let go of, and is closed");
+            return lane.dismissed();
         }
+    };
+    let (opened, thread) = (known.opened, gate.thread);
+    // Without the buffer that it was read into, if nothing was.
+    let unread = if unread.is_empty() { Bytes::new() } else { unread };
+    let leaving = Detached { socket, connection, opened, unread, history, thread, held };
+    if !rests {
+        gate.gather(leaving);
+    } else if gate.beds.send(leaving).is_err() {
+        tracing::error!("an idle connection is closed: nobody is there with whom it could rest");
     }
 }
 
@@ -267,16 +283,13 @@ pub(super) fn leave<S: Socket>(leaving: Handover<Stream<S>>, known: &Known, seat
 /// rests. `seat` makes a seat for each.
 pub(super) async fn adopt(
     inbox: Inbox,
+    mut dormitory: Dormitory,
     mut drain: DrainSignal,
     gate: Arc<Gate>,
-    lane: &'static Lane,
     seat: impl Fn(mpsc::Sender<Infallible>) -> Seat + Sync,
 ) {
-    let mut dormitory = match Dormitory::new(lane) {
-        Ok(dormitory) => dormitory,
-        Err(error) => return warn(&error, "no connection can be taken over"),
-    };
-    let Inbox { mut arrivals, mut returns, coming } = inbox;
+    let Inbox { mut arrivals, mut returns, mut tired, coming } = inbox;
+    let lane = dormitory.lane;
     let mut phase = drain.phase();
     let mut look = tokio::time::interval(LOOK);
     let wakes = |connection| begin(connection, &seat, Back::No);
@@ -320,6 +333,10 @@ pub(super) async fn adopt(
                     if phase == Phase::Serving { settle(&mut dormitory, it, wakes) } else { wakes(it) }
                 }
                 coming.fetch_sub(count, Relaxed);
+            }
+            Some(it) = tired.recv() => {
+                tracing::trace!(listener = it.connection.listener, requests = it.history.requests, "connection rests");
+                if phase == Phase::Serving { settle(&mut dormitory, it, wakes) } else { wakes(it) }
             }
             _ = look.tick(), if !dormitory.is_empty() => {
                 dormitory.out_of_patience(Instant::now()).into_iter().for_each(wakes);

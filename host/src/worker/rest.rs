@@ -1,8 +1,8 @@
-//! Rest: what connections do that come from another worker and are between two requests.
+//! Rest: what connections do that are between two requests and come from another worker, or have been so for long.
 //!
 //! Most that a restart moves are idle, and many come to the next one without having asked for anything. So none of them
 //! has a task, a timer or a place with the runtime before there is something to do for it: it is an entry of a
-//! list and of one epoll instance (`epoll(7)`), takes a thirtieth of the memory, and moves on for a fraction of the time.
+//! list and of one epoll instance (`epoll(7)`), takes a fortieth of the memory, and moves on for a fraction of the time.
 //!
 //! Owns which connections of a thread rest, and what wakes them: bytes or an end of the client's, or the end of their
 //! patience. What is done for one that is awake is for `accept`, and where one goes that leaves for `handover`.
@@ -23,7 +23,7 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Dormitory {
     watch: Watch,
     beds: Slab<Bed>,
-    lane: &'static Lane,
+    pub(super) lane: &'static Lane,
 }
 
 struct Bed {

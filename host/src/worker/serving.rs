@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::accept::{self, Intake, LeftOver, Open};
 use super::detached::Detached;
 use super::handover::{self, Berth, Gate, Inbox};
+use super::rest::Dormitory;
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
 use crate::causes::chain;
@@ -120,8 +121,8 @@ pub(super) fn spawn(
     orders: Orders,
 ) -> Result<Berth, WorkerError> {
     let (held, connections) = mpsc::channel(1);
-    let (berth, inbox) = handover::berth(lane, &held);
-    let gate = Arc::new(Gate::new(orders.road.clone(), index));
+    let (berth, beds, inbox) = handover::berth(lane, &held);
+    let gate = Arc::new(Gate::new(orders.road.clone(), beds, index));
     let seats = Seats { inbox, gate, held, connections };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
@@ -174,6 +175,10 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
         }
     }
     drop(orders.listeners);
+    let dormitory = match Dormitory::new(lane) {
+        Ok(dormitory) => dormitory,
+        Err(error) => return last_word(&orders.says, Word::CannotStart(chain(&error))).await,
+    };
     let Seats { inbox, gate, held, mut connections } = seats;
     let (drain, relay) = orders.drain.here();
     tokio::spawn(relay);
@@ -181,7 +186,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     let seat = accept::Seat { app, lane, drain, access: orders.access, gate, held };
     let accept::Seat { drain, access, gate, .. } = seat.clone();
     let news = drain.clone();
-    tokio::spawn(handover::adopt(inbox, news, Arc::clone(&gate), lane, move |held| accept::Seat {
+    tokio::spawn(handover::adopt(inbox, dormitory, news, Arc::clone(&gate), move |held| accept::Seat {
         app,
         lane,
         drain: drain.clone(),

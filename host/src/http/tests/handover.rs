@@ -26,7 +26,7 @@ impl Relay {
             loop {
                 // Each worker has a page of its own.
                 let lane = Box::leak(Box::default());
-                let Some(next) = serve_connection(connection, double.clone(), lane, signal, None).await else { return };
+                let Some(next) = serve(connection, double.clone(), lane, signal, Arc::default()).await else { return };
                 let (control, again) = drain_signal();
                 *shared.lock().unwrap() = control;
                 signal = again;

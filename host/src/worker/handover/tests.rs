@@ -26,7 +26,7 @@ fn threads(count: usize) -> Threads {
     let (mut threads, mut inboxes, mut all_held) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let (held, _) = mpsc::channel(1);
-        let (berth, inbox) = berth(Box::leak(Box::default()), &held);
+        let (berth, _, inbox) = berth(Box::leak(Box::default()), &held);
         threads.push(berth);
         inboxes.push(inbox);
         all_held.push(held);
