@@ -228,7 +228,7 @@ fn stop_refuses_new_clients_at_once_while_requests_are_finished() {
     let began = Instant::now();
     host.signal(Signal::SIGTERM);
     wait_until_refused(&host, address);
-    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "it took {:?}", began.elapsed());
     assert!(workers.iter().all(|pid| process::is_alive(*pid)), "it was shut, they did not just die");
     for pid in &workers {
         host.wait_for("the app's own listener is done", |line| line.pid() == *pid);
@@ -252,7 +252,7 @@ fn workers_of_a_killed_master_refuse_new_clients_at_once() {
     host.signal(Signal::SIGKILL);
     host.wait_exit();
     wait_until_refused(&host, address);
-    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "it took {:?}", began.elapsed());
     assert!(workers.iter().all(|pid| process::is_alive(*pid)), "it was shut, they did not just die");
     host.wait("the workers' exit", || workers.iter().all(|pid| !process::is_alive(*pid)).then_some(()));
 }

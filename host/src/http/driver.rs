@@ -1,7 +1,8 @@
 //! Drives hyper's connections: polls them, listens to the drain signal, keeps the time.
 //!
-//! Owns every decision about a connection's end. Costs a request next to nothing: while a connection
-//! serves, its one timer is looked at, not armed, and the signal is an atomic load.
+//! Owns how a connection ends; when it does for want of a request is decided in [`patience`](super::patience). Costs a
+//! request next to nothing: while a connection serves, its one timer is looked at, not armed, and the signal is an
+//! atomic load.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,22 +17,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use super::Application;
 use super::activity::{Activity, Announce};
 use super::drain::{DrainSignal, Ending, Phase};
-use super::handover::{Handover, History, Leaving, Spoken};
+use super::handover::{Handover, Leaving, Spoken};
 use super::io::{Io, Parts};
+use super::patience::{Drain, Next, Patience};
 use super::request::answer;
 use super::sniff::Protocol;
 use super::tunnel::{self, Turn};
-use super::{Application, HEAD_TIMEOUT};
-
-/// After how many ticks of [`HEAD_TIMEOUT`] an idle connection is closed: 90 to 120 s, longer than
-/// the 60 s for which proxies commonly keep theirs, so that it is they who close.
-pub(super) const IDLE_TICKS: u32 = 4;
-
-/// After how many ticks without a byte a connection is dropped whose app waits for more of a request:
-/// 60 to 90 s. An app that has its whole request may be silent for as long as it likes.
-const STARVED_TICKS: u32 = 3;
 
 /// How many requests of one HTTP/2 connection may be in flight.
 const MAX_STREAMS: u32 = 250;
@@ -280,7 +274,7 @@ where
                     }
                     match &mut drain {
                         Some(drain) => drain.ending = ending,
-                        none => *none = Some(Drain { since, linger, ending, idle: None, asked: false }),
+                        none => *none = Some(Drain::new(since, linger, ending)),
                     }
                 }
                 // One that has just come here stays for a while.
@@ -331,138 +325,4 @@ where
         }
     })
     .await
-}
-
-/// What comes next for a connection that waits.
-enum Next {
-    Wait,
-    WaitUntil(Instant),
-    /// It need not be in anybody's hands any more. If it can't be let go of, it waits until then.
-    Rest(Instant),
-    /// A graceful shutdown, which ends an idle connection at once.
-    Close,
-    /// The end, because there is nothing that would be lost.
-    Drop,
-}
-
-/// The patience of a connection that serves. Looked at once a [`HEAD_TIMEOUT`], so what is late is
-/// closed after one to two of them; that spares each request a look at the clock.
-pub(super) struct Patience {
-    /// What was waited for at the last tick.
-    last: Option<Awaited>,
-    /// At how many ticks in a row.
-    ticks: u32,
-    /// When the next tick is due.
-    pub(super) due: Instant,
-    /// It is to rest.
-    rests: bool,
-}
-
-/// What a client is to send.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Awaited {
-    /// The request after so many.
-    Request { after: u64, in_head: bool },
-    /// More of a request's body, when so many bytes had gone either way.
-    Body { bytes: u64 },
-}
-
-impl Patience {
-    /// That of a connection which is new.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { last: None, ticks: 0, due: now + HEAD_TIMEOUT, rests: false }
-    }
-
-    /// That of a connection which another worker has had before: it goes on there.
-    pub(super) fn resume(history: &History, now: Instant) -> Self {
-        let last = Awaited::Request { after: history.requests, in_head: history.in_head };
-        let last = (history.ticks > 0).then_some(last);
-        Self { last, ticks: history.ticks, due: now + history.next_tick.min(HEAD_TIMEOUT), rests: false }
-    }
-
-    /// What another worker must know to go on.
-    pub(super) fn history(&self, spoken: Spoken, requests: u64, in_head: bool) -> History {
-        let goes_on = self.last == Some(Awaited::Request { after: requests, in_head });
-        History {
-            spoken,
-            requests,
-            in_head,
-            ticks: if goes_on { self.ticks } else { 0 },
-            next_tick: self.due.saturating_duration_since(Instant::now()),
-        }
-    }
-
-    fn tick(&mut self, activity: &Activity) -> Next {
-        self.due = Instant::now() + HEAD_TIMEOUT;
-        let again = Next::WaitUntil(self.due);
-        let awaited = if activity.is_closing() {
-            None
-        } else if activity.is_idle() {
-            Some(Awaited::Request { after: activity.begun(), in_head: activity.boundary().in_head() })
-        } else {
-            activity.is_starved().then(|| Awaited::Body { bytes: activity.bytes() })
-        };
-        let can_rest = activity.unfinished_head() == Some(0);
-        self.ticks = if awaited == self.last { self.ticks + 1 } else { 1 };
-        self.last = awaited;
-        match awaited {
-            Some(Awaited::Request { after: 0, .. }) => Next::Drop,
-            Some(Awaited::Request { in_head: true, .. }) if self.ticks > 1 => Next::Drop,
-            Some(Awaited::Request { .. }) if self.ticks >= IDLE_TICKS => {
-                self.last = None;
-                Next::Close
-            }
-            Some(Awaited::Body { .. }) if self.ticks >= STARVED_TICKS => Next::Drop,
-            // One that has been so at the last look, too: those that are only between two requests are left alone.
-            Some(Awaited::Request { in_head: false, .. }) if self.ticks > 1 && can_rest => {
-                self.rests = true;
-                Next::Rest(self.due)
-            }
-            Some(_) | None => again,
-        }
-    }
-}
-
-/// The drain of one connection.
-struct Drain {
-    since: Instant,
-    linger: Duration,
-    ending: Ending,
-    /// After how many requests the connection became idle, and when that was noticed.
-    idle: Option<((u64, u64), Instant)>,
-    /// The connection has been asked to end.
-    asked: bool,
-}
-
-impl Drain {
-    fn look(&mut self, activity: &Activity, now: Instant) -> Next {
-        let patience_ends = self.since + self.linger;
-        let stays = self.ending == Ending::Close || activity.boundary().is_lost();
-        if now >= patience_ends && stays {
-            activity.announce(Announce::Always);
-        }
-        if !activity.is_idle() || activity.is_closing() {
-            self.idle = None;
-            return if now < patience_ends { Next::WaitUntil(patience_ends) } else { Next::Wait };
-        }
-        // HTTP/2 hands a response over as soon as its first byte fits the client's window, and says
-        // nothing of the rest: only the bytes that go out tell that there is one.
-        let progress = (activity.begun(), activity.bytes_sent());
-        let since = match self.idle {
-            Some((known, since)) if known == progress => since,
-            _ => now,
-        };
-        self.idle = Some((progress, since));
-        if now < since + self.linger {
-            // An idle connection that began its wait before the drain's patience ends must be looked
-            // at then, too.
-            let deadline = since + self.linger;
-            Next::WaitUntil(if now < patience_ends { deadline.min(patience_ends) } else { deadline })
-        } else if self.asked {
-            Next::Drop
-        } else {
-            self.asked = true;
-            Next::Close
-        }
-    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::HEAD_TIMEOUT;
-use super::driver::IDLE_TICKS;
+use super::patience::IDLE_TICKS;
 
 /// A connection that nobody serves: a new one, or one that its worker has let go of between two requests.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ mod drain;
 mod driver;
 mod handover;
 mod io;
+mod patience;
 mod request;
 mod sniff;
 #[cfg(test)]
@@ -57,9 +58,10 @@ use crate::access::Visitor;
 use crate::sys::stats::Lane;
 use activity::{Activity, Opened};
 pub use drain::{DrainControl, DrainSignal, Ending, Phase, drain_signal};
-use driver::{Ended, Outcome, Patience, Wakes};
+use driver::{Ended, Outcome, Wakes};
 pub use handover::{Handover, History, Leaving, Spoken};
 use io::Io;
+use patience::Patience;
 use sniff::{First, Protocol};
 pub use upload::Upload;
 

@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::handover::Gate;
+use super::Listener;
+use super::gate::{self, Gate};
 use super::serving::Connected;
 use super::stream::{Socket as Movable, Stream};
-use super::{Listener, handover};
 use crate::access::AccessLog;
 use crate::http::{self, DrainSignal, Handover};
 use crate::loader::{Address, Connection, LoadedApp};
@@ -189,7 +189,7 @@ pub(super) async fn see_to<S: Movable>(connection: Handover<Stream<S>>, known: K
     let visitor = seat.access.as_ref().map(|access| access.visitor(peer, listener));
     let leaving = http::serve_connection(connection, connected, seat.lane, seat.drain.clone(), visitor).await;
     if let Some(leaving) = leaving {
-        handover::leave(leaving, &known, seat);
+        gate::leave(leaving, &known, seat);
     }
 }
 

@@ -1,40 +1,41 @@
-//! Connections that leave their thread, and those that come to it: to and from other workers, and to rest.
+//! Connections that come to a serving thread: from other workers, back from the road, and to rest.
 //!
-//! Owns the way between a serving thread and the road, and the place that a connection gets: with the serving
-//! thread that has the fewest. How it travels is for `handover`, how it rests for [`Dormitory`], what is said of it
-//! for [`Detached`], how it is served for `accept`.
+//! Owns the place that a connection gets: with the serving thread that has the fewest, and at rest if it has nothing to
+//! do. How one leaves is for [`Gate`], how it travels for `handover`, how it rests for [`Dormitory`], what is said of
+//! it for [`Detached`], how it is served for `accept`.
 //!
-//! A connection that leaves has no task any more: what is known of it waits with the road, and comes back to its
+//! A connection that has left has no task any more: what is known of it waits with the road, and comes back to its
 //! thread's [`adopt`] when the road says what has become of it. Many travel together, at every step.
 
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::select_all;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::Listener;
 use super::accept::{Known, Seat, see_to};
 use super::detached::{self, Detached};
+use super::gate::Gate;
 use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
-use crate::handover::{Given, Harbour, NoBerth, Road, Settle};
-use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Leaving, Phase};
-use crate::loader::{Address, Connection};
+use crate::handover::{Given, Harbour, NoBerth, Settle};
+use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Phase};
+use crate::loader::Address;
 use crate::sys::stats::Lane;
 
 /// How many batches of connections wait for one serving thread at most.
 const INBOX: usize = 16;
 
 /// How many connections a thread lets go of before it looks at what else there is.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// What has become of connections that have left their thread.
 #[derive(Debug, Default)]
@@ -45,58 +46,6 @@ pub(super) struct Returned {
     held: Option<mpsc::Sender<Infallible>>,
     /// Those that nobody takes: they go on here.
     back: Vec<Detached>,
-}
-
-/// The way out of a serving thread for its connections.
-#[derive(Debug)]
-pub(super) struct Gate {
-    road: Road<Detached>,
-    /// To where those rest that stay.
-    beds: mpsc::UnboundedSender<Detached>,
-    /// Which thread it is.
-    thread: usize,
-    /// Those that have left one by one and go on together.
-    gathered: Mutex<Vec<Detached>>,
-    /// There are some.
-    some: Notify,
-}
-
-impl Gate {
-    pub(super) fn new(road: Road<Detached>, beds: mpsc::UnboundedSender<Detached>, thread: usize) -> Self {
-        Self { road, beds, thread, gathered: Mutex::default(), some: Notify::new() }
-    }
-
-    fn gathered(&self) -> MutexGuard<'_, Vec<Detached>> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands a connection over, with others that leave about now.
-    fn gather(&self, leaving: Detached) {
-        let mut gathered = self.gathered();
-        gathered.push(leaving);
-        if gathered.len() >= AT_ONCE {
-            let full = std::mem::replace(&mut *gathered, Vec::with_capacity(AT_ONCE));
-            drop(gathered);
-            self.give(full);
-        } else {
-            self.some.notify_one();
-        }
-    }
-
-    /// Lets those go on that nobody else has joined. Must run for as long as there are connections.
-    pub(super) async fn run(self: Arc<Self>) -> Infallible {
-        loop {
-            self.some.notified().await;
-            let all = std::mem::take(&mut *self.gathered());
-            self.give(all);
-        }
-    }
-
-    fn give(&self, leaving: Vec<Detached>) {
-        if !leaving.is_empty() && self.road.give(leaving).is_err() {
-            tracing::error!("connections can't be handed over, and are closed: nobody is on the road");
-        }
-    }
 }
 
 /// The way to one serving thread.
@@ -249,33 +198,6 @@ impl Harbour for Berths {
                 let _ = berth.returns.send(returned);
             }
         }
-    }
-}
-
-/// Sends a connection on its way that nobody serves any more.
-pub(super) fn leave<S: Socket>(leaving: Leaving<Stream<S>>, known: &Known, seat: Seat) {
-    let (rests, leaving) = match leaving {
-        Leaving::Moves(leaving) => (false, leaving),
-        Leaving::Rests(leaving) => (true, leaving),
-    };
-    let Handover { transport, unread, history } = leaving;
-    let Seat { lane, gate, held, .. } = seat;
-    let connection = Connection::clone(&known.connection);
-    let socket = match transport.leave() {
-        Ok(socket) => socket,
-        Err(error) => {
-            warn(&error, "a connection could not be let go of, and is closed");
-            return lane.dismissed();
-        }
-    };
-    let (opened, thread) = (known.opened, gate.thread);
-    // Without the buffer that it was read into, if nothing was.
-    let unread = if unread.is_empty() { Bytes::new() } else { unread };
-    let leaving = Detached { socket, connection, opened, unread, history, thread, held };
-    if !rests {
-        gate.gather(leaving);
-    } else if gate.beds.send(leaving).is_err() {
-        tracing::error!("an idle connection is closed: nobody is there with whom it could rest");
     }
 }
 

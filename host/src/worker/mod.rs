@@ -24,6 +24,7 @@
 mod accept;
 mod control;
 mod detached;
+mod gate;
 mod handover;
 mod hearing;
 mod rest;

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 
 use super::accept::{self, Intake, LeftOver, Open};
 use super::detached::Detached;
-use super::handover::{self, Berth, Gate, Inbox};
+use super::gate::Gate;
+use super::handover::{self, Berth, Inbox};
 use super::rest::Dormitory;
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
