@@ -117,7 +117,7 @@ impl Machine {
     /// are wanted: of the highest slot first.
     pub(super) fn drain_spare(&mut self, now: Time, out: &mut Vec<Action>) {
         let mut spare: Vec<(Slot, WorkerId)> =
-            self.workers.iter().filter(|(_, it)| self.is_spare(it)).map(|(&id, it)| (it.slot, id)).collect();
+            self.workers.iter().filter(|(id, it)| self.is_spare(**id, it)).map(|(&id, it)| (it.slot, id)).collect();
         spare.sort_unstable_by(|one, other| other.cmp(one));
         for (_, id) in spare {
             let serves = self.workers[&id].is_ready();
@@ -129,16 +129,23 @@ impl Machine {
 
     /// Whether a worker's place is another's by now: it retires and its successor serves, it is of a
     /// generation that has failed, or its slot isn't wanted any more.
-    fn is_spare(&self, worker: &Worker) -> bool {
+    fn is_spare(&self, id: WorkerId, worker: &Worker) -> bool {
         if worker.is_going() {
             false
         } else if worker.slot.0 >= self.settings.workers {
             true
         } else if worker.generation == self.active {
-            worker.is_retiring() && self.is_manned(worker.slot)
+            worker.is_retiring() && self.is_succeeded(id, worker.slot)
         } else {
             worker.is_starting() || self.is_manned(worker.slot)
         }
+    }
+
+    /// Whether a worker that retires has a successor that serves, be it for as long as it takes to get one itself: else
+    /// a slot whose workers are told to end one after the other would keep all of them.
+    fn is_succeeded(&self, id: WorkerId, slot: Slot) -> bool {
+        let mut younger = self.workers.range(id..).skip(1).map(|(_, worker)| worker);
+        younger.any(|it| it.slot == slot && it.generation == self.active && it.is_ready())
     }
 
     pub(super) fn set_life(&mut self, id: WorkerId, life: Life) {

@@ -492,6 +492,18 @@ fn a_terminated_worker_serves_on_while_too_few_others_do() {
 }
 
 #[test]
+fn a_slot_whose_workers_are_told_to_end_one_after_the_other_keeps_none_that_nobody_needs() {
+    let mut bench = Bench::serving(2);
+    bench.on(terminated(1));
+    bench.on(exited(2, 1));
+    assert_eq!(bench.on(ready(3)), [], "one and its successor are all there is");
+    assert_eq!(bench.on(terminated(3)), []);
+    assert_eq!(bench.after(ms(100)), [spawn(5, 0, 1)]);
+    assert_eq!(bench.on(ready(4)), [drain(1)], "two serve without it, and one of them in its slot");
+    assert_eq!(bench.on(ready(5)), [drain(3)]);
+}
+
+#[test]
 fn a_terminated_worker_serves_on_when_its_successor_fails() {
     let mut bench = Bench::serving(2);
     bench.on(terminated(1));

@@ -525,7 +525,7 @@ impl World {
             state => panic!("a {state} worker was told to drain"),
         }
         if successor {
-            self.allow_drain(process);
+            self.allow_drain(worker, process);
         } else {
             assert_eq!(self.end, Some(End::Stopping));
         }
@@ -537,7 +537,7 @@ impl World {
     }
 
     /// A drain of one while the others serve on.
-    fn allow_drain(&self, process: &Process) {
+    fn allow_drain(&self, worker: WorkerId, process: &Process) {
         if process.told_to_end && (process.state == WorkerState::Starting || self.end == Some(End::Locked)) {
             // It doesn't serve yet, or nobody will ever come in its place.
             return;
@@ -545,7 +545,7 @@ impl World {
         assert_eq!(self.end, None);
         let others = self.serving() - usize::from(process.serves());
         let configured = if self.returning {
-            self.allow_return(process);
+            self.allow_return(worker, process);
             if process.state == WorkerState::Starting {
                 // It doesn't serve and isn't wanted.
                 return;
@@ -560,8 +560,7 @@ impl World {
             let workers = self.settings[&self.active].workers;
             if process.slot.0 < workers {
                 assert_eq!(process.state, WorkerState::Retiring, "only a roll drains whom nobody told to end");
-                let mut others = self.alive.values();
-                assert!(others.any(|it| it.slot == process.slot && it.state == WorkerState::Ready), "new before old");
+                assert!(self.is_succeeded(worker, process), "new before old");
             } else if process.state == WorkerState::Starting {
                 // It doesn't serve and isn't wanted.
                 return;
@@ -572,13 +571,23 @@ impl World {
     }
 
     /// A drain while slots return: of a candidate, or of an active one that somebody else has told to end.
-    fn allow_return(&self, process: &Process) {
+    fn allow_return(&self, worker: WorkerId, process: &Process) {
         let mut manned = self.alive.values().filter(|it| it.generation == self.active);
-        let is_manned = manned.any(|it| it.slot == process.slot && it.state == WorkerState::Ready);
+        let is_manned = if process.generation == self.active {
+            self.is_succeeded(worker, process)
+        } else {
+            manned.any(|it| it.slot == process.slot && it.state == WorkerState::Ready)
+        };
         let is_wanted = process.slot.0 < self.settings[&self.active].workers;
         let is_candidate = Some(process.generation) == self.candidate;
         assert!(is_candidate || process.state == WorkerState::Retiring || !is_wanted);
         assert!(is_manned || !is_wanted || (is_candidate && process.state == WorkerState::Starting), "new before old");
+    }
+
+    /// Whether a younger worker of the same generation serves in the same slot.
+    fn is_succeeded(&self, worker: WorkerId, process: &Process) -> bool {
+        let mut others = self.alive.iter().filter(|(other, it)| **other > worker && it.serves());
+        others.any(|(_, it)| (it.slot, it.generation) == (process.slot, process.generation))
     }
 
     /// Whether every slot has an active worker that serves, and nobody else is left.
@@ -729,7 +738,7 @@ impl World {
         let is_free = matches!(self.machine.phase(), Phase::Serving | Phase::Preflight);
         assert!(!is_free || self.wish.is_none(), "wanted and nothing in the way");
         assert!(self.settings.len() <= 2, "at most one candidate");
-        // A slot has one that stays and one that retires, and those above the number that is wanted now go
+        // A slot has one that stays and one that retires, or as many serve as are wanted, and those above the number that is wanted now go
         // when enough others serve; how many drain is bounded by the back-off.
         let staying = self.alive.values().filter(|it| it.serves() || it.state == WorkerState::Starting).count();
         assert!(staying <= 2 * usize::from(self.most_wanted), "bounded memory");
