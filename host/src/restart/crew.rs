@@ -142,10 +142,11 @@ impl Machine {
     }
 
     /// Whether a worker that retires has a successor that serves, be it for as long as it takes to get one itself: else
-    /// a slot whose workers are told to end one after the other would keep all of them.
+    /// a slot whose workers are told to end one after the other would keep all of them. Somebody must stay, here or
+    /// elsewhere, to whom its connections can go.
     fn is_succeeded(&self, id: WorkerId, slot: Slot) -> bool {
-        let mut younger = self.workers.range(id..).skip(1).map(|(_, worker)| worker);
-        younger.any(|it| it.slot == slot && it.generation == self.active && it.is_ready())
+        let serving = || self.workers.iter().filter(|(_, it)| it.generation == self.active && it.is_ready());
+        serving().any(|(&other, it)| other > id && it.slot == slot) && serving().any(|(_, it)| !it.is_retiring())
     }
 
     pub(super) fn set_life(&mut self, id: WorkerId, life: Life) {

@@ -501,6 +501,16 @@ fn a_slot_whose_workers_are_told_to_end_one_after_the_other_keeps_none_that_nobo
     assert_eq!(bench.after(ms(100)), [spawn(5, 0, 1)]);
     assert_eq!(bench.on(ready(4)), [drain(1)], "two serve without it, and one of them in its slot");
     assert_eq!(bench.on(ready(5)), [drain(3)]);
+
+    // But who would take its connections?
+    let mut bench = Bench::serving(2);
+    bench.on(terminated(1));
+    bench.on(exited(2, 1));
+    bench.on(ready(3));
+    bench.on(terminated(3));
+    assert_eq!(bench.on(Event::Scale(Scale::To(1))), [drain(4)]);
+    assert_eq!(bench.after(ms(100)), [spawn(5, 0, 1)]);
+    assert_eq!(bench.on(ready(5)), [drain(3), drain(1)]);
 }
 
 #[test]

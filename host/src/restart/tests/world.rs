@@ -584,10 +584,11 @@ impl World {
         assert!(is_manned || !is_wanted || (is_candidate && process.state == WorkerState::Starting), "new before old");
     }
 
-    /// Whether a younger worker of the same generation serves in the same slot.
+    /// Whether a younger worker of the same generation serves in the same slot, and one of them stays somewhere.
     fn is_succeeded(&self, worker: WorkerId, process: &Process) -> bool {
-        let mut others = self.alive.iter().filter(|(other, it)| **other > worker && it.serves());
-        others.any(|(_, it)| (it.slot, it.generation) == (process.slot, process.generation))
+        let others = || self.alive.iter().filter(|(_, it)| it.generation == process.generation && it.serves());
+        let stays = others().any(|(_, it)| it.state == WorkerState::Ready);
+        stays && others().any(|(&other, it)| other > worker && it.slot == process.slot)
     }
 
     /// Whether every slot has an active worker that serves, and nobody else is left.
