@@ -25,6 +25,7 @@
 //! spare here, too many in flight, a worker that is stopped or gone: a connection that nobody takes goes back to
 //! where it came from, and is closed politely there.
 
+mod harbour;
 mod outbox;
 mod take;
 mod wire;
@@ -32,7 +33,7 @@ mod wire;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
 use crate::message::ToRoad;
 use crate::sys::packet::Socket;
+pub use harbour::{Harbour, NoBerth, Parcel, Settle};
 pub use outbox::Given;
 use outbox::{BATCH, Outbox};
 use take::take;
@@ -64,16 +66,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How long a worker that serves lets go of connections for the sake of balance.
 const BALANCING: Duration = Duration::from_secs(1);
 
-/// A connection that changes its worker.
-pub trait Parcel: Send + 'static {
-    /// The connection.
-    fn socket(&self) -> BorrowedFd<'_>;
-
-    /// Adds what must be known of it to a packet: its papers, of which at most [`MAX_PAPERS`] bytes travel. Says
-    /// whether it has any; one without can't travel.
-    fn write_papers(&self, packet: &mut Vec<u8>) -> bool;
-}
-
 /// What the worker is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stance {
@@ -85,47 +77,6 @@ pub enum Stance {
     Closes,
     /// As before, and no answer is waited for any more.
     Ends,
-}
-
-/// Where connections arrive, and those come back to that have left.
-pub trait Harbour: 'static {
-    /// What leaves here.
-    type Parcel: Parcel;
-
-    /// What is kept free for connections that have come together.
-    type Room;
-
-    /// Keeps room for one packet's connections; waits for it, if anybody is there who makes some.
-    fn room(&self) -> impl Future<Output = Self::Room>;
-
-    /// Finds places for connections that have come together, each with its papers: an answer for each, and what is
-    /// called when their sender has been told, and must not fail.
-    fn berth<'a>(
-        &self,
-        room: Self::Room,
-        come: impl Iterator<Item = (OwnedFd, &'a [u8])>,
-    ) -> (Vec<Result<(), NoBerth>>, Settle);
-
-    /// How many connections this worker has, with those that have got a place.
-    fn holds(&self) -> u64;
-
-    /// So many idle connections are to be given away.
-    fn invite(&self, connections: u64);
-
-    /// It is known what has become of these, which had left.
-    fn tell(&self, given: Vec<Given<Self::Parcel>>);
-}
-
-/// Begins with connections that have got a place.
-pub type Settle = Box<dyn FnOnce()>;
-
-/// Why a connection has no place; it is dropped here, and its sender goes on with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoBerth {
-    /// None is free.
-    Full,
-    /// Nobody here knows its papers, or the listener in them.
-    Unknown,
 }
 
 /// The way to the thread. Cheap to clone, and at home on every thread.

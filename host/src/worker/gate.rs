@@ -11,12 +11,14 @@ use tokio::sync::{Notify, mpsc};
 
 use super::accept::{Known, Seat};
 use super::detached::Detached;
-use super::handover::AT_ONCE;
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
 use crate::handover::Road;
 use crate::http::{Handover, Leaving};
 use crate::loader::Connection;
+
+/// How many connections a thread lets go of before it looks at what else there is.
+pub(super) const AT_ONCE: usize = 64;
 
 /// The way out of a serving thread for its connections.
 #[derive(Debug)]
@@ -63,6 +65,12 @@ impl Gate {
         }
     }
 
+    fn put_to_rest(&self, connection: Detached) {
+        if self.beds.send(connection).is_err() {
+            tracing::error!("an idle connection is closed: nobody is there with whom it could rest");
+        }
+    }
+
     /// Gives connections to other workers.
     pub(super) fn give(&self, leaving: Vec<Detached>) {
         if !leaving.is_empty() && self.road.give(leaving).is_err() {
@@ -73,28 +81,28 @@ impl Gate {
 
 /// Sends a connection on its way that nobody serves any more.
 pub(super) fn leave<S: Socket>(leaving: Leaving<Stream<S>>, known: &Known, seat: Seat) {
-    let (rests, leaving) = match leaving {
-        Leaving::Moves(leaving) => (false, leaving),
-        Leaving::Rests(leaving) => (true, leaving),
-    };
-    let Handover { transport, unread, history } = leaving;
+    let gate = Arc::clone(&seat.gate);
+    match leaving {
+        Leaving::Moves(connection) => detach(connection, known, seat).into_iter().for_each(|it| gate.gather(it)),
+        Leaving::Rests(connection) => detach(connection, known, seat).into_iter().for_each(|it| gate.put_to_rest(it)),
+    }
+}
+
+/// Takes a connection out of its runtime. Ends it if that fails.
+fn detach<S: Socket>(connection: Handover<Stream<S>>, known: &Known, seat: Seat) -> Option<Detached> {
+    let Handover { transport, unread, history } = connection;
     let Seat { lane, gate, held, .. } = seat;
-    let connection = Connection::clone(&known.connection);
-    let socket = match transport.leave() {
-        Ok(socket) => socket,
-        Err(error) => {
-            let error = chain(&error);
-            tracing::warn!(error, "a connection could not be let go of, and is closed");
-            return lane.dismissed();
+    match transport.leave() {
+        Ok(socket) => {
+            let (connection, opened) = (Connection::clone(&known.connection), known.opened);
+            // Without the buffer that it was read into, if nothing was.
+            let unread = if unread.is_empty() { Bytes::new() } else { unread };
+            Some(Detached { socket, connection, opened, unread, history, thread: gate.thread, held })
         }
-    };
-    let (opened, thread) = (known.opened, gate.thread);
-    // Without the buffer that it was read into, if nothing was.
-    let unread = if unread.is_empty() { Bytes::new() } else { unread };
-    let leaving = Detached { socket, connection, opened, unread, history, thread, held };
-    if !rests {
-        gate.gather(leaving);
-    } else if gate.beds.send(leaving).is_err() {
-        tracing::error!("an idle connection is closed: nobody is there with whom it could rest");
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "a connection could not be let go of, and is closed");
+            lane.dismissed();
+            None
+        }
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::Listener;
 use super::accept::{Known, Seat, see_to};
 use super::detached::{self, Detached};
-use super::gate::Gate;
+use super::gate::{AT_ONCE, Gate};
 use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::causes::chain;
@@ -33,9 +33,6 @@ use crate::sys::stats::Lane;
 
 /// How many batches of connections wait for one serving thread at most.
 const INBOX: usize = 16;
-
-/// How many connections a thread lets go of before it looks at what else there is.
-pub(super) const AT_ONCE: usize = 64;
 
 /// What has become of connections that have left their thread.
 #[derive(Debug, Default)]
