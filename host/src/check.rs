@@ -5,20 +5,25 @@
 //! epoch that the running master would refuse is accepted here.
 
 use std::fs::Permissions;
-use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::task::LocalSet;
 
 use crate::artifact::{Store, Version};
 use crate::children::Children;
+use crate::console;
 use crate::desk::Desk;
 use crate::identity::Identity;
+use crate::logging;
 use crate::preflight::{Preflight, read_config};
 use crate::restart::Refusal;
+
+/// How long what the probe has said is waited for to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Checks the configuration at `path` and says what it found; refusals go to standard error.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
@@ -40,12 +45,11 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
                 manifest.app_abi,
                 manifest.rustc
             );
-            // A reader that has seen enough has closed the pipe; the exit code is the answer.
-            let _ = io::stdout().write_all(text.as_bytes());
+            console::answer(&text).context("the answer can't be written")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(refusal) => {
-            eprintln!("refused: {refusal}");
+            console::note(&format!("refused: {refusal}"));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -70,5 +74,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         children: Children::watch()?,
         identity,
     };
-    Ok(preflight.version(&config, None).await.map(|(version, _)| version).map_err(|refused| refused.refusal))
+    let checked = preflight.version(&config, None).await;
+    logging::finish_relays(LAST_WORDS);
+    Ok(checked.map(|(version, _)| version).map_err(|refused| refused.refusal))
 }

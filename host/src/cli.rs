@@ -1,6 +1,5 @@
 //! The command line: what can be said, and to which role it goes.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::console;
 use crate::ctl::{Form, Looks, Options, Order, Place, Until};
 
 /// Keeps a Rust service running while its code changes.
@@ -213,16 +213,15 @@ const fn until(wait: bool) -> Until {
 }
 
 /// Prints what a shell needs to complete command lines.
-pub fn completions(shell: Shell) -> ExitCode {
+pub fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
     let all = Cli::command();
     // Roles that only a master asks for are no words of an operator's.
     let visible = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let mut command = clap::Command::new("app-host").version(env!("CARGO_PKG_VERSION")).subcommands(visible);
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "app-host", &mut script);
-    // A reader that has seen enough has closed the pipe.
-    let _ = io::stdout().write_all(&script);
-    ExitCode::SUCCESS
+    console::answer(&String::from_utf8_lossy(&script)).context("the completions can't be written")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the manual pages.

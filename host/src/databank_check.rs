@@ -21,7 +21,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let channel = Channel::from_owned_fd(control)?;
         // The master has died or given up: nobody wants an answer.
         let Some((setup, _)) = channel.receive::<DatabankSetup>().await? else { return Ok(ExitCode::SUCCESS) };
-        logging::init_child(setup.log);
+        logging::init_child(setup.log, None)?;
         let prepared = match Databank::open(&setup.databank) {
             Ok(databank) => databank.prepare().await.map_err(|fault| fault.to_string()),
             Err(error) => Err(chain(&error)),
@@ -30,6 +30,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Ok(()) => FromDatabankCheck::Reached,
             Err(error) => FromDatabankCheck::Unreachable { error: redact(&error) },
         };
+        logging::finish_unless_stalled();
         channel.send(&answer).await?;
         // Connections are the kernel's to close.
         sys::exit_now(0)

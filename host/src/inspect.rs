@@ -5,7 +5,6 @@
 //! (its symbols, its layouts) is left to the probe, so to `check` and to each restart; what running
 //! masters were started with is left to them.
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::Store;
 use crate::causes::chain;
+use crate::console;
 use crate::restart::Refusal;
 
 /// In which form the answer is printed.
@@ -40,8 +40,7 @@ pub fn run(path: &Path, form: Form) -> anyhow::Result<ExitCode> {
         Form::Text => text(path, &found),
         Form::Json => format!("{:#}\n", to_json(path, &found)),
     };
-    // A reader that has seen enough has closed the pipe; the exit code is the answer.
-    let _ = io::stdout().write_all(text.as_bytes());
+    console::answer(&text).context("the answer can't be written")?;
     Ok(if found.refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -8,6 +8,9 @@
 //! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
+// They panic where nobody can be told; `console` doesn't.
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
+
 mod cli;
 
 // The roles.
@@ -27,6 +30,7 @@ mod access;
 mod artifact;
 mod channel;
 mod children;
+mod console;
 mod control;
 mod desk;
 mod handover;
@@ -75,19 +79,21 @@ fn main() -> ExitCode {
             inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })
         }
         Command::Ctl(arguments) => Ok(ctl::run(&arguments.into())),
-        Command::Completions { shell } => Ok(cli::completions(shell)),
+        Command::Completions { shell } => cli::completions(shell),
         Command::Man { directory } => cli::man(&directory),
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),
         Command::InternalAdmin => admin::run(),
     });
-    outcome.unwrap_or_else(|error| {
+    let exit = outcome.unwrap_or_else(|error| {
         if tracing::dispatcher::has_been_set() {
             tracing::error!(error = format!("{error:#}"), "could not start");
         } else {
-            eprintln!("app-host: {error:#}");
+            console::note(&format!("app-host: {error:#}"));
         }
         ExitCode::FAILURE
-    })
+    });
+    logging::finish();
+    exit
 }

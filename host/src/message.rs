@@ -12,9 +12,9 @@ use crate::config::databank;
 use crate::config::{LogFormat, LogLevel, Trusted};
 use crate::ids::{Generation, Slot, VersionId};
 
-/// The first message to a worker. Its descriptors come in this order: the dispatch socket, the
-/// handover socket, the stats page, the lock that names the magic, the reading end of its standard
-/// output, the access log if it is a file of its own, and one a listener.
+/// The first message to a worker. Its descriptors come in this order: the log, the dispatch socket, the
+/// handover socket, the stats page, the lock that names the magic, the reading ends of its standard
+/// output and its standard error, the access log if it is a file of its own, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
@@ -47,7 +47,7 @@ pub struct AccessSetup {
 /// Where the lines of an access log go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessPlace {
-    /// Standard error, as all others.
+    /// The log, as all others.
     Log,
     /// The file whose descriptor comes with the setup.
     File,
@@ -103,8 +103,8 @@ pub struct Library {
     pub magic: u64,
 }
 
-/// What a worker's log looks like. It always goes to standard error, which the master has pointed
-/// at the log file.
+/// What a child's log looks like. A worker gets the log's descriptor with its setup; for all others it is
+/// standard error.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct LogSetup {
     pub format: LogFormat,

@@ -1,16 +1,21 @@
-//! What an app prints: from the pipe that is a worker's standard output to lines of the log.
+//! What an app prints: from the pipes that are a worker's standard output and standard error to lines of the log.
 //!
-//! Owns how bytes become lines. Each line is an event of its own with the target `stdout`: as it is
+//! Owns how bytes become lines. Each line is an event of its own with the target `stdout` or `stderr`: as it is
 //! printed, it could be taken for a line of the host's, and would be none of bunyan's.
 //!
-//! Two processes hold the reading end. The worker reads as long as it lives, on a thread that does
+//! Two processes hold each reading end. The worker reads as long as it lives, on a thread that does
 //! nothing else; what it hasn't read when it dies, the master does. So that no death loses a line, a line
 //! is copied out of the pipe first (`tee(2)`), logged, and taken out then: whoever dies in between has it
 //! logged twice. Whoever prints faster than the log takes it waits, as with any pipe, but a log that
 //! nobody reads any more makes nobody wait for ever: its lines are counted and dropped.
+//!
+//! Nothing here waits for the pipe either, although a process of the app's may read from it, too: each side has a
+//! non-blocking description of its own.
 
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +24,7 @@ use nix::fcntl::{SpliceFFlags, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use crate::loader::{AppEvent, AppValue};
+use crate::loader::AppEvent;
 use crate::logging::AppLines;
 
 /// The longest line; what is longer becomes several.
@@ -36,9 +41,26 @@ const LINE_PATIENCE: Duration = Duration::from_secs(1);
 /// nothing else to wait for.) In milliseconds.
 const LINE_LOOK: u8 = 50;
 
-/// The reading end of an app's standard output.
+/// Which of an app's standard streams a pipe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The reading end of one of an app's standard streams.
 pub struct Output {
     pipe: OwnedFd,
+    stream: Stream,
     log: Arc<AppLines>,
     /// How long a log that takes no line is waited for, once.
     patience: Duration,
@@ -50,8 +72,6 @@ struct Reading {
     buffer: Vec<u8>,
     /// A line without an end that is in the pipe: how much of it, and since when.
     begun: Option<(usize, Instant)>,
-    /// Lines that the log didn't take.
-    lost: u64,
 }
 
 /// What was in the pipe.
@@ -74,26 +94,48 @@ enum Beginning {
     Take,
 }
 
-impl Output {
-    pub fn new(pipe: OwnedFd, log: Arc<AppLines>, patience: Duration) -> io::Result<Self> {
-        let reading = Reading { copy: io::pipe()?, buffer: Vec::new(), begun: None, lost: 0 };
-        Ok(Self { pipe, log, patience, reading: Mutex::new(reading) })
-    }
+/// A pipe for a child's standard stream: the end that is read, without ever waiting, and the child's.
+///
+/// # Errors
+/// Those of `pipe(2)`, and of opening the reading end anew through `/proc`.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((reopen(&reader)?, writer.into()))
+}
 
-    /// Logs what is printed until nobody is left who could.
-    pub fn follow(&self) {
-        loop {
-            match poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                Err(_) => return,
-                Ok(_) => {}
-            }
-            match self.take(Beginning::Wait) {
-                Took::Bytes(_) | Took::Nothing => {}
-                Took::Beginning => drop(poll(&mut [], LINE_LOOK)),
-                Took::End => return,
-            }
+/// A non-blocking description of its own for the reading end of a pipe: nobody else can change its flags
+/// (`proc_pid_fd(5)`).
+pub fn reopen(reader: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    Ok(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.into())
+}
+
+/// Logs what is printed until nobody is left who could.
+pub fn follow(outputs: &[Arc<Output>]) {
+    let mut open: Vec<&Output> = outputs.iter().map(AsRef::as_ref).collect();
+    while !open.is_empty() {
+        let mut ready: Vec<_> = open.iter().map(|output| PollFd::new(output.pipe.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut ready, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            Err(_) => return,
+            Ok(_) => {}
         }
+        let mut begun = false;
+        open.retain(|output| {
+            let took = output.take(Beginning::Wait);
+            begun |= took == Took::Beginning;
+            took != Took::End
+        });
+        if begun {
+            let _ = poll(&mut [], LINE_LOOK);
+        }
+    }
+}
+
+impl Output {
+    pub fn new(pipe: OwnedFd, stream: Stream, log: Arc<AppLines>, patience: Duration) -> io::Result<Self> {
+        let reading = Reading { copy: io::pipe()?, buffer: Vec::new(), begun: None };
+        Ok(Self { pipe, stream, log, patience, reading: Mutex::new(reading) })
     }
 
     /// Logs what is there now, the beginning of a line included.
@@ -135,28 +177,19 @@ impl Output {
             return Took::Beginning;
         };
         reading.begun = None;
-        let buffer = std::mem::take(&mut reading.buffer);
-        for line in lines(&buffer[..taken]) {
-            self.log_line(&String::from_utf8_lossy(line), &mut reading.lost);
+        for line in lines(&reading.buffer[..taken]) {
+            self.log_line(&String::from_utf8_lossy(line));
         }
-        reading.buffer = buffer;
+        if !self.patience.is_zero() {
+            self.log.flush(self.patience);
+        }
         if discard(&self.pipe, &mut reading.buffer[..taken]) { Took::Bytes(taken) } else { Took::End }
     }
 
-    fn log_line(&self, message: &str, lost: &mut u64) {
-        let event = |level, message, fields| AppEvent { level, target: "stdout", message, fields, spans: Vec::new() };
-        if *lost > 0 {
-            let fields = vec![("lost", AppValue::Uint(*lost))];
-            // A log that is stuck has been waited for already.
-            if !self.log.write_within(&event(Level::WARN, "lines were lost", fields), Duration::ZERO) {
-                *lost += 1;
-                return;
-            }
-            *lost = 0;
-        }
-        if !self.log.write_within(&event(Level::INFO, message, Vec::new()), self.patience) {
-            *lost += 1;
-        }
+    fn log_line(&self, message: &str) {
+        let (level, target) = (Level::INFO, self.stream.target());
+        let event = AppEvent { level, target, message, fields: Vec::new(), spans: Vec::new() };
+        self.log.write_patiently(&event, self.patience);
     }
 }
 
@@ -173,13 +206,14 @@ impl Reading {
     }
 }
 
-/// Takes so many bytes out of the pipe, which are there.
+/// Takes so many bytes out of the pipe, which are there unless another process has taken some.
 fn discard(pipe: &OwnedFd, mut room: &mut [u8]) -> bool {
     while !room.is_empty() {
         match nix::unistd::read(pipe, room) {
             Ok(0) => return false,
             Ok(read) => room = &mut room[read..],
             Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return true,
             Err(_) => return false,
         }
     }
@@ -211,16 +245,17 @@ mod tests {
 
     use super::*;
     use crate::config::{LogFormat, LogLevel};
-    use crate::logging;
+    use crate::logging::{self, Kind, LineWriter};
     use crate::message::LogSetup;
 
-    const PATIENCE: Duration = Duration::from_millis(20);
+    const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn output(log: impl Into<OwnedFd>) -> (Output, PipeWriter) {
+    fn output(log: impl Into<OwnedFd>) -> (Output, File) {
         let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error };
-        let log = logging::app_lines(Some(log.into()), setup, 7);
-        let (reader, writer) = io::pipe().unwrap();
-        (Output::new(reader.into(), Arc::new(log), PATIENCE).unwrap(), writer)
+        let writer = LineWriter::open(Kind::Main, Some(log.into())).unwrap();
+        let log = logging::app_lines(writer, setup, 7);
+        let (reader, writer) = pipe().unwrap();
+        (Output::new(reader, Stream::Stdout, Arc::new(log), PATIENCE).unwrap(), writer.into())
     }
 
     fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
@@ -265,7 +300,8 @@ mod tests {
         // The worker dies between looking and logging: the master finds it all.
         let log = tempfile::NamedTempFile::new().unwrap();
         let (worker, mut printed) = output(log.reopen().unwrap());
-        let master = Output::new(worker.as_fd().try_clone_to_owned().unwrap(), Arc::clone(&worker.log), PATIENCE);
+        let pipe = worker.as_fd().try_clone_to_owned().unwrap();
+        let master = Output::new(pipe, Stream::Stdout, Arc::clone(&worker.log), PATIENCE);
         printed.write_all(b"last words\n").unwrap();
         let copied = tee(&worker.pipe, &worker.reading.lock().unwrap().copy.1, MAX_LOOK, SpliceFFlags::empty());
         assert_eq!(copied, Ok(11));
@@ -275,24 +311,41 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_makes_nobody_wait_for_ever_and_the_loss_is_counted() {
+    fn a_log_that_nobody_reads_makes_nobody_wait_for_ever() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let (output, mut printed) = output(writer);
+        let (mut output, mut printed) = output(writer);
+        output.patience = Duration::from_millis(20);
         let line = format!("{}\n", "x".repeat(10_000));
         let began = Instant::now();
-        for _ in 0..30 {
+        for _ in 0..300 {
             printed.write_all(line.as_bytes()).unwrap();
             output.drain();
         }
         assert!(began.elapsed() < Duration::from_secs(10));
-        let mut some = vec![0; 65_000];
-        let read = reader.read(&mut some).unwrap();
-        assert!(read > 0 && output.reading.lock().unwrap().lost > 10);
+        let read = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        output.log.flush(Duration::ZERO);
+        while output.log.is_stalled() {
+            std::thread::yield_now();
+        }
+        output.patience = PATIENCE;
         printed.write_all(b"again\n").unwrap();
         output.drain();
         drop((output, printed));
-        let mut rest = String::new();
-        reader.read_to_string(&mut rest).unwrap();
-        assert!(rest.contains("lines were lost lost=") && rest.ends_with("stdout: again\n"), "{rest:.300}");
+        let text = read.join().unwrap();
+        assert!(text.ends_with("stdout: again\n") && text.lines().count() < 300, "{text:.300}");
+    }
+
+    #[test]
+    fn bytes_that_another_process_has_taken_are_not_waited_for() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let (output, mut printed) = output(log.reopen().unwrap());
+        printed.write_all(b"whole line\n").unwrap();
+        let mut room = [0; 40];
+        assert!(discard(&output.pipe, &mut room), "fewer bytes than room, and somebody who could print more");
+        assert_eq!(output.take(Beginning::Wait), Took::Nothing);
     }
 }

@@ -6,7 +6,7 @@
 //! workers need nothing from the file system that may still change.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::identity::Identity;
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
 use crate::listeners::{AdminListener, BindError, Listeners};
-use crate::logging;
+use crate::logging::{self, ChildPipe};
 use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
 use crate::restart::{Judged, Pair, Refusal};
@@ -408,12 +408,12 @@ impl Preflight {
         question: &Q,
         limit: Duration,
     ) -> Result<A, NoAnswer> {
-        // So that its last words stand in the log.
-        let stderr = logging::open_for_child(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
-        let streams = Streams { stdout: None, stderr };
-        let child =
-            self.children.spawn(role, streams, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
+        let log = ChildPipe::open(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
+        let spawn_failed = |error: io::Error| NoAnswer::Spawn(chain(&error));
+        let streams = Streams { stdout: None, stderr: Some(log.for_child().map_err(spawn_failed)?) };
+        let child = self.children.spawn(role, streams, self.identity).map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
+        log.follow(child.pid, &config.log).map_err(spawn_failed)?;
         let answer = async {
             // A process that is gone already is noticed by its silence.
             let _ = child.channel.send(question).await;

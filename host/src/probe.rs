@@ -21,12 +21,13 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let channel = Channel::from_owned_fd(control)?;
         // The master has died or given up: nobody wants an answer.
         let Some((setup, _)) = channel.receive::<ProbeSetup>().await? else { return Ok(ExitCode::SUCCESS) };
-        logging::init_child(setup.log);
+        logging::init_child(setup.log, None)?;
         let answer = match loader::open(&setup.library.path, Magic(setup.library.magic)) {
             Ok(_) => FromProbe::Fits,
             Err(error) if error.is_incompatibility() => FromProbe::Incompatible { error: chain(&error) },
             Err(error) => FromProbe::Bad { error: chain(&error) },
         };
+        logging::finish_unless_stalled();
         channel.send(&answer).await?;
         // Destructors of a library that was only looked at have nothing to do.
         sys::exit_now(0)

@@ -429,12 +429,13 @@ impl Host {
         status
     }
 
-    /// Every process whose standard error is this test's log.
+    /// Every process that has something of this test's open: its log, or a lock in its state directory.
     fn processes(&self) -> Vec<u32> {
         let directory = self.directory();
         process::all()
             .into_iter()
-            .filter(|pid| fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|path| path.starts_with(directory)))
+            .filter(|pid| *pid != std::process::id())
+            .filter(|pid| process::descriptors(*pid).iter().any(|(_, path)| path.starts_with(directory)))
             .collect()
     }
 }

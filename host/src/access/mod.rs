@@ -1,13 +1,10 @@
 //! The access log: one line a request, and the id by which a request is found again.
 //!
 //! Owns the ids, whose are taken over, what a line says and its bounds. When a request begins and ends is
-//! for `http`, and what a line looks like for `logging`. The lines go to a [`Paper`], so that no request
-//! waits for a disk.
+//! for `http`, and what a line looks like and how it is written for `logging`.
 //!
 //! The id is the request's header `x-request-id`, which the app sees like any other: a new one, unless a
 //! trusted peer has sent one.
-
-mod paper;
 
 use std::borrow::Cow;
 use std::io;
@@ -24,8 +21,7 @@ use tracing::Level;
 use crate::config::Trusted;
 use crate::ids::{Generation, Slot};
 use crate::loader::{AppEvent, AppValue};
-use crate::logging::AppLines;
-use paper::Paper;
+use crate::logging::{AppLines, LineWriter};
 
 /// The header that carries the id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,7 +36,7 @@ const MAX_TEXT: usize = 256;
 /// The access log of one worker.
 pub struct AccessLog {
     lines: AppLines,
-    paper: Paper,
+    writer: LineWriter,
     trusted: Vec<Trusted>,
     slot: Slot,
     generation: Generation,
@@ -51,18 +47,18 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Lines that look like `lines`, in `file`; in the log itself, standard error, when absent.
+    /// Lines that look like `lines`, for `writer`.
     ///
     /// # Errors
-    /// When its thread can't be made, or the system has no random numbers.
+    /// When the system has no random numbers.
     pub fn open(
-        file: Option<OwnedFd>,
+        writer: LineWriter,
         lines: AppLines,
         trusted: Vec<Trusted>,
         (slot, generation): (Slot, Generation),
     ) -> io::Result<Self> {
         let prefix = getrandom::u64().map_err(io::Error::other)?;
-        Ok(Self { lines, paper: Paper::open(file)?, trusted, slot, generation, prefix, next: AtomicU64::new(0) })
+        Ok(Self { lines, writer, trusted, slot, generation, prefix, next: AtomicU64::new(0) })
     }
 
     /// For the requests of one connection.
@@ -77,12 +73,12 @@ impl AccessLog {
 
     /// Writes to another file from now on.
     pub fn reopen(&self, file: OwnedFd) {
-        self.paper.reopen(file);
+        self.writer.redirect(file);
     }
 
-    /// Waits until all lines are written, but not for longer than `limit`; says whether they are.
+    /// Waits until all lines are written, up to `limit` and for no log that is stalled; says whether they are.
     pub fn finish(&self, limit: Duration) -> bool {
-        self.paper.finish(limit)
+        self.writer.flush_unless_stalled(limit)
     }
 
     fn new_id(&self) -> HeaderValue {
@@ -232,7 +228,7 @@ impl Entry {
             }
         }
         let event = AppEvent { level: Level::INFO, target: "access", message: "request", fields, spans: Vec::new() };
-        log.paper.write(&log.lines.render(&event));
+        log.writer.write(&log.lines.render(&event));
     }
 }
 
@@ -254,15 +250,16 @@ mod tests {
 
     use super::*;
     use crate::config::{LogFormat, LogLevel};
-    use crate::logging;
+    use crate::logging::{self, Kind};
     use crate::message::LogSetup;
 
     /// A log and its other end.
     fn log(trusted: &[Trusted]) -> (Arc<AccessLog>, io::PipeReader) {
         let (reader, writer) = io::pipe().unwrap();
         let setup = LogSetup { format: LogFormat::Bunyan, level: LogLevel::Error };
-        let lines = logging::app_lines(None, setup, 7);
-        let log = AccessLog::open(Some(writer.into()), lines, trusted.to_vec(), (Slot(1), Generation(3))).unwrap();
+        let writer = LineWriter::open(Kind::Access, Some(writer.into())).unwrap();
+        let lines = logging::app_lines(writer.clone(), setup, 7);
+        let log = AccessLog::open(writer, lines, trusted.to_vec(), (Slot(1), Generation(3))).unwrap();
         (Arc::new(log), reader)
     }
 

@@ -70,7 +70,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let channel = Channel::from_owned_fd(control)?;
         // The master has died: nobody is to be served.
         let Some((setup, descriptors)) = channel.receive::<AdminSetup>().await? else { return Ok(ExitCode::SUCCESS) };
-        logging::init_child(setup.log);
+        logging::init_child(setup.log, None)?;
         // Whoever ends all processes of this name means the master. That ends this one, which says meanwhile
         // that the service stops.
         let _ignored = signal(SignalKind::terminate())?;

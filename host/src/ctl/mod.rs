@@ -8,7 +8,7 @@ mod progress;
 mod table;
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::causes::chain;
 use crate::command::Answer;
 use crate::config::{self, ConfigError};
+use crate::console::{self, Reader};
 use crate::control::{Status, VerdictRecord};
 use crate::ids::RequestId;
 use client::{Client, ClientError, Line};
@@ -115,6 +116,8 @@ enum CtlError {
     Client(#[from] ClientError),
     #[error("the master says no: {0}")]
     No(String),
+    #[error("the answer can't be written")]
+    Print(#[source] io::Error),
     #[error("the master's answer isn't understood: {0}")]
     Answer(String),
 }
@@ -122,9 +125,12 @@ enum CtlError {
 impl CtlError {
     const fn outcome(&self) -> Outcome {
         match self {
-            Self::NoConfig { .. } | Self::Read { .. } | Self::Config(_) | Self::No(_) | Self::Answer(_) => {
-                Outcome::Wrong
-            }
+            Self::NoConfig { .. }
+            | Self::Read { .. }
+            | Self::Config(_)
+            | Self::No(_)
+            | Self::Answer(_)
+            | Self::Print(_) => Outcome::Wrong,
             Self::Client(error) => error.outcome(),
         }
     }
@@ -133,7 +139,7 @@ impl CtlError {
 /// Carries out an order.
 pub fn run(options: &Options) -> ExitCode {
     let outcome = carry_out(options).unwrap_or_else(|error| {
-        eprintln!("app-host: {}", chain(&error));
+        console::note(&format!("app-host: {}", chain(&error)));
         error.outcome()
     });
     ExitCode::from(outcome as u8)
@@ -150,25 +156,25 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
         }
         Order::Workers(number) => {
             client.order(&format!("WORKERS {number}"), ANSWER)?;
-            Ok(done(*form))
+            done(*form)
         }
         Order::Versions => {
-            print(&versions_text(&client.ask_for("VERSIONS", ANSWER)?, *form)?);
+            print(&versions_text(&client.ask_for("VERSIONS", ANSWER)?, *form)?)?;
             Ok(Outcome::Done)
         }
         Order::Status(Looks::Once) => {
-            print(&status_text(&client.ask_for("STATUS", ANSWER)?, None, *form)?);
+            print(&status_text(&client.ask_for("STATUS", ANSWER)?, None, *form)?)?;
             Ok(Outcome::Done)
         }
         Order::Status(Looks::Again) => watch(&mut client, *form),
         Order::Events => events(&mut client, *form),
         Order::LogLevel(level) => {
             client.order(&format!("LOGLEVEL {level}"), ANSWER)?;
-            Ok(done(*form))
+            done(*form)
         }
         Order::Stop => {
             client.order("STOP", ANSWER)?;
-            Ok(done(*form))
+            done(*form)
         }
     }
 }
@@ -195,18 +201,16 @@ fn find(place: &Place) -> Result<PathBuf, CtlError> {
     config::find_control_socket(&bytes, &config).map_err(CtlError::Config)
 }
 
-/// Prints to standard output. A reader that has seen enough has closed the pipe, which is no error: the
-/// exit code is the answer.
-fn print(text: &str) -> bool {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+/// Prints to standard output.
+fn print(text: &str) -> Result<Reader, CtlError> {
+    console::answer(text).map_err(CtlError::Print)
 }
 
-fn done(form: Form) -> Outcome {
+fn done(form: Form) -> Result<Outcome, CtlError> {
     if form == Form::Json {
-        print("{\"done\":true}\n");
+        print("{\"done\":true}\n")?;
     }
-    Outcome::Done
+    Ok(Outcome::Done)
 }
 
 /// Listens until an answer comes. How long that takes is the restart's business; whether the master is
@@ -235,9 +239,9 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
         Answer::Nack(reason) => (false, Some(reason)),
     };
     match (form, &reason) {
-        (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))),
-        (Form::Text, None) => drop(print("restart accepted\n")),
-        (Form::Text, Some(reason)) => eprintln!("app-host: restart refused: {reason}{}", hint(reason)),
+        (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))?),
+        (Form::Text, None) => drop(print("restart accepted\n")?),
+        (Form::Text, Some(reason)) => console::note(&format!("app-host: restart refused: {reason}{}", hint(reason))),
     }
     Ok(if accepted { Outcome::Done } else { Outcome::Refused })
 }
@@ -263,7 +267,7 @@ fn restart_to_verdict(client: &mut Client, socket: &Path, words: &str, form: For
         if event["event"] == "verdict" {
             verdicts.extend(serde_json::from_value::<VerdictRecord>(event.clone()));
         } else if let Some(text) = progress.line(event).filter(|_| shows) {
-            eprintln!("{text}");
+            console::note(&text);
         }
     };
     let text = match await_answer(client, socket, &mut on_event)? {
@@ -294,7 +298,7 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
     };
     if form == Form::Json {
         let text = serde_json::to_string(verdict).map_err(|error| CtlError::Answer(error.to_string()))?;
-        print(&format!("{text}\n"));
+        print(&format!("{text}\n"))?;
         return Ok(outcome);
     }
     let (number, took) = (verdict.request, Duration::from_millis(verdict.took_ms));
@@ -302,13 +306,13 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
         (Some(reason), detail) => {
             let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
             let detail = detail.as_ref().unwrap_or(reason);
-            eprintln!("app-host: restart {number} {kind}: {detail}{}", hint(reason));
+            console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
             "restart {number} complete: generation {}, {}\n",
             verdict.generation,
             table::duration(took)
-        ))),
+        ))?),
     }
     Ok(outcome)
 }
@@ -326,7 +330,7 @@ fn watch(client: &mut Client, form: Form) -> Result<Outcome, CtlError> {
         } else if form == Form::Text {
             text.push('\n');
         }
-        if !print(&text) {
+        if print(&text)? == Reader::Gone {
             return Ok(Outcome::Done);
         }
         before = serde_json::from_str(&status).ok().map(|status| (status, Instant::now()));
@@ -364,7 +368,7 @@ fn events(client: &mut Client, form: Form) -> Result<Outcome, CtlError> {
             Form::Json => event.to_string(),
             Form::Text => progress::plain(&event),
         };
-        if !print(&format!("{line}\n")) {
+        if print(&format!("{line}\n"))? == Reader::Gone {
             return Ok(Outcome::Done);
         }
     }

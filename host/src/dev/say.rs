@@ -1,12 +1,13 @@
 //! What `dev` says: a few lines on standard output, in colour where it is a terminal.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::build::Project;
+use crate::console;
 
 /// How many changed files are named.
 const NAMED: usize = 3;
@@ -48,7 +49,7 @@ impl Terminal {
             format!("{word:>9}  {text}\n")
         };
         // Nobody reads it any more: that is no reason to end.
-        let _ = io::stdout().write_all(line.as_bytes());
+        let _ = console::answer(&line);
     }
 
     pub fn begin(&self, project: &Project, config: &Path) {

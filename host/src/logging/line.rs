@@ -246,6 +246,37 @@ fn bunyan(frame: Frame<'_>, line: &Line<'_>) -> Vec<u8> {
     if out.is_ascii() && !out.contains(&0x7f) { out } else { plain(&String::from_utf8_lossy(&out)) }
 }
 
+/// A line that another process has made, as it may stand in the log: with its end, and with everything escaped that
+/// no line of ours has. Nothing where it is none of this format.
+pub(super) fn foreign(format: LogFormat, line: &str) -> Option<Vec<u8>> {
+    match format {
+        LogFormat::Text => {
+            let mut out = String::with_capacity(line.len() + 1);
+            escape(&mut out, line, Quotes::Without);
+            out.push('\n');
+            Some(out.into_bytes())
+        }
+        LogFormat::Bunyan => {
+            /// What makes a line one of bunyan's.
+            #[derive(serde::Deserialize)]
+            #[expect(dead_code, reason = "only asked whether they are there")]
+            struct Core<'a> {
+                v: u8,
+                level: u16,
+                pid: u32,
+                #[serde(borrow)]
+                time: std::borrow::Cow<'a, str>,
+                #[serde(borrow)]
+                msg: std::borrow::Cow<'a, str>,
+            }
+            serde_json::from_str::<Core<'_>>(line).ok()?;
+            let mut line = plain(line);
+            line.push(b'\n');
+            Some(line)
+        }
+    }
+}
+
 /// The same JSON without the characters that JSON lets pass and a terminal, or a reader of lines, doesn't.
 fn plain(json: &str) -> Vec<u8> {
     let mut plain = String::with_capacity(json.len());

@@ -1,7 +1,9 @@
 //! The log: text for people or bunyan's JSON, on standard error or in a file.
 //!
-//! The master opens the file; children write to it through their standard error, so they need no
-//! right to it. What is logged is for the rooms that log it.
+//! Nobody waits for it: every line goes through a [`LineWriter`]. The master opens the file. A worker that runs as
+//! the master's user gets its descriptor; every other child gets a pipe, which a [relay](mod@relay) reads, so that
+//! nobody but the master and its own user can truncate the log or type into its terminal. What is logged is for the
+//! rooms that log it.
 //!
 //! The events of an app, and what it prints, come by another road, because the names of their fields are
 //! known only when they come: [`AppLines`] makes lines of them that look like the others.
@@ -12,14 +14,18 @@
 
 mod app_lines;
 mod line;
+mod relay;
+mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use nix::unistd::Pid;
 use tracing::level_filters::LevelFilter;
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -31,6 +37,14 @@ use crate::config::{Log, LogFormat, LogLevel};
 use crate::message::LogSetup;
 
 pub use app_lines::AppLines;
+pub use relay::{Relay, finish_relays};
+pub use writer::{Kind, LineWriter};
+
+/// How long a process that ends waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How long a thread that panics, which may end the process, waits for the line that says so.
+const PANIC_LINE: Duration = Duration::from_millis(200);
 
 /// A log that can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +53,83 @@ pub enum LoggingError {
     Open { path: PathBuf, source: io::Error },
     #[error("standard error can't be passed on")]
     Stderr(#[source] io::Error),
+    #[error("the pipe or the thread of a log can't be made")]
+    Equipment(#[source] io::Error),
 }
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Where this process' own lines go.
+struct Main {
+    writer: LineWriter,
+    /// The file's path; absent where it is standard error.
+    path: Mutex<Option<PathBuf>>,
+}
+
+impl Main {
+    fn path(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+static MAIN: OnceLock<Main> = OnceLock::new();
+
+/// Waits until what this process has logged is written, but not for long. To be called before it ends.
+pub fn finish() {
+    if let Some(main) = MAIN.get() {
+        main.writer.flush(LAST_LINES);
+    }
+}
+
+/// As [`finish`], for a process of many: nobody waits for its end longer because the log is stalled.
+pub fn finish_unless_stalled() {
+    if let Some(main) = MAIN.get() {
+        main.writer.flush_unless_stalled(LAST_LINES);
+    }
+}
+
+/// Where the lines of one child go.
+#[derive(Clone, Debug)]
+pub struct ChildTarget {
+    pub writer: LineWriter,
+    /// Whether that is this process' own log, which is reopened with it.
+    pub is_ours: bool,
+}
+
+/// Where the lines of a child with these settings go: to this process' own log where that is the same.
+pub fn target_for(settings: &Log) -> Result<ChildTarget, LoggingError> {
+    if let Some(main) = MAIN.get().filter(|main| *main.path() == settings.file) {
+        return Ok(ChildTarget { writer: main.writer.clone(), is_ours: true });
+    }
+    let log = descriptor(open(settings)?.as_ref())?;
+    let writer = LineWriter::open(Kind::Main, Some(log)).map_err(LoggingError::Equipment)?;
+    Ok(ChildTarget { writer, is_ours: false })
+}
+
+/// Standard error of a child that is no worker: a pipe into its log.
+#[derive(Debug)]
+pub struct ChildPipe {
+    relay: Relay,
+    target: ChildTarget,
+}
+
+impl ChildPipe {
+    /// For a child with these settings.
+    pub fn open(settings: &Log) -> Result<Self, LoggingError> {
+        let target = target_for(settings)?;
+        Ok(Self { relay: Relay::open().map_err(LoggingError::Equipment)?, target })
+    }
+
+    /// Its end.
+    pub fn for_child(&self) -> io::Result<OwnedFd> {
+        self.relay.for_child()
+    }
+
+    /// Passes on what it says.
+    pub fn follow(self, pid: Pid, settings: &Log) -> io::Result<()> {
+        self.relay.follow(app_lines(self.target.writer, for_child(settings), pid.as_raw().unsigned_abs()))
+    }
+}
 
 /// The master's log, which follows the configuration.
 pub struct Logging {
@@ -49,6 +137,7 @@ pub struct Logging {
     /// The operator's word, which counts more than the configuration's.
     level: Option<LogLevel>,
     file: Option<Arc<File>>,
+    writer: LineWriter,
     layer: reload::Handle<Boxed, Registry>,
 }
 
@@ -56,13 +145,15 @@ impl Logging {
     /// Starts logging in this process. Call once.
     pub fn init(settings: &Log) -> Result<Self, LoggingError> {
         let file = open(settings)?;
-        let (layer, handle) = reload::Layer::new(layer(settings.format, settings.level, file.as_ref()));
+        let writer = LineWriter::open(Kind::Main, Some(descriptor(file.as_ref())?)).map_err(LoggingError::Equipment)?;
+        let colours = file.is_none() && io::stderr().is_terminal();
+        let (layer, handle) = reload::Layer::new(layer(writer.clone(), settings.format, settings.level, colours));
         // Without the bridge from the crate `log` that `init` would make: the watcher's crate logs every
         // event there, and so every line of a log that lies beside a watched file would make another one.
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
             .expect("a process has one log");
-        log_panics();
-        Ok(Self { settings: settings.clone(), level: None, file, layer: handle })
+        started(&writer, settings.file.clone());
+        Ok(Self { settings: settings.clone(), level: None, file, writer, layer: handle })
     }
 
     /// Logs as `settings` say from now on; as before, if their file can't be opened.
@@ -70,8 +161,11 @@ impl Logging {
         if *settings == self.settings {
             return Ok(());
         }
-        self.file = open(settings)?;
+        self.take_file(open(settings)?)?;
         self.settings = settings.clone();
+        if let Some(main) = MAIN.get() {
+            main.path().clone_from(&self.settings.file);
+        }
         self.renew();
         Ok(())
     }
@@ -90,38 +184,45 @@ impl Logging {
 
     /// Opens the log file anew, by its name: who rotates logs has renamed it.
     pub fn reopen(&mut self) -> Result<(), LoggingError> {
-        self.file = open(&self.settings)?;
-        self.renew();
+        self.take_file(open(&self.settings)?)
+    }
+
+    fn take_file(&mut self, file: Option<Arc<File>>) -> Result<(), LoggingError> {
+        self.writer.redirect(descriptor(file.as_ref())?);
+        self.file = file;
         Ok(())
     }
 
     fn renew(&self) {
+        let colours = self.file.is_none() && io::stderr().is_terminal();
         // A reload can only fail when the subscriber is gone, and it lives as long as the process.
-        let _ = self.layer.reload(layer(self.settings.format, self.level(), self.file.as_ref()));
+        let _ = self.layer.reload(layer(self.writer.clone(), self.settings.format, self.level(), colours));
     }
 
-    /// What a child gets as its standard error; `None` to inherit ours.
-    pub fn stderr_for(&self, settings: &Log) -> Result<Option<OwnedFd>, LoggingError> {
-        if settings.file != self.settings.file {
-            return open_for_child(settings);
-        }
-        let duplicate = |file: &Arc<File>| file.as_fd().try_clone_to_owned().map_err(LoggingError::Stderr);
-        self.file.as_ref().map(duplicate).transpose()
+    /// A descriptor of the log of these settings, for a worker that runs as the same user.
+    pub fn descriptor(&self, settings: &Log) -> Result<OwnedFd, LoggingError> {
+        let same = settings.file == self.settings.file;
+        if same { descriptor(self.file.as_ref()) } else { descriptor(open(settings)?.as_ref()) }
     }
 }
 
-/// The log of a child, which goes to standard error. Cheap to clone.
+/// A descriptor of this file; of standard error when absent.
+fn descriptor(file: Option<&Arc<File>>) -> Result<OwnedFd, LoggingError> {
+    let log = match file {
+        Some(file) => file.as_fd().try_clone_to_owned(),
+        None => io::stderr().as_fd().try_clone_to_owned(),
+    };
+    log.map_err(LoggingError::Stderr)
+}
+
+/// The log of a child. Cheap to clone.
 #[derive(Clone)]
 pub struct ChildLog {
     setup: LogSetup,
+    colours: bool,
+    writer: LineWriter,
     layer: reload::Handle<Boxed, Registry>,
     app: Arc<AppLines>,
-}
-
-/// Has this process write to another log from now on: its standard error becomes `log`, at once and for
-/// every thread.
-pub fn redirect(log: &OwnedFd) -> io::Result<()> {
-    Ok(nix::unistd::dup2_stderr(log)?)
 }
 
 impl ChildLog {
@@ -130,37 +231,61 @@ impl ChildLog {
         Arc::clone(&self.app)
     }
 
+    /// What all lines of this process go through.
+    pub fn writer(&self) -> LineWriter {
+        self.writer.clone()
+    }
+
     /// One that nobody reads, and no subscriber.
     #[cfg(test)]
     pub fn for_tests() -> Self {
         let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Info };
-        let (_, layer) = reload::Layer::new(layer(setup.format, setup.level, None));
         let null = File::options().write(true).open("/dev/null").expect("there is a /dev/null");
-        let app = app_lines(Some(null.into()), setup, 1);
-        Self { setup, layer, app: Arc::new(app) }
+        let writer = LineWriter::open(Kind::Main, Some(null.into())).expect("a thread can be made");
+        let (_, layer) = reload::Layer::new(layer(writer.clone(), setup.format, setup.level, false));
+        let app = app_lines(writer.clone(), setup, 1);
+        Self { setup, colours: false, writer, layer, app: Arc::new(app) }
     }
 
-    /// Logs what is urgent up to `level` from now on; the app is told.
+    /// Has this process write to another log from now on.
+    pub fn redirect(&self, log: OwnedFd) {
+        self.writer.redirect(log);
+    }
+
+    /// Logs what is urgent up to `level` from now on. The app is told on a thread of its own, because it asks its
+    /// callsites again then.
     pub fn set_level(&self, level: LogLevel) {
         // A reload can only fail when the subscriber is gone, and it lives as long as the process.
-        let _ = self.layer.reload(layer(self.setup.format, level, None));
+        let _ = self.layer.reload(layer(self.writer.clone(), self.setup.format, level, self.colours));
         self.app.set_level(level);
     }
 }
 
-/// Starts logging to standard error. Call once, in a process that reads no configuration itself.
-pub fn init_child(setup: LogSetup) -> ChildLog {
-    let (layer, handle) = reload::Layer::new(layer(setup.format, setup.level, None));
+/// Starts logging to `log`, or to standard error when absent. Call once, in a process that reads no configuration
+/// itself.
+///
+/// # Errors
+/// When the thread that writes can't be made, or standard error isn't open.
+pub fn init_child(setup: LogSetup, log: Option<OwnedFd>) -> Result<ChildLog, LoggingError> {
+    let log = log.map_or_else(|| descriptor(None), Ok)?;
+    let colours = setup.format == LogFormat::Text && log.is_terminal();
+    let writer = LineWriter::open(Kind::Main, Some(log)).map_err(LoggingError::Equipment)?;
+    let (layer, handle) = reload::Layer::new(layer(writer.clone(), setup.format, setup.level, colours));
     tracing_subscriber::registry().with(layer).init();
-    log_panics();
-    let app = Arc::new(app_lines(None, setup, std::process::id()));
-    ChildLog { setup, layer: handle, app }
+    started(&writer, None);
+    let app = AppLines::new(writer.clone(), setup.format, setup.level, colours, std::process::id());
+    Ok(ChildLog { setup, colours, writer, layer: handle, app: Arc::new(app) })
 }
 
-/// The road for lines of an app to `log`, standard error when absent.
-pub fn app_lines(log: Option<OwnedFd>, setup: LogSetup, pid: u32) -> AppLines {
-    let colours = log.is_none() && setup.format == LogFormat::Text && io::stderr().is_terminal();
-    AppLines::new(log, setup.format, setup.level, colours, pid)
+/// The lines of the app of the process `pid`, for a log that is no terminal.
+pub fn app_lines(writer: LineWriter, setup: LogSetup, pid: u32) -> AppLines {
+    AppLines::new(writer, setup.format, setup.level, false, pid)
+}
+
+/// From now on `writer` is this process' log.
+fn started(writer: &LineWriter, path: Option<PathBuf>) {
+    let _ = MAIN.set(Main { writer: writer.clone(), path: Mutex::new(path) });
+    log_panics();
 }
 
 /// A panic of ours is a line of the log like any other. The app's library has a hook of its own.
@@ -169,18 +294,15 @@ fn log_panics() {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let panic = info.payload_as_str().unwrap_or_default();
         tracing::error!(panic, place, "a thread panicked, which is a bug in the host");
+        if let Some(main) = MAIN.get() {
+            main.writer.flush_unless_stalled(PANIC_LINE);
+        }
     }));
 }
 
 /// What a child needs to know of these settings.
 pub fn for_child(settings: &Log) -> LogSetup {
     LogSetup { format: settings.format, level: settings.level }
-}
-
-/// The log file as the standard error of a child; `None` to inherit ours.
-pub fn open_for_child(settings: &Log) -> Result<Option<OwnedFd>, LoggingError> {
-    let file = open(settings)?;
-    file.map(|file| file.as_fd().try_clone_to_owned().map_err(LoggingError::Stderr)).transpose()
 }
 
 fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
@@ -199,11 +321,22 @@ pub fn open_file(path: &Path) -> Result<File, LoggingError> {
         .map_err(|source| LoggingError::Open { path: path.to_owned(), source })
 }
 
-fn layer(format: LogFormat, level: LogLevel, file: Option<&Arc<File>>) -> Boxed {
-    let writer = match file {
-        Some(file) => BoxMakeWriter::new(Arc::clone(file)),
-        None => BoxMakeWriter::new(io::stderr),
-    };
+/// A line for the writer.
+struct Sink(LineWriter);
+
+impl io::Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn layer(writer: LineWriter, format: LogFormat, level: LogLevel, colours: bool) -> Boxed {
+    let writer = BoxMakeWriter::new(move || Sink(writer.clone()));
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -212,15 +345,12 @@ fn layer(format: LogFormat, level: LogLevel, file: Option<&Arc<File>>) -> Boxed 
         LogLevel::Trace => LevelFilter::TRACE,
     };
     match format {
-        LogFormat::Text => {
-            let colours = file.is_none() && io::stderr().is_terminal();
-            tracing_subscriber::fmt::layer()
-                .with_ansi(colours)
-                .with_target(false)
-                .with_writer(writer)
-                .with_filter(level)
-                .boxed()
-        }
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_ansi(colours)
+            .with_target(false)
+            .with_writer(writer)
+            .with_filter(level)
+            .boxed(),
         LogFormat::Bunyan => JsonStorageLayer
             .and_then(BunyanFormattingLayer::new(crate::sys::PROCESS_NAME.to_owned(), writer))
             .with_filter(level)

@@ -20,7 +20,7 @@ use crate::children::{Child, Children, Leash, Role, Streams};
 use crate::config::{Address, Log};
 use crate::identity::Identity;
 use crate::listeners::AdminListener;
-use crate::logging::{self, LoggingError};
+use crate::logging::{self, ChildPipe, LoggingError};
 use crate::message::{AdminListens, AdminSetup, FromAdmin};
 
 /// How much time at least lies between two answers.
@@ -170,9 +170,11 @@ impl Attendant {
     }
 
     async fn spawn(&self) -> Result<(Child, Leash), SpawnError> {
-        let streams = Streams { stdout: None, stderr: logging::open_for_child(&self.log)? };
+        let log = ChildPipe::open(&self.log)?;
+        let streams = Streams { stdout: None, stderr: Some(log.for_child().map_err(SpawnError::Process)?) };
         let child = self.children.spawn(Role::Admin, streams, self.identity).map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
+        log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
         let setup = AdminSetup { listens: listens(&self.listener), log: logging::for_child(&self.log) };
         child.channel.send_with(&setup, &[self.listener.as_fd()]).await.map_err(SpawnError::Setup)?;
         Ok((child, leash))

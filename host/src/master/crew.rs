@@ -29,9 +29,9 @@ use crate::handover;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
-use crate::logging::{self, AppLines, Logging, LoggingError};
+use crate::logging::{self, AppLines, ChildTarget, Logging, LoggingError, Relay};
 use crate::message::{AccessPlace, AccessSetup, FromWorker, ToRoad, ToWorker, WorkerSetup};
-use crate::output::{Output, Took};
+use crate::output::{self, Output, Stream, Took};
 use crate::preflight::Prepared;
 use crate::restart::{Event, Signs, look_interval};
 use crate::sys::packet;
@@ -70,6 +70,7 @@ struct Process {
     since: Instant,
     /// What its generation's configuration says of the log.
     log: Log,
+    log_file: LogFile,
     /// The access log's own file.
     access_file: Option<PathBuf>,
     /// Apart from the orders, so that no number of them keeps a drain from being ordered.
@@ -88,6 +89,14 @@ struct LogsTo {
     file: Option<Arc<OwnedFd>>,
     /// The same for the access log's own.
     access_file: Option<Arc<OwnedFd>>,
+}
+
+/// How a worker's lines reach its log.
+#[derive(Debug)]
+struct LogFile {
+    target: ChildTarget,
+    /// Through a pipe that the master reads.
+    relayed: bool,
 }
 
 /// What can be said of a living process.
@@ -153,15 +162,30 @@ impl Crew {
         }
         let (handover, their_handover) = packet::pair().map_err(SpawnError::Equipment)?;
         let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
-        let (printed, stdout) = io::pipe().map_err(SpawnError::Equipment)?;
-        let (printed, stdout) = (OwnedFd::from(printed), OwnedFd::from(stdout));
-        if let Some(identity) = self.identity {
-            // The app's children may open it anew, by its name `/dev/stdout`.
-            let owned = fchown(&stdout, Some(identity.uid), Some(identity.gid));
-            owned.map_err(|error| SpawnError::Equipment(error.into()))?;
+        let mut printed = Vec::with_capacity(2);
+        let mut streams = Streams::default();
+        for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {
+            let (reader, writer) = output::pipe().map_err(SpawnError::Equipment)?;
+            if let Some(identity) = self.identity {
+                // The app's children may open it anew, by its name `/dev/stdout`.
+                let owned = fchown(&writer, Some(identity.uid), Some(identity.gid));
+                owned.map_err(|error| SpawnError::Equipment(error.into()))?;
+            }
+            *end = Some(writer);
+            printed.push((stream, reader));
         }
-        let their_printed = printed.try_clone().map_err(SpawnError::Equipment)?;
-        let mut descriptors = vec![their_dispatch, their_handover, stats_fd, lock, their_printed];
+        let log_setup = logging::for_child(&self.log_settings(&config.log));
+        let target = logging::target_for(&config.log)?;
+        // Who runs as somebody else writes into a pipe: with the log itself it could be truncated, or typed into.
+        let relay = self.identity.map(|_| Relay::open()).transpose().map_err(SpawnError::Equipment)?;
+        let log = match &relay {
+            Some(relay) => relay.for_child().map_err(SpawnError::Equipment)?,
+            None => logging.descriptor(&config.log)?,
+        };
+        let mut descriptors = vec![log, their_dispatch, their_handover, stats_fd, lock];
+        for (_, reader) in &printed {
+            descriptors.push(output::reopen(reader).map_err(SpawnError::Equipment)?);
+        }
         let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
         if let Some(path) = &access_file {
             descriptors.push(logging::open_file(path)?.into());
@@ -182,15 +206,19 @@ impl Crew {
             idle_linger: config.restart.idle_linger,
             shutdown_timeout: config.restart.shutdown_timeout,
             heartbeat: look_interval(config.hang_timeout),
-            log: logging::for_child(&self.log_settings(&config.log)),
+            log: log_setup,
             access_log: config.access_log.as_ref().map(access_setup),
         };
-        let stderr = logging.stderr_for(&config.log)?;
-        let log = stderr.as_ref().map(OwnedFd::try_clone).transpose().map_err(SpawnError::Equipment)?;
-        let lines = logging::app_lines(log, setup.log, 0);
-        let streams = Streams { stdout: Some(stdout), stderr };
         let child = self.children.spawn(Role::Worker, streams, self.identity).map_err(SpawnError::Process)?;
-        let last_words = LastWords { printed, lines: lines.of_process(child.pid.as_raw().unsigned_abs()) };
+        let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
+        let last_words = LastWords { printed, lines: Arc::new(its_lines()) };
+        let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };
+        if let Some(relay) = relay
+            && let Err(error) = relay.follow(its_lines())
+        {
+            self.children.kill(child.pid);
+            return Err(SpawnError::Equipment(error));
+        }
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
         let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None, access_file: None });
@@ -201,7 +229,8 @@ impl Crew {
         self.dispatch.join(worker, slot, generation, dispatch);
         let (log, takes_over) = (config.log.clone(), config.restart.handover);
         let since = Instant::now();
-        let process = Process { pid, orders, stats, cpu, since, log, access_file, logs_to, handover, takes_over };
+        let process =
+            Process { pid, orders, stats, cpu, since, log, log_file, access_file, logs_to, handover, takes_over };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -277,13 +306,9 @@ impl Crew {
     /// Gives each worker the file that has its log's name now.
     pub(super) fn reopen_logs(&self, logging: &Logging) {
         for process in self.processes.values() {
-            match logging.stderr_for(&process.log) {
-                Ok(None) => {}
-                Ok(Some(file)) => process.logs_to.send_modify(|logs_to| logs_to.file = Some(Arc::new(file))),
-                Err(error) => {
-                    let worker_pid = process.pid.as_raw();
-                    warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
-                }
+            if let Err(error) = process.reopen_log(logging) {
+                let worker_pid = process.pid.as_raw();
+                warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
             }
             match process.access_file.as_deref().map(logging::open_file) {
                 None => {}
@@ -360,36 +385,29 @@ impl Crew {
 
 /// What a worker has printed and hasn't logged when it dies.
 struct LastWords {
-    printed: OwnedFd,
-    lines: AppLines,
+    printed: Vec<(Stream, OwnedFd)>,
+    lines: Arc<AppLines>,
 }
 
 impl LastWords {
-    /// Has them logged where the worker logs now.
-    fn follow(self, known: &LogsTo, wanted: &LogsTo) -> Self {
-        match new_file(known.file.as_ref(), wanted.file.as_ref()).map(|file| file.try_clone()) {
-            Some(Ok(file)) => Self { lines: self.lines.into_log(file), ..self },
-            // Without a descriptor to spare they go where they went.
-            Some(Err(_)) | None => self,
-        }
-    }
-
     /// Logs it, for a worker that has died. What its children print from now on comes into the log as
     /// long as they live, up to a bound: nobody would hear of their pipe's end.
     fn log(self, pid: Pid) {
-        let output = match Output::new(self.printed, Arc::new(self.lines), Duration::ZERO) {
-            Ok(output) => output,
-            Err(error) => {
-                warn!(worker_pid = pid.as_raw(), error = chain(&error), "what the worker printed last is lost");
-                return;
-            }
-        };
-        if output.drain() != Took::End {
-            tokio::task::spawn_local(async move {
-                if let Err(error) = listen_to_orphans(&output).await {
-                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "what orphans print is lost");
+        for (stream, printed) in self.printed {
+            let output = match Output::new(printed, stream, Arc::clone(&self.lines), Duration::ZERO) {
+                Ok(output) => output,
+                Err(error) => {
+                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "what the worker printed last is lost");
+                    continue;
                 }
-            });
+            };
+            if output.drain() != Took::End {
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = listen_to_orphans(&output).await {
+                        warn!(worker_pid = pid.as_raw(), error = chain(&error), "what orphans print is lost");
+                    }
+                });
+            }
         }
     }
 }
@@ -435,6 +453,25 @@ async fn listen_to_orphans(output: &Output) -> io::Result<()> {
     Ok(())
 }
 
+impl Process {
+    /// Has the worker's lines go to the file that has its log's name now.
+    fn reopen_log(&self, logging: &Logging) -> Result<(), LoggingError> {
+        if self.log.file.is_none() {
+            return Ok(());
+        }
+        let LogFile { target, relayed } = &self.log_file;
+        // The master's own has been reopened.
+        if !target.is_ours {
+            target.writer.redirect(logging.descriptor(&self.log)?);
+        }
+        if !relayed {
+            let file = Arc::new(logging.descriptor(&self.log)?);
+            self.logs_to.send_modify(|logs_to| logs_to.file = Some(file));
+        }
+        Ok(())
+    }
+}
+
 /// What is wanted of a worker.
 struct Wants {
     orders: mpsc::Receiver<ToWorker>,
@@ -455,7 +492,7 @@ async fn attend(
     child: Child,
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
-    mut last_words: LastWords,
+    last_words: LastWords,
     mut wants: Wants,
 ) {
     let Says { worker, inbox, cpu } = says;
@@ -482,7 +519,6 @@ async fn attend(
             }
             Ok(()) = wants.logs_to.changed() => {
                 let wanted = wants.logs_to.borrow_and_update().clone();
-                last_words = last_words.follow(&logs_to, &wanted);
                 if let Err(error) = log_otherwise(&channel, &logs_to, &wanted).await {
                     warn!(worker_pid = pid.as_raw(), error = chain(&error), "order can't be sent");
                 }

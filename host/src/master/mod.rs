@@ -41,6 +41,7 @@ use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::debug;
 
+use crate::console;
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::listeners::Passed;
@@ -77,7 +78,7 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
     sys::keep_inherited_from_children().context("descriptors can't be kept from children")?;
     let passed = Passed::from_environment().context("the sockets that were passed to us can't be used")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
-        eprintln!("app-host: the limit on open descriptors stays as it is: {error}");
+        console::note(&format!("app-host: the limit on open descriptors stays as it is: {error}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))

@@ -4,13 +4,14 @@
 //! `cargo new`; what makes it an app is written into that.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use cargo_metadata::{MetadataCommand, TargetKind};
 use serde_json::json;
+
+use crate::console;
 
 /// What the command line says.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if options.axum { ", made of an axum Router" } else { "" }
     );
     // Nobody reads it: the crate is there all the same.
-    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = console::answer(&text);
     Ok(ExitCode::SUCCESS)
 }
 

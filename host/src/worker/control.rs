@@ -1,8 +1,7 @@
 //! The control thread: between the master, the signals and the serving threads.
 //!
 //! Owns the worker's deadlines. Everything that it waits for has one, or ends with the master; it
-//! never calls the app, never takes a lock that a serving thread holds for longer than an instant,
-//! and logs through a [`Scribe`].
+//! never calls the app and never takes a lock that a serving thread holds for longer than an instant.
 
 use std::convert::Infallible;
 use std::net::Shutdown;
@@ -21,7 +20,6 @@ use super::detached::Detached;
 use super::handover::Berths;
 use super::hearing::{Ears, Heard, Master, Ordered};
 use super::schedule::Schedule;
-use super::scribe::Scribe;
 use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
 use super::{Equipment, Listener, WorkerError, signals};
 use crate::access::AccessLog;
@@ -32,9 +30,9 @@ use crate::dispatch::Dispatch;
 use crate::handover::{self, Road, Stance};
 use crate::http::{self, DrainControl, Ending, Phase};
 use crate::loader::{AppListeners, HostInfo};
-use crate::logging::{self, ChildLog};
+use crate::logging::{self, ChildLog, Kind, LineWriter};
 use crate::message::{AccessSetup, Connections, FromWorker, Origin, WorkerSetup};
-use crate::output::Output;
+use crate::output::{self, Output, Stream};
 use crate::sys;
 use crate::sys::stats::Lane;
 
@@ -57,10 +55,9 @@ pub(super) async fn work(
     equipment: Equipment,
     log: ChildLog,
 ) -> Result<ExitCode, WorkerError> {
-    let scribe = Scribe::new().map_err(|source| WorkerError::Thread { name: "log".to_owned(), source })?;
-    signals::leave_to_master(&scribe).map_err(WorkerError::Signals)?;
+    signals::leave_to_master().map_err(WorkerError::Signals)?;
     let terminate = signals::terminate().map_err(WorkerError::Signals)?;
-    let mut control = Control::start(channel, setup, equipment, terminate, Pens { scribe, log })?;
+    let mut control = Control::start(channel, setup, equipment, terminate, log)?;
     control.wait_until_accepting().await?;
     channel.send(&FromWorker::Ready).await.map_err(WorkerError::Send)?;
     let ordered = control.serve().await;
@@ -70,23 +67,17 @@ pub(super) async fn work(
 /// How long the app's standard output waits for a log that takes nothing, before lines are dropped.
 const PRINTING: Duration = Duration::from_secs(1);
 
-/// What the control thread writes with.
-struct Pens {
-    scribe: Scribe,
-    log: ChildLog,
-}
-
 /// Makes the thread that logs what the app prints.
-fn follow(output: Arc<Output>) -> Result<(), WorkerError> {
+fn follow(outputs: Arc<[Arc<Output>]>) -> Result<(), WorkerError> {
     let name = "output".to_owned();
-    let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || output.follow());
+    let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || output::follow(&outputs));
     spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
 }
 
 struct Control<'a> {
     ears: Ears<'a>,
-    scribe: Scribe,
-    output: Arc<Output>,
+    /// What the app prints to its standard streams.
+    outputs: Arc<[Arc<Output>]>,
     access: Option<Arc<AccessLog>>,
     lanes: &'static [Lane],
     /// Shared with the threads, which take duplicates; let go once nobody here accepts any more, so
@@ -111,12 +102,14 @@ impl<'a> Control<'a> {
         setup: WorkerSetup,
         equipment: Equipment,
         terminate: Signal,
-        pens: Pens,
+        log: ChildLog,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, app_listeners, dispatch, handover, output, access, _held: held } = equipment;
-        let Pens { scribe, log } = pens;
-        let output = Arc::new(Output::new(output, log.app(), PRINTING).map_err(WorkerError::Output)?);
-        follow(Arc::clone(&output))?;
+        let Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, access, _held: held } = equipment;
+        let [stdout, stderr] = printed;
+        let outputs = [(stdout, Stream::Stdout), (stderr, Stream::Stderr)]
+            .map(|(pipe, stream)| Output::new(pipe, stream, log.app(), PRINTING).map(Arc::new));
+        let outputs: Arc<[_]> = outputs.into_iter().collect::<Result<_, _>>().map_err(WorkerError::Output)?;
+        follow(Arc::clone(&outputs))?;
         let lanes = &lanes[..usize::from(setup.threads).clamp(1, lanes.len())];
         let listeners: Arc<[Listener]> = listeners.into();
         let (says, words) = mpsc::unbounded_channel();
@@ -127,8 +120,12 @@ impl<'a> Control<'a> {
         let left_over = Arc::<LeftOvers>::default();
         let place = (setup.slot, setup.generation);
         let open = |wanted: AccessSetup| {
-            let style = logging::app_lines(None, setup.log, std::process::id());
-            AccessLog::open(access, style, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
+            let writer = match access {
+                Some(file) => LineWriter::open(Kind::Access, Some(file)).map_err(WorkerError::AccessLog)?,
+                None => log.writer(),
+            };
+            let style = logging::app_lines(writer.clone(), setup.log, std::process::id());
+            AccessLog::open(writer, style, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
         };
         let access = setup.access_log.map(open).transpose()?;
         let (road, plan) = handover::plan();
@@ -168,15 +165,13 @@ impl<'a> Control<'a> {
             terminate,
             terminated: false,
             words,
-            scribe: scribe.clone(),
             log,
             access: access.clone(),
             shutdown_timeout: setup.shutdown_timeout,
         };
         Ok(Self {
             ears,
-            scribe,
-            output,
+            outputs,
             access,
             lanes,
             listeners: Some(listeners),
@@ -219,7 +214,7 @@ impl<'a> Control<'a> {
     async fn serve(&mut self) -> Ordered {
         match self.ears.hear().await {
             Heard::Order(ordered) => ordered,
-            Heard::Thread(word) => self.exit_for_a_bug(word),
+            Heard::Thread(word) => self.exit_for_a_bug(&word),
         }
     }
 
@@ -230,7 +225,7 @@ impl<'a> Control<'a> {
         let Ordered { successor, timeout, connections } = ordered;
         self.let_go(connections, &schedule);
         let handover = connections == Connections::HandedOver;
-        self.scribe.log(move || tracing::info!(successor, handover, timeout_ms = millis(timeout), "draining"));
+        tracing::info!(successor, handover, timeout_ms = millis(timeout), "draining");
         let mut threads = Threads { open: self.lanes.len(), busy: self.lanes.len() };
         if successor {
             self.intake.send_replace(Intake::Closed);
@@ -251,19 +246,17 @@ impl<'a> Control<'a> {
         }
         let figures = Figures::of(self.lanes);
         if threads.busy > 0 {
-            self.scribe.log(move || {
-                tracing::error!(
-                    threads = threads.busy,
-                    in_flight = figures.in_flight,
-                    route = figures.route,
-                    "the app blocks serving threads; the worker exits without them"
-                );
-            });
+            tracing::error!(
+                threads = threads.busy,
+                in_flight = figures.in_flight,
+                route = figures.route,
+                "the app blocks serving threads; the worker exits without them"
+            );
             self.exit(BLOCKED)
         }
         let Figures { requests, cut, handed_over, received, closed, .. } = figures;
         if cut > 0 {
-            self.scribe.log(move || tracing::warn!(cut, "requests were cut at the end of the drain"));
+            tracing::warn!(cut, "requests were cut at the end of the drain");
         }
         self.stop.send_replace(true);
         let stopped = async {
@@ -274,9 +267,9 @@ impl<'a> Control<'a> {
             }
         };
         if timeout_at(schedule.end, stopped).await.is_err() {
-            self.scribe.log(|| tracing::warn!("the app's stop did not end in time"));
+            tracing::warn!("the app's stop did not end in time");
         }
-        self.scribe.log(move || tracing::info!(requests, cut, handed_over, received, closed, "drained"));
+        tracing::info!(requests, cut, handed_over, received, closed, "drained");
         self.exit(0)
     }
 
@@ -324,7 +317,7 @@ impl<'a> Control<'a> {
                     }
                 }
                 Ok(Heard::Thread(Word::Drained)) => threads.busy -= 1,
-                Ok(Heard::Thread(word)) => self.exit_for_a_bug(word),
+                Ok(Heard::Thread(word)) => self.exit_for_a_bug(&word),
             }
         }
     }
@@ -341,9 +334,7 @@ impl<'a> Control<'a> {
             });
         }
         if unanswered > 0 {
-            self.scribe.log(move || {
-                tracing::warn!(threads = unanswered, taken, "serving threads do not answer the last call");
-            });
+            tracing::warn!(threads = unanswered, taken, "serving threads do not answer the last call");
         }
     }
 
@@ -359,17 +350,17 @@ impl<'a> Control<'a> {
                 && error.kind() != std::io::ErrorKind::NotConnected
             {
                 let (listener, error) = (listener.name, chain(&error));
-                self.scribe.log(move || tracing::warn!(listener, error, "listener can't be shut down"));
+                tracing::warn!(listener, error, "listener can't be shut down");
             }
         }
         for (listener, error) in self.app_listeners.shut_down() {
             let error = chain(&error);
-            self.scribe.log(move || tracing::warn!(listener, error, "listener can't be shut down"));
+            tracing::warn!(listener, error, "listener can't be shut down");
         }
     }
 
-    fn exit_for_a_bug(&self, word: Word) -> ! {
-        self.scribe.log(move || tracing::error!(?word, "a serving thread ended early, which is a bug in the host"));
+    fn exit_for_a_bug(&self, word: &Word) -> ! {
+        tracing::error!(?word, "a serving thread ended early, which is a bug in the host");
         self.exit(FAILED)
     }
 
@@ -377,14 +368,13 @@ impl<'a> Control<'a> {
     fn exit(&self, code: i32) -> ! {
         self.dispatch.finish(LAST_MESSAGES);
         if self.access.as_ref().is_some_and(|access| !access.finish(LAST_REQUESTS)) {
-            self.scribe.log(|| tracing::warn!("access log takes nothing; its last lines are lost"));
+            tracing::warn!("access log takes nothing; its last lines are lost");
         }
         // The master logs what is left, but there may be none any more.
-        let output = Arc::clone(&self.output);
-        self.scribe.log(move || {
+        for output in &*self.outputs {
             output.drain();
-        });
-        self.scribe.finish();
+        }
+        logging::finish_unless_stalled();
         sys::exit_now(code)
     }
 }
@@ -441,23 +431,19 @@ mod tests {
         let held = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (_, dispatch) = packet::pair().unwrap();
         let log = ChildLog::for_tests();
-        let output = Output::new(held(), log.app(), PRINTING).unwrap();
-        let scribe = Scribe::new().unwrap();
         let ears = Ears {
             channel,
             master: Master::Heard,
             terminate: signals::terminate().unwrap(),
             terminated: false,
             words,
-            scribe: scribe.clone(),
             log,
             access: None,
             shutdown_timeout: Duration::from_secs(30),
         };
         Control {
             ears,
-            scribe,
-            output: Arc::new(output),
+            outputs: Arc::default(),
             access: None,
             lanes: &[],
             listeners: Some(listeners.into()),

@@ -11,12 +11,11 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::scribe::Scribe;
 use super::serving::Word;
 use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
-use crate::logging::{self, ChildLog};
+use crate::logging::ChildLog;
 use crate::message::{Connections, FromWorker, ToWorker};
 
 /// How long a word to the master may wait for room in its socket, which only a stuck master fills.
@@ -68,7 +67,6 @@ pub(super) struct Ears<'a> {
     /// SIGTERM has come, and the master has been told.
     pub(super) terminated: bool,
     pub(super) words: mpsc::UnboundedReceiver<Word>,
-    pub(super) scribe: Scribe,
     pub(super) log: ChildLog,
     pub(super) access: Option<Arc<AccessLog>>,
     pub(super) shutdown_timeout: Duration,
@@ -84,41 +82,38 @@ impl Ears<'_> {
                         return Heard::Order(Ordered { successor, timeout, connections });
                     }
                     Ok(Some((ToWorker::LogLevel { level }, _))) => {
-                        // It asks the app's callsites again, which is no work for this thread.
-                        let log = self.log.clone();
-                        self.scribe.log(move || log.set_level(level));
+                        self.log.set_level(level);
                     }
                     Ok(Some((ToWorker::LogFile, descriptors))) => {
-                        let file = descriptors.first().ok_or_else(no_descriptor);
-                        if let Err(error) = file.and_then(logging::redirect) {
-                            let error = chain(&error);
-                            self.scribe.log(move || tracing::error!(error, "the log file stays as it was"));
+                        match descriptors.into_iter().next().ok_or_else(no_descriptor) {
+                            Ok(file) => self.log.redirect(file),
+                            Err(error) => tracing::error!(error = chain(&error), "the log file stays as it was"),
                         }
                     }
                     Ok(Some((ToWorker::AccessFile, descriptors))) => {
                         match (&self.access, descriptors.into_iter().next()) {
                             (Some(access), Some(file)) => access.reopen(file),
-                            (Some(_), None) => self.scribe.log(|| {
+                            (Some(_), None) => {
                                 let error = chain(&no_descriptor());
                                 tracing::error!(error, "the access log's file stays as it was");
-                            }),
+                            }
                             (None, _) => {}
                         }
                     }
                     Ok(None) => {
-                        self.scribe.log(|| tracing::warn!("the master has gone"));
+                        tracing::warn!("the master has gone");
                         self.master = Master::Gone;
                         return Heard::Order(Ordered::alone(false, self.shutdown_timeout));
                     }
                     Err(ChannelError::Socket(error)) => {
                         let error = chain(&error);
-                        self.scribe.log(move || tracing::error!(error, "control socket failed; the worker ends"));
+                        tracing::error!(error, "control socket failed; the worker ends");
                         self.master = Master::Unheard;
                         return Heard::Order(Ordered::alone(true, self.shutdown_timeout));
                     }
                     Err(error) => {
                         let error = chain(&error);
-                        self.scribe.log(move || tracing::error!(error, "an order is not understood"));
+                        tracing::error!(error, "an order is not understood");
                     }
                 },
                 _ = self.terminate.recv() => {
@@ -154,7 +149,6 @@ mod tests {
             terminate: signals::terminate().unwrap(),
             terminated: false,
             words: mpsc::unbounded_channel().1,
-            scribe: Scribe::new().unwrap(),
             log: ChildLog::for_tests(),
             access: None,
             shutdown_timeout: Duration::from_secs(30),

@@ -7,14 +7,15 @@
 //! control thread   setup ─ wait for the threads ─ Ready ─ listen to master and signals ─ drain ─ exit
 //! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
 //! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
-//! log              writes the control thread's lines
+//! log              writes the lines of all others
+//! access log       the same, where it has a file of its own
 //! output           makes lines of the log of what the app prints
 //! databank …       the databank's connections and timers
 //! dispatch         messages from and to other workers
 //! handover         connections from and to other workers
 //! ```
-//! The control thread runs no code of the app's and writes no log, so neither an app that blocks nor a
-//! log that nobody reads can make the worker deaf.
+//! The control thread runs no code of the app's, so an app that blocks can't make the worker deaf. No thread but
+//! those whose business it is waits for a log.
 //! Each serving thread has its own runtime and its own accept loops: a connection stays on the thread
 //! that accepted it, and no request pays for a scheduler between threads.
 //!
@@ -29,7 +30,6 @@ mod handover;
 mod hearing;
 mod rest;
 mod schedule;
-mod scribe;
 mod serving;
 mod signals;
 mod stream;
@@ -40,6 +40,7 @@ use std::process::ExitCode;
 
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
+use crate::console;
 use crate::loader::AppListener;
 use crate::logging;
 use crate::message::{AccessPlace, ListenerInfo, Origin, Server, WorkerSetup};
@@ -60,7 +61,9 @@ enum WorkerError {
     Setup(#[source] ChannelError),
     #[error("the setup came with {found} descriptors, expected {expected}")]
     Descriptors { found: usize, expected: usize },
-    #[error("the pipe of the app's standard output can't be read")]
+    #[error("the log can't be begun")]
+    Log(#[from] logging::LoggingError),
+    #[error("the pipes of the app's standard streams can't be read")]
     Output(#[source] io::Error),
     #[error("the stats page can't be opened")]
     Stats(#[source] io::Error),
@@ -89,8 +92,8 @@ struct Equipment {
     dispatch: OwnedFd,
     /// Links to other workers come on it.
     handover: OwnedFd,
-    /// Where what the app prints comes out.
-    output: OwnedFd,
+    /// Where what the app prints comes out: standard output, standard error.
+    printed: [OwnedFd; 2],
     /// The access log's own file.
     access: Option<OwnedFd>,
     /// Held until the process ends: the lock by which a new master learns that this magic still runs.
@@ -113,7 +116,8 @@ pub fn run() -> ExitCode {
         Err(error) => error,
     };
     // There may be no log yet; standard error is where it goes anyway.
-    eprintln!("app-host: worker: {}", chain(&error));
+    console::note(&format!("app-host: worker: {}", chain(&error)));
+    logging::finish();
     ExitCode::FAILURE
 }
 
@@ -127,21 +131,22 @@ fn play() -> Result<ExitCode, WorkerError> {
         let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
         // Before there is a second thread. Where no room can be made, it is made when it is needed.
         let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(ROOM));
-        let log = logging::init_child(setup.log);
-        let equipment = unpack(descriptors, &setup)?;
+        let (log, equipment) = unpack(descriptors, &setup)?;
+        let log = logging::init_child(setup.log, Some(log))?;
         control::work(&channel, setup, equipment, log).await
     })
 }
 
-/// Takes the descriptors in the order that `message` gives.
-fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<Equipment, WorkerError> {
+/// Takes the descriptors in the order that `message` gives. The first is the log.
+fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Equipment), WorkerError> {
     let infos = &setup.listeners;
     let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
-    let (found, expected) = (descriptors.len(), 5 + usize::from(with_access) + infos.len());
+    let (found, expected) = (descriptors.len(), 7 + usize::from(with_access) + infos.len());
     let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
-    let (dispatch, handover, stats, lock, output) = (next()?, next()?, next()?, next()?, next()?);
+    let (log, dispatch, handover, stats, lock) = (next()?, next()?, next()?, next()?, next()?);
+    let printed = [next()?, next()?];
     let access = with_access.then(&mut next).transpose()?;
     if found != expected {
         return Err(wrong());
@@ -155,5 +160,5 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<Equipment, W
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
-    Ok(Equipment { lanes, listeners, app_listeners, dispatch, handover, output, access, _held: lock })
+    Ok((log, Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, access, _held: lock }))
 }

@@ -8,15 +8,14 @@ use std::io;
 use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::scribe::Scribe;
 use crate::sys::signals::MASTERS;
 
 /// Installs the handlers. Must run inside the control thread's runtime.
 ///
 /// SIGINT is among them: a terminal sends it to the whole process group, and the master decides.
-pub(super) fn leave_to_master(scribe: &Scribe) -> io::Result<()> {
+pub(super) fn leave_to_master() -> io::Result<()> {
     for number in MASTERS.into_iter().chain([Number::SIGINT]) {
-        tokio::spawn(note(signal(SignalKind::from_raw(number as i32))?, number.as_str(), scribe.clone()));
+        tokio::spawn(note(signal(SignalKind::from_raw(number as i32))?, number.as_str()));
     }
     Ok(())
 }
@@ -26,8 +25,8 @@ pub(super) fn terminate() -> io::Result<Signal> {
     signal(SignalKind::terminate())
 }
 
-async fn note(mut signal: Signal, name: &'static str, scribe: Scribe) {
+async fn note(mut signal: Signal, name: &'static str) {
     while signal.recv().await.is_some() {
-        scribe.log(move || tracing::info!(signal = name, "signal left to the master"));
+        tracing::info!(signal = name, "signal left to the master");
     }
 }
