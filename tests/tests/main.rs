@@ -39,6 +39,7 @@ mod rotation;
 mod scale;
 mod second_copy;
 mod serving;
+mod stalled_log;
 mod stopping;
 mod system;
 mod tower;
