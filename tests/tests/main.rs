@@ -13,6 +13,7 @@ mod app_logs;
 mod architecture;
 mod browser;
 mod cli;
+mod compromised;
 mod control;
 mod crashes;
 mod ctl;
