@@ -6,7 +6,7 @@
 //! socket ([`control`]) and of its metrics ([`admin`]), a raw HTTP/1.1 client ([`client`]) and the load
 //! generator ([`load`]), clients that keep their connection ([`steady`]), a client of the databank through its bridge app ([`databank`]), writers that
 //! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
-//! developer ([`dev`]), and whose turn it is to use the machine ([`machine`]). It knows nothing of how the host works inside: it sees files, signals,
+//! developer ([`dev`]), errors in system calls ([`inject`]), and whose turn it is to use the machine ([`machine`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
 //!
 //! What can't go on panics, and says what was expected: a panic is a failed test.
@@ -23,6 +23,7 @@ pub mod control;
 pub mod databank;
 pub mod dev;
 pub mod host;
+pub mod inject;
 pub mod load;
 pub mod log;
 pub mod machine;
