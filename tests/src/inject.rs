@@ -15,10 +15,10 @@ use crate::build::App;
 use crate::host::{DEADLINE, Host, wait_until};
 use crate::process;
 
-/// The errors that a call of a restart's may return on a machine in trouble (its manual page, ERRORS). Not `recvfrom`:
-/// it only reads the runtime's own signal pipe, which never blocks and so can't be interrupted, and is no file. For the
-/// same reason no call that never blocks gets EINTR.
-const ERRORS: [(&str, &[&str]); 40] = [
+/// The errors that a call of a restart's may return on a machine in trouble (its manual page, ERRORS). Not `recvfrom`
+/// and `write`, which are the runtime's own signal pipe and event counters, where no error can happen; a full disk is
+/// real elsewhere. For the same reason no call that never blocks gets EINTR.
+const ERRORS: [(&str, &[&str]); 39] = [
     ("accept4", &["EMFILE", "ECONNABORTED"]),
     ("bind", &["EADDRINUSE", "EACCES"]),
     ("chmod", &["EIO"]),
@@ -58,7 +58,6 @@ const ERRORS: [(&str, &[&str]); 40] = [
     ("socketpair", &["EMFILE", "ENFILE"]),
     ("statx", &["EIO"]),
     ("unlink", &["EIO", "EROFS"]),
-    ("write", &["ENOSPC", "EIO"]),
 ];
 
 /// One error in one call of one restart.
@@ -101,20 +100,18 @@ impl Injected {
         Self { host: Host::answering("a").with("/restart/on_failure", "rollback").start() }
     }
 
-    /// The master's threads in which this call may fail; in all where none is named.
-    fn threads(&self, call: Option<&str>) -> Vec<u32> {
+    /// The master's threads that are traced.
+    fn threads(&self) -> Vec<u32> {
         let tasks = format!("/proc/{}/task", self.host.master());
         let entries = fs::read_dir(&tasks).expect("the master lives");
         let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let writes =
             |thread: &u32| fs::read_to_string(format!("{tasks}/{thread}/comm")).is_ok_and(|name| name.trim() == "log");
-        // What the main thread writes to are only event counters, which take every number.
-        let only_wakes = |thread: &u32| call == Some("write") && *thread == self.host.master();
-        numbers.filter(|thread| !writes(thread) && !only_wakes(thread)).collect()
+        numbers.filter(|thread| !writes(thread)).collect()
     }
 
-    fn trace(&self, call: Option<&str>, arguments: &[&str]) -> Tracer {
-        let threads = self.threads(call);
+    fn trace(&self, arguments: &[&str]) -> Tracer {
+        let threads = self.threads();
         let mut command = Command::new("strace");
         command.args(["-qq", "-o"]).arg(self.host.path("calls")).args(arguments);
         for thread in &threads {
@@ -131,7 +128,7 @@ impl Injected {
 
     /// How often a restart makes each call, per thread at most.
     pub fn calls(&self) -> BTreeMap<String, usize> {
-        let tracer = self.trace(None, &[]);
+        let tracer = self.trace(&[]);
         self.restart(None);
         drop(tracer);
         let text = fs::read_to_string(self.host.path("calls")).expect("strace has written");
@@ -188,7 +185,7 @@ impl Injected {
     /// When there is none, the master has ended, or the next restart doesn't complete.
     pub fn trial(&self, fault: &Fault) -> String {
         let inject = format!("inject={}:error={}:when={}", fault.call, fault.error, fault.at);
-        let tracer = self.trace(Some(&fault.call), &["-e", &format!("trace={}", fault.call), "-e", &inject]);
+        let tracer = self.trace(&["-e", &format!("trace={}", fault.call), "-e", &inject]);
         let verdict = self.restart(Some(fault));
         drop(tracer);
         // What was refused for a moment, or is being undone, is over soon.
