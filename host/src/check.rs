@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::artifact::{Store, Version};
 use crate::children::Children;
 use crate::desk::Desk;
+use crate::foreign::printable;
 use crate::identity::Identity;
 use crate::preflight::{Preflight, read_config};
 use crate::restart::Refusal;
@@ -30,22 +31,22 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             let manifest = &version.manifest;
             let text = format!(
                 "accepted: {}\n  app      {} {}\n  version  {}\n  magic    {} (ABI {}, epoch {})\n  built    app-abi {}, {}\n",
-                path.display(),
-                manifest.app_name,
-                manifest.app_version,
+                printable(&path.display().to_string()),
+                printable(&manifest.app_name),
+                printable(&manifest.app_version),
                 version.id,
                 manifest.magic,
                 manifest.magic.abi(),
                 manifest.magic.epoch(),
                 manifest.app_abi,
-                manifest.rustc
+                printable(&manifest.rustc)
             );
             // A reader that has seen enough has closed the pipe; the exit code is the answer.
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Err(refusal) => {
-            eprintln!("refused: {refusal}");
+            eprintln!("refused: {}", printable(&refusal.to_string()));
             Ok(ExitCode::FAILURE)
         }
     }

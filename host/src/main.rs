@@ -5,7 +5,7 @@
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`, `databank_check`,
 //! `admin`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
-//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
+//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids`, `causes` and `foreign` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
@@ -53,6 +53,7 @@ mod sys;
 mod causes;
 mod command;
 mod config;
+mod foreign;
 mod ids;
 mod message;
 mod restart;
@@ -83,10 +84,11 @@ fn main() -> ExitCode {
         Command::InternalAdmin => admin::run(),
     });
     outcome.unwrap_or_else(|error| {
+        let error = foreign::line(&format!("{error:#}"), foreign::MAX_TEXT);
         if tracing::dispatcher::has_been_set() {
-            tracing::error!(error = format!("{error:#}"), "could not start");
+            tracing::error!(error, "could not start");
         } else {
-            eprintln!("app-host: {error:#}");
+            eprintln!("app-host: {error}");
         }
         ExitCode::FAILURE
     })

@@ -19,11 +19,13 @@ use tokio::time::timeout;
 
 use crate::artifact::{self, ArtifactError, Look, Store, Version};
 use crate::causes::chain;
+use crate::channel::MasterEnd;
 use crate::children::{Children, Role, Streams};
 use crate::config::databank::{Setup, Store as DatabankStore};
 use crate::config::{self, Config};
 use crate::databank;
 use crate::desk::Desk;
+use crate::foreign;
 use crate::identity::Identity;
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
@@ -365,7 +367,7 @@ impl Preflight {
         let limit = databank.timeout + CHECK_MARGIN;
         match self.ask(Role::DatabankCheck, config, &setup, limit).await {
             Ok(FromDatabankCheck::Reached) => Ok(()),
-            Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(error)),
+            Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(bounded(&error))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
             Err(NoAnswer::Spawn(error)) => {
                 Err(Refusal::DatabankUnreachable(format!("its check can't be spawned: {error}")))
@@ -387,8 +389,8 @@ impl Preflight {
         let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
         match self.ask(Role::Probe, config, &setup, limit).await {
             Ok(FromProbe::Fits) => Ok(begin.elapsed()),
-            Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(error))),
-            Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(error))),
+            Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(bounded(&error)))),
+            Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(bounded(&error)))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error).into()),
             Err(NoAnswer::Spawn(error)) => {
                 Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}")).into())
@@ -414,20 +416,28 @@ impl Preflight {
         let child =
             self.children.spawn(role, streams, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
         let _leash = self.children.leash(child.pid);
+        let MasterEnd { to, mut from } = child.channel;
         let answer = async {
             // A process that is gone already is noticed by its silence.
-            let _ = child.channel.send(question).await;
-            child.channel.receive::<A>().await
+            let _ = to.send(question).await;
+            from.receive::<A>().await
         };
         match timeout(limit, answer).await {
-            Ok(Ok(Some((answer, _)))) => Ok(answer),
-            Ok(Ok(None) | Err(_)) => {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            // It is no process of ours any more in what it says, and need not be waited for.
+            Ok(Err(garbage)) => Err(NoAnswer::Died(chain(&garbage))),
+            Ok(Ok(None)) => {
                 let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok).map(|reaped| reaped.how);
                 Err(NoAnswer::Died(ended_text(ended)))
             }
             Err(_) => Err(NoAnswer::Late),
         }
     }
+}
+
+/// What a child says of a failure. It has bounded it, if it is one of ours.
+fn bounded(error: &str) -> String {
+    foreign::line(error, foreign::MAX_TEXT)
 }
 
 /// Why a throw-away process gave no answer.

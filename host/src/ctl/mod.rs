@@ -19,6 +19,7 @@ use crate::causes::chain;
 use crate::command::Answer;
 use crate::config::{self, ConfigError};
 use crate::control::{Status, VerdictRecord};
+use crate::foreign;
 use crate::ids::RequestId;
 use client::{Client, ClientError, Line};
 use progress::Progress;
@@ -237,7 +238,9 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
     match (form, &reason) {
         (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))),
         (Form::Text, None) => drop(print("restart accepted\n")),
-        (Form::Text, Some(reason)) => eprintln!("app-host: restart refused: {reason}{}", hint(reason)),
+        (Form::Text, Some(reason)) => {
+            eprintln!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason))
+        }
     }
     Ok(if accepted { Outcome::Done } else { Outcome::Refused })
 }
@@ -263,7 +266,7 @@ fn restart_to_verdict(client: &mut Client, socket: &Path, words: &str, form: For
         if event["event"] == "verdict" {
             verdicts.extend(serde_json::from_value::<VerdictRecord>(event.clone()));
         } else if let Some(text) = progress.line(event).filter(|_| shows) {
-            eprintln!("{text}");
+            eprintln!("{}", foreign::printable(&text));
         }
     };
     let text = match await_answer(client, socket, &mut on_event)? {
@@ -301,7 +304,7 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
     match (&verdict.reason, &verdict.detail) {
         (Some(reason), detail) => {
             let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
-            let detail = detail.as_ref().unwrap_or(reason);
+            let detail = foreign::printable(detail.as_ref().unwrap_or(reason));
             eprintln!("app-host: restart {number} {kind}: {detail}{}", hint(reason));
         }
         (None, _) => drop(print(&format!(
@@ -339,7 +342,9 @@ fn status_text(answer: &str, before: Option<(&Status, Duration)>, form: Form) ->
     if form == Form::Json {
         return Ok(format!("{answer}\n"));
     }
-    let status: Status = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    let mut status: Value = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    foreign::make_printable(&mut status);
+    let status: Status = serde_json::from_value(status).map_err(|error| CtlError::Answer(error.to_string()))?;
     Ok(table::status(&status, before))
 }
 
@@ -347,7 +352,8 @@ fn versions_text(answer: &str, form: Form) -> Result<String, CtlError> {
     if form == Form::Json {
         return Ok(format!("{answer}\n"));
     }
-    let versions: Vec<Value> = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    let mut versions: Vec<Value> = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    versions.iter_mut().for_each(foreign::make_printable);
     Ok(table::versions(&versions))
 }
 
@@ -362,7 +368,7 @@ fn events(client: &mut Client, form: Form) -> Result<Outcome, CtlError> {
         };
         let line = match form {
             Form::Json => event.to_string(),
-            Form::Text => progress::plain(&event),
+            Form::Text => foreign::printable(&progress::plain(&event)).into_owned(),
         };
         if !print(&format!("{line}\n")) {
             return Ok(Outcome::Done);

@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Map, Value};
 
+use crate::foreign;
 use crate::sys;
 
 /// The longest line of the log that is read, in bytes; a longer one comes in pieces.
@@ -143,7 +144,10 @@ impl Reader {
             // The app's own words to its standard error, or to its output.
             return vec![News::Line { level: 30, text: line.to_owned() }];
         };
-        let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            let text = fields.get(key).and_then(Value::as_str).unwrap_or_default();
+            foreign::line(text, foreign::MAX_TEXT)
+        };
         let number = |key: &str| fields.get(key).and_then(Value::as_u64).unwrap_or_default();
         let level = number("level");
         match text("msg").as_str() {
