@@ -494,6 +494,28 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_worker_writes_on_its_page_its_master_reads_it_and_adds() {
+        let (master, file) = StatsPage::create().unwrap();
+        let page = StatsPage::open(&file).unwrap();
+        for word in [u64::MAX, u64::from_ne_bytes(*b"\n\x1b[2J\n\r\x80"), 1] {
+            for lane in &page.page().lanes {
+                for counter in [&lane.heartbeat, &lane.requests, &lane.in_flight, &lane.cut, &lane.connections] {
+                    counter.store(word, Relaxed);
+                }
+                lane.route_length.store(word, Relaxed);
+                lane.route.iter().for_each(|part| part.store(word, Relaxed));
+            }
+            let snapshot = master.snapshot();
+            assert_eq!(snapshot.lanes.len(), usize::from(MAX_THREADS));
+            assert_eq!(snapshot.sum(|lane| lane.cut.saturating_add(lane.in_flight)), word.saturating_mul(128));
+            for routes in [snapshot.routes(), snapshot.routes_silent_for(Duration::ZERO)] {
+                assert!(routes.len() <= foreign::MAX_TEXT && !routes.contains(foreign::is_unsafe), "{routes}");
+            }
+            let _ = (master.signs(), master.connections());
+        }
+    }
+
+    #[test]
     fn another_descriptor_is_refused() {
         let file = OwnedFd::from(tempfile::tempfile().unwrap());
         assert_eq!(StatsPage::open(&file).unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -97,7 +97,7 @@ impl Detached {
         let connection = Connection { peer, local, listener, scheme: "http" };
         let now = Instant::now();
         let opened = now.checked_sub(age).unwrap_or(now);
-        let unread = Bytes::copy_from_slice(unread);
+        let (unread, history) = (Bytes::copy_from_slice(unread), history.bounded());
         Some(Self { socket, connection, opened, unread, history, thread, held })
     }
 }
@@ -145,8 +145,8 @@ pub(super) mod tests {
         let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
         sent.connection = Connection { peer, local, listener: name, scheme: "http" };
         sent.opened -= Duration::from_secs(3);
-        sent.history.ticks = u32::MAX;
-        sent.history.next_tick = Duration::MAX;
+        sent.history.ticks = 2;
+        sent.history.next_tick = Duration::from_millis(1234);
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD].leak());
         let mut packet = vec![1, 2, 3];
         assert!(sent.write_papers(&mut packet));
@@ -164,6 +164,14 @@ pub(super) mod tests {
         for length in 0..100 {
             assert!(read(&papers[..length], &[(name, false)]).is_none());
         }
+        // Nobody's clock goes so far.
+        sent.history.ticks = u32::MAX;
+        sent.history.next_tick = Duration::MAX;
+        let mut papers = Vec::new();
+        assert!(sent.write_papers(&mut papers));
+        let mut found = read(&papers, &[(name, false)]).unwrap();
+        assert!(!found.history.waits_on() && Instant::now().checked_add(found.history.next_tick).is_some());
+
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD + 1].leak());
         assert!(!sent.write_papers(&mut Vec::new()), "too much to travel");
     }
