@@ -5,7 +5,7 @@
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`, `databank_check`,
 //! `admin`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
-//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids`, `causes` and `foreign` are pure. Uses
+//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids`, `causes`, `foreign` and `hosts` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 mod cli;
@@ -54,6 +54,7 @@ mod causes;
 mod command;
 mod config;
 mod foreign;
+mod hosts;
 mod ids;
 mod message;
 mod restart;
