@@ -4,6 +4,7 @@
 //! [`Outcome`] and don't change. What goes over the socket is `command`'s language.
 
 mod client;
+mod lines;
 mod progress;
 mod table;
 
@@ -21,7 +22,8 @@ use crate::config::{self, ConfigError};
 use crate::control::{Status, VerdictRecord};
 use crate::foreign;
 use crate::ids::RequestId;
-use client::{Client, ClientError, Line};
+use client::{Client, ClientError};
+use lines::{Line, NoLine};
 use progress::Progress;
 
 /// The configuration that is looked at when nothing else is said.
@@ -118,14 +120,19 @@ enum CtlError {
     No(String),
     #[error("the master's answer isn't understood: {0}")]
     Answer(String),
+    #[error("the master's answer isn't understood: {0}")]
+    Line(#[from] NoLine),
 }
 
 impl CtlError {
     const fn outcome(&self) -> Outcome {
         match self {
-            Self::NoConfig { .. } | Self::Read { .. } | Self::Config(_) | Self::No(_) | Self::Answer(_) => {
-                Outcome::Wrong
-            }
+            Self::NoConfig { .. }
+            | Self::Read { .. }
+            | Self::Config(_)
+            | Self::No(_)
+            | Self::Answer(_)
+            | Self::Line(_) => Outcome::Wrong,
             Self::Client(error) => error.outcome(),
         }
     }
