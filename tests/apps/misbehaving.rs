@@ -346,7 +346,7 @@ mod master {
             let is_packets = socket_type(socket).is_ok_and(|kind| kind == SocketType::SEQPACKET)
                 && socket_domain(socket).is_ok_and(|family| family == AddressFamily::UNIX);
             if is_packets {
-                for form in [&b"b"[..], b"i\"Ready\"", b"p", &[0xff; 60_000]] {
+                for form in [&b"b"[..], b"i\"Ready\"", b"p", &vec![0xff; 60_000]] {
                     sent += usize::from(send(socket, form, event.as_fd()));
                     let lingers = lingering();
                     sent += usize::from(send(socket, form, lingers.as_fd()));
@@ -371,7 +371,7 @@ mod master {
         let mut client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
         let (peer, _) = listener.accept().expect("a client is there");
         client.set_nonblocking(true).expect("it is a socket");
-        while client.write(&[0; 65_536]).is_ok() {}
+        while client.write(&vec![0; 65_536]).is_ok() {}
         set_socket_linger(&client, Some(Duration::from_mins(1))).expect("it is a socket");
         std::mem::forget(peer);
         client.into()

@@ -73,7 +73,7 @@ mod tests {
         let mut frames = Frames::default();
         frames.put(&u32::MAX.to_ne_bytes());
         assert_eq!(frames.take(), Err(FrameError::Length(u32::MAX as usize)));
-        assert_eq!(frame(&[0; MAX_TEXT + 1]), Err(FrameError::Length(MAX_TEXT + 1)));
+        assert_eq!(frame(&vec![0; MAX_TEXT + 1]), Err(FrameError::Length(MAX_TEXT + 1)));
     }
 
     proptest! {

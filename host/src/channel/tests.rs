@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::frames::{MAX_TEXT, frame};
@@ -97,9 +98,9 @@ async fn whatever_a_child_says_that_is_no_message_is_said_once_and_nothing_more_
 async fn no_packet_and_no_descriptor_of_a_child_reaches_the_master() {
     let (_from, socket, _pipe) = raw();
     let event = eventfd(0, EventfdFlags::empty()).unwrap();
-    for bytes in [&[BESIDE][..], &[INLINE, b'7'], &[0; 100_000]] {
+    for bytes in [vec![BESIDE], vec![INLINE, b'7'], vec![0; 100_000]] {
         for descriptors in [&[][..], &[event.as_fd()]] {
-            let refused = packet::send(socket.as_fd(), bytes, descriptors).unwrap_err();
+            let refused = packet::send(socket.as_fd(), &bytes, descriptors).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
         }
     }
@@ -108,7 +109,7 @@ async fn no_packet_and_no_descriptor_of_a_child_reaches_the_master() {
 #[tokio::test]
 async fn a_text_beside_a_packet_is_read_from_a_sealed_memory_file_alone() {
     // Each is shut before it is read. A blocking eventfd can be rewound, and its read never ends.
-    let memory = OwnedFd::from(nix::sys::memfd::memfd_create(c"unsealed", nix::sys::memfd::MFdFlags::empty()).unwrap());
+    let memory = memfd_create(c"unsealed", MFdFlags::empty()).unwrap();
     let event = eventfd(0, EventfdFlags::empty()).unwrap();
     let file = OwnedFd::from(tempfile::tempfile().unwrap());
     let zero = OwnedFd::from(File::open("/dev/zero").unwrap());

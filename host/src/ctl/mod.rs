@@ -246,7 +246,7 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
         (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))),
         (Form::Text, None) => drop(print("restart accepted\n")),
         (Form::Text, Some(reason)) => {
-            eprintln!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason))
+            eprintln!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason));
         }
     }
     Ok(if accepted { Outcome::Done } else { Outcome::Refused })
