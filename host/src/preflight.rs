@@ -373,6 +373,9 @@ impl Preflight {
                 Err(Refusal::DatabankUnreachable(format!("its check can't be spawned: {error}")))
             }
             Err(NoAnswer::Died(how)) => Err(Refusal::DatabankUnreachable(format!("its check died: {how}"))),
+            Err(NoAnswer::Garbage(what)) => {
+                Err(Refusal::DatabankUnreachable(format!("its check says what no check says: {what}")))
+            }
             Err(NoAnswer::Late) => Err(Refusal::DatabankUnreachable(format!("its check hung, for {limit:?}"))),
         }
     }
@@ -396,6 +399,9 @@ impl Preflight {
                 Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}")).into())
             }
             Err(NoAnswer::Died(how)) => Err(misfit(Refusal::BadArtifact(format!("the probe died loading it: {how}")))),
+            Err(NoAnswer::Garbage(what)) => {
+                Err(misfit(Refusal::BadArtifact(format!("the probe that loads it says what no probe says: {what}"))))
+            }
             Err(NoAnswer::Late) => {
                 Err(misfit(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))))
             }
@@ -425,7 +431,7 @@ impl Preflight {
         match timeout(limit, answer).await {
             Ok(Ok(Some(answer))) => Ok(answer),
             // It is no process of ours any more in what it says, and need not be waited for.
-            Ok(Err(garbage)) => Err(NoAnswer::Died(chain(&garbage))),
+            Ok(Err(garbage)) => Err(NoAnswer::Garbage(chain(&garbage))),
             Ok(Ok(None)) => {
                 let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok).map(|reaped| reaped.how);
                 Err(NoAnswer::Died(ended_text(ended)))
@@ -445,6 +451,7 @@ enum NoAnswer {
     Log(String),
     Spawn(String),
     Died(String),
+    Garbage(String),
     Late,
 }
 

@@ -1,7 +1,9 @@
 //! The master believes none of a worker's bytes and touches none of its descriptors: whatever a worker sends, the
 //! others serve on, restarts complete and the service ends when it is told to.
 
-use app_host_tests::{Host, process};
+use std::time::{Duration, Instant};
+
+use app_host_tests::{App, Host, process};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -37,6 +39,18 @@ fn worker_that_says_what_no_worker_says_is_killed_and_replaced_and_that_is_said_
     host.restart_completes();
     process::signal(host.master(), Signal::SIGTERM);
     assert!(host.wait_exit().success());
+}
+
+#[test]
+fn probe_that_says_what_no_probe_says_refuses_its_library_at_once() {
+    let host = Host::misbehaving().start();
+    host.install(&App::build().app("constructor_garbage"));
+    let begin = Instant::now();
+    let detail = host.restart_is_refused("bad artifact");
+    assert!(detail.contains("no probe says") && detail.contains("4294967295 bytes"), "{detail}");
+    assert!(begin.elapsed() < Duration::from_secs(9), "it isn't waited for, as one that hangs would be");
+    host.install(&App::build().app("misbehaving"));
+    host.restart_completes();
 }
 
 #[test]
