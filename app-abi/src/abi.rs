@@ -26,6 +26,19 @@ use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
 use abi_stable::type_layout::TypeLayout;
 use async_ffi::{FfiContext, FfiFuture};
 
+// What the two sides rely on of async-ffi, as it is in 0.5.1 (src/lib.rs): a future is a pointer and two functions,
+// and a context a pointer that is borrowed for the call. Each side calls functions that the other one has compiled,
+// so neither layout may change under one number. The layouts are compared once more when a library is loaded
+// (`StableAbi`), the number in the manifest. A panic in a future's `poll` comes as a value, and one in its `drop`
+// or in a waker ends the process, which is why [`panics`](crate::panics) catches both before.
+const _: () = assert!(
+    async_ffi::ABI_VERSION == 2
+        && size_of::<FfiFuture<()>>() == 3 * size_of::<usize>()
+        && size_of::<FfiFuture<FfiResponse>>() == 3 * size_of::<usize>()
+        && size_of::<FfiContext<'_>>() == size_of::<usize>(),
+    "this release of `async-ffi` has another layout"
+);
+
 /// What every app exports.
 #[repr(C)]
 #[derive(StableAbi)]

@@ -26,7 +26,11 @@ impl From<Bytes> for FfiChunk {
         let (ptr, len) = (bytes.as_ptr(), bytes.len());
         let mut owner = MaybeUninit::<Owner>::zeroed();
         // SAFETY: size and alignment are asserted above, and `Owner` is plain data for which the
-        // zeros behind a smaller `Bytes` are valid. The bytes don't move with their handle.
+        // zeros behind a smaller `Bytes` are valid. Two things are relied on that `bytes` doesn't promise,
+        // seen in 1.12.1 (`pub struct Bytes` in src/bytes.rs: a pointer, a length, an `AtomicPtr`, a
+        // reference to a vtable): a `Bytes` has no padding, which would be uninitialized memory in the
+        // owner, and no bytes within the handle itself, which would move with it. The tests
+        // `a_handle_is_words_without_padding` and `no_bytes_lie_in_their_handle` fail when that changes.
         let owner = unsafe {
             owner.as_mut_ptr().cast::<Bytes>().write(bytes);
             owner.assume_init()
@@ -71,6 +75,30 @@ impl From<FfiChunk> for Bytes {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    const _: () = {
+        const fn may_be_dropped_on_any_thread<T: Send + Sync + 'static>() {}
+        may_be_dropped_on_any_thread::<Bytes>();
+    };
+
+    #[test]
+    fn a_handle_is_words_without_padding() {
+        assert_eq!((size_of::<Bytes>(), align_of::<Bytes>()), (4 * size_of::<usize>(), align_of::<usize>()));
+    }
+
+    #[test]
+    fn no_bytes_lie_in_their_handle() {
+        for length in 1..=64 {
+            for bytes in [Bytes::from(vec![7; length]), Bytes::copy_from_slice(&vec![7; length + 1]).slice(1..)] {
+                let handle = ptr::from_ref(&bytes).cast::<u8>();
+                let within = handle..handle.wrapping_add(size_of::<Bytes>());
+                assert!(!within.contains(&bytes.as_ptr()), "{length}");
+                let address = bytes.as_ptr();
+                let moved = Box::new(bytes);
+                assert_eq!(moved.as_ptr(), address, "{length}");
+            }
+        }
+    }
 
     struct Panics;
 

@@ -266,6 +266,10 @@ fn headers(spans: &[FfiSpan], texts: &mut Texts) -> Option<HeaderMap> {
         let value = texts.bytes(span.value_len & !SENSITIVE)?;
         // SAFETY: the host takes these bytes from a `HeaderValue` of its own, whose rules are those
         // of RFC 9110 in every release. Checking each byte again costs more than the rest of this.
+        // The documentation of `http` 1.5.0 asks for UTF-8, which a value needn't be (`obs-text`, RFC 9110
+        // section 5.5); its code doesn't rely on that (src/header/value.rs: the bytes are kept as they are,
+        // `to_str` checks each), and hyper 1.12.0 itself calls it with any value (src/proto/h1/role.rs). The
+        // test `a_value_that_is_no_utf8_is_kept_and_no_text` fails when that changes.
         let mut value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
         value.set_sensitive(span.value_len & SENSITIVE != 0);
         headers.append(name, value);
@@ -315,6 +319,18 @@ impl From<Address> for FfiAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_is_no_utf8_is_kept_and_no_text() {
+        let bytes = bytes::Bytes::from_static(b"caf\xe9 \xff\x80\t");
+        let checked = HeaderValue::from_maybe_shared(bytes.clone()).expect("opaque bytes are a value");
+        // SAFETY: the bytes were checked just now.
+        let value = unsafe { HeaderValue::from_maybe_shared_unchecked(bytes.clone()) };
+        assert_eq!(value, checked);
+        assert_eq!((value.as_bytes(), value.as_bytes().as_ptr()), (&bytes[..], bytes.as_ptr()), "nothing is copied");
+        assert!(value.to_str().is_err());
+        assert_eq!(format!("{value:?}"), format!("{checked:?}"));
+    }
 
     #[test]
     fn addresses_survive_the_line() {

@@ -170,7 +170,9 @@ impl Read for Seam {
             this.request = later;
             return Poll::Ready(Ok(()));
         };
-        // SAFETY: the room is the buffer's own, and only what the call has filled is made part of it.
+        // SAFETY: the room is the buffer's own, and only what the call has filled is made part of it. The call
+        // fills the room from its beginning and says never more than the room has: `advance` checks nothing (hyper 1.12.0,
+        // src/rt/io.rs).
         unsafe {
             let room = buffer.as_mut();
             let (pointer, len) = (room.as_mut_ptr().cast(), room.len());

@@ -17,6 +17,7 @@ use crate::artifact::{Store, Version};
 use crate::children::Children;
 use crate::console;
 use crate::desk::Desk;
+use crate::foreign::printable;
 use crate::identity::Identity;
 use crate::logging;
 use crate::preflight::{Preflight, read_config};
@@ -35,21 +36,21 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             let manifest = &version.manifest;
             let text = format!(
                 "accepted: {}\n  app      {} {}\n  version  {}\n  magic    {} (ABI {}, epoch {})\n  built    app-abi {}, {}\n",
-                path.display(),
-                manifest.app_name,
-                manifest.app_version,
+                printable(&path.display().to_string()),
+                printable(&manifest.app_name),
+                printable(&manifest.app_version),
                 version.id,
                 manifest.magic,
                 manifest.magic.abi(),
                 manifest.magic.epoch(),
                 manifest.app_abi,
-                manifest.rustc
+                printable(&manifest.rustc)
             );
             console::answer(&text).context("the answer can't be written")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(refusal) => {
-            console::note(&format!("refused: {refusal}"));
+            console::note(&format!("refused: {}", printable(&refusal.to_string())));
             Ok(ExitCode::FAILURE)
         }
     }

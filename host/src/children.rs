@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::channel::Channel;
+use crate::channel::MasterEnd;
 use crate::identity::Identity;
 use crate::sys::process::{self, Reaped, Spawn};
 
@@ -58,7 +58,7 @@ pub struct Streams {
 #[derive(Debug)]
 pub struct Child {
     pub pid: Pid,
-    pub channel: Channel,
+    pub channel: MasterEnd,
     /// How it ended, once it has been reaped.
     pub ended: oneshot::Receiver<Reaped>,
 }
@@ -88,7 +88,7 @@ impl Children {
     /// # Errors
     /// Those of socketpair, fork, setuid and exec.
     pub fn spawn(&self, role: Role, streams: Streams, identity: Option<Identity>) -> io::Result<Child> {
-        let (channel, theirs) = Channel::pair()?;
+        let (channel, theirs) = MasterEnd::pair()?;
         let pid = process::spawn(Spawn {
             role: role.argument(),
             control: theirs,

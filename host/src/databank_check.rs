@@ -10,6 +10,7 @@ use crate::causes::chain;
 use crate::channel::Channel;
 use crate::config::databank::redact;
 use crate::databank::{Databank, Driver};
+use crate::foreign;
 use crate::message::{DatabankSetup, FromDatabankCheck};
 use crate::{logging, sys};
 
@@ -28,7 +29,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         };
         let answer = match prepared {
             Ok(()) => FromDatabankCheck::Reached,
-            Err(error) => FromDatabankCheck::Unreachable { error: redact(&error) },
+            Err(error) => FromDatabankCheck::Unreachable { error: foreign::line(&redact(&error), foreign::MAX_TEXT) },
         };
         logging::finish_unless_stalled();
         channel.send(&answer).await?;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::artifact::Store;
 use crate::causes::chain;
 use crate::console;
+use crate::foreign::printable;
 use crate::restart::Refusal;
 
 /// In which form the answer is printed.
@@ -58,7 +59,7 @@ fn look(path: &Path, store: &Store) -> Found {
 }
 
 fn text(path: &Path, found: &Found) -> String {
-    let mut lines = vec![format!("{}", path.display())];
+    let mut lines = vec![printable(&path.display().to_string()).into_owned()];
     if let Some((version, manifest)) = &found.library {
         let magic = manifest.magic;
         lines.extend([
@@ -82,7 +83,7 @@ fn text(path: &Path, found: &Found) -> String {
         ]);
     }
     lines.push(match (&found.refusal, &found.library) {
-        (Some(refusal), _) => format!("refused: {refusal}"),
+        (Some(refusal), _) => format!("refused: {}", printable(&refusal.to_string())),
         (None, Some((_, manifest))) => {
             format!("fits: a master that was started with magic {} takes it, if it loads", manifest.magic)
         }
@@ -90,19 +91,6 @@ fn text(path: &Path, found: &Found) -> String {
     });
     lines.push(String::new());
     lines.join("\n")
-}
-
-/// A text of the library's, without what would move the cursor of a terminal.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            printable.extend(c.escape_default());
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
 }
 
 fn to_json(path: &Path, found: &Found) -> Value {

@@ -10,12 +10,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::ConfigId;
 use crate::locks::StateLock;
-use crate::restart::ledger::Ledger;
+use crate::restart::ledger::{Ledger, Unreadable};
 
 /// The file's name, and what a damaged one is called from then on.
 const NAME: &str = "generations.json";
@@ -24,9 +23,6 @@ const PARTIAL_PREFIX: &str = ".generations-";
 
 /// The largest file that is read or written, in bytes: many times what many large configurations need.
 const MAX_BYTES: u64 = 1 << 28;
-
-/// What this form of the file is called. A master that reads another one knows nothing.
-const FORM: u32 = 1;
 
 /// A ledger that can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +39,6 @@ pub enum LedgerError {
     TooLarge { path: PathBuf, size: u64 },
     #[error("{} can't be written", path.display())]
     Write { path: PathBuf, source: io::Error },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Form<T> {
-    form: u32,
-    ledger: T,
 }
 
 /// The way to the file. Only a master that holds the state directory has one.
@@ -105,15 +94,11 @@ impl LedgerFile {
         }
         let mut bytes = Vec::new();
         file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(read_failed)?;
-        let damaged = |source| LedgerError::Damaged { path: path.clone(), source };
-        let Form { form, ledger } = serde_json::from_slice::<Form<Ledger>>(&bytes).map_err(damaged)?;
-        if form != FORM {
-            return Err(foreign("it has another form, of another app-host"));
-        }
-        if !ledger.is_sound(|config| config_id(config.as_bytes())) {
-            return Err(LedgerError::Unsound { path: path.clone() });
-        }
-        Ok(ledger)
+        Ledger::parse(&bytes, |config| config_id(config.as_bytes())).map_err(|error| match error {
+            Unreadable::Damaged(source) => LedgerError::Damaged { path: path.clone(), source },
+            Unreadable::Form => foreign("it has another form, of another app-host"),
+            Unreadable::Unsound => LedgerError::Unsound { path: path.clone() },
+        })
     }
 
     /// Puts what can't be read out of the way, so that it can be looked at; says where.
@@ -127,7 +112,7 @@ impl LedgerFile {
     /// loss of power too. Blocks on the disk.
     pub fn save(&self, ledger: &Ledger) -> Result<(), LedgerError> {
         let failed = |source| LedgerError::Write { path: self.path.clone(), source };
-        let bytes = serde_json::to_vec(&Form { form: FORM, ledger }).map_err(|error| failed(error.into()))?;
+        let bytes = ledger.to_json().map_err(|error| failed(error.into()))?;
         let size = bytes.len() as u64;
         if size > MAX_BYTES {
             return Err(LedgerError::TooLarge { path: self.path.clone(), size });

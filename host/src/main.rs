@@ -5,7 +5,7 @@
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`, `databank_check`,
 //! `admin`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
-//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids` and `causes` are pure. Uses
+//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids`, `causes`, `foreign` and `hosts` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
 // They panic where nobody can be told; `console` doesn't.
@@ -57,6 +57,8 @@ mod sys;
 mod causes;
 mod command;
 mod config;
+mod foreign;
+mod hosts;
 mod ids;
 mod message;
 mod restart;
@@ -87,10 +89,11 @@ fn main() -> ExitCode {
         Command::InternalAdmin => admin::run(),
     });
     let exit = outcome.unwrap_or_else(|error| {
+        let error = foreign::line(&format!("{error:#}"), foreign::MAX_TEXT);
         if tracing::dispatcher::has_been_set() {
-            tracing::error!(error = format!("{error:#}"), "could not start");
+            tracing::error!(error, "could not start");
         } else {
-            console::note(&format!("app-host: {error:#}"));
+            console::note(&format!("app-host: {error}"));
         }
         ExitCode::FAILURE
     });

@@ -19,11 +19,13 @@ use tokio::time::timeout;
 
 use crate::artifact::{self, ArtifactError, Look, Store, Version};
 use crate::causes::chain;
+use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Children, Role, Streams};
 use crate::config::databank::{Setup, Store as DatabankStore};
 use crate::config::{self, Config};
 use crate::databank;
 use crate::desk::Desk;
+use crate::foreign;
 use crate::identity::Identity;
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
@@ -365,12 +367,15 @@ impl Preflight {
         let limit = databank.timeout + CHECK_MARGIN;
         match self.ask(Role::DatabankCheck, config, &setup, limit).await {
             Ok(FromDatabankCheck::Reached) => Ok(()),
-            Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(error)),
+            Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(bounded(&error))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
             Err(NoAnswer::Spawn(error)) => {
                 Err(Refusal::DatabankUnreachable(format!("its check can't be spawned: {error}")))
             }
             Err(NoAnswer::Died(how)) => Err(Refusal::DatabankUnreachable(format!("its check died: {how}"))),
+            Err(NoAnswer::Garbage(what)) => {
+                Err(Refusal::DatabankUnreachable(format!("its check says what no check says: {what}")))
+            }
             Err(NoAnswer::Late) => Err(Refusal::DatabankUnreachable(format!("its check hung, for {limit:?}"))),
         }
     }
@@ -387,13 +392,16 @@ impl Preflight {
         let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
         match self.ask(Role::Probe, config, &setup, limit).await {
             Ok(FromProbe::Fits) => Ok(begin.elapsed()),
-            Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(error))),
-            Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(error))),
+            Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(bounded(&error)))),
+            Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(bounded(&error)))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error).into()),
             Err(NoAnswer::Spawn(error)) => {
                 Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}")).into())
             }
             Err(NoAnswer::Died(how)) => Err(misfit(Refusal::BadArtifact(format!("the probe died loading it: {how}")))),
+            Err(NoAnswer::Garbage(what)) => {
+                Err(misfit(Refusal::BadArtifact(format!("the probe that loads it says what no probe says: {what}"))))
+            }
             Err(NoAnswer::Late) => {
                 Err(misfit(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))))
             }
@@ -414,14 +422,21 @@ impl Preflight {
         let child = self.children.spawn(role, streams, self.identity).map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
         log.follow(child.pid, &config.log).map_err(spawn_failed)?;
+        let MasterEnd { to, mut from } = child.channel;
         let answer = async {
-            // A process that is gone already is noticed by its silence.
-            let _ = child.channel.send(question).await;
-            child.channel.receive::<A>().await
+            match to.send(question).await {
+                Ok(()) => {}
+                // A process that is gone already is noticed by its silence.
+                Err(ChannelError::Socket(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(error) => return Err(NoAnswer::Spawn(chain(&error))),
+            }
+            // It is no process of ours any more in what it says, and need not be waited for.
+            from.receive::<A>().await.map_err(|garbage| NoAnswer::Garbage(chain(&garbage)))
         };
         match timeout(limit, answer).await {
-            Ok(Ok(Some((answer, _)))) => Ok(answer),
-            Ok(Ok(None) | Err(_)) => {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None)) => {
                 let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok).map(|reaped| reaped.how);
                 Err(NoAnswer::Died(ended_text(ended)))
             }
@@ -430,11 +445,17 @@ impl Preflight {
     }
 }
 
+/// What a child says of a failure. It has bounded it, if it is one of ours.
+fn bounded(error: &str) -> String {
+    foreign::line(error, foreign::MAX_TEXT)
+}
+
 /// Why a throw-away process gave no answer.
 enum NoAnswer {
     Log(String),
     Spawn(String),
     Died(String),
+    Garbage(String),
     Late,
 }
 

@@ -38,7 +38,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("depths", &["loader", "databank", "dispatch", "sys"]),
-    ("pure", &["restart", "message", "command", "config", "ids", "causes"]),
+    ("pure", &["restart", "message", "command", "config", "ids", "causes", "foreign", "hosts"]),
 ];
 
 /// What the pure rooms may use besides each other.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use app_host_tests::admin::get;
 use app_host_tests::dev::Dev;
 use app_host_tests::host::wait_until;
 use app_host_tests::{Address, App, Connection, process};
@@ -69,12 +70,18 @@ fn browser_is_opened_at_a_page_that_has_the_script_and_all_else_is_as_the_app_sa
     let opened = wait_until(|| std::fs::read_to_string(dev.path(".opened")).ok().filter(|text| text.ends_with('\n')));
     assert_eq!(opened.as_deref(), Some(format!("http://{page}\n").as_str()));
     let mut browser = Connection::connect(&Address::Tcp(page.parse().unwrap())).unwrap();
-    assert_eq!(browser.get("/").unwrap(), 200);
+    assert_eq!(get(&mut browser, "/").unwrap(), 200);
     let text = browser.text();
     assert!(text.starts_with("<!doctype html>") && text.contains("/.app-host-dev/reload.js"), "{text}");
     assert!(!dev.get("/").contains("app-host-dev"), "the app's own address is left alone");
-    assert_eq!(browser.get("/.app-host-dev/reload.js").unwrap(), 200);
+    assert_eq!(get(&mut browser, "/.app-host-dev/reload.js").unwrap(), 200);
     assert!(browser.text().contains("location.reload()"));
+    // A page of somebody else's that has its own name resolve to this machine.
+    for path in ["/", "/.app-host-dev/events"] {
+        browser.send(format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(browser.receive().unwrap(), 403);
+        assert!(browser.text().starts_with("app-host dev: only localhost"), "{}", browser.text());
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod databank_refusals;
 mod databank_restarts;
 mod dev;
 mod dispatch;
+mod distrust;
 mod example;
 mod failures;
 mod handover;

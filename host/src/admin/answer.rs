@@ -13,10 +13,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::watch;
 
-use super::hosts;
 use super::live::Live;
 use super::source::{Source, Standing};
 use crate::control::Status;
+use crate::hosts;
 use crate::message::AdminListens;
 use crate::metrics;
 

@@ -11,7 +11,7 @@
 //! ```
 
 mod answer;
-mod hosts;
+mod crowd;
 mod live;
 mod patience;
 mod source;
@@ -19,12 +19,15 @@ mod source;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -40,6 +43,7 @@ use crate::channel::Channel;
 use crate::message::{AdminListens, AdminSetup};
 use crate::{logging, sys};
 use answer::Desk;
+use crowd::{Busy, Crowd, Seat};
 use patience::Patient;
 
 /// How many clients are served at the same time.
@@ -57,10 +61,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the last answers may take when it isn't needed any more.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-
-/// What those beyond the bound are told. It fits into the buffer of a socket that nothing was written to.
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
 
 /// Plays the role; the control socket is standard input.
 pub fn run() -> anyhow::Result<ExitCode> {
@@ -124,16 +124,6 @@ enum Stream {
     Unix(UnixStream),
 }
 
-impl Stream {
-    /// Answers that there are too many, if it can be said at once: a client that doesn't read isn't waited for.
-    fn turn_away(&self) {
-        let _ = match self {
-            Self::Tcp(stream) => stream.try_write(TOO_MANY),
-            Self::Unix(stream) => stream.try_write(TOO_MANY),
-        };
-    }
-}
-
 async fn accept(
     listener: &Listener,
     desk: &Rc<Desk>,
@@ -141,24 +131,26 @@ async fn accept(
     connections: &mut JoinSet<()>,
 ) -> Infallible {
     let mut complained = false;
+    let crowd = Crowd::new(CONNECTIONS);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(stream) => {
                     complained = false;
-                    if connections.len() >= CONNECTIONS {
-                        stream.turn_away();
-                        continue;
-                    }
-                    let (desk, close) = (Rc::clone(desk), close.clone());
-                    match stream {
+                    crowd.make_room().await;
+                    let (desk, close, seat) = (Rc::clone(desk), close.clone(), Crowd::enter(&crowd));
+                    let number = seat.number();
+                    let task = match stream {
                         Stream::Tcp(stream) => {
                             // What is pushed to a page is to be seen at once.
                             let _ = stream.set_nodelay(true);
-                            connections.spawn_local(serve(stream, desk, close));
+                            connections.spawn_local(serve(stream, desk, close, seat))
                         }
-                        Stream::Unix(stream) => drop(connections.spawn_local(serve(stream, desk, close))),
-                    }
+                        Stream::Unix(stream) => connections.spawn_local(serve(stream, desk, close, seat)),
+                    };
+                    crowd.is_served_by(number, task);
+                    // So that a head which is there already is read before others come.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut complained, true) {
@@ -172,14 +164,43 @@ async fn accept(
     }
 }
 
+/// An answer's body, which is dropped once it is sent.
+struct WhileSent {
+    body: answer::Body,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for WhileSent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Serves one connection to its end, which comes soon once `close` says so.
-async fn serve<T>(stream: T, desk: Rc<Desk>, mut close: watch::Receiver<bool>)
+async fn serve<T>(stream: T, desk: Rc<Desk>, mut close: watch::Receiver<bool>, seat: Seat)
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let service = service_fn(move |request| {
-        let desk = Rc::clone(&desk);
-        async move { Ok::<_, Infallible>(desk.answer(&request).await) }
+    let service = service_fn(|request| {
+        let (desk, busy) = (Rc::clone(&desk), seat.busy());
+        async move {
+            let answer = desk.answer(&request).await;
+            Ok::<_, Infallible>(answer.map(|body| WhileSent { body, _busy: busy }))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -52,8 +52,12 @@ impl Source {
     /// How things stand; `None` when the master doesn't answer in time.
     pub(super) async fn ask(&self) -> Option<Rc<Standing>> {
         let (waiting, standing) = oneshot::channel();
-        self.0.try_send(waiting).ok()?;
-        timeout(SILENCE, standing).await.ok()?.ok()
+        let answer = async {
+            // Those that have gone without their answers may be in front.
+            self.0.send(waiting).await.ok()?;
+            standing.await.ok()
+        };
+        timeout(SILENCE, answer).await.ok()?
     }
 }
 

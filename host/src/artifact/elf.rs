@@ -79,8 +79,11 @@ pub fn is_partial(file: &File) -> io::Result<bool> {
 
 /// Checks that `file` is a whole library for this machine and returns its manifest.
 pub fn read(file: &File) -> Result<Manifest, ElfError> {
-    let cache = ReadCache::new(file);
-    let data = &cache;
+    read_from(&ReadCache::new(file))
+}
+
+/// As [`read()`], from whatever holds the bytes.
+pub(super) fn read_from<'data, R: ReadRef<'data>>(data: R) -> Result<Manifest, ElfError> {
     let header = Header::parse(data).map_err(ElfError::NoElf)?;
     let endian = header.endian().map_err(ElfError::NoElf)?;
     let machine = header.e_machine(endian);

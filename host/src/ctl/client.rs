@@ -5,15 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use super::lines::{Line, Lines};
 use super::{CtlError, Outcome};
 use crate::command::Answer;
 use crate::socket_file::Reachable;
-
-/// The longest line that a master writes: the status of as many workers as there can be, with room.
-const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// A master that can't be talked to.
 #[derive(Debug, thiserror::Error)]
@@ -37,19 +34,10 @@ impl ClientError {
     }
 }
 
-/// A line of the master's.
-#[derive(Debug)]
-pub(super) enum Line {
-    Answer(Answer),
-    Event(Value),
-}
-
 pub(super) struct Client {
     path: PathBuf,
     stream: UnixStream,
-    read: Vec<u8>,
-    /// What of `read` is known to have no newline.
-    seen: usize,
+    lines: Lines,
 }
 
 impl Client {
@@ -62,7 +50,7 @@ impl Client {
             Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
         };
         match connect() {
-            Ok(stream) => Ok(Self { path: path.to_owned(), stream, read: Vec::new(), seen: 0 }),
+            Ok(stream) => Ok(Self { path: path.to_owned(), stream, lines: Lines::default() }),
             Err(error) if is_late(&error) => Err(ClientError::Silent { path: path.to_owned(), waited: limit }),
             Err(source) => Err(ClientError::Connect { path: path.to_owned(), source }),
         }
@@ -100,13 +88,9 @@ impl Client {
         let deadline = Instant::now() + limit;
         let mut chunk = [0; 16 * 1024];
         loop {
-            if let Some(end) = self.read[self.seen..].iter().position(|byte| *byte == b'\n') {
-                let rest = self.read.split_off(self.seen + end + 1);
-                let line = std::mem::replace(&mut self.read, rest);
-                self.seen = 0;
-                return understand(&line).map(Some);
+            if let Some(line) = self.lines.next()? {
+                return Ok(Some(line));
             }
-            self.seen = self.read.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
@@ -114,13 +98,10 @@ impl Client {
             self.stream.set_read_timeout(Some(left)).map_err(|error| self.failed(error))?;
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ClientError::Ended { path: self.path.clone() }.into()),
-                Ok(length) => self.read.extend_from_slice(&chunk[..length]),
+                Ok(length) => self.lines.put(&chunk[..length]),
                 Err(error) if is_late(&error) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed(error).into()),
-            }
-            if self.read.len() > MAX_LINE {
-                return Err(CtlError::Answer(format!("a line of more than {MAX_LINE} bytes")));
             }
         }
     }
@@ -137,16 +118,4 @@ fn is_the_end(error: &io::Error) -> bool {
 
 fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-fn understand(line: &[u8]) -> Result<Line, CtlError> {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches('\n');
-    if let Some(answer) = Answer::parse(text) {
-        return Ok(Line::Answer(answer));
-    }
-    match serde_json::from_str(text) {
-        Ok(event @ Value::Object(_)) => Ok(Line::Event(event)),
-        _ => Err(CtlError::Answer(text.to_owned())),
-    }
 }

@@ -4,6 +4,7 @@
 //! [`Outcome`] and don't change. What goes over the socket is `command`'s language.
 
 mod client;
+mod lines;
 mod progress;
 mod table;
 
@@ -20,8 +21,10 @@ use crate::command::Answer;
 use crate::config::{self, ConfigError};
 use crate::console::{self, Reader};
 use crate::control::{Status, VerdictRecord};
+use crate::foreign;
 use crate::ids::RequestId;
-use client::{Client, ClientError, Line};
+use client::{Client, ClientError};
+use lines::{Line, NoLine};
 use progress::Progress;
 
 /// The configuration that is looked at when nothing else is said.
@@ -120,6 +123,8 @@ enum CtlError {
     Print(#[source] io::Error),
     #[error("the master's answer isn't understood: {0}")]
     Answer(String),
+    #[error("the master's answer isn't understood: {0}")]
+    Line(#[from] NoLine),
 }
 
 impl CtlError {
@@ -130,7 +135,8 @@ impl CtlError {
             | Self::Config(_)
             | Self::No(_)
             | Self::Answer(_)
-            | Self::Print(_) => Outcome::Wrong,
+            | Self::Print(_)
+            | Self::Line(_) => Outcome::Wrong,
             Self::Client(error) => error.outcome(),
         }
     }
@@ -241,7 +247,9 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
     match (form, &reason) {
         (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))?),
         (Form::Text, None) => drop(print("restart accepted\n")?),
-        (Form::Text, Some(reason)) => console::note(&format!("app-host: restart refused: {reason}{}", hint(reason))),
+        (Form::Text, Some(reason)) => {
+            console::note(&format!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason)));
+        }
     }
     Ok(if accepted { Outcome::Done } else { Outcome::Refused })
 }
@@ -267,7 +275,7 @@ fn restart_to_verdict(client: &mut Client, socket: &Path, words: &str, form: For
         if event["event"] == "verdict" {
             verdicts.extend(serde_json::from_value::<VerdictRecord>(event.clone()));
         } else if let Some(text) = progress.line(event).filter(|_| shows) {
-            console::note(&text);
+            console::note(&foreign::printable(&text));
         }
     };
     let text = match await_answer(client, socket, &mut on_event)? {
@@ -305,7 +313,7 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
     match (&verdict.reason, &verdict.detail) {
         (Some(reason), detail) => {
             let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
-            let detail = detail.as_ref().unwrap_or(reason);
+            let detail = foreign::printable(detail.as_ref().unwrap_or(reason));
             console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
@@ -343,7 +351,9 @@ fn status_text(answer: &str, before: Option<(&Status, Duration)>, form: Form) ->
     if form == Form::Json {
         return Ok(format!("{answer}\n"));
     }
-    let status: Status = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    let mut status: Value = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    foreign::make_printable(&mut status);
+    let status: Status = serde_json::from_value(status).map_err(|error| CtlError::Answer(error.to_string()))?;
     Ok(table::status(&status, before))
 }
 
@@ -351,7 +361,8 @@ fn versions_text(answer: &str, form: Form) -> Result<String, CtlError> {
     if form == Form::Json {
         return Ok(format!("{answer}\n"));
     }
-    let versions: Vec<Value> = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    let mut versions: Vec<Value> = serde_json::from_str(answer).map_err(|error| CtlError::Answer(error.to_string()))?;
+    versions.iter_mut().for_each(foreign::make_printable);
     Ok(table::versions(&versions))
 }
 
@@ -366,7 +377,7 @@ fn events(client: &mut Client, form: Form) -> Result<Outcome, CtlError> {
         };
         let line = match form {
             Form::Json => event.to_string(),
-            Form::Text => progress::plain(&event),
+            Form::Text => foreign::printable(&progress::plain(&event)).into_owned(),
         };
         if print(&format!("{line}\n"))? == Reader::Gone {
             return Ok(Outcome::Done);

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::control::{Status, WorkerStatus};
 
+/// The end of the year 9999, in milliseconds since the epoch: nobody can print a later moment.
+const LAST_MOMENT: u64 = 253_402_300_799_999;
+
 /// How many columns there are.
 const COLUMNS: usize = 14;
 
@@ -79,7 +82,7 @@ pub(super) fn versions(versions: &[Value]) -> String {
     let mut out = String::new();
     for version in versions {
         let text = |key: &str| version[key].as_str().unwrap_or_default();
-        let since = Duration::from_millis(version["since"].as_u64().unwrap_or_default());
+        let since = Duration::from_millis(version["since"].as_u64().unwrap_or_default().min(LAST_MOMENT));
         let since = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since);
         let (state, digits) = (text("state"), short(text("version")));
         // Writing to a string never fails.
@@ -159,6 +162,12 @@ pub(super) fn duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_that_no_calendar_has_is_printed_all_the_same() {
+        let text = versions(&[serde_json::json!({ "since": u64::MAX, "state": "kept" })]);
+        assert!(text.contains("9999-12-31T23:59:59Z"), "{text}");
+    }
 
     #[test]
     fn a_status_is_a_table() {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cargo_metadata::{CrateType, Message, Metadata, MetadataCommand, Package, PackageId};
+use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package, PackageId};
+
+use super::cargo;
 
 /// A crate that can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -102,22 +104,13 @@ impl Project {
 fn run(mut command: Command, id: &PackageId) -> io::Result<Built> {
     let began = Instant::now();
     let mut cargo = command.spawn()?;
-    let mut library = None;
-    if let Some(output) = cargo.stdout.take() {
-        for message in Message::parse_stream(BufReader::new(output)) {
-            if let Message::CompilerArtifact(artifact) = message?
-                && artifact.package_id == *id
-                && artifact.target.crate_types.contains(&CrateType::CDyLib)
-            {
-                library = artifact.filenames.into_iter().find(|file| file.extension() == Some("so"));
-            }
-        }
-    }
+    let output = cargo.stdout.take().map(BufReader::new);
+    let library = output.map(|output| cargo::library(output, id)).transpose()?.flatten();
     if !cargo.wait()?.success() {
         return Ok(Built::Failed);
     }
     Ok(match library {
-        Some(path) => Built::Library { path: path.into(), took: began.elapsed() },
+        Some(path) => Built::Library { path, took: began.elapsed() },
         None => Built::Broken("cargo names no library".to_owned()),
     })
 }

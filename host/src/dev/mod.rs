@@ -14,6 +14,8 @@
 //! A build that failed touches nothing: what was live before stays so.
 
 mod build;
+mod cargo;
+mod news;
 mod page;
 mod say;
 mod service;
@@ -31,9 +33,10 @@ use tokio::task::LocalSet;
 
 use crate::config::Config;
 use build::{Built, Project};
+use news::{News, Outcome};
 use page::Page;
 use say::Terminal;
-use service::{News, Outcome, Service};
+use service::Service;
 use sources::Change;
 
 /// How many happenings wait at most; who has one more waits.

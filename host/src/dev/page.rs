@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -26,6 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::hosts;
+
 /// Paths of our own: no app has a path like them by accident.
 const SCRIPT_PATH: &str = "/.app-host-dev/reload.js";
 const EVENTS_PATH: &str = "/.app-host-dev/events";
@@ -36,6 +38,9 @@ new EventSource("/.app-host-dev/events").onmessage = ({ data }) => {
   seen = data;
 };
 "#;
+
+/// What a page of somebody else's is told.
+const FOREIGN: &str = "app-host dev: only localhost and addresses are names of this page\n";
 
 /// Behind the end of the page: browsers take it there, and nobody needs to know where the page's parts are.
 const TAG: &str = "\n<script src=\"/.app-host-dev/reload.js\"></script>\n";
@@ -120,6 +125,11 @@ async fn serve(connection: TcpStream, proxy: Rc<Proxy>) {
 
 impl Proxy {
     async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        if !is_for_us(&request) {
+            let mut response = text("text/plain; charset=utf-8", FOREIGN);
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            return response;
+        }
         match request.uri().path() {
             SCRIPT_PATH => text("text/javascript; charset=utf-8", SCRIPT),
             EVENTS_PATH => events(self.live.clone()),
@@ -166,6 +176,14 @@ impl Proxy {
         };
         Ok(Response::from_parts(parts, body))
     }
+}
+
+/// Whether a browser that is led here by somebody else's page would have said another name.
+fn is_for_us<B>(request: &Request<B>) -> bool {
+    // The names in the request line and in the header are both there at times.
+    let named = request.uri().authority().is_none_or(|authority| hosts::is_ours(authority.as_str()));
+    let header = |value: &http::HeaderValue| value.to_str().is_ok_and(hosts::is_ours);
+    named && request.headers().get_all(HOST).iter().all(header)
 }
 
 fn is_page(headers: &HeaderMap) -> bool {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::build::Project;
 use crate::console;
+use crate::foreign;
 
 /// How many changed files are named.
 const NAMED: usize = 3;
@@ -43,6 +44,8 @@ impl Terminal {
     }
 
     fn say(&self, colour: Colour, word: &str, text: impl Display) {
+        let text = text.to_string();
+        let text = foreign::printable(&text);
         let line = if self.colours {
             format!("\x1b[{}m{word:>9}\x1b[0m  {text}\n", colour.code())
         } else {

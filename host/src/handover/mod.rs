@@ -42,7 +42,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
 use crate::causes::chain;
-use crate::channel::{Channel, ChannelError};
+use crate::channel::{ChannelError, FromMaster};
 use crate::message::ToRoad;
 use crate::sys::packet::Socket;
 pub use harbour::{Harbour, NoBerth, Parcel, Settle};
@@ -126,7 +126,7 @@ impl<P: Parcel> Plan<P> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let channel = {
             let _inside = runtime.enter();
-            Channel::from_owned_fd(socket)?
+            FromMaster::new(socket)?
         };
         std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
             LocalSet::new().block_on(&runtime, serve(self, channel, Rc::new(harbour)));
@@ -166,7 +166,7 @@ struct Post<H: Harbour> {
     said: (bool, bool),
 }
 
-async fn serve<H: Harbour>(plan: Plan<H::Parcel>, channel: Channel, harbour: Rc<H>) {
+async fn serve<H: Harbour>(plan: Plan<H::Parcel>, channel: FromMaster, harbour: Rc<H>) {
     let Plan { mut orders, mut stance } = plan;
     let (happened, mut events) = mpsc::unbounded_channel();
     let mut post = Post {

@@ -47,6 +47,12 @@ pub struct History {
 }
 
 impl History {
+    /// As another worker tells it, which may be anything: no number is larger than this worker itself would have it.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { ticks: self.ticks.min(IDLE_TICKS), next_tick: self.next_tick.min(HEAD_TIMEOUT), ..self }
+    }
+
     /// Whether the connection waits for the begin of its next request, if nothing of it has been read.
     pub fn is_idle(&self) -> bool {
         self.spoken == Spoken::Http1 && self.requests > 0 && !self.in_head

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tracing::Level;
 
 use crate::config::LogFormat;
+use crate::foreign::is_unsafe;
 use crate::loader::{AppEvent, AppField, AppValue};
 
 /// About the most bytes of a line, counted as they are written, escapes included.
@@ -117,11 +118,6 @@ fn cost(c: char) -> usize {
         c if is_unsafe(c) => 8,
         c => c.len_utf8(),
     }
-}
-
-/// What could end a line, move a terminal's cursor, or show text in another order than it has.
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// As `tracing_subscriber`'s text has it: time, level, spans, target, message, fields.

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::Happening;
 use crate::causes::chain;
-use crate::channel::ChannelError;
+use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Child, Children, Leash, Role, Streams};
 use crate::config::{Address, Log};
 use crate::identity::Identity;
@@ -176,18 +176,18 @@ impl Attendant {
         let leash = self.children.leash(child.pid);
         log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
         let setup = AdminSetup { listens: listens(&self.listener), log: logging::for_child(&self.log) };
-        child.channel.send_with(&setup, &[self.listener.as_fd()]).await.map_err(SpawnError::Setup)?;
+        child.channel.to.send_with(&setup, &[self.listener.as_fd()]).await.map_err(SpawnError::Setup)?;
         Ok((child, leash))
     }
 
     /// Answers a process until it has ended, and says how it did; `None` when it isn't needed any more.
     async fn attend(&self, child: Child, until: &mut oneshot::Receiver<()>) -> Option<String> {
-        let Child { pid, channel, mut ended } = child;
+        let Child { pid, channel: MasterEnd { to, mut from }, mut ended } = child;
         let needed = {
             let answers = async {
                 loop {
-                    match channel.receive::<FromAdmin>().await {
-                        Ok(Some((FromAdmin::Ask, _))) => {}
+                    match from.receive::<FromAdmin>().await {
+                        Ok(Some(FromAdmin::Ask)) => {}
                         // It ends, or is no process of ours any more in what it says.
                         Ok(None) => break,
                         Err(error) => {
@@ -201,7 +201,7 @@ impl Attendant {
                         break;
                     }
                     let Ok(snapshot) = snapshot.await else { break };
-                    if channel.send(&snapshot).await.is_err() {
+                    if to.send(&snapshot).await.is_err() {
                         break;
                     }
                     tokio::time::sleep(PACE).await;
@@ -214,7 +214,7 @@ impl Attendant {
             }
         };
         // It sees the end, gives its last answers and exits.
-        drop(channel);
+        drop((to, from));
         let how = if let Ok(how) = timeout(LAST_ANSWERS, &mut ended).await {
             how
         } else {

@@ -42,10 +42,7 @@ impl Balance {
         let crew = effects.crew();
         let held: Vec<_> = machine
             .peers()
-            .filter_map(|worker| {
-                let lanes = crew.stats(worker)?.lanes;
-                Some((worker, lanes.iter().map(|lane| lane.connections).sum()))
-            })
+            .filter_map(|worker| Some((worker, crew.stats(worker)?.sum(|lane| lane.connections))))
             .collect();
         let shift = evened_out(&held);
         let in_vain = shift.is_some() && shift == self.last;

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,11 +21,12 @@ use tracing::warn;
 use super::Happening;
 use super::dispatch::Dispatch;
 use crate::causes::chain;
-use crate::channel::{self, Channel, ChannelError};
+use crate::channel::{self, ChannelError, FromChild, Garbage, MasterEnd, ToChild};
 use crate::children::{Child, Children, Role, Streams};
 use crate::config::{AccessLog, Log, LogLevel};
 use crate::control::Measured;
 use crate::dispatch::{SOCKET_BYTES, is_the_end};
+use crate::foreign;
 use crate::handover;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
@@ -160,7 +162,7 @@ impl Crew {
         for end in [&dispatch, &their_dispatch] {
             packet::make_room(end, SOCKET_BYTES).map_err(SpawnError::Equipment)?;
         }
-        let (handover, their_handover) = packet::pair().map_err(SpawnError::Equipment)?;
+        let (handover, their_handover) = channel::one_way().map_err(SpawnError::Equipment)?;
         let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
         let mut printed = Vec::with_capacity(2);
         let mut streams = Streams::default();
@@ -224,7 +226,8 @@ impl Crew {
         let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None, access_file: None });
         let wants = Wants { orders: queue, logs_to: log_orders };
         let cpu = Rc::new(Cell::default());
-        let says = Says { worker, inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
+        let says =
+            Says { worker, pid, children: self.children.clone(), inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
         tokio::task::spawn_local(attend(says, child, setup, descriptors, last_words, wants));
         self.dispatch.join(worker, slot, generation, dispatch);
         let (log, takes_over) = (config.log.clone(), config.restart.handover);
@@ -424,7 +427,7 @@ fn access_setup(access_log: &AccessLog) -> AccessSetup {
 }
 
 /// Tells a worker what of `wanted` it doesn't know.
-async fn log_otherwise(channel: &Channel, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
+async fn log_otherwise(channel: &ToChild, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
     for (order, known, wanted) in [
         (ToWorker::LogFile, &known.file, &wanted.file),
         (ToWorker::AccessFile, &known.access_file, &wanted.access_file),
@@ -481,6 +484,8 @@ struct Wants {
 /// Where what is known of a worker goes.
 struct Says {
     worker: WorkerId,
+    pid: Pid,
+    children: Children,
     inbox: mpsc::Sender<Happening>,
     /// Set before its exit is reported.
     cpu: Rc<Cell<Duration>>,
@@ -493,70 +498,119 @@ async fn attend(
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
     last_words: LastWords,
-    mut wants: Wants,
+    wants: Wants,
 ) {
-    let Says { worker, inbox, cpu } = says;
-    let Child { pid, channel, mut ended } = child;
-    let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    if let Err(error) = channel.send_with(&setup, &borrowed).await {
-        // It has died already: its exit says so.
-        warn!(worker_pid = pid.as_raw(), error = chain(&error), "setup can't be sent");
-    }
-    drop(borrowed);
-    drop((setup, descriptors));
-    let mut talking = true;
-    let how = loop {
-        tokio::select! {
-            how = &mut ended => break how,
-            received = channel.receive::<FromWorker>(), if talking => {
-                talking = forward(worker, received, &inbox).await;
-            }
-            Some(order) = wants.orders.recv() => {
-                if let Err(error) = channel.send(&order).await {
-                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "order can't be sent");
-                }
-            }
-            Ok(()) = wants.logs_to.changed() => {
-                let wanted = wants.logs_to.borrow_and_update().clone();
-                if let Err(error) = log_otherwise(&channel, &logs_to, &wanted).await {
-                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "order can't be sent");
-                }
-                logs_to = wanted;
-            }
-        }
+    let Child { pid, channel: MasterEnd { to, from }, mut ended } = child;
+    let mut hears = Hears { from, left: MESSAGES };
+    let how = tokio::select! {
+        biased;
+        // Also where the worker doesn't read what it is sent, and a child of the app's keeps its socket open.
+        how = &mut ended => how,
+        never = talk(&says, &to, &mut hears, setup, descriptors, wants) => match never {},
     };
-    let rest = async { while talking && forward(worker, channel.receive().await, &inbox).await {} };
+    let rest = async { while says.forward(hears.receive().await).await {} };
     let _ = tokio::time::timeout(LAST_WORDS, rest).await;
     last_words.log(pid);
     // The reaper drops its sender only with the whole master.
     let Ok(reaped) = how else { return };
-    cpu.set(reaped.cpu);
-    report(&inbox, Event::Exited { worker, how: reaped.how }).await;
+    says.cpu.set(reaped.cpu);
+    says.report(Event::Exited { worker: says.worker, how: reaped.how }).await;
 }
 
-/// Passes a message on; says whether another may follow.
-async fn forward(
-    worker: WorkerId,
-    received: Result<Option<(FromWorker, Vec<OwnedFd>)>, ChannelError>,
-    inbox: &mpsc::Sender<Happening>,
-) -> bool {
-    let event = match received {
-        Ok(None) => return false,
-        Ok(Some((FromWorker::Ready, _))) => Event::Ready { worker },
-        Ok(Some((FromWorker::Terminated, _))) => Event::Terminated { worker },
-        Ok(Some((FromWorker::CannotListen { error }, _))) => Event::CannotListen { worker, error },
-        Ok(Some((FromWorker::StartFailed { error }, _))) => Event::StartFailed { worker, error },
-        Err(error) => {
-            warn!(error = chain(&error), "a worker's message is not understood");
-            return matches!(error, ChannelError::Message(_) | ChannelError::Form);
+/// Sends a worker its setup and its orders, and hears it, for as long as it lives.
+async fn talk(
+    says: &Says,
+    to: &ToChild,
+    hears: &mut Hears,
+    setup: WorkerSetup,
+    descriptors: Vec<OwnedFd>,
+    mut wants: Wants,
+) -> Infallible {
+    let worker_pid = says.pid.as_raw();
+    let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    if let Err(error) = to.send_with(&setup, &borrowed).await {
+        warn!(worker_pid, error = chain(&error), "setup can't be sent, and the worker is killed");
+        // Unless it has died already. Its exit is what the machine is told.
+        says.children.kill(says.pid);
+    }
+    drop(borrowed);
+    drop((setup, descriptors));
+    let mut talking = true;
+    loop {
+        tokio::select! {
+            received = hears.receive(), if talking => talking = says.forward(received).await,
+            Some(order) = wants.orders.recv() => {
+                if let Err(error) = to.send(&order).await {
+                    warn!(worker_pid, error = chain(&error), "order can't be sent");
+                }
+            }
+            Ok(()) = wants.logs_to.changed() => {
+                let wanted = wants.logs_to.borrow_and_update().clone();
+                if let Err(error) = log_otherwise(to, &logs_to, &wanted).await {
+                    warn!(worker_pid, error = chain(&error), "order can't be sent");
+                }
+                logs_to = wanted;
+            }
+            else => std::future::pending().await,
         }
-    };
-    report(inbox, event).await;
-    true
+    }
 }
 
-async fn report(inbox: &mpsc::Sender<Happening>, event: Event) {
-    // The loop has ended: nobody is interested any more.
-    let _ = inbox.send(Happening::Event(event)).await;
+/// How many messages a worker has for its master at most: each kind once.
+const MESSAGES: u8 = 4;
+
+/// What a worker says, which is not much.
+struct Hears {
+    from: FromChild,
+    left: u8,
+}
+
+/// Something that no worker of ours says.
+#[derive(Debug, thiserror::Error)]
+enum Misbehaviour {
+    #[error(transparent)]
+    Garbage(#[from] Garbage),
+    #[error("more than {MESSAGES} messages")]
+    TooMany,
+}
+
+impl Hears {
+    async fn receive(&mut self) -> Result<Option<FromWorker>, Misbehaviour> {
+        let message = self.from.receive().await?;
+        if message.is_some() {
+            self.left = self.left.checked_sub(1).ok_or(Misbehaviour::TooMany)?;
+        }
+        Ok(message)
+    }
+}
+
+impl Says {
+    /// Passes a message on; says whether another may follow.
+    ///
+    /// A worker that breaks its protocol is run by somebody else: it is killed, and replaced as one that has crashed.
+    async fn forward(&self, received: Result<Option<FromWorker>, Misbehaviour>) -> bool {
+        let worker = self.worker;
+        let bounded = |error: String| foreign::line(&error, foreign::MAX_TEXT);
+        let event = match received {
+            Ok(None) => return false,
+            Ok(Some(FromWorker::Ready)) => Event::Ready { worker },
+            Ok(Some(FromWorker::Terminated)) => Event::Terminated { worker },
+            Ok(Some(FromWorker::CannotListen { error })) => Event::CannotListen { worker, error: bounded(error) },
+            Ok(Some(FromWorker::StartFailed { error })) => Event::StartFailed { worker, error: bounded(error) },
+            Err(misbehaviour) => {
+                let detail = chain(&misbehaviour);
+                warn!(worker_pid = self.pid.as_raw(), detail, "worker breaks its protocol, and is killed");
+                self.children.kill(self.pid);
+                return false;
+            }
+        };
+        self.report(event).await;
+        true
+    }
+
+    async fn report(&self, event: Event) {
+        // The loop has ended: nobody is interested any more.
+        let _ = self.inbox.send(Happening::Event(event)).await;
+    }
 }

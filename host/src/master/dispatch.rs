@@ -10,19 +10,20 @@
 //! worker 1 ── socket ──▶ reader ──┴───────┴──▶ outgoing 1 ──▶ writer ── socket ──▶ worker 1
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, LocalSet, spawn_local, yield_now};
 use tracing::warn;
 
 use crate::causes::chain;
-use crate::dispatch::wire::{self, Origin, Packet};
+use crate::dispatch::wire::{self, Origin, Packet, WireError};
 use crate::dispatch::{Backlog, is_the_end};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::sys::packet::{self, Socket};
@@ -93,8 +94,6 @@ struct Link {
     outgoing: RefCell<Outgoing>,
     /// Something is to be sent.
     news: Notify,
-    /// It has sent something that can't be read, which was said once.
-    garbage: Cell<bool>,
 }
 
 struct Linked {
@@ -111,8 +110,8 @@ struct Switch {
 impl Switch {
     fn join(switch: &Rc<Self>, worker: WorkerId, origin: Origin, socket: OwnedFd) -> io::Result<()> {
         let socket = Socket::new(socket)?;
-        let (outgoing, garbage) = (RefCell::default(), Cell::new(false));
-        let link = Rc::new(Link { origin, socket, outgoing, news: Notify::new(), garbage });
+        packet::refuse_descriptors(&socket);
+        let link = Rc::new(Link { origin, socket, outgoing: RefCell::default(), news: Notify::new() });
         let reader = spawn_local(read(Rc::clone(switch), Rc::clone(&link)));
         let writer = spawn_local(write(Rc::clone(&link)));
         let tasks = [reader.abort_handle(), writer.abort_handle()];
@@ -128,33 +127,36 @@ impl Switch {
         for _ in 0..LAST_PACKETS {
             match packet::receive_plain(link.socket.as_fd(), &mut buffer) {
                 Ok(0) => break,
-                Ok(length) => self.route(&link, &mut buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                Err(_) => break,
+                Ok(length) if self.route(&link, &mut buffer[..length]).is_ok() => {}
+                Ok(_) | Err(_) => break,
             }
         }
     }
 
     /// Hands a packet of one worker to all of them, itself included.
-    fn route(&self, from: &Link, packet: &mut [u8]) {
-        match wire::stamp(packet, from.origin) {
-            Ok(packet) => {
-                for linked in self.links.borrow().values() {
-                    linked.link.outgoing.borrow_mut().push(packet.clone());
-                    linked.link.news.notify_one();
-                }
-            }
-            Err(error) => from.complain(&error),
+    fn route(&self, from: &Link, packet: &mut [u8]) -> Result<(), WireError> {
+        let packet = wire::stamp(packet, from.origin)?;
+        for linked in self.links.borrow().values() {
+            linked.link.outgoing.borrow_mut().push(packet.clone());
+            linked.link.news.notify_one();
         }
+        Ok(())
     }
 }
 
 impl Link {
-    fn complain(&self, error: &(dyn std::error::Error + 'static)) {
-        if !self.garbage.replace(true) {
-            let Origin { slot, generation } = self.origin;
-            warn!(slot, generation, error = chain(error), "a worker's packet for others is ignored");
-        }
+    /// No worker of ours sends such a thing: what it has for others is not heard any more, so that a flood of it costs
+    /// nothing.
+    fn close(&self, error: &(dyn std::error::Error + 'static)) {
+        let Origin { slot, generation } = self.origin;
+        warn!(
+            slot,
+            generation,
+            error = chain(error),
+            "a worker's packet for others is not understood, and it is not heard any more"
+        );
+        // Whatever it sends fails from now on. One that has gone doesn't need to be told.
+        let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Read);
     }
 }
 
@@ -165,8 +167,16 @@ async fn read(switch: Rc<Switch>, link: Rc<Link>) {
         for _ in 0..TURN {
             match link.socket.receive_plain(&mut buffer).await {
                 Ok(0) => return,
-                Ok(length) => switch.route(&link, &mut buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => link.complain(&error),
+                Ok(length) => {
+                    if let Err(error) = switch.route(&link, &mut buffer[..length]) {
+                        link.close(&error);
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    link.close(&error);
+                    return;
+                }
                 Err(error) => {
                     if !is_the_end(&error) {
                         let Origin { slot, generation } = link.origin;
@@ -320,16 +330,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn garbage_is_ignored_and_its_sender_heard_on() {
+    async fn who_sends_garbage_is_not_heard_any_more_and_hears_on() {
+        let dispatch = Dispatch::open().unwrap();
+        let witness = Worker::join(&dispatch, 9);
+        let garbage = [b"garbage".to_vec(), vec![1; wire::MAX_PACKET + 1], wire::lost("t", 1).to_vec()];
+        for (number, garbage) in (0..).zip(garbage) {
+            let worker = Worker::join(&dispatch, number);
+            packet::send(worker.0.as_fd(), &garbage, &[]).unwrap();
+            // It may take a few before it is seen.
+            let flood = async {
+                while worker.publish("t", b"no sense") {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(LIMIT, flood).await.expect("it can't send for ever");
+            assert!(witness.publish("t", b"sense"));
+            assert_eq!(worker.hear().await, Ok((9, b"sense".to_vec())));
+            assert_eq!(witness.hear().await, Ok((9, b"sense".to_vec())));
+        }
+    }
+
+    #[tokio::test]
+    async fn no_packet_with_a_descriptor_is_handed_on() {
         let dispatch = Dispatch::open().unwrap();
         let (worker, witness) = (Worker::join(&dispatch, 0), Worker::join(&dispatch, 1));
-        packet::send(worker.0.as_fd(), b"garbage", &[]).unwrap();
-        packet::send(worker.0.as_fd(), &vec![1; wire::MAX_PACKET + 1], &[]).unwrap();
-        packet::send(worker.0.as_fd(), &wire::lost("t", 1), &[]).unwrap();
+        assert!(witness.publish("t", b"both are there"));
+        assert_eq!(worker.hear().await, witness.hear().await);
         let with_descriptor = wire::message("t", b"with a descriptor");
-        packet::send(worker.0.as_fd(), &with_descriptor, &[worker.0.as_fd()]).unwrap();
-        assert!(worker.publish("t", b"sense"));
-        assert_eq!(witness.hear().await, Ok((0, b"sense".to_vec())));
+        let _ = packet::send(worker.0.as_fd(), &with_descriptor, &[worker.0.as_fd()]);
+        assert!(witness.publish("t", b"sense"));
+        assert_eq!(witness.hear().await, Ok((1, b"sense".to_vec())));
     }
 
     #[tokio::test]

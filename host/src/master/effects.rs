@@ -24,6 +24,7 @@ use crate::command::Level;
 use crate::config::Log;
 use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
+use crate::foreign;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
 use crate::locks::{PidFile, StateLock};
@@ -311,8 +312,8 @@ impl Effects {
             request = request.0,
             generation = generation.0,
             version = prepared.version.id.short(),
-            app = manifest.app_name,
-            app_version = manifest.app_version,
+            app = foreign::line(&manifest.app_name, foreign::MAX_NAME),
+            app_version = foreign::line(&manifest.app_version, foreign::MAX_NAME),
             magic = %manifest.magic,
             copy_us = micros(took.copy),
             probe_us = micros(took.probe),
@@ -413,7 +414,8 @@ impl Effects {
     /// What serves, for people.
     fn serving(&self) -> String {
         let active = self.active();
-        let (version, app) = (active.version.id.short(), &active.version.manifest.app_name);
+        let app = foreign::line(&active.version.manifest.app_name, foreign::MAX_NAME);
+        let version = active.version.id.short();
         format!("generation {} of {app} serves, version {version}, {} workers", self.active.0, active.config.workers)
     }
 

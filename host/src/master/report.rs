@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::crew::Crew;
+use crate::foreign;
 use crate::ids::{Generation, RequestId};
 use crate::preflight::Prepared;
 use crate::restart::{By, ExitReason, RecycleReason, Report, Verdict};
@@ -38,15 +39,15 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
         }
         Report::WorkerTerminated(worker) => about!(warn, crew, worker, "worker was told to end by somebody else"),
         Report::WorkerExited { worker, how, expected } => {
-            let lanes = crew.stats(worker.id).map(|stats| stats.lanes).unwrap_or_default();
-            let requests: u64 = lanes.iter().map(|lane| lane.requests).sum();
+            let stats = crew.stats(worker.id).unwrap_or_default();
+            let requests = stats.sum(|lane| lane.requests);
             // What was still in flight when the process ended was cut by its end.
-            let cut: u64 = lanes.iter().map(|lane| lane.cut + lane.in_flight).sum();
-            let handed_over: u64 = lanes.iter().map(|lane| lane.handed_over).sum();
-            let received: u64 = lanes.iter().map(|lane| lane.taken_over).sum();
-            let closed: u64 = lanes.iter().map(|lane| lane.dismissed).sum();
+            let cut = stats.sum(|lane| lane.cut.saturating_add(lane.in_flight));
+            let handed_over = stats.sum(|lane| lane.handed_over);
+            let received = stats.sum(|lane| lane.taken_over);
+            let closed = stats.sum(|lane| lane.dismissed);
             // What a killed or crashed worker had in hand is the first question.
-            let routes = lanes.into_iter().filter_map(|lane| lane.route).collect::<Vec<_>>().join(", ");
+            let routes = stats.routes();
             if *expected {
                 about!(
                     info, crew, worker, status = %how, expected, requests, cut, handed_over, received, closed, routes,
@@ -149,9 +150,9 @@ pub(super) fn log_exit(reason: &ExitReason) {
     }
 }
 
-fn names(prepared: Option<&Prepared>) -> (String, &str) {
-    prepared.map_or((String::new(), ""), |prepared| {
-        (prepared.version.id.short(), prepared.version.manifest.app_name.as_str())
+fn names(prepared: Option<&Prepared>) -> (String, String) {
+    prepared.map_or_else(Default::default, |prepared| {
+        (prepared.version.id.short(), foreign::line(&prepared.version.manifest.app_name, foreign::MAX_NAME))
     })
 }
 

@@ -160,7 +160,8 @@ async fn choose(preflight: &Preflight, found: Snapshot, ledger: &Ledger) -> anyh
             return Ok(as_found(found));
         }
     };
-    let (version, app, app_version) = (kept.pair.version.short(), &kept.app, &kept.app_version);
+    let name = |text: &str| crate::foreign::line(text, crate::foreign::MAX_NAME);
+    let (version, app, app_version) = (kept.pair.version.short(), name(&kept.app), name(&kept.app_version));
     let advice =
         "the library and the configuration on disk are not in use; change either of them, or restart into them";
     match why {

@@ -133,7 +133,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
 fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
     let figures = effects.crew().figures(view.id);
     let sum = |what: fn(&crate::sys::stats::LaneSnapshot) -> u64| {
-        figures.as_ref().map_or(0, |figures| figures.stats.lanes.iter().map(what).sum())
+        figures.as_ref().map_or(0, |figures| figures.stats.sum(what))
     };
     WorkerStatus {
         slot: view.slot,

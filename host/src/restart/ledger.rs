@@ -155,7 +155,46 @@ pub struct Ledger {
     held: Option<OnDisk>,
 }
 
+/// What stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<T> {
+    form: u32,
+    ledger: T,
+}
+
+/// What this form is called. A master that reads another one knows nothing.
+const FORM: u32 = 1;
+
+/// Bytes that no master of this version has written.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// They are no ledger.
+    #[error(transparent)]
+    Damaged(serde_json::Error),
+    /// Another version may have.
+    #[error("it has another form")]
+    Form,
+    /// What they say contradicts itself.
+    #[error("it contradicts itself")]
+    Unsound,
+}
+
 impl Ledger {
+    /// Reads what [`Self::to_json`] has made; `digest` names a configuration.
+    pub fn parse(bytes: &[u8], digest: impl Fn(&str) -> ConfigId) -> Result<Self, Unreadable> {
+        let Form { form, ledger } = serde_json::from_slice::<Form<Self>>(bytes).map_err(Unreadable::Damaged)?;
+        if form != FORM {
+            return Err(Unreadable::Form);
+        }
+        if ledger.is_sound(digest) { Ok(ledger) } else { Err(Unreadable::Unsound) }
+    }
+
+    /// As it is written down.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Form { form: FORM, ledger: self })
+    }
+
     /// Whether it can have been written by a master; `digest` names a configuration.
     pub fn is_sound(&self, digest: impl Fn(&str) -> ConfigId) -> bool {
         let is_kept = |pair: Pair| self.kept.iter().any(|it| it.pair == pair);

@@ -8,7 +8,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
 use rustix::net::sockopt::set_socket_send_buffer_size;
@@ -77,6 +77,20 @@ impl AsFd for Socket {
 /// (`SO_SNDBUF`, `socket(7)`; the kernel grants at most `net.core.wmem_max`).
 pub fn make_room(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
     Ok(set_socket_send_buffer_size(socket, bytes)?)
+}
+
+/// Has the kernel refuse packets with descriptors before they are queued (`SO_PASSRIGHTS`, Linux 6.16 and later).
+/// Where it doesn't know that, [`receive_plain`] still takes none in, but closes them in this thread.
+pub fn refuse_descriptors(socket: &impl AsFd) {
+    // include/uapi/asm-generic/socket.h; libc has it for one machine only.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four fits");
+    #[expect(unsafe_code, reason = "no crate has this option yet")]
+    // SAFETY: the pointer is to an integer of that length, and the descriptor is open.
+    unsafe {
+        libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), length);
+    }
 }
 
 /// Sends one packet; `WouldBlock` when the other side has too much to read already.
@@ -154,6 +168,21 @@ mod tests {
         // It is open nowhere else: the end is seen.
         drop(inner);
         assert_eq!(receive_plain(outer.as_fd(), &mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn where_descriptors_are_refused_what_has_none_arrives() {
+        let (left, right) = pair().unwrap();
+        refuse_descriptors(&right);
+        let (inner, _outer) = pair().unwrap();
+        let mut buffer = [0; 16];
+        match send(left.as_fd(), b"with one", &[inner.as_fd()]) {
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+            // An old kernel.
+            Ok(()) => assert!(receive_plain(right.as_fd(), &mut buffer).is_err()),
+        }
+        send(left.as_fd(), b"without", &[]).unwrap();
+        assert_eq!(receive_plain(right.as_fd(), &mut buffer).unwrap(), 7);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::config::MAX_THREADS;
+use crate::foreign;
 
 /// What the page begins with, so that another kind of descriptor is not taken for one.
 const MAGIC: u64 = u64::from_le_bytes(*b"app-host");
@@ -216,7 +217,7 @@ impl Lane {
             handed_over: self.handed_over.load(Relaxed),
             taken_over: self.taken_over.load(Relaxed),
             dismissed: self.dismissed.load(Relaxed),
-            route: (length > 0).then(|| String::from_utf8_lossy(&route).into_owned()),
+            route: (length > 0).then(|| foreign::line(&String::from_utf8_lossy(&route), usize::MAX)),
         }
     }
 }
@@ -276,7 +277,7 @@ pub struct LaneSnapshot {
     pub taken_over: u64,
     /// Connections ended because the worker drained.
     pub dismissed: u64,
-    /// The request that the app holds the thread with; `None` while it doesn't.
+    /// The request that the app holds the thread with, on one line; `None` while it doesn't.
     pub route: Option<String>,
 }
 
@@ -296,12 +297,28 @@ pub struct StatsSnapshot {
 }
 
 impl StatsSnapshot {
+    /// A figure of all threads together. It stops at the largest number, because a page that an app has scribbled on
+    /// must not end whoever adds.
+    pub fn sum(&self, of: impl Fn(&LaneSnapshot) -> u64) -> u64 {
+        self.lanes.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// What the app holds the threads with.
+    pub fn routes(&self) -> String {
+        listed(self.lanes.iter())
+    }
+
     /// What the app holds those threads with that have given no sign of life for so long.
     pub fn routes_silent_for(&self, silence: Duration) -> String {
         let since = Duration::from_millis(monotonic_ms()).saturating_sub(silence);
         let silent = self.lanes.iter().filter(|lane| lane.heartbeat.is_some_and(|beat| beat <= since));
-        silent.filter_map(|lane| lane.route.as_deref()).collect::<Vec<_>>().join(", ")
+        listed(silent)
     }
+}
+
+fn listed<'a>(lanes: impl Iterator<Item = &'a LaneSnapshot>) -> String {
+    let routes: Vec<_> = lanes.filter_map(|lane| lane.route.as_deref()).collect();
+    foreign::line(&routes.join(", "), foreign::MAX_TEXT)
 }
 
 /// A mapped stats page.
@@ -474,6 +491,28 @@ mod tests {
         assert!(route.starts_with("DELETE /é"), "{route}");
         // The last character may have been cut in two, and is then replaced by one of three bytes.
         assert!(route.len() <= MAX_ROUTE + 2, "{route}");
+    }
+
+    #[test]
+    fn whatever_a_worker_writes_on_its_page_its_master_reads_it_and_adds() {
+        let (master, file) = StatsPage::create().unwrap();
+        let page = StatsPage::open(&file).unwrap();
+        for word in [u64::MAX, u64::from_ne_bytes(*b"\n\x1b[2J\n\r\x80"), 1] {
+            for lane in &page.page().lanes {
+                for counter in [&lane.heartbeat, &lane.requests, &lane.in_flight, &lane.cut, &lane.connections] {
+                    counter.store(word, Relaxed);
+                }
+                lane.route_length.store(word, Relaxed);
+                lane.route.iter().for_each(|part| part.store(word, Relaxed));
+            }
+            let snapshot = master.snapshot();
+            assert_eq!(snapshot.lanes.len(), usize::from(MAX_THREADS));
+            assert_eq!(snapshot.sum(|lane| lane.cut.saturating_add(lane.in_flight)), word.saturating_mul(128));
+            for routes in [snapshot.routes(), snapshot.routes_silent_for(Duration::ZERO)] {
+                assert!(routes.len() <= foreign::MAX_TEXT && !routes.contains(foreign::is_unsafe), "{routes}");
+            }
+            let _ = (master.signs(), master.connections());
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::causes::chain;
 use crate::channel::Channel;
 use crate::databank::Databank;
 use crate::dispatch::Dispatch;
+use crate::foreign;
 use crate::handover::{self, Road, Stance};
 use crate::http::{self, DrainControl, Ending, Phase};
 use crate::loader::{AppListeners, HostInfo};
@@ -190,6 +191,8 @@ impl<'a> Control<'a> {
     /// Returns when every thread accepts on every listener. An order before that ends the process:
     /// nothing has been served yet.
     async fn wait_until_accepting(&mut self) -> Result<(), WorkerError> {
+        // An app's own words, of any length.
+        let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
         let mut accepting = 0;
         while accepting < self.lanes.len() {
             let failure = match self.ears.hear().await {
@@ -198,8 +201,8 @@ impl<'a> Control<'a> {
                     continue;
                 }
                 Heard::Order(_) => self.exit(0),
-                Heard::Thread(Word::CannotListen(error)) => FromWorker::CannotListen { error },
-                Heard::Thread(Word::CannotStart(error)) => FromWorker::StartFailed { error },
+                Heard::Thread(Word::CannotListen(error)) => FromWorker::CannotListen { error: bounded(&error) },
+                Heard::Thread(Word::CannotStart(error)) => FromWorker::StartFailed { error: bounded(&error) },
                 Heard::Thread(word) => FromWorker::StartFailed {
                     error: format!("a serving thread ended early ({word:?}), which is a bug in the host"),
                 },
@@ -402,12 +405,13 @@ impl Figures {
         let mut figures =
             Self { requests: 0, in_flight: 0, cut: 0, handed_over: 0, received: 0, closed: 0, route: None };
         for lane in lanes.iter().map(Lane::snapshot) {
-            figures.requests += lane.requests;
-            figures.in_flight += lane.in_flight;
-            figures.cut += lane.cut;
-            figures.handed_over += lane.handed_over;
-            figures.received += lane.taken_over;
-            figures.closed += lane.dismissed;
+            let add = |sum: &mut u64, more| *sum = sum.saturating_add(more);
+            add(&mut figures.requests, lane.requests);
+            add(&mut figures.in_flight, lane.in_flight);
+            add(&mut figures.cut, lane.cut);
+            add(&mut figures.handed_over, lane.handed_over);
+            add(&mut figures.received, lane.taken_over);
+            add(&mut figures.closed, lane.dismissed);
             figures.route = figures.route.or(lane.route);
         }
         figures
@@ -465,7 +469,7 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let (channel, _theirs) = Channel::pair().unwrap();
+        let (_master, channel) = crate::channel::tests::child();
         let mut control = control(
             &channel,
             vec![Listener { socket: listener.into(), name: "test", unix: false, origin: Origin::Bound }],

@@ -3,61 +3,18 @@
 //! Owns what is said of a connection to the worker that goes on with it. Both are the same binary.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::papers::{End, MAX_HEAD, Papers};
 use crate::handover::{MAX_PAPERS, Parcel};
 use crate::http::{History, MAX_UNREAD};
 use crate::loader::{Address, Connection};
 
-/// What a connection travels with, before what has been read of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Papers<'a> {
-    listener: &'a str,
-    /// The ends of a TCP connection.
-    peer: Option<End>,
-    local: Option<End>,
-    /// How long ago it was accepted, wherever that was.
-    age: Duration,
-    history: History,
-}
-
-/// How long they are at most: a listener's name has at most 255 bytes, and the rest are a few numbers.
-const MAX_HEAD: usize = 512;
 const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_PAPERS);
-
-/// One end of a TCP connection.
-#[derive(Debug, Serialize, Deserialize)]
-struct End {
-    address: SocketAddr,
-    /// serde leaves it out.
-    scope: u32,
-}
-
-impl End {
-    fn of(address: Address) -> Option<Self> {
-        match address {
-            Address::Tcp(address) => {
-                let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
-                Some(Self { address, scope })
-            }
-            Address::Unix => None,
-        }
-    }
-
-    fn address(self) -> SocketAddr {
-        let Self { mut address, scope } = self;
-        if let SocketAddr::V6(address) = &mut address {
-            address.set_scope_id(scope);
-        }
-        address
-    }
-}
 
 /// A connection in nobody's care: on its way from one worker to another, or at rest.
 #[derive(Debug)]
@@ -85,7 +42,7 @@ impl Detached {
         listeners: &[Known],
         (thread, held): (usize, mpsc::Sender<Infallible>),
     ) -> Option<Self> {
-        let (papers, unread): (Papers<'_>, _) = postcard::take_from_bytes(papers).ok()?;
+        let (papers, unread) = Papers::read(papers)?;
         let Papers { listener, peer, local, age, history } = papers;
         let &(listener, unix) = listeners.iter().find(|(name, _)| *name == listener)?;
         let (peer, local) = match (peer, local) {
@@ -102,6 +59,13 @@ impl Detached {
     }
 }
 
+fn end(address: Address) -> Option<End> {
+    match address {
+        Address::Tcp(address) => Some(End::of(address)),
+        Address::Unix => None,
+    }
+}
+
 impl Parcel for Detached {
     fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -111,13 +75,13 @@ impl Parcel for Detached {
         let Self { connection, opened, history, unread, .. } = self;
         let papers = Papers {
             listener: connection.listener,
-            peer: End::of(connection.peer),
-            local: End::of(connection.local),
+            peer: end(connection.peer),
+            local: end(connection.local),
             age: opened.elapsed(),
             history: *history,
         };
         let begin = packet.len();
-        let written = postcard::to_io(&papers, &mut *packet).is_ok() && packet.len() - begin <= MAX_HEAD;
+        let written = papers.write(packet) && packet.len() - begin <= MAX_HEAD;
         packet.extend_from_slice(unread);
         written && unread.len() <= MAX_UNREAD
     }
@@ -125,6 +89,8 @@ impl Parcel for Detached {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::http::{Handover, Spoken};
 
@@ -145,8 +111,8 @@ pub(super) mod tests {
         let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
         sent.connection = Connection { peer, local, listener: name, scheme: "http" };
         sent.opened -= Duration::from_secs(3);
-        sent.history.ticks = u32::MAX;
-        sent.history.next_tick = Duration::MAX;
+        sent.history.ticks = 2;
+        sent.history.next_tick = Duration::from_millis(1234);
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD].leak());
         let mut packet = vec![1, 2, 3];
         assert!(sent.write_papers(&mut packet));
@@ -164,6 +130,14 @@ pub(super) mod tests {
         for length in 0..100 {
             assert!(read(&papers[..length], &[(name, false)]).is_none());
         }
+        // Nobody's clock goes so far.
+        sent.history.ticks = u32::MAX;
+        sent.history.next_tick = Duration::MAX;
+        let mut papers = Vec::new();
+        assert!(sent.write_papers(&mut papers));
+        let mut found = read(&papers, &[(name, false)]).unwrap();
+        assert!(!found.history.waits_on() && Instant::now().checked_add(found.history.next_tick).is_some());
+
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD + 1].leak());
         assert!(!sent.write_papers(&mut Vec::new()), "too much to travel");
     }

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::select_all;
+use socket2::{SockRef, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
@@ -298,11 +299,23 @@ fn begin(connection: Detached, seat: &impl Fn(mpsc::Sender<Infallible>) -> Seat,
 }
 
 fn serve<S: Socket>(socket: OwnedFd, unread: Bytes, history: History, known: Known, seat: Seat) -> io::Result<()> {
+    check(&socket)?;
     let transport = Stream::<S>::shared(socket)?;
     let age_ms = u64::try_from(known.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::trace!(listener = known.connection.listener, age_ms, requests = history.requests, "connection taken over");
     tokio::spawn(see_to(Handover { transport, unread, history }, known, seat));
     Ok(())
+}
+
+/// Checks that what another worker has sent can keep this one from nothing: it is a connection, no call on it waits,
+/// and neither does its end.
+fn check(socket: &OwnedFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connection"));
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_linger(None)
 }
 
 fn warn(error: &io::Error, message: &str) {

@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_masters_end_closes_the_listeners_for_all() {
-        let (channel, theirs) = Channel::pair().unwrap();
+        let (master, channel) = crate::channel::tests::child();
         let mut ears = Ears {
             channel: &channel,
             master: Master::Heard,
@@ -154,12 +154,12 @@ mod tests {
             shutdown_timeout: Duration::from_secs(30),
         };
         // Longer than any packet of the master's.
-        packet::send(theirs.as_fd(), &vec![b'i'; 100_000], &[]).unwrap();
+        packet::send(master.as_fd(), &vec![b'i'; 100_000], &[]).unwrap();
         let Heard::Order(ordered) = ears.hear().await else { panic!("a word") };
         assert!(ordered.successor && ears.master == Master::Unheard);
 
         ears.master = Master::Heard;
-        drop(theirs);
+        drop(master);
         let Heard::Order(ordered) = ears.hear().await else { panic!("a word") };
         assert!(!ordered.successor && ears.master == Master::Gone);
     }

@@ -28,6 +28,7 @@ mod detached;
 mod gate;
 mod handover;
 mod hearing;
+mod papers;
 mod rest;
 mod schedule;
 mod serving;

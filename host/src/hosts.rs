@@ -3,11 +3,14 @@
 //! Such a page can have its own name resolve to this machine (DNS rebinding), and is then of the same origin
 //! as what answers here. The browser says its name in `Host`, so on the loopback interface only names that
 //! nobody else can own are answered: addresses, and `localhost` (RFC 6761, section 6.3).
+//!
+//! Pure. For everything of ours that a browser is meant to reach, on the loopback interface: metrics and page, and
+//! the page of `dev` that reloads.
 
 use std::net::IpAddr;
 
 /// Whether `host`, with a port or without, names this machine whatever a resolver says.
-pub(super) fn is_ours(host: &str) -> bool {
+pub fn is_ours(host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((inner, rest)) if rest.is_empty() || is_port(rest) => return inner.parse::<IpAddr>().is_ok(),
         Some(_) => return false,

@@ -1,0 +1,87 @@
+//! What `ctl` reads at a socket that anybody may listen at: lines, events, a status, a list of versions; and what it
+//! prints of them for people moves no cursor.
+//!
+//! Run as `command` is (see there), with `--bin ctl` and without the dictionary.
+#![no_main]
+#![allow(
+    dead_code,
+    unused_imports,
+    missing_docs,
+    unfulfilled_lint_expectations,
+    reason = "the rooms are the host's; see there"
+)]
+
+#[path = "../../../host/src/command.rs"]
+mod command;
+#[path = "../../../host/src/config/mod.rs"]
+mod config;
+#[path = "../../../host/src/control"]
+mod control {
+    #[path = "status.rs"]
+    mod status;
+    pub use status::*;
+}
+#[path = "../../../host/src/ctl"]
+mod ctl {
+    #[path = "lines.rs"]
+    pub mod lines;
+    #[path = "progress.rs"]
+    pub mod progress;
+    #[path = "table.rs"]
+    pub mod table;
+
+    pub fn read(bytes: &[u8], piece: usize) -> (Vec<String>, bool) {
+        let (mut lines, mut found) = (lines::Lines::default(), Vec::new());
+        let mut progress = progress::Progress::default();
+        for piece in bytes.chunks(piece) {
+            lines.put(piece);
+            loop {
+                match lines.next() {
+                    Ok(Some(lines::Line::Answer(answer))) => found.push(answer.to_string()),
+                    Ok(Some(lines::Line::Event(event))) => {
+                        found.extend(progress.line(&event));
+                        found.push(progress::plain(&event));
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert!(!error.to_string().contains(crate::foreign::is_unsafe), "{error}");
+                        return (found, false);
+                    }
+                }
+            }
+        }
+        (found, true)
+    }
+
+    pub fn tables(text: &str) {
+        let Ok(mut value) = serde_json::from_str(text) else { return };
+        crate::foreign::make_printable(&mut value);
+        let mut shown = Vec::new();
+        if let serde_json::Value::Array(versions) = &value {
+            shown.push((table::versions(versions), versions.len()));
+        }
+        if let Ok(status) = serde_json::from_value::<crate::control::Status>(value) {
+            shown.push((table::status(&status, None), status.workers.len() + 5));
+            let later = std::time::Duration::from_millis(1500);
+            shown.push((table::status(&status, Some((&status, later))), status.workers.len() + 5));
+        }
+        for (shown, lines) in shown {
+            assert!(!shown.contains(|c| c != '\n' && crate::foreign::is_unsafe(c)), "{shown:?}");
+            assert!(shown.lines().count() <= lines, "{shown:?}");
+        }
+    }
+}
+#[path = "../../../host/src/foreign.rs"]
+mod foreign;
+#[path = "../../../host/src/ids.rs"]
+mod ids;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Some((first, stream)) = bytes.split_first() else { return };
+    let found = ctl::read(stream, usize::from(*first) + 1);
+    assert_eq!(ctl::read(stream, usize::MAX), found, "how it is cut doesn't matter");
+    for line in found.0 {
+        assert!(!foreign::printable(&line).contains(foreign::is_unsafe), "{line:?}");
+    }
+    ctl::tables(&String::from_utf8_lossy(stream));
+});

@@ -1,0 +1,36 @@
+//! Ledgers of arbitrary bytes: one that is read is sound, is written as it was read, and can be decided with.
+//!
+//! Run as `command` is (see there), with `--bin ledger` and without the dictionary.
+#![no_main]
+#![allow(
+    dead_code,
+    unused_imports,
+    missing_docs,
+    unfulfilled_lint_expectations,
+    reason = "the rooms are the host's; see there"
+)]
+
+#[path = "../../../host/src/config/mod.rs"]
+mod config;
+#[path = "../../../host/src/foreign.rs"]
+mod foreign;
+#[path = "../../../host/src/ids.rs"]
+mod ids;
+#[path = "../../../host/src/restart/mod.rs"]
+mod restart;
+
+use ids::ConfigId;
+use restart::ledger::Ledger;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    // So that bytes can get past it.
+    let digest = |_: &str| ConfigId::from_digest([0; 32]);
+    let Ok(ledger) = Ledger::parse(bytes, digest) else { return };
+    let written = ledger.to_json().expect("texts and numbers can be written");
+    assert_eq!(Ledger::parse(&written, digest).expect("what was written is read"), ledger);
+    let _ = ledger.list();
+    for digits in [None, Some(""), Some("0000"), Some("ffff")] {
+        let _ = ledger.earlier(digits);
+    }
+    let _ = ledger.held();
+});
