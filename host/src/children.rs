@@ -54,6 +54,12 @@ pub struct Streams {
     pub stderr: Option<OwnedFd>,
 }
 
+impl From<[OwnedFd; 2]> for Streams {
+    fn from([stdout, stderr]: [OwnedFd; 2]) -> Self {
+        Self { stdout: Some(stdout), stderr: Some(stderr) }
+    }
+}
+
 /// A child that has just been spawned.
 #[derive(Debug)]
 pub struct Child {

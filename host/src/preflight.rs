@@ -418,7 +418,7 @@ impl Preflight {
     ) -> Result<A, NoAnswer> {
         let log = ChildPipe::open(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
         let spawn_failed = |error: io::Error| NoAnswer::Spawn(chain(&error));
-        let streams = Streams { stdout: None, stderr: Some(log.for_child().map_err(spawn_failed)?) };
+        let streams = Streams::from(log.ends().map_err(spawn_failed)?);
         let child = self.children.spawn(role, streams, self.identity).map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
         log.follow(child.pid, &config.log).map_err(spawn_failed)?;

@@ -106,7 +106,8 @@ pub fn target_for(settings: &Log) -> Result<ChildTarget, LoggingError> {
     Ok(ChildTarget { writer, is_ours: false })
 }
 
-/// Standard error of a child that is no worker: a pipe into its log.
+/// The standard streams of a child that is no worker: a pipe into its log. With ours it could truncate what they are,
+/// or type into it.
 #[derive(Debug)]
 pub struct ChildPipe {
     relay: Relay,
@@ -120,9 +121,9 @@ impl ChildPipe {
         Ok(Self { relay: Relay::open().map_err(LoggingError::Equipment)?, target })
     }
 
-    /// Its end.
-    pub fn for_child(&self) -> io::Result<OwnedFd> {
-        self.relay.for_child()
+    /// Its ends.
+    pub fn ends(&self) -> io::Result<[OwnedFd; 2]> {
+        Ok([self.relay.for_child()?, self.relay.for_child()?])
     }
 
     /// Passes on what it says.

@@ -171,7 +171,7 @@ impl Attendant {
 
     async fn spawn(&self) -> Result<(Child, Leash), SpawnError> {
         let log = ChildPipe::open(&self.log)?;
-        let streams = Streams { stdout: None, stderr: Some(log.for_child().map_err(SpawnError::Process)?) };
+        let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
         let child = self.children.spawn(Role::Admin, streams, self.identity).map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
         log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
