@@ -6,17 +6,16 @@
 
 mod passed;
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
+use crate::causes::chain;
 use crate::config::{Address, Config, Listen};
 use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::{SocketFile, SocketFileError};
@@ -67,15 +66,12 @@ impl Bound {
             Address::Tcp(address) => (bind_tcp(*address).map_err(failed)?, None),
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-                let file = SocketFile::bind(&socket, path).map_err(|error| match error {
+                let file = SocketFile::bind(&socket, path, listen.mode).map_err(|error| match error {
                     SocketFileError::Live => BindError::Live { path: path.clone() },
                     SocketFileError::NoSocket => BindError::NoSocket { path: path.clone() },
+                    SocketFileError::Exchanged => failed(io::Error::other(error)),
                     SocketFileError::System(source) => failed(source),
                 })?;
-                // Nobody can connect before `listen`, so nobody sees other permissions than these.
-                if let Some(mode) = listen.mode {
-                    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-                }
                 (socket, Some(file))
             }
         };
@@ -93,9 +89,10 @@ impl Bound {
             tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
         }
         if let (Some(mode), Some(file)) = (listen.mode, &self.file)
-            && let Err(error) = fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))
+            && let Err(error) = file.change_mode(mode)
         {
-            tracing::warn!(listener = listen.name, error = %error, "mode can't be changed");
+            let path = file.path().display();
+            tracing::warn!(listener = listen.name, path = %path, error = chain(&error), "mode can't be changed");
         }
     }
 
@@ -285,6 +282,7 @@ impl AdminListener {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
 

@@ -30,6 +30,7 @@ mod children;
 mod control;
 mod desk;
 mod handover;
+mod held;
 mod http;
 mod identity;
 mod ledger;

@@ -34,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "notify",
             "channel",
             "desk",
+            "held",
         ],
     ),
     ("depths", &["loader", "databank", "dispatch", "sys"]),

@@ -2,14 +2,12 @@
 //!
 //! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -27,6 +25,7 @@ use crate::config::databank::Store as DatabankStore;
 use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
+use crate::held::{self, Directory};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Passed};
@@ -240,28 +239,16 @@ impl Obstacle {
     }
 }
 
-/// The workers' own: the master doesn't look into it.
+/// The workers' own: the master doesn't look into it. Made and given away by descriptor, because who owns the
+/// directory that it lies in may put something else there at any moment.
 fn make_data_directory(path: &Path, identity: Option<Identity>) -> anyhow::Result<()> {
-    let make = || {
-        if fs::exists(path)? {
-            return Ok(());
-        }
-        fs::create_dir_all(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        let owner = identity.map(|identity| (identity.uid.as_raw(), identity.gid.as_raw())).unzip();
-        std::os::unix::fs::chown(path, owner.0, owner.1)
-    };
-    make().with_context(|| format!("the databank's directory {} can't be made", path.display()))
+    let give = |made: &Directory| identity.map_or(Ok(()), |identity| made.give_to(identity.uid, identity.gid));
+    let made = held::make_path(path, Mode::S_IRWXU, give);
+    made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
 }
 
-fn make_directory(path: &Path) -> Result<(), LockError> {
-    let make = || {
-        if fs::exists(path)? {
-            return if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) };
-        }
-        fs::create_dir_all(path)?;
-        // Readable by the workers' user, writable by us alone, whatever the umask is.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-    };
-    make().map_err(|source| LockError::File { path: PathBuf::from(path), source })
+fn make_directory(path: &Path) -> Result<Directory, LockError> {
+    // Readable by the workers' user, writable by us alone, whatever the umask is.
+    let mode = Mode::from_bits_truncate(0o755);
+    held::make_path(path, mode, |_| Ok(())).map_err(|source| LockError::File { path: PathBuf::from(path), source })
 }
