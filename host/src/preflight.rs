@@ -412,7 +412,8 @@ impl Preflight {
         let stderr = logging::open_for_child(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
         let streams = Streams { stdout: None, stderr };
         let child =
-            self.children.spawn(role, streams, self.identity).map_err(|error| NoAnswer::Spawn(chain(&error)))?;
+            self.children.spawn(role, streams, self.identity.as_ref(), &config.environment);
+        let child = child.map_err(|error| NoAnswer::Spawn(chain(&error)))?;
         let _leash = self.children.leash(child.pid);
         let answer = async {
             // A process that is gone already is noticed by its silence.

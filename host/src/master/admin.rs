@@ -17,7 +17,7 @@ use super::Happening;
 use crate::causes::chain;
 use crate::channel::ChannelError;
 use crate::children::{Child, Children, Leash, Role, Streams};
-use crate::config::{Address, Log};
+use crate::config::{Address, Environment, Log};
 use crate::identity::Identity;
 use crate::listeners::AdminListener;
 use crate::logging::{self, LoggingError};
@@ -107,7 +107,7 @@ impl Admin {
         }
         let attendant = Attendant {
             children: self.children.clone(),
-            identity: self.identity,
+            identity: self.identity.clone(),
             inbox: self.inbox.clone(),
             listener: listener.clone(),
             log: log.clone(),
@@ -171,7 +171,10 @@ impl Attendant {
 
     async fn spawn(&self) -> Result<(Child, Leash), SpawnError> {
         let streams = Streams { stdout: None, stderr: logging::open_for_child(&self.log)? };
-        let child = self.children.spawn(Role::Admin, streams, self.identity).map_err(SpawnError::Process)?;
+        // The app's user can read what its environment was, and it needs nothing there.
+        let environment = Environment::Only(Vec::new());
+        let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), &environment);
+        let child = spawned.map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
         let setup = AdminSetup { listens: listens(&self.listener), log: logging::for_child(&self.log) };
         child.channel.send_with(&setup, &[self.listener.as_fd()]).await.map_err(SpawnError::Setup)?;

@@ -155,7 +155,7 @@ impl Crew {
         let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
         let (printed, stdout) = io::pipe().map_err(SpawnError::Equipment)?;
         let (printed, stdout) = (OwnedFd::from(printed), OwnedFd::from(stdout));
-        if let Some(identity) = self.identity {
+        if let Some(identity) = &self.identity {
             // The app's children may open it anew, by its name `/dev/stdout`.
             let owned = fchown(&stdout, Some(identity.uid), Some(identity.gid));
             owned.map_err(|error| SpawnError::Equipment(error.into()))?;
@@ -189,7 +189,8 @@ impl Crew {
         let log = stderr.as_ref().map(OwnedFd::try_clone).transpose().map_err(SpawnError::Equipment)?;
         let lines = logging::app_lines(log, setup.log, 0);
         let streams = Streams { stdout: Some(stdout), stderr };
-        let child = self.children.spawn(Role::Worker, streams, self.identity).map_err(SpawnError::Process)?;
+        let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), &config.environment);
+        let child = spawned.map_err(SpawnError::Process)?;
         let last_words = LastWords { printed, lines: lines.of_process(child.pid.as_raw().unsigned_abs()) };
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;

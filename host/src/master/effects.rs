@@ -95,7 +95,7 @@ impl Effects {
     ) -> Self {
         let Equipment { logging, notify, control, book, crew, locks } = equipment;
         let magic = first.version.magic();
-        let admin = Admin::new(preflight.children.clone(), preflight.identity, inbox.clone());
+        let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
             crew,
             generations: HashMap::from([(FIRST, first)]),

@@ -100,7 +100,7 @@ pub(super) async fn start(
     if let DatabankStore::Sqlite { path } = &databank.store
         && let Some(directory) = path.parent()
     {
-        make_data_directory(directory, preflight.identity)?;
+        make_data_directory(directory, preflight.identity.as_ref())?;
     }
     let (version, _) = preflight
         .version_and_databank(&config, &databank, None, source, |_| Ok(()))
@@ -115,7 +115,7 @@ pub(super) async fn start(
     let first = Prepared { config, config_id, text, version, listeners, admin, databank, held };
     let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
-    let crew = Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch);
+    let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
     Ok(Effects::new(first, preflight, Equipment { logging, notify, control, book, crew, locks }, inbox))
 }
 
@@ -241,7 +241,7 @@ impl Obstacle {
 
 /// The workers' own: the master doesn't look into it. Made and given away by descriptor, because who owns the
 /// directory that it lies in may put something else there at any moment.
-fn make_data_directory(path: &Path, identity: Option<Identity>) -> anyhow::Result<()> {
+fn make_data_directory(path: &Path, identity: Option<&Identity>) -> anyhow::Result<()> {
     let give = |made: &Directory| identity.map_or(Ok(()), |identity| made.give_to(identity.uid, identity.gid));
     let made = held::make_path(path, Mode::S_IRWXU, give);
     made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
