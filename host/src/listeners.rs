@@ -4,6 +4,7 @@
 //! listeners, so a socket closes with the last generation that names it; those that a service manager has
 //! passed on stay open. Who accepts is not its business.
 
+mod health;
 mod passed;
 
 use std::io;
@@ -19,6 +20,7 @@ use crate::causes::chain;
 use crate::config::{Address, Config, Listen};
 use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::{SocketFile, SocketFileError};
+pub use health::{Remedy, ShutDown, is_open};
 pub use passed::Passed;
 
 /// After how long a silent client is asked whether it is there, and how often.
@@ -37,6 +39,8 @@ pub enum BindError {
     Live { path: PathBuf },
     #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
     NoSocket { path: PathBuf },
+    #[error("{address} was shut down, and only who has passed it can bind it anew: restart its socket unit")]
+    ShutDown { address: Address },
 }
 
 impl BindError {
@@ -45,7 +49,7 @@ impl BindError {
         match self {
             Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Live { .. } => true,
-            Self::NoSocket { .. } => false,
+            Self::NoSocket { .. } | Self::ShutDown { .. } => false,
         }
     }
 }
@@ -55,6 +59,8 @@ impl BindError {
 pub struct Bound {
     address: Address,
     socket: Socket,
+    /// The address as the kernel knows it, of a TCP socket.
+    local: Option<SocketAddr>,
     file: Option<SocketFile>,
     origin: Origin,
 }
@@ -76,7 +82,23 @@ impl Bound {
             }
         };
         socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { address: listen.address.clone(), socket, file, origin: Origin::Bound })
+        let local = socket.local_addr().map_err(failed)?.as_socket();
+        Ok(Self { address: listen.address.clone(), socket, local, file, origin: Origin::Bound })
+    }
+
+    /// Binds another in the place of this one, which was shut down for good, and listens.
+    ///
+    /// # Errors
+    /// When that can't be, or when this one is somebody else's.
+    fn again(&self, listen: &Listen) -> Result<Rc<Self>, BindError> {
+        if self.origin == Origin::Passed {
+            return Err(BindError::ShutDown { address: self.address.clone() });
+        }
+        // The port that was found where any was wanted.
+        let address = self.local.map_or_else(|| self.address.clone(), Address::Tcp);
+        let bound = Self { address: self.address.clone(), ..Self::bind(&Listen { address, ..listen.clone() })? };
+        bound.listen(listen)?;
+        Ok(Rc::new(bound))
     }
 
     fn listen(&self, listen: &Listen) -> Result<(), BindError> {
@@ -98,7 +120,7 @@ impl Bound {
 
     /// The address as the kernel knows it: with the real port where 0 was configured.
     pub fn local_address(&self) -> String {
-        match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
+        match self.local {
             Some(address) => address.to_string(),
             None => self.address.to_string(),
         }
@@ -163,7 +185,8 @@ impl Listeners {
             .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
             .map(|(listen, server)| {
                 let bound = match running.passed.of(listen, config).or_else(|| running.find(&listen.address)) {
-                    Some(bound) => bound,
+                    // What somebody has shut down is no use to new workers.
+                    Some(bound) => bound.or_healed(listen)?,
                     None => Rc::new(Bound::bind(listen)?),
                 };
                 Ok(Configured { listen: listen.clone(), server, bound })

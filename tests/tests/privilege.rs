@@ -156,3 +156,90 @@ fn a_link_that_has_come_into_the_place_of_a_log_is_not_followed_when_logs_are_re
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     let _ = Address::parse("127.0.0.1:1");
 }
+
+/// Has the process shut down its listening socket, as its app could.
+fn shut_down(pid: u32, address: &Address) {
+    // Perl makes a duplicate of another process's descriptor with `pidfd_getfd(2)`, which root may.
+    let inode = |line: &str| line.trim_start_matches("socket:[").trim_end_matches(']').to_owned();
+    let listening: Vec<u32> = process::descriptors(pid)
+        .into_iter()
+        .filter(|(_, target)| target.to_string_lossy().starts_with("socket:"))
+        .map(|(number, target)| (number, inode(&target.to_string_lossy())))
+        .filter(|(_, inode)| is_listening_at(inode, address))
+        .map(|(number, _)| number)
+        .collect();
+    let number = listening.first().expect("the process listens there");
+    let script = "my $p = syscall(434, $ARGV[0]+0, 0); die qq(pidfd: $!) if $p < 0;
+                  my $d = syscall(438, $p, $ARGV[1]+0, 0); die qq(getfd: $!) if $d < 0;
+                  open(my $s, '+<&=', $d) or die $!; shutdown($s, 2) or die $!;";
+    let output = std::process::Command::new("/usr/bin/perl")
+        .args(["-e", script, &pid.to_string(), &number.to_string()])
+        .output()
+        .expect("perl is needed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether the socket with this number is the listener at `address`.
+fn is_listening_at(inode: &str, address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => {
+            let port = format!(":{:04X}", address.port());
+            fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                fields.get(9) == Some(&inode) && fields[3] == "0A" && fields[1].ends_with(&port)
+            })
+        }
+        Address::Unix(path) => fs::read_to_string("/proc/net/unix").unwrap().lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.get(6) == Some(&inode) && fields.get(7).is_some_and(|at| Path::new(at) == path)
+        }),
+    }
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_tcp_listener_that_a_worker_shuts_down_listens_again_and_nobody_is_restarted() {
+    let host = Host::misbehaving().with("/hang_timeout", json!(null)).with("/admin", "unix:admin.sock").start();
+    let (address, workers) = (host.address(), host.workers());
+    for round in 1..=2 {
+        let mark = host.mark();
+        shut_down(workers[0], &address);
+        host.wait_after(mark, "listening again", |_| true);
+        host.wait("a client to be served", || {
+            Connection::connect(&address).ok().and_then(|mut it| it.get("/whoami").ok()).filter(|it| *it == 200)
+        });
+        host.assert_all_serve(&workers);
+        let mut admin = Connection::connect(&host.address_of("admin")).unwrap();
+        assert_eq!(admin.get("/metrics").unwrap(), 200);
+        assert!(admin.text().contains(&format!("app_host_listener_shutdowns_total {round}")), "{}", admin.text());
+    }
+    assert_eq!(host.workers(), workers);
+    host.restart_completes();
+    host.assert_all_serve(&host.serving());
+    host.stop();
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_unix_listener_that_a_worker_shuts_down_is_bound_anew_by_a_restart_of_the_masters_own() {
+    let host = Host::misbehaving()
+        .with("/listen", json!(["127.0.0.1:0", "unix:s"]))
+        .with("/admin", "unix:admin.sock")
+        .start();
+    let (path, workers) = (Address::Unix(host.path("s")), host.workers());
+    let ready = || Connection::connect(&host.address_of("admin")).unwrap().get("/readyz").unwrap();
+    assert_eq!(ready(), 200);
+    shut_down(workers[0], &path);
+    assert_eq!(ready(), 503);
+    host.wait_for("restart requested", |line| line.str("by") == "healing");
+    assert_eq!(host.verdict(1).verdict, "complete");
+    assert_eq!(ready(), 200);
+    for pid in host.serving() {
+        assert!(!workers.contains(&pid));
+    }
+    assert_eq!(Connection::connect(&path).unwrap().get("/whoami").unwrap(), 200);
+    host.restart_completes();
+    assert_eq!(Connection::connect(&path).unwrap().get("/whoami").unwrap(), 200);
+    host.stop();
+    assert!(!host.path("s").exists());
+}

@@ -130,13 +130,17 @@ fn readiness(standing: Option<&Rc<Standing>>) -> Response<Body> {
     let status = &standing.snapshot.status;
     let (code, word) =
         if is_ready(status) { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let Status { phase, workers_configured, .. } = status;
-    text(code, &format!("{word}: {phase}, {} of {workers_configured} workers\n", status.serving()))
+    let Status { phase, workers_configured, listeners_down, .. } = status;
+    let down = if listeners_down.is_empty() { "" } else { ", shut down: " };
+    let names = listeners_down.join(", ");
+    text(code, &format!("{word}: {phase}, {} of {workers_configured} workers{down}{names}\n", status.serving()))
 }
 
-/// Whether requests are taken. A locked master's workers serve on, so that it is ready, too.
+/// Whether requests are taken, on each listener. A locked master's workers serve on, so that it is ready, too.
 pub(super) fn is_ready(status: &Status) -> bool {
-    !matches!(status.phase.as_str(), "starting" | "stopping") && status.serving() > 0
+    !matches!(status.phase.as_str(), "starting" | "stopping")
+        && status.serving() > 0
+        && status.listeners_down.is_empty()
 }
 
 fn text(code: StatusCode, text: &str) -> Response<Body> {

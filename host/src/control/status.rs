@@ -30,6 +30,9 @@ pub struct Status {
     /// How many workers are configured.
     pub workers_configured: u16,
     pub log_level: String,
+    /// The names of the listeners that somebody has shut down: their clients are refused.
+    #[serde(default)]
+    pub listeners_down: Vec<String>,
     /// Oldest first.
     pub workers: Vec<WorkerStatus>,
     /// The last verdicts, the newest last.
@@ -77,7 +80,7 @@ pub struct Measured {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VerdictRecord {
     pub request: RequestId,
-    /// Who asked: `SIGUSR2`, `SIGHUP`, `control socket`, `watcher`.
+    /// Who asked: `SIGUSR2`, `SIGHUP`, `control socket`, `watcher`, `rollback`, `healing`.
     pub by: String,
     /// `complete`, `refused: REASON` or `failed: REASON`.
     pub verdict: String,

@@ -141,17 +141,17 @@ fn bound(descriptor: OwnedFd, number: usize, name: &str) -> Result<Bound, Passed
     if !socket.is_listener().map_err(failed)? {
         return Err(unfit("doesn't listen: say Accept=no in its unit"));
     }
+    let local = socket.local_addr().map_err(failed)?.as_socket();
     let address = match socket.domain().map_err(failed)? {
         Domain::UNIX => Address::Unix(unix_path(&socket).map_err(failed)?),
         Domain::IPV4 | Domain::IPV6 => {
             watch_clients(&socket).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?.as_socket();
-            Address::Tcp(address.ok_or_else(|| unfit("has no address"))?)
+            Address::Tcp(local.ok_or_else(|| unfit("has no address"))?)
         }
         _ => return Err(unfit("is of a family that HTTP isn't spoken on here")),
     };
     socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Bound { address, socket, file: None, origin: Origin::Passed })
+    Ok(Bound { address, socket, local, file: None, origin: Origin::Passed })
 }
 
 /// The path of a Unix socket, as a configuration would give it; of one without a file, its name after an `@`.

@@ -25,7 +25,7 @@ use crate::config::Log;
 use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, ShutDown};
 use crate::locks::{PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
@@ -261,7 +261,54 @@ impl Effects {
         exit
     }
 
+    /// The names of the active generation's listeners that somebody has shut down.
+    pub(super) fn listeners_down(&self) -> Vec<String> {
+        let active = self.active();
+        let admin = active.admin.as_ref().filter(|admin| !admin.is_open()).map(|_| "admin".to_owned());
+        active.listeners.shut_down().map(str::to_owned).chain(admin).collect()
+    }
+
+    /// Takes note that one was.
+    pub(super) fn shut_down_seen(&mut self) {
+        self.tally.listener_shut_down();
+    }
+
+    /// Has those listen again that can, without a worker being touched; says what else is to be done.
+    pub(super) fn heal_listeners(&mut self) -> Vec<ShutDown> {
+        let active = self.generations.get_mut(&self.active).expect("the active generation exists");
+        let found = active.listeners.heal();
+        if let Some(admin) = active.admin.as_ref().filter(|admin| !admin.is_open()) {
+            match admin.healed() {
+                Ok(healed) => {
+                    active.admin = Some(healed);
+                    self.serve_metrics(Replace::Anyway);
+                }
+                Err(error) => warn!(error = chain(&error), "metrics can't be served"),
+            }
+        }
+        found
+    }
+
+    /// What is active once more, as it is but for listeners that were shut down.
+    fn prepare_same(&mut self, request: RequestId) -> Event {
+        let active = self.active();
+        match Listeners::for_config(&active.config, &active.listeners) {
+            Ok(listeners) => {
+                let prepared = Prepared { listeners, ..active.clone() };
+                let settings = settings(&prepared);
+                self.prepared = Some((prepared, Took::default()));
+                Event::PreflightPassed { request, settings, unchanged: true }
+            }
+            Err(error) => Event::PreflightRefused { request, refusal: Refusal::CannotBind(chain(&error)) },
+        }
+    }
+
     fn start_preflight(&mut self, request: RequestId) {
+        if self.requested.get(&request).is_some_and(|(by, _)| *by == By::Healing) {
+            let event = self.prepare_same(request);
+            self.follow_ups.push_back(event);
+            return;
+        }
         let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
         let (running, magic) = (self.generations[&self.active].clone(), self.magic);
         let kept = match self

@@ -23,6 +23,7 @@ mod book;
 mod crew;
 mod dispatch;
 mod effects;
+mod healer;
 mod lookout;
 mod manager;
 mod news;
@@ -50,6 +51,7 @@ use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
 use balance::Balance;
 use effects::Effects;
+use healer::Healer;
 use lookout::Lookout;
 use steer::Requests;
 
@@ -122,6 +124,7 @@ async fn serve(
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
     let mut lookout = Lookout::new();
+    let mut healer = Healer::new();
     let mut balance = Balance::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut requests = Requests::new(begin);
@@ -141,6 +144,7 @@ async fn serve(
             for action in &actions {
                 if let Action::Verdict { request, verdict } = action {
                     lookout.verdict(*request, verdict, effects.judged(*request), now);
+                    healer.verdict(*request, verdict);
                 }
             }
             effects.link(machine.links());
@@ -156,8 +160,14 @@ async fn serve(
             lookout.asked(requests.last());
             continue;
         }
+        if healer.asks(machine.phase(), begin.elapsed()) {
+            event = requests.ask(&mut effects, By::Healing);
+            healer.asked(requests.last(), begin.elapsed());
+            continue;
+        }
         balance.look(&machine, &effects, begin.elapsed());
         let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase()));
+        let deadlines = deadlines.chain(healer.deadline(machine.phase()));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.looks_every().and_then(|every| looked.checked_add(every));
@@ -189,6 +199,10 @@ async fn serve(
             () = sleep_until(look) => {
                 looked = Instant::now();
                 effects.look()
+            }
+            () = sleep_until(begin.checked_add(healer.looks_at())) => {
+                healer.look(&mut effects, begin.elapsed());
+                Event::Tick
             }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {

@@ -125,6 +125,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
         version: active.version.id.to_string(),
         workers_configured: active.config.workers,
         log_level: effects.logging().level().to_string(),
+        listeners_down: effects.listeners_down(),
         workers: machine.workers().map(|view| worker(effects, &view)).collect(),
         verdicts: effects.audience.verdicts(),
     }

@@ -5,10 +5,13 @@
 //! an app holds up.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef, Socket};
@@ -22,6 +25,7 @@ use super::serving::Connected;
 use super::stream::{Socket as Movable, Stream};
 use crate::access::AccessLog;
 use crate::http::{self, DrainSignal, Handover};
+use crate::listeners::is_open;
 use crate::loader::{Address, Connection, LoadedApp};
 use crate::message::Origin;
 use crate::sys::stats::Lane;
@@ -38,6 +42,10 @@ pub(super) const LAST_CALL: Duration = Duration::from_millis(50);
 
 /// How long the news may take that listeners are shut down, if another worker heard it first.
 const NEWS: Duration = Duration::from_secs(1);
+
+/// After how many wake-ups without a connection in one wait the listener is registered anew. Another worker may have
+/// been faster so often; or it was shut down and listens again, which the runtime never forgets.
+const IN_VAIN: u32 = 64;
 
 /// Whether connections are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +125,38 @@ impl Open {
             (Accepting::Tcp(TcpListener::from_std(socket.into())?), known)
         };
         Ok(Self { socket, name: listener.name, local, origin: listener.origin })
+    }
+
+    /// Another registration of the same socket.
+    fn again(&self) -> io::Result<Self> {
+        let socket = self.descriptor().try_clone_to_owned()?;
+        let socket = match &self.socket {
+            Accepting::Tcp(_) => Accepting::Tcp(TcpListener::from_std(socket.into())?),
+            Accepting::Unix(_) => Accepting::Unix(UnixListener::from_std(socket.into())?),
+        };
+        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin })
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Accepting::Tcp(listener) => listener.as_fd(),
+            Accepting::Unix(listener) => listener.as_fd(),
+        }
+    }
+
+    /// As [`accept`](Self::accept); `None` when it was woken in vain again and again.
+    async fn accept_or_give_up(&self) -> Option<io::Result<Accepted>> {
+        let mut accept = pin!(self.accept());
+        let mut in_vain = 0;
+        poll_fn(|context| match accept.as_mut().poll(context) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending if in_vain >= IN_VAIN => Poll::Ready(None),
+            Poll::Pending => {
+                in_vain += 1;
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
@@ -214,8 +254,24 @@ pub(super) fn last_call(queue: &SockRef<'_>, mut take: impl FnMut(Socket, SockAd
     }
 }
 
-/// Accepts until the intake closes or the listener is shut down. Never gives up, and never spins.
-pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Receiver<Intake>) {
+/// Waits until a listener that was shut down listens again, which the master sees to; `false` when the intake closes
+/// before.
+async fn revived(listener: &Open, intake: &mut watch::Receiver<Intake>) -> bool {
+    let begin = Instant::now();
+    let mut said = false;
+    while !is_open(&listener.descriptor()) {
+        if timeout(PAUSE, closing(intake)).await.is_ok() {
+            return false;
+        }
+        if begin.elapsed() >= NEWS && !std::mem::replace(&mut said, true) {
+            tracing::error!(listener = listener.name, "listener was shut down under a worker that serves");
+        }
+    }
+    true
+}
+
+/// Accepts until the intake closes. Never gives up, and never spins.
+pub(super) async fn run(mut listener: Arc<Open>, seat: Seat, mut intake: watch::Receiver<Intake>) {
     let mut warned: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
@@ -227,18 +283,25 @@ pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Rece
                 }
                 return;
             }
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept_or_give_up() => accepted,
+        };
+        let accepted = match accepted {
+            Some(Err(error)) if is_shut_down(&error) => None,
+            accepted => accepted,
+        };
+        let Some(accepted) = accepted else {
+            if !revived(&listener, &mut intake).await {
+                return;
+            }
+            match listener.again() {
+                Ok(again) => listener = Arc::new(again),
+                Err(_) => drop(timeout(PAUSE, closing(&mut intake)).await),
+            }
+            continue;
         };
         match accepted {
             Ok(accepted) => listener.take(accepted, &seat),
             Err(error) if is_the_clients(&error) => {}
-            Err(error) if is_shut_down(&error) => {
-                if timeout(NEWS, closing(&mut intake)).await.is_err() {
-                    let listener = listener.name;
-                    tracing::error!(listener, "listener was shut down under a worker that serves");
-                }
-                return;
-            }
             Err(error) => {
                 if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
                     warned = Some(Instant::now());

@@ -104,6 +104,8 @@ fn service_is_ready_while_somebody_serves_and_the_master_neither_starts_nor_stop
         assert!(is_ready(&status(phase, &["retiring"])), "{phase}");
         assert!(!is_ready(&status(phase, &["starting", "draining", "killed", "leaving"])), "{phase}");
     }
+    let down = Status { listeners_down: vec!["web".to_owned()], ..status("serving", &["ready"]) };
+    assert!(!is_ready(&down), "clients are refused");
     for phase in ["starting", "stopping"] {
         assert!(!is_ready(&status(phase, &["ready", "ready"])), "{phase}");
     }
