@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::artifact::{Store, Version};
 use crate::children::Children;
 use crate::desk::Desk;
+use crate::held::Directory;
 use crate::identity::Identity;
 use crate::preflight::{Preflight, read_config};
 use crate::restart::Refusal;
@@ -65,7 +66,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
     let preflight = Preflight {
         config_path: path.to_owned(),
         dev_library: None,
-        store: Store::open(directory.path().to_owned())?,
+        store: Store::open(directory.path().to_owned(), Directory::open(directory.path())?)?,
         desk: Desk::open()?,
         children: Children::watch()?,
         identity,

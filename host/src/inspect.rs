@@ -15,6 +15,7 @@ use app_abi::{ABI, ABI_MINOR};
 use serde_json::{Value, json};
 
 use crate::artifact::Store;
+use crate::held::Directory;
 use crate::causes::chain;
 use crate::restart::Refusal;
 
@@ -35,7 +36,7 @@ struct Found {
 /// Looks at the library at `path` and prints what it found to standard output, whatever it is.
 pub fn run(path: &Path, form: Form) -> anyhow::Result<ExitCode> {
     let directory = tempfile::tempdir().context("a temporary directory can't be made (TMPDIR says where)")?;
-    let found = look(path, &Store::open(directory.path().to_owned())?);
+    let found = look(path, &Store::open(directory.path().to_owned(), Directory::open(directory.path())?)?);
     let text = match form {
         Form::Text => text(path, &found),
         Form::Json => format!("{:#}\n", to_json(path, &found)),

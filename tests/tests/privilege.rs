@@ -64,10 +64,9 @@ fn oom_score(pid: u32) -> i32 {
 #[ignore = "second ring: needs root"]
 fn children_of_another_user_have_neither_terminal_nor_privilege_nor_a_way_to_one() {
     let user = nobody();
-    let admin = format!("unix:{}", "admin.sock");
     let host = Host::misbehaving()
         .with("/user", user.name.as_str())
-        .with("/admin", admin)
+        .with("/admin", "unix:admin.sock")
         .with_variable("HOME", "/root")
         .with_variable("A_SECRET_OF_ROOTS", "secret")
         .with_variable("FOR_THE_APP", "yes")
@@ -154,7 +153,6 @@ fn a_link_that_has_come_into_the_place_of_a_log_is_not_followed_when_logs_are_re
     assert_eq!(Connection::connect(&host.address()).unwrap().get("/whoami").unwrap(), 200);
     host.wait("the access log", || fs::metadata(&path).is_ok_and(|found| found.len() > 0).then_some(()));
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
-    let _ = Address::parse("127.0.0.1:1");
 }
 
 /// Has the process shut down its listening socket, as its app could.
@@ -209,7 +207,7 @@ fn a_tcp_listener_that_a_worker_shuts_down_listens_again_and_nobody_is_restarted
             Connection::connect(&address).ok().and_then(|mut it| it.get("/whoami").ok()).filter(|it| *it == 200)
         });
         host.assert_all_serve(&workers);
-        let mut admin = Connection::connect(&host.address_of("admin")).unwrap();
+        let mut admin = Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
         assert_eq!(admin.get("/metrics").unwrap(), 200);
         assert!(admin.text().contains(&format!("app_host_listener_shutdowns_total {round}")), "{}", admin.text());
     }
@@ -227,7 +225,7 @@ fn a_unix_listener_that_a_worker_shuts_down_is_bound_anew_by_a_restart_of_the_ma
         .with("/admin", "unix:admin.sock")
         .start();
     let (path, workers) = (Address::Unix(host.path("s")), host.workers());
-    let ready = || Connection::connect(&host.address_of("admin")).unwrap().get("/readyz").unwrap();
+    let ready = || Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap().get("/readyz").unwrap();
     assert_eq!(ready(), 200);
     shut_down(workers[0], &path);
     assert_eq!(ready(), 503);
@@ -242,4 +240,25 @@ fn a_unix_listener_that_a_worker_shuts_down_is_bound_anew_by_a_restart_of_the_ma
     assert_eq!(Connection::connect(&path).unwrap().get("/whoami").unwrap(), 200);
     host.stop();
     assert!(!host.path("s").exists());
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_state_directory_that_others_may_write_to_is_refused_before_anything_is_made_there() {
+    let user = nobody();
+    for (name, owner, mode, expected) in [
+        ("theirs", user.uid.as_raw(), 0o755, "belongs to user"),
+        ("groups", 0, 0o775, "others may write to it (its mode is 775)"),
+        ("all", 0, 0o777, "everybody may write to"),
+    ] {
+        let host = Host::misbehaving().with("/user", user.name.as_str()).with("/state_dir", name);
+        let path = host.path(name);
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(owner), None).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        host.spawn();
+        assert_eq!(host.wait_exit().code(), Some(1));
+        assert!(host.report().contains(expected), "{name}: {}", host.report());
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "{name}");
+    }
 }

@@ -2,9 +2,7 @@
 //!
 //! Root opens them at its start, at each spawn and when logs are rotated, by a path, and whoever owns a directory
 //! on the way decides what that names: `/etc/passwd`, or a new file in `/etc/cron.d`. So the rule is:
-//! - Every directory on the way, and every link to one, belongs to root or to us, and is not writable by all
-//!   unless it is sticky (`/tmp`). A group may write to it, because `/var/log` is `root:syslog 775` on Ubuntu:
-//!   it can rename what root has made, and make nothing that is root's.
+//! - The way to the directory is safe ([`held::go_safely`]).
 //! - The file is no link. It is a regular file or a FIFO of ours, or of root's, with one name; or a device, which
 //!   only root can make. A file that isn't there is made, with mode 640.
 //! - `/dev/stdout` and `/dev/stderr` are our own streams, whatever they are; who has started us has chosen them.
@@ -12,22 +10,18 @@
 //! Without root's rights nobody can be hurt but us, and workers are the same user: then the directories don't
 //! matter. What a file is, is asked of it before it is opened.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use nix::fcntl::{OFlag, readlinkat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::Uid;
 
-use crate::held::{self, Directory};
-
-/// As many links as the kernel follows in one path (`path_resolution(7)`).
-const MOST_LINKS: u32 = 40;
+use crate::held::{self, Directory, WayError};
 
 /// How often a name may change between two calls.
 const TRIES: u32 = 8;
@@ -45,10 +39,8 @@ pub(super) enum FileError {
     Owner(u32),
     #[error("it has {0} names, and may be another's file; remove it")]
     Names(u64),
-    #[error("{} belongs to user {owner}, who decides what lies there; make it root's, or log elsewhere", path.display())]
-    DirectoryOwner { path: PathBuf, owner: u32 },
-    #[error("everybody may write to {}; take that right away, or log elsewhere", path.display())]
-    DirectoryMode { path: PathBuf },
+    #[error(transparent)]
+    Way(#[from] WayError),
 }
 
 /// Opens the file for lines at `path`, and makes it where there is none. Never waits for the reader of a FIFO.
@@ -58,9 +50,14 @@ pub(super) fn open(path: &Path) -> Result<File, FileError> {
         Some("/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2") => return own_stream(&io::stderr()),
         _ => {}
     }
-    let (directory, name) =
-        if Uid::effective().is_root() { walk(path, &Trust::ours()?)? } else { Directory::of(path)? };
-    open_in(&directory, name)
+    if Uid::effective().is_root() {
+        let name = path.file_name().ok_or(FileError::Kind)?;
+        let whole = std::path::absolute(path)?;
+        open_in(&held::go_safely(whole.parent().unwrap_or(Path::new("/")))?, name)
+    } else {
+        let (directory, name) = Directory::of(path)?;
+        open_in(&directory, name)
+    }
 }
 
 /// What one of our streams is, with an open file description of our own where that can be had. Of a socket it
@@ -117,91 +114,6 @@ fn check(found: &FileStat) -> Result<(), FileError> {
         return Err(FileError::Names(found.st_nlink));
     }
     Ok(())
-}
-
-/// Whose directories are walked through.
-struct Trust {
-    us: u32,
-    /// Who owns `/`: root, who has another number where this process's user namespace doesn't know it.
-    root: u32,
-}
-
-impl Trust {
-    fn ours() -> io::Result<Self> {
-        Ok(Self { us: Uid::effective().as_raw(), root: Directory::open(Path::new("/"))?.stat()?.st_uid })
-    }
-
-    fn owner(&self, found: &FileStat, path: &Path) -> Result<(), FileError> {
-        let owner = found.st_uid;
-        if [0, self.us, self.root].contains(&owner) {
-            Ok(())
-        } else {
-            Err(FileError::DirectoryOwner { path: path.to_owned(), owner })
-        }
-    }
-
-    fn directory(&self, directory: &Directory, path: &Path) -> Result<(), FileError> {
-        let found = directory.stat()?;
-        self.owner(&found, path)?;
-        let mode = held::permissions(&found);
-        if mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX) {
-            return Err(FileError::DirectoryMode { path: path.to_owned() });
-        }
-        Ok(())
-    }
-}
-
-/// Goes to the directory of `path`, one name at a time; says what the last name is.
-fn walk<'p>(path: &'p Path, trust: &Trust) -> Result<(Directory, &'p OsStr), FileError> {
-    let name = path.file_name().ok_or(FileError::Kind)?;
-    let names = |path: &Path| path.components().filter_map(step).collect::<Vec<_>>();
-    let whole = std::path::absolute(path)?;
-    let mut ahead: VecDeque<Step> = names(whole.parent().unwrap_or(Path::new("/"))).into();
-    let mut here = PathBuf::from("/");
-    let mut directory = Directory::open(&here)?;
-    let mut links = 0;
-    while let Some(step) = ahead.pop_front() {
-        let next = match step {
-            Step::Root => {
-                here = PathBuf::from("/");
-                directory = Directory::open(&here)?;
-                continue;
-            }
-            Step::Into(next) => next,
-        };
-        trust.directory(&directory, &here)?;
-        let found = directory.look(&next)?;
-        if held::kind(&found) == SFlag::S_IFLNK {
-            trust.owner(&found, &here.join(&next))?;
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
-            }
-            let target = PathBuf::from(readlinkat(&directory, next.as_os_str()).map_err(io::Error::from)?);
-            for step in names(&target).into_iter().rev() {
-                ahead.push_front(step);
-            }
-            continue;
-        }
-        directory = directory.enter(&next)?;
-        here = if next == ".." { here.parent().unwrap_or(Path::new("/")).to_owned() } else { here.join(&next) };
-    }
-    trust.directory(&directory, &here)?;
-    Ok((directory, name))
-}
-
-enum Step {
-    Root,
-    Into(OsString),
-}
-
-fn step(component: Component<'_>) -> Option<Step> {
-    match component {
-        Component::RootDir => Some(Step::Root),
-        Component::Normal(name) => Some(Step::Into(name.to_owned())),
-        Component::ParentDir => Some(Step::Into("..".into())),
-        Component::CurDir | Component::Prefix(_) => None,
-    }
 }
 
 #[cfg(test)]

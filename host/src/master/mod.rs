@@ -202,7 +202,8 @@ async fn serve(
             }
             () = sleep_until(begin.checked_add(healer.looks_at())) => {
                 healer.look(&mut effects, begin.elapsed());
-                Event::Tick
+                // Of workers nothing is seen, and so nothing is said.
+                Event::Looked { found: Vec::new() }
             }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {

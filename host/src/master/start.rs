@@ -29,7 +29,7 @@ use crate::held::{self, Directory};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Passed};
-use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
+use crate::locks::{self, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Snapshot, Source, read_config};
@@ -58,11 +58,9 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
-    for directory in [&config.state_dir, &config.versions_dir(), &config.locks_dir()] {
-        make_directory(directory)?;
-    }
+    let state = State::open(&config)?;
     let pid_file = PidFile::acquire(&config.pid_file)?;
-    let state_lock = StateLock::acquire(&config.state_dir)?;
+    let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
     info!(
         config = %config_path.display(),
@@ -71,9 +69,9 @@ pub(super) async fn start(
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
-    let (ledger_file, ledger) = open_ledger(&config.state_dir, &state_lock)?;
+    let (ledger_file, ledger) = open_ledger(state.directory, &config.state_dir, &state_lock)?;
     let preflight = Preflight {
-        store: Store::open(config.versions_dir())
+        store: Store::open(config.versions_dir(), state.versions)
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
         config_path,
         dev_library,
@@ -107,11 +105,11 @@ pub(super) async fn start(
         .await
         .context("the first generation is refused")?;
     let passed = Listeners::with_passed(passed);
-    let (listeners, admin) = bind(&config, &version.magic().to_string(), passed).await?;
+    let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
-    let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
+    let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, text, version, listeners, admin, databank, held };
     let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
@@ -120,8 +118,8 @@ pub(super) async fn start(
 }
 
 /// Reads what the last master has written down. One that can't be read keeps nobody from starting.
-fn open_ledger(state_dir: &Path, lock: &StateLock) -> anyhow::Result<(LedgerFile, Ledger)> {
-    let file = LedgerFile::open(state_dir, lock)
+fn open_ledger(held: Arc<Directory>, state_dir: &Path, lock: &StateLock) -> anyhow::Result<(LedgerFile, Ledger)> {
+    let file = LedgerFile::open(held, state_dir, lock)
         .with_context(|| format!("the state directory {} can't be read", state_dir.display()))?;
     let ledger = file.load().unwrap_or_else(|error| {
         let advice = "nothing is known of earlier generations, nor of what was quarantined or rolled back";
@@ -184,7 +182,12 @@ fn instead(preflight: &Preflight, kept: &Kept) -> anyhow::Result<Snapshot> {
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those
 /// of another magic to go, and for those that still hold an address.
-async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result<(Listeners, Option<AdminListener>)> {
+async fn bind(
+    config: &Config,
+    held_locks: &Directory,
+    magic: &str,
+    passed: Listeners,
+) -> anyhow::Result<(Listeners, Option<AdminListener>)> {
     let left_over = passed.left_over(config);
     if !left_over.is_empty() {
         // Said now, when somebody looks: clients would wait there for ever.
@@ -197,7 +200,7 @@ async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result
     let begin = Instant::now();
     let mut said = false;
     loop {
-        let held = locks::held_magics(&config.locks_dir())?;
+        let held = locks::held_magics(held_locks, &config.locks_dir())?;
         let foreign = held.iter().find(|each| *each != magic);
         let bind_all = || {
             let admin = AdminListener::for_config(config, None)?;
@@ -247,8 +250,22 @@ fn make_data_directory(path: &Path, identity: Option<&Identity>) -> anyhow::Resu
     made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
 }
 
-fn make_directory(path: &Path) -> Result<Directory, LockError> {
-    // Readable by the workers' user, writable by us alone, whatever the umask is.
-    let mode = Mode::from_bits_truncate(0o755);
-    held::make_path(path, mode, |_| Ok(())).map_err(|source| LockError::File { path: PathBuf::from(path), source })
+/// The state directory and what the master keeps there, held: whoever renames one of them or puts a link there
+/// changes nothing for this master.
+struct State {
+    directory: Arc<Directory>,
+    versions: Directory,
+    locks: Directory,
+}
+
+impl State {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        // Readable by the workers' user, writable by us alone, whatever the umask is.
+        let mode = Mode::from_bits_truncate(0o755);
+        let unfit = |path: &Path| format!("the directory {} can't be used", path.display());
+        let directory = held::own(&config.state_dir, mode).with_context(|| unfit(&config.state_dir))?;
+        let versions = directory.own("versions", mode).with_context(|| unfit(&config.versions_dir()))?;
+        let locks = directory.own("locks", mode).with_context(|| unfit(&config.locks_dir()))?;
+        Ok(Self { directory: Arc::new(directory), versions, locks })
+    }
 }

@@ -5,6 +5,8 @@
 //! directory and names only what lies in it (`openat(2)`), follows no link there, and asks the descriptor
 //! that it got, not the path, what it is. Owns those calls; what may lie where is for its users.
 
+mod way;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,6 +16,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+
+pub use way::{WayError, go_safely};
 
 /// Which file it is, as long as somebody holds it: the number of its device and its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,12 @@ impl Directory {
     /// Holds the directory `name` in this one, which must be no link.
     pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Self(openat(self, name, flags, Mode::empty())?))
+    }
+
+    /// As [`enter`](Self::enter), without the right to read it.
+    fn pass(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(Self(openat(self, name, flags, Mode::empty())?))
     }
 
@@ -129,6 +139,54 @@ impl AsFd for Directory {
     }
 }
 
+/// A directory that only we write to, whoever reads it.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error("the way to it isn't safe")]
+    Way(#[source] WayError),
+    #[error("it belongs to user {found}, expected {expected}, who runs the master; make it that user's, or choose another")]
+    Owner { found: u32, expected: u32 },
+    #[error("others may write to it (its mode is {mode:o}); `chmod go-w` it, or choose another")]
+    Mode { mode: u32 },
+}
+
+/// Holds the directory at `path`, which is made where it is missing, if nobody but us may write to it: what lies
+/// there says which code runs. For root the way to it must be safe as well.
+pub fn own(path: &Path, mode: Mode) -> Result<Directory, OwnError> {
+    let mut directory = make_path(path, mode, |_| Ok(()))?;
+    if Uid::effective().is_root() {
+        directory = go_safely(&std::path::absolute(path)?).map_err(OwnError::Way)?;
+    }
+    directory.is_ours()?;
+    Ok(directory)
+}
+
+impl Directory {
+    /// As [`own`], for the directory `name` in this one, which must be no link.
+    pub fn own(&self, name: &str, mode: Mode) -> Result<Self, OwnError> {
+        let name = OsStr::new(name);
+        let directory = match self.make(name, mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.enter(name)?,
+            made => made?,
+        };
+        directory.is_ours()?;
+        Ok(directory)
+    }
+
+    fn is_ours(&self) -> Result<(), OwnError> {
+        let (found, expected) = (self.stat()?, Uid::effective().as_raw());
+        if found.st_uid != expected {
+            return Err(OwnError::Owner { found: found.st_uid, expected });
+        }
+        if others_write(&found) {
+            return Err(OwnError::Mode { mode: permissions(&found).bits() });
+        }
+        Ok(())
+    }
+}
+
 /// A path to what is held, for as long as it is (`proc(5)`).
 pub fn path_of(held: &impl AsFd) -> PathBuf {
     Path::new("/proc/self/fd").join(held.as_fd().as_raw_fd().to_string())
@@ -178,7 +236,7 @@ pub fn make_path(
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -211,6 +269,32 @@ mod tests {
         assert!(parent.enter(name).is_err(), "a link is not entered");
         symlink("/etc/passwd", moved.join("link")).unwrap();
         assert!(held.open_file(OsStr::new("link"), OFlag::O_RDONLY, Mode::empty()).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mode = Mode::from_bits_truncate(0o755);
+        let held = own(&path, mode).unwrap();
+        held.own("versions", mode).unwrap();
+        for others in [0o775, 0o757, 0o1777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(others)).unwrap();
+            assert!(matches!(own(&path, mode), Err(OwnError::Mode { .. })), "{others:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        own(&path, mode).unwrap();
+        fs::set_permissions(path.join("versions"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(held.own("versions", mode), Err(OwnError::Mode { .. })));
+        symlink(directory.path(), path.join("locks")).unwrap();
+        assert!(held.own("locks", mode).is_err(), "a link is not entered");
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            assert!(own(&path, mode).is_err());
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+            std::os::unix::fs::chown(directory.path(), Some(12345), None).unwrap();
+            assert!(matches!(own(&path, mode), Err(OwnError::Way(WayError::Owner { .. }))));
+        }
     }
 
     #[test]
