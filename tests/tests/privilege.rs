@@ -8,6 +8,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
+use app_host_tests::build::workspace;
 use app_host_tests::{Address, Connection, Host, process};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, getuid};
@@ -261,4 +262,45 @@ fn a_state_directory_that_others_may_write_to_is_refused_before_anything_is_made
         assert!(host.report().contains(expected), "{name}: {}", host.report());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "{name}");
     }
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn the_capabilities_of_the_shipped_unit_are_enough() {
+    let unit = fs::read_to_string(workspace().join("host/systemd/app-host.service")).unwrap();
+    let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let bounding = set.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect::<Vec<_>>().join(",");
+    let arguments = ["--", "setpriv", "--bounding-set", &format!("-all,{bounding}"), "--no-new-privs"];
+    let host = Host::misbehaving()
+        .with("/user", nobody().name)
+        .with("/admin", "unix:admin.sock")
+        .with("/listen", json!(["127.0.0.1:0", { "address": "unix:s", "mode": "0660" }]))
+        .with("/log/file", "own.log")
+        .with("/hang_timeout", "2s")
+        .launched_with(&arguments);
+    host.spawn();
+    let text = || fs::read_to_string(host.path("own.log")).unwrap_or_default();
+    let has = |what: &str| host.wait(what, || text().contains(what).then_some(()));
+    has("\"msg\":\"serving\"");
+    let master = host.master();
+    assert_eq!(process::status(master, "CapEff").unwrap().trim(), "00000000000000e1");
+    assert_eq!(process::children(master).len(), 3);
+    assert_eq!(mode(&host.path("s")), 0o660);
+    let admin = || Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
+    assert_eq!(admin().get("/readyz").unwrap(), 200);
+    // Memory of the workers is seen, too.
+    let mut metrics = admin();
+    assert_eq!(metrics.get("/metrics").unwrap(), 200);
+    assert!(metrics.text().contains("worker_resident_memory_bytes{slot=\"1\""), "{}", metrics.text());
+    host.signal(Signal::SIGUSR2);
+    has("zero-downtime restart complete");
+    host.signal(Signal::SIGUSR1);
+    has("log files reopened");
+    // A worker of another user can be aborted.
+    let mut blocked = Connection::connect(&Address::Unix(host.path("s"))).unwrap();
+    blocked.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    has("worker hung, and is aborted");
+    has("\"status\":\"signal 6\"");
+    host.signal(Signal::SIGTERM);
+    assert_eq!(host.wait_exit().code(), Some(0));
 }
