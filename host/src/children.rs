@@ -88,7 +88,13 @@ impl Children {
     ///
     /// # Errors
     /// Those of socketpair, fork, setuid and exec.
-    pub fn spawn(&self, role: Role, streams: Streams, identity: Option<&Identity>, environment: &Environment) -> io::Result<Child> {
+    pub fn spawn(
+        &self,
+        role: Role,
+        streams: Streams,
+        identity: Option<&Identity>,
+        environment: &Environment,
+    ) -> io::Result<Child> {
         let (channel, theirs) = Channel::pair()?;
         let pid = process::spawn(Spawn {
             role: role.argument(),

@@ -15,8 +15,8 @@ use app_abi::{ABI, ABI_MINOR};
 use serde_json::{Value, json};
 
 use crate::artifact::Store;
-use crate::held::Directory;
 use crate::causes::chain;
+use crate::held::Directory;
 use crate::restart::Refusal;
 
 /// In which form the answer is printed.

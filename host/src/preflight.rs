@@ -411,8 +411,7 @@ impl Preflight {
         // So that its last words stand in the log.
         let stderr = logging::open_for_child(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
         let streams = Streams { stdout: None, stderr };
-        let child =
-            self.children.spawn(role, streams, self.identity.as_ref(), &config.environment);
+        let child = self.children.spawn(role, streams, self.identity.as_ref(), &config.environment);
         let child = child.map_err(|error| NoAnswer::Spawn(chain(&error)))?;
         let _leash = self.children.leash(child.pid);
         let answer = async {

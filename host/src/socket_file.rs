@@ -74,9 +74,8 @@ impl SocketFile {
         let found = fstat(&self.node).map_err(io::Error::from)?;
         // Between `bind` and `hold` somebody may have put something in its place, and a link to a file of ours
         // has more than one name.
-        let ours = held::kind(&found) == SFlag::S_IFSOCK
-            && found.st_uid == Uid::effective().as_raw()
-            && found.st_nlink <= 1;
+        let ours =
+            held::kind(&found) == SFlag::S_IFSOCK && found.st_uid == Uid::effective().as_raw() && found.st_nlink <= 1;
         if !ours {
             return Err(SocketFileError::Exchanged);
         }

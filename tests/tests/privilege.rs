@@ -221,10 +221,8 @@ fn a_tcp_listener_that_a_worker_shuts_down_listens_again_and_nobody_is_restarted
 #[test]
 #[ignore = "second ring: needs root"]
 fn a_unix_listener_that_a_worker_shuts_down_is_bound_anew_by_a_restart_of_the_masters_own() {
-    let host = Host::misbehaving()
-        .with("/listen", json!(["127.0.0.1:0", "unix:s"]))
-        .with("/admin", "unix:admin.sock")
-        .start();
+    let host =
+        Host::misbehaving().with("/listen", json!(["127.0.0.1:0", "unix:s"])).with("/admin", "unix:admin.sock").start();
     let (path, workers) = (Address::Unix(host.path("s")), host.workers());
     let ready = || Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap().get("/readyz").unwrap();
     assert_eq!(ready(), 200);

@@ -130,10 +130,11 @@ fn readiness(standing: Option<&Rc<Standing>>) -> Response<Body> {
     let status = &standing.snapshot.status;
     let (code, word) =
         if is_ready(status) { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let Status { phase, workers_configured, listeners_down, .. } = status;
+    let Status { phase, listeners_down, .. } = status;
+    let wanted = status.workers_wanted.unwrap_or(status.workers_configured);
     let down = if listeners_down.is_empty() { "" } else { ", shut down: " };
     let names = listeners_down.join(", ");
-    text(code, &format!("{word}: {phase}, {} of {workers_configured} workers{down}{names}\n", status.serving()))
+    text(code, &format!("{word}: {phase}, {} of {wanted} workers{down}{names}\n", status.serving()))
 }
 
 /// Whether requests are taken, on each listener. A locked master's workers serve on, so that it is ready, too.

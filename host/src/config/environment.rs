@@ -26,11 +26,7 @@ pub(super) fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Environment, E> {
-            if text == "all" {
-                Ok(Environment::All)
-            } else {
-                Err(E::invalid_value(Unexpected::Str(text), &EXPECTED))
-            }
+            if text == "all" { Ok(Environment::All) } else { Err(E::invalid_value(Unexpected::Str(text), &EXPECTED)) }
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Environment, A::Error> {

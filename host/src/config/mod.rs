@@ -167,7 +167,8 @@ impl fmt::Display for LogLevel {
 /// Every default, where a reader can see them together.
 mod defaults {
     use super::{
-        Arc, Duration, Environment, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart, Watched,
+        Arc, Duration, Environment, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart,
+        Watched,
     };
 
     pub(super) fn app_config() -> Arc<RawValue> {

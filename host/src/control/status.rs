@@ -29,6 +29,9 @@ pub struct Status {
     pub version: String,
     /// How many workers are configured.
     pub workers_configured: u16,
+    /// How many are wanted: as many, or what SIGTTIN, SIGTTOU or `ctl workers` have made of it.
+    #[serde(default)]
+    pub workers_wanted: Option<u16>,
     pub log_level: String,
     /// The names of the listeners that somebody has shut down: their clients are refused.
     #[serde(default)]

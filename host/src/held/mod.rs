@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 pub use way::{WayError, go_safely};
@@ -82,15 +83,15 @@ impl Directory {
     /// When something has that name already, or when somebody has put something else in its place meanwhile.
     pub fn make(&self, name: &OsStr, mode: Mode) -> io::Result<Self> {
         mkdirat(self, name, Mode::S_IRWXU)?;
-        let made = self.enter(name)?;
+        let entered = self.enter(name)?;
         // Whoever may write here may have exchanged it. What is empty, ours and nobody else's can be had: whatever
         // is done to it is done to nothing of anybody's.
-        if made.stat()?.st_uid != Uid::effective().as_raw() || !made.is_empty()? {
+        if entered.stat()?.st_uid != Uid::effective().as_raw() || !entered.is_empty()? {
             return Err(io::Error::other("somebody has exchanged it while it was made"));
         }
         // The umask may have taken something away.
-        fchmod(&made, mode)?;
-        Ok(made)
+        fchmod(&entered, mode)?;
+        Ok(entered)
     }
 
     /// Makes it another's.
@@ -128,6 +129,11 @@ impl Directory {
         path_of(self).join(name)
     }
 
+    /// Whether nothing that lies in it can be executed, nor mapped as code.
+    pub fn is_noexec(&self) -> io::Result<bool> {
+        Ok(fstatvfs(&self.0)?.flags().contains(FsFlags::ST_NOEXEC))
+    }
+
     fn is_empty(&self) -> io::Result<bool> {
         Ok(std::fs::read_dir(path_of(self))?.next().is_none())
     }
@@ -146,17 +152,19 @@ pub enum OwnError {
     System(#[from] io::Error),
     #[error("the way to it isn't safe")]
     Way(#[source] WayError),
-    #[error("it belongs to user {found}, expected {expected}, who runs the master; make it that user's, or choose another")]
+    #[error(
+        "it belongs to user {found}, expected {expected}, who runs the master; make it that user's, or choose another"
+    )]
     Owner { found: u32, expected: u32 },
     #[error("others may write to it (its mode is {mode:o}); `chmod go-w` it, or choose another")]
     Mode { mode: u32 },
 }
 
 /// Holds the directory at `path`, which is made where it is missing, if nobody but us may write to it: what lies
-/// there says which code runs. For root the way to it must be safe as well.
-pub fn own(path: &Path, mode: Mode) -> Result<Directory, OwnError> {
-    let mut directory = make_path(path, mode, |_| Ok(()))?;
-    if Uid::effective().is_root() {
+/// there says which code runs.
+pub fn own(path: &Path, mode: Mode, way: Way) -> Result<Directory, OwnError> {
+    let mut directory = make_path(path, mode, way, |_| Ok(()))?;
+    if way == Way::Safe {
         directory = go_safely(&std::path::absolute(path)?).map_err(OwnError::Way)?;
     }
     directory.is_ours()?;
@@ -169,7 +177,7 @@ impl Directory {
         let name = OsStr::new(name);
         let directory = match self.make(name, mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.enter(name)?,
-            made => made?,
+            result => result?,
         };
         directory.is_ours()?;
         Ok(directory)
@@ -197,19 +205,29 @@ pub fn set_mode(held: &impl AsFd, mode: Mode) -> io::Result<()> {
     Ok(fchmodat(AT_FDCWD, &path_of(held), mode, FchmodatFlags::FollowSymlink)?)
 }
 
+/// What the way to a directory must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Whatever it is: nobody can gain anything by changing it.
+    Any,
+    /// Safe, because children run as somebody who may do less ([`go_safely`]).
+    Safe,
+}
+
 /// Makes every directory that `path` lacks, the missing parents with mode 755 and itself with `mode`, and hands
 /// what was made last to `finish`; where it is there already, it is only held. What is made is entered and never
 /// looked up again, so no link that somebody puts there meanwhile leads elsewhere.
+///
+/// # Errors
+/// Also when something is to be made where the way isn't what it must be.
 pub fn make_path(
     path: &Path,
     mode: Mode,
+    way: Way,
     finish: impl FnOnce(&Directory) -> io::Result<()>,
 ) -> io::Result<Directory> {
-    const PARENTS: Mode = Mode::S_IRWXU
-        .union(Mode::S_IRGRP)
-        .union(Mode::S_IXGRP)
-        .union(Mode::S_IROTH)
-        .union(Mode::S_IXOTH);
+    const PARENTS: Mode =
+        Mode::S_IRWXU.union(Mode::S_IRGRP).union(Mode::S_IXGRP).union(Mode::S_IROTH).union(Mode::S_IXOTH);
     let mut there = path;
     let mut missing = Vec::new();
     let mut directory = loop {
@@ -225,12 +243,15 @@ pub fn make_path(
         }
     };
     let Some(last) = missing.first().copied() else { return Ok(directory) };
+    if way == Way::Safe {
+        directory = go_safely(&std::path::absolute(there)?).map_err(io::Error::other)?;
+    }
     for parent in missing.iter().skip(1).rev() {
         directory = directory.make(parent, PARENTS)?;
     }
-    let made = directory.make(last, mode)?;
-    finish(&made)?;
-    Ok(made)
+    directory = directory.make(last, mode)?;
+    finish(&directory)?;
+    Ok(directory)
 }
 
 #[cfg(test)]
@@ -246,7 +267,11 @@ mod tests {
         let path = directory.path().join("a/b/c");
         let mut finished = 0;
         for _ in 0..2 {
-            let held = make_path(&path, Mode::S_IRWXU, |_| Ok(finished += 1)).unwrap();
+            let held = make_path(&path, Mode::S_IRWXU, Way::Any, |_| {
+                finished += 1;
+                Ok(())
+            })
+            .unwrap();
             assert_eq!(permissions(&held.stat().unwrap()), Mode::S_IRWXU);
         }
         assert_eq!(finished, 1);
@@ -276,26 +301,63 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let mode = Mode::from_bits_truncate(0o755);
-        let held = own(&path, mode).unwrap();
+        let held = own(&path, mode, Way::Safe).unwrap();
         held.own("versions", mode).unwrap();
         for others in [0o775, 0o757, 0o1777] {
             fs::set_permissions(&path, fs::Permissions::from_mode(others)).unwrap();
             let expected = |error| matches!(error, OwnError::Mode { .. } | OwnError::Way(WayError::Mode { .. }));
-            assert!(own(&path, mode).is_err_and(expected), "{others:o}");
+            assert!(own(&path, mode, Way::Safe).is_err_and(expected), "{others:o}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
-        own(&path, mode).unwrap();
+        own(&path, mode, Way::Safe).unwrap();
         fs::set_permissions(path.join("versions"), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(held.own("versions", mode), Err(OwnError::Mode { .. })));
         symlink(directory.path(), path.join("locks")).unwrap();
         assert!(held.own("locks", mode).is_err(), "a link is not entered");
         if Uid::effective().is_root() {
             std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
-            assert!(own(&path, mode).is_err());
+            assert!(own(&path, mode, Way::Safe).is_err());
             std::os::unix::fs::chown(&path, Some(0), None).unwrap();
             std::os::unix::fs::chown(directory.path(), Some(12345), None).unwrap();
-            assert!(matches!(own(&path, mode), Err(OwnError::Way(WayError::Owner { .. }))));
+            assert!(matches!(own(&path, mode, Way::Safe), Err(OwnError::Way(WayError::Owner { .. }))));
+            own(&path, mode, Way::Any).unwrap();
         }
+    }
+
+    #[test]
+    fn nothing_of_anybodys_is_given_away_by_a_race_for_the_name_of_what_is_made() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (theirs, precious) = (directory.path().join("theirs"), directory.path().join("precious"));
+        for path in [&theirs, &precious] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(precious.join("file"), "").unwrap();
+        let (path, aside) = (theirs.join("data"), theirs.join("aside"));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    // As the owner of `theirs` could at any moment.
+                    if fs::rename(&path, &aside).is_ok() {
+                        let _ = symlink(&precious, &path);
+                    }
+                }
+            });
+            for _ in 0..2000 {
+                let _ = make_path(&path, Mode::S_IRWXU, Way::Any, |made| {
+                    made.give_to(Uid::from_raw(12345), Gid::from_raw(12345))
+                });
+                let _ = fs::remove_file(&path);
+                let _ = fs::remove_dir(&path);
+                let _ = fs::remove_dir(&aside);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let found = fs::metadata(&precious).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o755));
     }
 
     #[test]
@@ -303,7 +365,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("link");
         symlink(directory.path().join("target"), &path).unwrap();
-        assert!(make_path(&path, Mode::S_IRWXU, |_| Ok(())).is_err());
+        assert!(make_path(&path, Mode::S_IRWXU, Way::Any, |_| Ok(())).is_err());
         assert!(!directory.path().join("target").exists());
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Effects {
     crew: Crew,
     generations: HashMap<Generation, Prepared>,
     active: Generation,
+    /// How many workers are wanted since somebody has said so under the active configuration.
+    scaled: Option<u16>,
     /// The magic of the library loaded when the master started.
     magic: Magic,
     preflight: Preflight,
@@ -100,6 +102,7 @@ impl Effects {
             crew,
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
+            scaled: None,
             magic,
             preflight,
             checking: None,
@@ -247,6 +250,9 @@ impl Effects {
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
                 Action::Report(report) => {
+                    if let Report::Scaled { to, .. } = report {
+                        self.scaled = Some(to);
+                    }
                     manager::tell(&self.notify, &report, || self.serving());
                     news::tell(&report, &self.crew, &self.audience);
                     self.count(&report, now);
@@ -383,6 +389,10 @@ impl Effects {
         let Prepared { config, listeners, .. } = prepared;
         // What the master has started with has its settings already.
         if self.active != generation {
+            // What was wanted holds until the configuration's own number changes.
+            if config.workers != self.active().config.workers {
+                self.scaled = None;
+            }
             self.active = generation;
             listeners.apply_settings();
             if let Err(error) = self.logging.change(&config.log) {
@@ -461,7 +471,8 @@ impl Effects {
     fn serving(&self) -> String {
         let active = self.active();
         let (version, app) = (active.version.id.short(), &active.version.manifest.app_name);
-        format!("generation {} of {app} serves, version {version}, {} workers", self.active.0, active.config.workers)
+        let workers = self.scaled.unwrap_or(active.config.workers);
+        format!("generation {} of {app} serves, version {version}, {workers} workers", self.active.0)
     }
 
     /// Looks at the workers.

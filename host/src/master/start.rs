@@ -25,7 +25,7 @@ use crate::config::databank::Store as DatabankStore;
 use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
-use crate::held::{self, Directory};
+use crate::held::{self, Directory, Way};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Passed};
@@ -58,7 +58,7 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
-    let state = State::open(&config)?;
+    let state = State::open(&config, way(identity.as_ref()))?;
     let pid_file = PidFile::acquire(&config.pid_file)?;
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
@@ -246,8 +246,13 @@ impl Obstacle {
 /// directory that it lies in may put something else there at any moment.
 fn make_data_directory(path: &Path, identity: Option<&Identity>) -> anyhow::Result<()> {
     let give = |made: &Directory| identity.map_or(Ok(()), |identity| made.give_to(identity.uid, identity.gid));
-    let made = held::make_path(path, Mode::S_IRWXU, give);
+    let made = held::make_path(path, Mode::S_IRWXU, way(identity), give);
     made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
+}
+
+/// What the ways to the directories of a master must be whose workers are the user `identity`.
+const fn way(identity: Option<&Identity>) -> Way {
+    if identity.is_some() { Way::Safe } else { Way::Any }
 }
 
 /// The state directory and what the master keeps there, held: whoever renames one of them or puts a link there
@@ -259,13 +264,20 @@ struct State {
 }
 
 impl State {
-    fn open(config: &Config) -> anyhow::Result<Self> {
+    fn open(config: &Config, way: Way) -> anyhow::Result<Self> {
         // Readable by the workers' user, writable by us alone, whatever the umask is.
         let mode = Mode::from_bits_truncate(0o755);
         let unfit = |path: &Path| format!("the directory {} can't be used", path.display());
-        let directory = held::own(&config.state_dir, mode).with_context(|| unfit(&config.state_dir))?;
+        let directory = held::own(&config.state_dir, mode, way).with_context(|| unfit(&config.state_dir))?;
         let versions = directory.own("versions", mode).with_context(|| unfit(&config.versions_dir()))?;
         let locks = directory.own("locks", mode).with_context(|| unfit(&config.locks_dir()))?;
+        if versions.is_noexec().unwrap_or_default() {
+            let path = config.versions_dir();
+            anyhow::bail!(
+                "state_dir: {} lies on a file system that is mounted noexec, and no library can be loaded from there",
+                path.display()
+            );
+        }
         Ok(Self { directory: Arc::new(directory), versions, locks })
     }
 }

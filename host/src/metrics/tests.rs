@@ -278,6 +278,7 @@ fn snapshot(workers: Vec<WorkerStatus>, figures: Figures) -> Snapshot {
         generation: Generation(1),
         version: "0123456789abcdef".to_owned(),
         workers_configured: 2,
+        workers_wanted: None,
         log_level: "info".to_owned(),
         listeners_down: vec!["web".to_owned()],
         workers,

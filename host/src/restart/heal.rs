@@ -136,7 +136,9 @@ mod tests {
     fn nothing_is_asked_for_while_it_would_be_refused_nor_when_somebody_elses_restart_has_helped() {
         let mut healing = Healing::default();
         healing.tried(true, at(1));
-        for phase in [Phase::Starting, Phase::Preflight, Phase::Rolling, Phase::Returning, Phase::Locked, Phase::Stopping] {
+        for phase in
+            [Phase::Starting, Phase::Preflight, Phase::Rolling, Phase::Returning, Phase::Locked, Phase::Stopping]
+        {
             assert!(!healing.asks(phase, at(9)), "{phase}");
             assert_eq!(healing.deadline(phase), None);
         }
