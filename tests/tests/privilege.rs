@@ -96,6 +96,7 @@ fn children_of_another_user_have_neither_terminal_nor_privilege_nor_a_way_to_one
         assert!(!variables.contains_key("A_SECRET_OF_ROOTS"), "{line}");
         let for_the_app = variables.contains_key("FOR_THE_APP");
         assert_eq!(for_the_app, line.contains("worker"), "{line}");
+        assert!(is_dumpable(pid, user.uid.as_raw()), "{line}");
     }
     assert!(process::children(master).len() >= 3);
     host.restart_completes();
@@ -301,4 +302,26 @@ fn the_capabilities_of_the_shipped_unit_are_enough() {
     has("\"status\":\"signal 6\"");
     host.signal(Signal::SIGTERM);
     assert_eq!(host.wait_exit().code(), Some(0));
+}
+
+/// Whether the kernel writes no core dump of it (`ptrace(2)`, "dumpable"): its files in `/proc` are root's then.
+fn is_dumpable(pid: u32, user: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid() == user && user != 0
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn workers_of_a_master_without_privileges_are_killed_before_it_and_its_files_in_proc_are_its_own() {
+    let user = nobody();
+    let host = Host::misbehaving().launched_with(&["--user", &user.uid.to_string()]);
+    chown(host.directory(), Some(user.uid.as_raw()), None).unwrap();
+    let host = host.start();
+    let master = host.master();
+    assert!(is_dumpable(master, user.uid.as_raw()));
+    for pid in host.workers() {
+        assert!(is_dumpable(pid, user.uid.as_raw()));
+        assert_eq!(oom_score(pid), (oom_score(master) + 100).min(1000));
+    }
+    host.restart_completes();
+    host.stop();
 }

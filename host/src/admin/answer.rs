@@ -128,13 +128,18 @@ impl Desk {
 fn readiness(standing: Option<&Rc<Standing>>) -> Response<Body> {
     let Some(standing) = standing else { return text(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
     let status = &standing.snapshot.status;
-    let (code, word) =
-        if is_ready(status) { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    let code = if is_ready(status) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    text(code, &standing_in_words(status))
+}
+
+/// What there is to say of it.
+pub(super) fn standing_in_words(status: &Status) -> String {
+    let word = if is_ready(status) { "ready" } else { "not ready" };
     let Status { phase, listeners_down, .. } = status;
     let wanted = status.workers_wanted.unwrap_or(status.workers_configured);
     let down = if listeners_down.is_empty() { "" } else { ", shut down: " };
     let names = listeners_down.join(", ");
-    text(code, &format!("{word}: {phase}, {} of {wanted} workers{down}{names}\n", status.serving()))
+    format!("{word}: {phase}, {} of {wanted} workers{down}{names}\n", status.serving())
 }
 
 /// Whether requests are taken, on each listener. A locked master's workers serve on, so that it is ready, too.

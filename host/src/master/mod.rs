@@ -36,6 +36,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
+use nix::unistd::Uid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -80,6 +81,12 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
     let passed = Passed::from_environment().context("the sockets that were passed to us can't be used")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
         eprintln!("app-host: the limit on open descriptors stays as it is: {error}");
+    }
+    // Another user couldn't look into its own master any more, and its workers have the same secrets.
+    if Uid::effective().is_root()
+        && let Err(error) = sys::process::keep_memory_private()
+    {
+        eprintln!("app-host: core dumps of the master may hold secrets: {error}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))

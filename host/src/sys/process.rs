@@ -25,6 +25,12 @@ pub fn set_name() -> io::Result<()> {
     std::fs::write("/proc/self/comm", super::PROCESS_NAME)
 }
 
+/// Keeps the memory of this process, which holds secrets, out of core dumps (`PR_SET_DUMPABLE`). Its files in `/proc`
+/// become root's; whoever it spawns has its own say again.
+pub fn keep_memory_private() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
+}
+
 /// How a child is spawned.
 #[derive(Debug)]
 pub struct Spawn {
@@ -77,7 +83,7 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
             signals::ignore_all(&signals::MASTERS)?;
             signals::ignore_all(&[Signal::SIGINT])?;
             if let Some(score) = &score {
-                // Before the file is root's. Without `/proc`, or where it may not be written, it stays as it is.
+                // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may not be written, it stays as it is.
                 let _ = write_file(c"/proc/self/oom_score_adj", score);
             }
             if let Some((uid, gid)) = identity {
@@ -267,6 +273,13 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
         size.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn memory_is_kept_out_of_core_dumps() {
+        keep_memory_private().unwrap();
+        assert!(!prctl::get_dumpable().unwrap());
+        prctl::set_dumpable(true).unwrap();
     }
 
     #[test]
