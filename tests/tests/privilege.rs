@@ -325,3 +325,54 @@ fn workers_of_a_master_without_privileges_are_killed_before_it_and_its_files_in_
     host.restart_completes();
     host.stop();
 }
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_start_that_fails_for_what_the_machine_is_like_says_so() {
+    for (prepare, expected) in [
+        ("umount -l /proc", "expected proc(5) to be mounted at /proc"),
+        ("mount -t tmpfs -o mode=755,noexec none \"$0\"", "mounted noexec, and no library can be loaded from there"),
+        ("mount -t tmpfs -o mode=755,ro none \"$0\"", "Read-only file system"),
+    ] {
+        let host = Host::misbehaving();
+        let state = host.path("state");
+        fs::create_dir(&state).unwrap();
+        // A `--` comes before the program.
+        let script = format!("{prepare} && shift && exec \"$@\"");
+        let arguments = ["--", "unshare", "--mount", "sh", "-c", &script, state.to_str().unwrap()];
+        let host = host.launched_with(&arguments);
+        host.spawn();
+        assert_eq!(host.wait_exit().code(), Some(1), "{prepare}");
+        let report = host.report();
+        assert!(report.contains(expected), "{prepare}: {report}");
+    }
+    let host =
+        Host::misbehaving().with("/user", nobody().name).launched_with(&["--", "unshare", "--user", "--map-root-user"]);
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let expected = "which this process's user namespace doesn't know (/proc/self/uid_map)";
+    assert!(host.report().contains(expected), "{}", host.report());
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_unix_listener_that_was_shut_down_costs_no_thread_although_no_restart_may_heal_it() {
+    let host = Host::misbehaving()
+        .with("/listen", json!(["127.0.0.1:0", "unix:s"]))
+        .with("/workers", 1)
+        .with("/admin", "unix:admin.sock")
+        .start();
+    let worker = host.workers()[0];
+    let used = process::cpu_time(worker).unwrap();
+    shut_down(worker, &Address::Unix(host.path("s")));
+    host.wait_for("listener was shut down under a worker that serves", |line| line.str("listener") == "unix:s");
+    host.wait_for("zero-downtime restart refused", |line| line.str("reason") == "no workers");
+    // The thread serves its other listener.
+    assert_eq!(Connection::connect(&host.address()).unwrap().get("/whoami").unwrap(), 200);
+    let used = process::cpu_time(worker).unwrap().saturating_sub(used);
+    assert!(used.as_millis() < 500, "{used:?}");
+    let mut admin = Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
+    assert_eq!(admin.get("/readyz").unwrap(), 503);
+    assert!(admin.text().contains("shut down: "), "{}", admin.text());
+    host.stop();
+}

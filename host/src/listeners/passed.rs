@@ -170,7 +170,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use super::super::Listeners;
+    use super::super::{Listeners, Remedy};
     use super::*;
 
     fn config(listen: &str) -> Config {
@@ -254,6 +254,26 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(listeners);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_passed_socket_that_was_shut_down_is_revived_if_it_is_tcp_and_else_said_to_be_its_managers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (web, web_at) = tcp();
+        let local = UnixListener::bind(&path).unwrap();
+        let config = config(&format!(r#""listen": ["{web_at}", "unix:{}"]"#, path.display()));
+        let passed = passed(vec![("web", web), ("local", local.into())]).unwrap();
+        let listeners = Listeners::for_config(&config, &Listeners::with_passed(passed)).unwrap();
+        for socket in listeners.descriptors() {
+            socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        let remedies: Vec<_> = listeners.heal().into_iter().map(|found| found.remedy).collect();
+        assert_eq!(remedies, [Remedy::Revived, Remedy::Manager]);
+        assert!(std::net::TcpStream::connect(&web_at).is_ok());
+        assert_eq!(listeners.shut_down().count(), 1);
+        let error = Listeners::for_config(&config, &listeners).unwrap_err();
+        assert!(error.to_string().ends_with("restart its socket unit"), "{error}");
     }
 
     #[test]

@@ -5,13 +5,12 @@
 //! an app holds up.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef, Socket};
@@ -45,7 +44,7 @@ const NEWS: Duration = Duration::from_secs(1);
 
 /// After how many wake-ups without a connection in one wait the listener is registered anew. Another worker may have
 /// been faster so often; or it was shut down and listens again, which the runtime never forgets.
-const IN_VAIN: u32 = 64;
+const IN_VAIN: u32 = 16;
 
 /// Whether connections are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +143,13 @@ impl Open {
         }
     }
 
-    /// As [`accept`](Self::accept); `None` when it was woken in vain again and again.
-    async fn accept_or_give_up(&self) -> Option<io::Result<Accepted>> {
-        let mut accept = pin!(self.accept());
+    /// The next connection; `None` when it was woken in vain again and again. To be called by one task alone.
+    ///
+    /// Not with tokio's `accept`: on a Unix socket that was shut down it finds nothing, is told at once that there is
+    /// something, and never gives the thread back. `poll_accept` does, whenever the task's budget is used up.
+    async fn accept(&self) -> Option<io::Result<Accepted>> {
         let mut in_vain = 0;
-        poll_fn(|context| match accept.as_mut().poll(context) {
+        poll_fn(|context| match self.poll_accept(context) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
             Poll::Pending if in_vain >= IN_VAIN => Poll::Ready(None),
             Poll::Pending => {
@@ -159,10 +160,12 @@ impl Open {
         .await
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match &self.socket {
-            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Accepted::Tcp(stream, peer)),
-            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+            Accepting::Tcp(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
+            }
+            Accepting::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted::Unix(stream)),
         }
     }
 
@@ -283,7 +286,7 @@ pub(super) async fn run(mut listener: Arc<Open>, seat: Seat, mut intake: watch::
                 }
                 return;
             }
-            accepted = listener.accept_or_give_up() => accepted,
+            accepted = listener.accept() => accepted,
         };
         let accepted = match accepted {
             Some(Err(error)) if is_shut_down(&error) => None,
