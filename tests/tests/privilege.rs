@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use app_host_tests::build::workspace;
-use app_host_tests::{Address, Connection, Host, process};
+use app_host_tests::{Address, App, Connection, Host, process};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, getuid};
 use serde_json::json;
@@ -374,5 +376,24 @@ fn a_unix_listener_that_was_shut_down_costs_no_thread_although_no_restart_may_he
     let mut admin = Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
     assert_eq!(admin.get("/readyz").unwrap(), 503);
     assert!(admin.text().contains("shut down: "), "{}", admin.text());
+    host.stop();
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_listener_of_the_apps_that_was_shut_down_keeps_its_port_and_is_taken_by_new_workers() {
+    let host = Host::new(&App::build().app("talkative"))
+        .with("/app_listeners", json!([{ "name": "smtp", "address": "127.0.0.2:0" }]))
+        .with("/app/config", json!({ "take": ["smtp"] }))
+        .start();
+    let address = host.address_of("smtp");
+    let workers = host.workers();
+    shut_down(workers[0], &address);
+    host.wait_for("restart requested", |line| line.str("by") == "healing");
+    assert_eq!(host.verdict(1).verdict, "complete");
+    let mut hello = String::new();
+    BufReader::new(TcpStream::connect(address.tcp()).unwrap()).read_line(&mut hello).unwrap();
+    assert!(hello.starts_with("2 "), "the second generation answers: {hello}");
+    assert!(host.lines_with("listening").len() == 2, "each was bound once");
     host.stop();
 }

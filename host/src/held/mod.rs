@@ -1,11 +1,11 @@
 //! Directories that are held open: what is done in them is done there, wherever their path leads later.
 //!
-//! A path is looked up anew at each use, and whoever owns a directory on the way decides what is found: a
+//! A path is looked up anew at each use, and whoever owns a directory on it decides what is found: a
 //! link to another's file, another directory, nothing. So whoever has more rights than others holds the
 //! directory and names only what lies in it (`openat(2)`), follows no link there, and asks the descriptor
 //! that it got, not the path, what it is. Owns those calls; what may lie where is for its users.
 
-mod way;
+mod trusted;
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,7 +18,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fst
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-pub use way::{WayError, go_safely};
+pub use trusted::{UntrustedPath, open_trusted};
 
 /// Which file it is, as long as somebody holds it: the number of its device and its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,8 +150,8 @@ impl AsFd for Directory {
 pub enum OwnError {
     #[error(transparent)]
     System(#[from] io::Error),
-    #[error("the way to it isn't safe")]
-    Way(#[source] WayError),
+    #[error("its path can be led elsewhere")]
+    Path(#[source] UntrustedPath),
     #[error(
         "it belongs to user {found}, expected {expected}, who runs the master; make it that user's, or choose another"
     )]
@@ -162,10 +162,10 @@ pub enum OwnError {
 
 /// Holds the directory at `path`, which is made where it is missing, if nobody but us may write to it: what lies
 /// there says which code runs.
-pub fn own(path: &Path, mode: Mode, way: Way) -> Result<Directory, OwnError> {
-    let mut directory = make_path(path, mode, way, |_| Ok(()))?;
-    if way == Way::Safe {
-        directory = go_safely(&std::path::absolute(path)?).map_err(OwnError::Way)?;
+pub fn own(path: &Path, mode: Mode, trust: PathTrust) -> Result<Directory, OwnError> {
+    let mut directory = make_path(path, mode, trust, |_| Ok(()))?;
+    if trust == PathTrust::Required {
+        directory = open_trusted(&std::path::absolute(path)?).map_err(OwnError::Path)?;
     }
     directory.is_ours()?;
     Ok(directory)
@@ -205,13 +205,13 @@ pub fn set_mode(held: &impl AsFd, mode: Mode) -> io::Result<()> {
     Ok(fchmodat(AT_FDCWD, &path_of(held), mode, FchmodatFlags::FollowSymlink)?)
 }
 
-/// What the way to a directory must be.
+/// Who may be able to lead a path elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Whatever it is: nobody can gain anything by changing it.
+pub enum PathTrust {
+    /// Anybody: nothing can be gained by that.
     Any,
-    /// Safe, because children run as somebody who may do less ([`go_safely`]).
-    Safe,
+    /// Root and we alone, because children run as somebody who may do less ([`open_trusted`]).
+    Required,
 }
 
 /// Makes every directory that `path` lacks, the missing parents with mode 755 and itself with `mode`, and hands
@@ -219,11 +219,11 @@ pub enum Way {
 /// looked up again, so no link that somebody puts there meanwhile leads elsewhere.
 ///
 /// # Errors
-/// Also when something is to be made where the way isn't what it must be.
+/// Also when something is to be made under a path that isn't trusted as required.
 pub fn make_path(
     path: &Path,
     mode: Mode,
-    way: Way,
+    trust: PathTrust,
     finish: impl FnOnce(&Directory) -> io::Result<()>,
 ) -> io::Result<Directory> {
     const PARENTS: Mode =
@@ -243,8 +243,8 @@ pub fn make_path(
         }
     };
     let Some(last) = missing.first().copied() else { return Ok(directory) };
-    if way == Way::Safe {
-        directory = go_safely(&std::path::absolute(there)?).map_err(io::Error::other)?;
+    if trust == PathTrust::Required {
+        directory = open_trusted(&std::path::absolute(there)?).map_err(io::Error::other)?;
     }
     for parent in missing.iter().skip(1).rev() {
         directory = directory.make(parent, PARENTS)?;
@@ -267,7 +267,7 @@ mod tests {
         let path = directory.path().join("a/b/c");
         let mut finished = 0;
         for _ in 0..2 {
-            let held = make_path(&path, Mode::S_IRWXU, Way::Any, |_| {
+            let held = make_path(&path, Mode::S_IRWXU, PathTrust::Any, |_| {
                 finished += 1;
                 Ok(())
             })
@@ -301,26 +301,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let mode = Mode::from_bits_truncate(0o755);
-        let held = own(&path, mode, Way::Safe).unwrap();
+        let held = own(&path, mode, PathTrust::Required).unwrap();
         held.own("versions", mode).unwrap();
         for others in [0o775, 0o757, 0o1777] {
             fs::set_permissions(&path, fs::Permissions::from_mode(others)).unwrap();
-            let expected = |error| matches!(error, OwnError::Mode { .. } | OwnError::Way(WayError::Mode { .. }));
-            assert!(own(&path, mode, Way::Safe).is_err_and(expected), "{others:o}");
+            let expected = |error| matches!(error, OwnError::Mode { .. } | OwnError::Path(UntrustedPath::Mode { .. }));
+            assert!(own(&path, mode, PathTrust::Required).is_err_and(expected), "{others:o}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
-        own(&path, mode, Way::Safe).unwrap();
+        own(&path, mode, PathTrust::Required).unwrap();
         fs::set_permissions(path.join("versions"), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(held.own("versions", mode), Err(OwnError::Mode { .. })));
         symlink(directory.path(), path.join("locks")).unwrap();
         assert!(held.own("locks", mode).is_err(), "a link is not entered");
         if Uid::effective().is_root() {
             std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
-            assert!(own(&path, mode, Way::Safe).is_err());
+            assert!(own(&path, mode, PathTrust::Required).is_err());
             std::os::unix::fs::chown(&path, Some(0), None).unwrap();
             std::os::unix::fs::chown(directory.path(), Some(12345), None).unwrap();
-            assert!(matches!(own(&path, mode, Way::Safe), Err(OwnError::Way(WayError::Owner { .. }))));
-            own(&path, mode, Way::Any).unwrap();
+            assert!(matches!(own(&path, mode, PathTrust::Required), Err(OwnError::Path(UntrustedPath::Owner { .. }))));
+            own(&path, mode, PathTrust::Any).unwrap();
         }
     }
 
@@ -347,7 +347,7 @@ mod tests {
                 }
             });
             for _ in 0..2000 {
-                let _ = make_path(&path, Mode::S_IRWXU, Way::Any, |made| {
+                let _ = make_path(&path, Mode::S_IRWXU, PathTrust::Any, |made| {
                     made.give_to(Uid::from_raw(12345), Gid::from_raw(12345))
                 });
                 let _ = fs::remove_file(&path);
@@ -365,7 +365,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("link");
         symlink(directory.path().join("target"), &path).unwrap();
-        assert!(make_path(&path, Mode::S_IRWXU, Way::Any, |_| Ok(())).is_err());
+        assert!(make_path(&path, Mode::S_IRWXU, PathTrust::Any, |_| Ok(())).is_err());
         assert!(!directory.path().join("target").exists());
     }
 }

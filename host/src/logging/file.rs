@@ -1,8 +1,8 @@
 //! Files for lines: opened by a process that may do more than those who could lay traps for it.
 //!
 //! Root opens them at its start, at each spawn and when logs are rotated, by a path, and whoever owns a directory
-//! on the way decides what that names: `/etc/passwd`, or a new file in `/etc/cron.d`. So the rule is:
-//! - The way to the directory is safe ([`held::go_safely`]).
+//! on it decides what that names: `/etc/passwd`, or a new file in `/etc/cron.d`. So the rule is:
+//! - Nobody but root and we can lead the path elsewhere ([`held::open_trusted`]).
 //! - The file is no link. It is a regular file or a FIFO of ours, or of root's, with one name; or a device, which
 //!   only root can make. A file that isn't there is made, with mode 640.
 //! - `/dev/stdout` and `/dev/stderr` are our own streams, whatever they are; who has started us has chosen them.
@@ -21,7 +21,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::Uid;
 
-use crate::held::{self, Directory, WayError};
+use crate::held::{self, Directory, UntrustedPath};
 
 /// How often a name may change between two calls.
 const TRIES: u32 = 8;
@@ -40,7 +40,7 @@ pub(super) enum FileError {
     #[error("it has {0} names, and may be another's file; remove it")]
     Names(u64),
     #[error(transparent)]
-    Way(#[from] WayError),
+    Path(#[from] UntrustedPath),
 }
 
 /// Opens the file for lines at `path`, and makes it where there is none. Never waits for the reader of a FIFO.
@@ -53,7 +53,7 @@ pub(super) fn open(path: &Path) -> Result<File, FileError> {
     if Uid::effective().is_root() {
         let name = path.file_name().ok_or(FileError::Kind)?;
         let whole = std::path::absolute(path)?;
-        open_in(&held::go_safely(whole.parent().unwrap_or(Path::new("/")))?, name)
+        open_in(&held::open_trusted(whole.parent().unwrap_or(Path::new("/")))?, name)
     } else {
         let (directory, name) = Directory::of(path)?;
         open_in(&directory, name)

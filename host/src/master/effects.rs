@@ -3,6 +3,8 @@
 //! Owns everything that a master holds: the generations with their versions and listeners, the
 //! workers' processes, the log, the locks. Decides nothing.
 
+mod healing;
+
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +27,7 @@ use crate::config::Log;
 use crate::control::{Control, VerdictRecord, millis};
 use crate::databank;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
-use crate::listeners::{Listeners, ShutDown};
+use crate::listeners::Listeners;
 use crate::locks::{PidFile, StateLock};
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
@@ -265,48 +267,6 @@ impl Effects {
             }
         }
         exit
-    }
-
-    /// The names of the active generation's listeners that somebody has shut down.
-    pub(super) fn listeners_down(&self) -> Vec<String> {
-        let active = self.active();
-        let admin = active.admin.as_ref().filter(|admin| !admin.is_open()).map(|_| "admin".to_owned());
-        active.listeners.shut_down().map(str::to_owned).chain(admin).collect()
-    }
-
-    /// Takes note that one was.
-    pub(super) fn shut_down_seen(&mut self) {
-        self.tally.listener_shut_down();
-    }
-
-    /// Has those listen again that can, without a worker being touched; says what else is to be done.
-    pub(super) fn heal_listeners(&mut self) -> Vec<ShutDown> {
-        let active = self.generations.get_mut(&self.active).expect("the active generation exists");
-        let found = active.listeners.heal();
-        if let Some(admin) = active.admin.as_ref().filter(|admin| !admin.is_open()) {
-            match admin.healed() {
-                Ok(healed) => {
-                    active.admin = Some(healed);
-                    self.serve_metrics(Replace::Anyway);
-                }
-                Err(error) => warn!(error = chain(&error), "metrics can't be served"),
-            }
-        }
-        found
-    }
-
-    /// What is active once more, as it is but for listeners that were shut down.
-    fn prepare_same(&mut self, request: RequestId) -> Event {
-        let active = self.active();
-        match Listeners::for_config(&active.config, &active.listeners) {
-            Ok(listeners) => {
-                let prepared = Prepared { listeners, ..active.clone() };
-                let settings = settings(&prepared);
-                self.prepared = Some((prepared, Took::default()));
-                Event::PreflightPassed { request, settings, unchanged: true }
-            }
-            Err(error) => Event::PreflightRefused { request, refusal: Refusal::CannotBind(chain(&error)) },
-        }
     }
 
     fn start_preflight(&mut self, request: RequestId) {

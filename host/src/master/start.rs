@@ -25,7 +25,7 @@ use crate::config::databank::Store as DatabankStore;
 use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
-use crate::held::{self, Directory, Way};
+use crate::held::{self, Directory, PathTrust};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Passed};
@@ -58,7 +58,7 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
-    let state = State::open(&config, way(identity.as_ref()))?;
+    let state = State::open(&config, path_trust(identity.as_ref()))?;
     let pid_file = PidFile::acquire(&config.pid_file)?;
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
@@ -246,13 +246,13 @@ impl Obstacle {
 /// directory that it lies in may put something else there at any moment.
 fn make_data_directory(path: &Path, identity: Option<&Identity>) -> anyhow::Result<()> {
     let give = |made: &Directory| identity.map_or(Ok(()), |identity| made.give_to(identity.uid, identity.gid));
-    let made = held::make_path(path, Mode::S_IRWXU, way(identity), give);
+    let made = held::make_path(path, Mode::S_IRWXU, path_trust(identity), give);
     made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
 }
 
-/// What the ways to the directories of a master must be whose workers are the user `identity`.
-const fn way(identity: Option<&Identity>) -> Way {
-    if identity.is_some() { Way::Safe } else { Way::Any }
+/// How far the paths of a master's directories must be trusted whose workers are the user `identity`.
+const fn path_trust(identity: Option<&Identity>) -> PathTrust {
+    if identity.is_some() { PathTrust::Required } else { PathTrust::Any }
 }
 
 /// The state directory and what the master keeps there, held: whoever renames one of them or puts a link there
@@ -264,11 +264,11 @@ struct State {
 }
 
 impl State {
-    fn open(config: &Config, way: Way) -> anyhow::Result<Self> {
+    fn open(config: &Config, trust: PathTrust) -> anyhow::Result<Self> {
         // Readable by the workers' user, writable by us alone, whatever the umask is.
         let mode = Mode::from_bits_truncate(0o755);
         let unfit = |path: &Path| format!("the directory {} can't be used", path.display());
-        let directory = held::own(&config.state_dir, mode, way).with_context(|| unfit(&config.state_dir))?;
+        let directory = held::own(&config.state_dir, mode, trust).with_context(|| unfit(&config.state_dir))?;
         let versions = directory.own("versions", mode).with_context(|| unfit(&config.versions_dir()))?;
         let locks = directory.own("locks", mode).with_context(|| unfit(&config.locks_dir()))?;
         if versions.is_noexec().unwrap_or_default() {

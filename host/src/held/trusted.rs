@@ -1,7 +1,7 @@
-//! A way that only root and we have laid.
+//! Paths whose every directory belongs to root or to us.
 //!
-//! Root uses paths from the configuration, and whoever owns a directory on the way decides where they lead. So
-//! every directory on the way, and every link to one, belongs to root or to us, and isn't writable by all unless it
+//! Root uses paths from the configuration, and whoever owns a directory on a path decides where it leads. So
+//! every directory on it, and every link to one, belongs to root or to us, and isn't writable by all unless it
 //! is sticky (`/tmp`). A group may write to it, because `/var/log` is `root:syslog 775` on Ubuntu: it can rename
 //! what root has made, and make nothing that is root's.
 
@@ -19,9 +19,9 @@ use super::{Directory, kind, permissions};
 /// As many links as the kernel follows in one path (`path_resolution(7)`).
 const MOST_LINKS: u32 = 40;
 
-/// A way that isn't safe.
+/// A path that somebody else can lead elsewhere.
 #[derive(Debug, thiserror::Error)]
-pub enum WayError {
+pub enum UntrustedPath {
     #[error("{} belongs to user {owner}, who decides what lies there; make it root's, or choose another place", path.display())]
     Owner { path: PathBuf, owner: u32 },
     #[error("everybody may write to {}; take that right away, or choose another place", path.display())]
@@ -42,36 +42,36 @@ impl Trust {
         Ok(Self { us: Uid::effective().as_raw(), root: Directory::open(Path::new("/"))?.stat()?.st_uid })
     }
 
-    fn owner(&self, found: &FileStat, path: &Path) -> Result<(), WayError> {
+    fn owner(&self, found: &FileStat, path: &Path) -> Result<(), UntrustedPath> {
         let owner = found.st_uid;
         if [0, self.us, self.root].contains(&owner) {
             Ok(())
         } else {
-            Err(WayError::Owner { path: path.to_owned(), owner })
+            Err(UntrustedPath::Owner { path: path.to_owned(), owner })
         }
     }
 
-    fn directory(&self, directory: &Directory, path: &Path) -> Result<(), WayError> {
-        let found = directory.stat().map_err(|source| WayError::System { path: path.to_owned(), source })?;
+    fn directory(&self, directory: &Directory, path: &Path) -> Result<(), UntrustedPath> {
+        let found = directory.stat().map_err(|source| UntrustedPath::System { path: path.to_owned(), source })?;
         self.owner(&found, path)?;
         let mode = permissions(&found);
         if mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX) {
-            return Err(WayError::Mode { path: path.to_owned() });
+            return Err(UntrustedPath::Mode { path: path.to_owned() });
         }
         Ok(())
     }
 }
 
-/// Holds the directory at `path`, which must be absolute, if the way to it is safe.
-pub fn go_safely(path: &Path) -> Result<Directory, WayError> {
+/// Holds the directory at `path`, which must be absolute, if nobody but root and we can lead that path elsewhere.
+pub fn open_trusted(path: &Path) -> Result<Directory, UntrustedPath> {
     let root = Path::new("/");
-    let trust = Trust::ours().map_err(|source| WayError::System { path: root.to_owned(), source })?;
+    let trust = Trust::ours().map_err(|source| UntrustedPath::System { path: root.to_owned(), source })?;
     let steps = |path: &Path| path.components().filter_map(step).collect::<Vec<_>>();
     let mut ahead: VecDeque<Step> = steps(path).into();
     let mut here = root.to_owned();
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| WayError::System { path, source }
+        move |source| UntrustedPath::System { path, source }
     };
     let mut directory = Directory::open(&here).map_err(failed(&here))?;
     let mut links = 0;
