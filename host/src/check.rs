@@ -18,6 +18,7 @@ use crate::children::Children;
 use crate::console;
 use crate::desk::Desk;
 use crate::foreign::printable;
+use crate::held::Directory;
 use crate::identity::Identity;
 use crate::logging;
 use crate::preflight::{Preflight, read_config};
@@ -70,7 +71,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
     let preflight = Preflight {
         config_path: path.to_owned(),
         dev_library: None,
-        store: Store::open(directory.path().to_owned())?,
+        store: Store::open(directory.path().to_owned(), Directory::open(directory.path())?)?,
         desk: Desk::open()?,
         children: Children::watch()?,
         identity,

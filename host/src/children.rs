@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::channel::MasterEnd;
+use crate::config::Environment;
 use crate::identity::Identity;
 use crate::sys::process::{self, Reaped, Spawn};
 
@@ -89,11 +90,17 @@ impl Children {
         Ok(children)
     }
 
-    /// Spawns the running binary in `role`.
+    /// Spawns the running binary in `role`, with those of our variables that `environment` names.
     ///
     /// # Errors
     /// Those of socketpair, fork, setuid and exec.
-    pub fn spawn(&self, role: Role, streams: Streams, identity: Option<Identity>) -> io::Result<Child> {
+    pub fn spawn(
+        &self,
+        role: Role,
+        streams: Streams,
+        identity: Option<&Identity>,
+        environment: &Environment,
+    ) -> io::Result<Child> {
         let (channel, theirs) = MasterEnd::pair()?;
         let pid = process::spawn(Spawn {
             role: role.argument(),
@@ -101,6 +108,8 @@ impl Children {
             stdout: streams.stdout,
             stderr: streams.stderr,
             identity: identity.map(|identity| (identity.uid, identity.gid)),
+            environment: environment.clone(),
+            variables: identity.map(Identity::variables).unwrap_or_default(),
             dies_with_us: role.dies_with_us(),
         })?;
         let (sender, ended) = oneshot::channel();

@@ -17,6 +17,7 @@ use crate::artifact::Store;
 use crate::causes::chain;
 use crate::console;
 use crate::foreign::printable;
+use crate::held::Directory;
 use crate::restart::Refusal;
 
 /// In which form the answer is printed.
@@ -36,7 +37,7 @@ struct Found {
 /// Looks at the library at `path` and prints what it found to standard output, whatever it is.
 pub fn run(path: &Path, form: Form) -> anyhow::Result<ExitCode> {
     let directory = tempfile::tempdir().context("a temporary directory can't be made (TMPDIR says where)")?;
-    let found = look(path, &Store::open(directory.path().to_owned())?);
+    let found = look(path, &Store::open(directory.path().to_owned(), Directory::open(directory.path())?)?);
     let text = match form {
         Form::Text => text(path, &found),
         Form::Json => format!("{:#}\n", to_json(path, &found)),

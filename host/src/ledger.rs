@@ -4,14 +4,19 @@
 //! directory's lock. What stands in it is `restart`'s business. It is the owner's alone, because
 //! configurations may hold secrets.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use sha2::{Digest, Sha256};
 
+use crate::held::{self, Directory};
 use crate::ids::ConfigId;
 use crate::locks::StateLock;
 use crate::restart::ledger::{Ledger, Unreadable};
@@ -44,7 +49,10 @@ pub enum LedgerError {
 /// The way to the file. Only a master that holds the state directory has one.
 #[derive(Clone, Debug)]
 pub struct LedgerFile {
+    /// The state directory, wherever its path leads now.
+    held: Arc<Directory>,
     directory: PathBuf,
+    /// What the file is called in errors.
     path: PathBuf,
 }
 
@@ -54,16 +62,16 @@ pub fn config_id(bytes: &[u8]) -> ConfigId {
 }
 
 impl LedgerFile {
-    /// The file in `directory`, on which the caller holds the lock; removes what an earlier master left
+    /// The file in the directory that is `held`, whose lock the caller has; removes what an earlier master left
     /// half-written.
-    pub fn open(directory: &Path, _held: &StateLock) -> io::Result<Self> {
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX) {
-                fs::remove_file(entry.path())?;
+    pub fn open(held: Arc<Directory>, directory: &Path, _lock: &StateLock) -> io::Result<Self> {
+        for entry in fs::read_dir(held::path_of(&*held))? {
+            let name = entry?.file_name();
+            if name.to_string_lossy().starts_with(PARTIAL_PREFIX) {
+                held.remove(&name)?;
             }
         }
-        Ok(Self { directory: directory.to_owned(), path: directory.join(NAME) })
+        Ok(Self { held, directory: directory.to_owned(), path: directory.join(NAME) })
     }
 
     /// Reads what the last master wrote down; nothing where there was none. Blocks on the disk.
@@ -74,10 +82,8 @@ impl LedgerFile {
         let path = &self.path;
         let read_failed = |source| LedgerError::Read { path: path.clone(), source };
         let foreign = |found| LedgerError::Foreign { path: path.clone(), found };
-        let opened =
-            File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).open(path);
-        let file = match opened {
-            Ok(file) => file,
+        let file = match self.held.open_file(OsStr::new(NAME), OFlag::O_RDONLY, Mode::empty()) {
+            Ok(file) => File::from(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ledger::default()),
             Err(error) => return Err(read_failed(error)),
         };
@@ -103,9 +109,8 @@ impl LedgerFile {
 
     /// Puts what can't be read out of the way, so that it can be looked at; says where.
     pub fn set_aside(&self) -> io::Result<PathBuf> {
-        let aside = self.directory.join(DAMAGED);
-        fs::rename(&self.path, &aside)?;
-        Ok(aside)
+        fs::rename(self.held.at(NAME), self.held.at(DAMAGED))?;
+        Ok(self.directory.join(DAMAGED))
     }
 
     /// Writes it down: whoever reads the file sees all of the old one or all of the new one, after a
@@ -120,11 +125,11 @@ impl LedgerFile {
         let mut file = tempfile::Builder::new()
             .prefix(PARTIAL_PREFIX)
             .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(&self.directory)
+            .tempfile_in(held::path_of(&*self.held))
             .map_err(failed)?;
         file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        file.persist(&self.path).map_err(|error| failed(error.error))?;
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        file.persist(self.held.at(NAME)).map_err(|error| failed(error.error))?;
+        File::open(held::path_of(&*self.held)).and_then(|directory| directory.sync_all()).map_err(failed)
     }
 }
 
@@ -147,8 +152,9 @@ mod tests {
     #[test]
     fn a_ledger_reads_back_and_is_its_owners_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = StateLock::acquire(directory.path()).unwrap();
-        let file = LedgerFile::open(directory.path(), &lock).unwrap();
+        let held = Arc::new(Directory::open(directory.path()).unwrap());
+        let lock = StateLock::acquire(&held, directory.path()).unwrap();
+        let file = LedgerFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
         assert_eq!(file.load().unwrap(), Ledger::default(), "there is none yet");
         for ledger in [some_ledger(), Ledger::default(), some_ledger()] {
             file.save(&ledger).unwrap();
@@ -156,7 +162,7 @@ mod tests {
         }
         assert_eq!(fs::metadata(directory.path().join(NAME)).unwrap().mode() & 0o777, 0o600);
         fs::write(directory.path().join(".generations-half"), "{").unwrap();
-        LedgerFile::open(directory.path(), &lock).unwrap();
+        LedgerFile::open(held, directory.path(), &lock).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
@@ -166,8 +172,9 @@ mod tests {
     #[test]
     fn every_damage_is_noticed_and_can_be_set_aside() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = StateLock::acquire(directory.path()).unwrap();
-        let file = LedgerFile::open(directory.path(), &lock).unwrap();
+        let held = Arc::new(Directory::open(directory.path()).unwrap());
+        let lock = StateLock::acquire(&held, directory.path()).unwrap();
+        let file = LedgerFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
         file.save(&some_ledger()).unwrap();
         let path = directory.path().join(NAME);
         let whole = fs::read_to_string(&path).unwrap();
@@ -194,8 +201,9 @@ mod tests {
     #[test]
     fn what_is_no_file_of_ours_is_not_read_and_a_fifo_not_waited_for() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = StateLock::acquire(directory.path()).unwrap();
-        let file = LedgerFile::open(directory.path(), &lock).unwrap();
+        let held = Arc::new(Directory::open(directory.path()).unwrap());
+        let lock = StateLock::acquire(&held, directory.path()).unwrap();
+        let file = LedgerFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
         let path = directory.path().join(NAME);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(file.load(), Err(LedgerError::Foreign { .. })));

@@ -4,22 +4,23 @@
 //! listeners, so a socket closes with the last generation that names it; those that a service manager has
 //! passed on stay open. Who accepts is not its business.
 
+mod health;
 mod passed;
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
+use crate::causes::chain;
 use crate::config::{Address, Config, Listen};
 use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::{SocketFile, SocketFileError};
+pub use health::{Remedy, ShutDown, is_open};
 pub use passed::Passed;
 
 /// After how long a silent client is asked whether it is there, and how often.
@@ -38,6 +39,8 @@ pub enum BindError {
     Live { path: PathBuf },
     #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
     NoSocket { path: PathBuf },
+    #[error("{address} was shut down, and only who has passed it can bind it anew: restart its socket unit")]
+    ShutDown { address: Address },
 }
 
 impl BindError {
@@ -46,7 +49,7 @@ impl BindError {
         match self {
             Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Live { .. } => true,
-            Self::NoSocket { .. } => false,
+            Self::NoSocket { .. } | Self::ShutDown { .. } => false,
         }
     }
 }
@@ -56,6 +59,8 @@ impl BindError {
 pub struct Bound {
     address: Address,
     socket: Socket,
+    /// The address as the kernel knows it, of a TCP socket.
+    local: Option<SocketAddr>,
     file: Option<SocketFile>,
     origin: Origin,
 }
@@ -67,20 +72,33 @@ impl Bound {
             Address::Tcp(address) => (bind_tcp(*address).map_err(failed)?, None),
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-                let file = SocketFile::bind(&socket, path).map_err(|error| match error {
+                let file = SocketFile::bind(&socket, path, listen.mode).map_err(|error| match error {
                     SocketFileError::Live => BindError::Live { path: path.clone() },
                     SocketFileError::NoSocket => BindError::NoSocket { path: path.clone() },
+                    SocketFileError::Exchanged => failed(io::Error::other(error)),
                     SocketFileError::System(source) => failed(source),
                 })?;
-                // Nobody can connect before `listen`, so nobody sees other permissions than these.
-                if let Some(mode) = listen.mode {
-                    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-                }
                 (socket, Some(file))
             }
         };
         socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { address: listen.address.clone(), socket, file, origin: Origin::Bound })
+        let local = socket.local_addr().map_err(failed)?.as_socket();
+        Ok(Self { address: listen.address.clone(), socket, local, file, origin: Origin::Bound })
+    }
+
+    /// Binds another in the place of this one, which was shut down for good, and listens.
+    ///
+    /// # Errors
+    /// When that can't be, or when this one is somebody else's.
+    fn again(&self, listen: &Listen) -> Result<Rc<Self>, BindError> {
+        if self.origin == Origin::Passed {
+            return Err(BindError::ShutDown { address: self.address.clone() });
+        }
+        // The port that was found where any was wanted.
+        let address = self.local.map_or_else(|| self.address.clone(), Address::Tcp);
+        let bound = Self { address: self.address.clone(), ..Self::bind(&Listen { address, ..listen.clone() })? };
+        bound.listen(listen)?;
+        Ok(Rc::new(bound))
     }
 
     fn listen(&self, listen: &Listen) -> Result<(), BindError> {
@@ -93,15 +111,16 @@ impl Bound {
             tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
         }
         if let (Some(mode), Some(file)) = (listen.mode, &self.file)
-            && let Err(error) = fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))
+            && let Err(error) = file.change_mode(mode)
         {
-            tracing::warn!(listener = listen.name, error = %error, "mode can't be changed");
+            let path = file.path().display();
+            tracing::warn!(listener = listen.name, path = %path, error = chain(&error), "mode can't be changed");
         }
     }
 
     /// The address as the kernel knows it: with the real port where 0 was configured.
     pub fn local_address(&self) -> String {
-        match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
+        match self.local {
             Some(address) => address.to_string(),
             None => self.address.to_string(),
         }
@@ -166,7 +185,8 @@ impl Listeners {
             .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
             .map(|(listen, server)| {
                 let bound = match running.passed.of(listen, config).or_else(|| running.find(&listen.address)) {
-                    Some(bound) => bound,
+                    // What somebody has shut down is no use to new workers.
+                    Some(bound) => bound.or_healed(listen)?,
                     None => Rc::new(Bound::bind(listen)?),
                 };
                 Ok(Configured { listen: listen.clone(), server, bound })
@@ -285,6 +305,7 @@ impl AdminListener {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
 

@@ -3,14 +3,20 @@
 //! All are `flock(2)` locks: the kernel releases them however their holders die, and every
 //! duplicate of the descriptor holds them, so that a worker needs to do nothing but keep one.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
 use app_abi::Magic;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::Uid;
+
+use crate::held::{self, Directory};
 
 /// A lock that can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -21,12 +27,16 @@ pub enum LockError {
     Shared { path: PathBuf },
     #[error("{} can't be locked", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{} can't be the pid file: it is no file of ours with one name; remove it", path.display())]
+    Foreign { path: PathBuf },
 }
 
 /// The pid file, locked for as long as this value lives and removed with it.
 #[derive(Debug)]
 pub struct PidFile {
-    path: PathBuf,
+    /// Where it lies, whatever becomes of the path.
+    directory: Directory,
+    name: OsString,
     file: File,
 }
 
@@ -37,8 +47,18 @@ impl PidFile {
     /// [`LockError::Running`] when another master holds it.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::File { path: path.to_owned(), source };
+        let (directory, name) = Directory::of(path).map_err(failed)?;
         loop {
-            let mut file = open(path, 0o644).map_err(failed)?;
+            let mut file = open(&directory, name, 0o644).map_err(failed)?;
+            // Before it is emptied: whoever may write to the directory may have linked another file there.
+            let found = file.metadata().map_err(failed)?;
+            if !found.is_file() || found.nlink() > 1 || found.uid() != Uid::effective().as_raw() {
+                // Removed between our open and this look, by the last holder.
+                if found.is_file() && found.nlink() == 0 {
+                    continue;
+                }
+                return Err(LockError::Foreign { path: path.to_owned() });
+            }
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -50,43 +70,38 @@ impl PidFile {
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
             // The last holder may have removed the file between our open and our lock.
-            if !is_at(&file, path) {
+            if !is_at(&file, &directory, name) {
                 continue;
             }
             file.set_len(0)
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", process::id()))
                 .map_err(failed)?;
-            return Ok(Self { path: path.to_owned(), file });
+            let name = name.to_owned();
+            return Ok(Self { directory, name, file });
         }
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if is_at(&self.file, &self.path) {
+        if is_at(&self.file, &self.directory, &self.name) {
             // What stays behind is unlocked and harmless.
-            let _ = fs::remove_file(&self.path);
+            let _ = self.directory.remove(&self.name);
         }
     }
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(found)) => (ours.dev(), ours.ino()) == (found.dev(), found.ino()),
+fn is_at(file: &File, directory: &Directory, name: &OsStr) -> bool {
+    match (file.metadata(), directory.look(name)) {
+        (Ok(ours), Ok(found)) => (ours.dev(), ours.ino()) == (found.st_dev, found.st_ino),
         _ => false,
     }
 }
 
-fn open(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(mode)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
+fn open(directory: &Directory, name: &OsStr, mode: u32) -> io::Result<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT;
+    directory.open_file(name, flags, Mode::from_bits_truncate(mode)).map(File::from)
 }
 
 /// The lock on a state directory: two masters with pid files of their own must not share one.
@@ -97,17 +112,17 @@ pub struct StateLock {
 }
 
 impl StateLock {
-    /// Locks `directory`, which must exist.
+    /// Locks the directory that is held, and called `path` in errors.
     ///
     /// # Errors
     /// [`LockError::Shared`] when another master uses it.
-    pub fn acquire(directory: &Path) -> Result<Self, LockError> {
-        let path = directory.join("master.lock");
-        let failed = |source| LockError::File { path: path.clone(), source };
-        let file = open(&path, 0o600).map_err(failed)?;
+    pub fn acquire(directory: &Directory, path: &Path) -> Result<Self, LockError> {
+        let name = "master.lock";
+        let failed = |source| LockError::File { path: path.join(name), source };
+        let file = open(directory, OsStr::new(name), 0o600).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(LockError::Shared { path: directory.to_owned() }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Shared { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
@@ -119,11 +134,11 @@ impl StateLock {
 pub struct MagicLock(File);
 
 impl MagicLock {
-    /// Takes the lock for `magic` in `directory`.
-    pub fn hold(directory: &Path, magic: Magic) -> Result<Self, LockError> {
-        let path = directory.join(format!("{magic}{SUFFIX}"));
-        let failed = |source| LockError::File { path: path.clone(), source };
-        let file = open(&path, 0o600).map_err(failed)?;
+    /// Takes the lock for `magic` in the directory that is held, and called `path` in errors.
+    pub fn hold(directory: &Directory, path: &Path, magic: Magic) -> Result<Self, LockError> {
+        let name = format!("{magic}{SUFFIX}");
+        let failed = |source| LockError::File { path: path.join(&name), source };
+        let file = open(directory, OsStr::new(&name), 0o600).map_err(failed)?;
         file.try_lock_shared().map_err(|error| failed(error.into()))?;
         Ok(Self(file))
     }
@@ -137,18 +152,17 @@ impl MagicLock {
 /// How the locks of magics are named.
 const SUFFIX: &str = ".lock";
 
-/// Which magics workers in `directory` still hold, as their file names say them. Call it under the
-/// pid file's lock and before [`MagicLock::hold`]; locks that nobody holds are removed.
-pub fn held_magics(directory: &Path) -> Result<Vec<String>, LockError> {
-    let failed = |source| LockError::File { path: directory.to_owned(), source };
+/// Which magics workers still hold in the directory that is held, and called `path` in errors, as their file
+/// names say them. Call it under the pid file's lock and before [`MagicLock::hold`]; locks that nobody holds are removed.
+pub fn held_magics(directory: &Directory, path: &Path) -> Result<Vec<String>, LockError> {
+    let failed = |source| LockError::File { path: path.to_owned(), source };
     let mut held = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some(magic) = name.strip_suffix(SUFFIX) else { continue };
-        let failed = |source| LockError::File { path: path.clone(), source };
-        match open(&path, 0o600).map_err(failed)?.try_lock() {
-            Ok(()) => fs::remove_file(&path).map_err(failed)?,
+    for entry in fs::read_dir(held::path_of(directory)).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(magic) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        let failed = |source| LockError::File { path: path.join(&name), source };
+        match open(directory, &name, 0o600).map_err(failed)?.try_lock() {
+            Ok(()) => directory.remove(&name).map_err(failed)?,
             Err(TryLockError::WouldBlock) => held.push(magic.to_owned()),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -175,23 +189,39 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_the_place_of_the_pid_file_costs_no_other_file_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, precious) = (directory.path().join("pid"), directory.path().join("precious"));
+        fs::write(&precious, "precious").unwrap();
+        fs::hard_link(&precious, &path).unwrap();
+        assert!(matches!(PidFile::acquire(&path), Err(LockError::Foreign { .. })));
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(PidFile::acquire(&path).is_err());
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    }
+
+    #[test]
     fn a_state_directory_has_one_master() {
         let directory = tempfile::tempdir().unwrap();
-        let first = StateLock::acquire(directory.path()).unwrap();
-        assert!(matches!(StateLock::acquire(directory.path()), Err(LockError::Shared { .. })));
+        let held = Directory::open(directory.path()).unwrap();
+        let first = StateLock::acquire(&held, directory.path()).unwrap();
+        assert!(matches!(StateLock::acquire(&held, directory.path()), Err(LockError::Shared { .. })));
         drop(first);
-        StateLock::acquire(directory.path()).unwrap();
+        StateLock::acquire(&held, directory.path()).unwrap();
     }
 
     #[test]
     fn a_magic_is_held_until_its_last_duplicate_closes() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = MagicLock::hold(directory.path(), Magic(0x1_0000_0002)).unwrap();
+        let path = directory.path();
+        let held = Directory::open(path).unwrap();
+        let lock = MagicLock::hold(&held, path, Magic(0x1_0000_0002)).unwrap();
         let duplicate = lock.as_fd().try_clone_to_owned().unwrap();
         drop(lock);
-        assert_eq!(held_magics(directory.path()).unwrap(), ["00000001_00000002"]);
+        assert_eq!(held_magics(&held, path).unwrap(), ["00000001_00000002"]);
         drop(duplicate);
-        assert!(held_magics(directory.path()).unwrap().is_empty());
+        assert!(held_magics(&held, path).unwrap().is_empty());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

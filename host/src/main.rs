@@ -34,6 +34,7 @@ mod console;
 mod control;
 mod desk;
 mod handover;
+mod held;
 mod http;
 mod identity;
 mod ledger;
@@ -65,14 +66,18 @@ mod restart;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 use cli::{Cli, Command};
 
+/// What it means when a process can't write its own name.
+const NO_PROC: &str = "/proc/self/comm can't be written; expected proc(5) to be mounted at /proc";
+
 fn main() -> ExitCode {
     // Before anything else, in every role: nobody dies of a signal that is meant for the master.
     sys::signals::ignore();
-    let outcome = sys::process::set_name().map_err(anyhow::Error::from).and_then(|()| match Cli::parse().command {
+    let outcome = sys::process::set_name().context(NO_PROC).and_then(|()| match Cli::parse().command {
         Command::Run { config, dev_library } => master::run(&config, dev_library),
         Command::Dev { directory, release, open } => dev::run(&dev::Options { directory, release, open }),
         Command::New { directory, name, axum, app_abi } => new::run(&new::Options { directory, name, axum, app_abi }),

@@ -419,7 +419,8 @@ impl Preflight {
         let log = ChildPipe::open(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
         let spawn_failed = |error: io::Error| NoAnswer::Spawn(chain(&error));
         let streams = Streams::from(log.ends().map_err(spawn_failed)?);
-        let child = self.children.spawn(role, streams, self.identity).map_err(spawn_failed)?;
+        let child = self.children.spawn(role, streams, self.identity.as_ref(), &config.environment);
+        let child = child.map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
         log.follow(child.pid, &config.log).map_err(spawn_failed)?;
         let MasterEnd { to, mut from } = child.channel;

@@ -1,15 +1,21 @@
 //! The file of a Unix socket: made where nothing of anybody's is lost, and removed by who made it.
 //!
-//! Owns the questions whether a path is free, stale or live, and whether a file is still ours. What is
-//! said on the socket is for its user.
+//! Owns the questions whether a path is free, stale or live, whether a file is still ours, and its mode. The
+//! directory may belong to somebody who may do less than we: so it is held, the file is held, and nothing is
+//! done by a path to what was found before. What is said on the socket is for its user.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
+use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::held::{self, Directory, FileId};
 
 /// A path where no socket can be made.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +24,8 @@ pub enum SocketFileError {
     Live,
     #[error("something that is no socket lies there")]
     NoSocket,
+    #[error("the file that was made is another's now")]
+    Exchanged,
     #[error(transparent)]
     System(#[from] io::Error),
 }
@@ -26,31 +34,65 @@ pub enum SocketFileError {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    directory: Directory,
+    name: OsString,
+    /// The file itself (`O_PATH`), whatever has its name now.
+    node: OwnedFd,
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`. A file that a dead process has left there is replaced; whatever else
-    /// lies there is left alone.
-    pub fn bind(socket: &Socket, path: &Path) -> Result<Self, SocketFileError> {
-        make_room(path)?;
+    /// Binds `socket` to `path`, with `mode` where one is given and as the umask has it where none is. A file
+    /// that a dead process has left there is replaced; whatever else lies there is left alone.
+    pub fn bind(socket: &Socket, path: &Path, mode: Option<u32>) -> Result<Self, SocketFileError> {
+        let (directory, name) = Directory::of(path)?;
+        make_room(&directory, path)?;
+        let mode = mode.map(Mode::from_bits_truncate);
+        if let Some(mode) = mode {
+            // What the file's mode is made of, less the umask (`unix_bind` in Linux): it never allows more.
+            fchmod(socket, mode).map_err(io::Error::from)?;
+        }
         let address = Reachable::new(path)?;
         socket.bind(&address.address)?;
-        let found = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+        let node = directory.hold(name)?;
+        let file = Self { path: path.to_owned(), name: name.to_owned(), directory, node };
+        if let Some(mode) = mode {
+            file.set_mode(mode)?;
+        }
+        Ok(file)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Sets the mode of the file that we have made, wherever it lies now.
+    pub fn change_mode(&self, mode: u32) -> Result<(), SocketFileError> {
+        self.set_mode(Mode::from_bits_truncate(mode))
+    }
+
+    fn set_mode(&self, mode: Mode) -> Result<(), SocketFileError> {
+        let found = fstat(&self.node).map_err(io::Error::from)?;
+        // Between `bind` and `hold` somebody may have put something in its place, and a link to a file of ours
+        // has more than one name.
+        let ours =
+            held::kind(&found) == SFlag::S_IFSOCK && found.st_uid == Uid::effective().as_raw() && found.st_nlink <= 1;
+        if !ours {
+            return Err(SocketFileError::Exchanged);
+        }
+        if held::permissions(&found) != mode {
+            held::set_mode(&self.node, mode)?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        // No other file has the number of one that is held.
+        let ours = fstat(&self.node).is_ok_and(|made| {
+            self.directory.look(&self.name).is_ok_and(|found| FileId::from(&found) == FileId::from(&made))
+        });
+        if ours && let Err(error) = self.directory.remove(&self.name) {
             tracing::warn!(path = %self.path.display(), error = %error, "socket file can't be removed");
         }
     }
@@ -90,15 +132,16 @@ fn is_live(path: &Path) -> io::Result<bool> {
 }
 
 /// Removes a socket file that nobody accepts on; leaves everything else alone.
-fn make_room(path: &Path) -> Result<(), SocketFileError> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !found.file_type().is_socket() {
+fn make_room(directory: &Directory, path: &Path) -> Result<(), SocketFileError> {
+    let Some(name) = path.file_name() else { return Ok(()) };
+    let Ok(found) = directory.look(name) else { return Ok(()) };
+    if held::kind(&found) != SFlag::S_IFSOCK {
         return Err(SocketFileError::NoSocket);
     }
     if is_live(path)? {
         return Err(SocketFileError::Live);
     }
-    match fs::remove_file(path) {
+    match directory.remove(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
@@ -106,6 +149,10 @@ fn make_room(path: &Path) -> Result<(), SocketFileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -115,7 +162,7 @@ mod tests {
         fs::create_dir_all(&deep).unwrap();
         let path = deep.join("s");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, &path).unwrap();
+        let file = SocketFile::bind(&socket, &path, None).unwrap();
         assert!(!is_live(&path).unwrap(), "nobody listens yet");
         socket.listen(1).unwrap();
         assert!(is_live(&path).unwrap());
@@ -128,10 +175,64 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, &path).unwrap();
+        let file = SocketFile::bind(&socket, &path, None).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn the_mode_is_the_one_that_is_asked_for_whatever_the_umask_is() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, wanted) in [("closed", 0o600), ("open", 0o666), ("group", 0o660)] {
+            let path = directory.path().join(name);
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            let file = SocketFile::bind(&socket, &path, Some(wanted)).unwrap();
+            assert_eq!(mode(&path), wanted);
+            file.change_mode(0o640).unwrap();
+            assert_eq!(mode(&path), 0o640);
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_socket_leads_neither_mode_nor_removal_to_what_it_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside, precious) =
+            (directory.path().join("s"), directory.path().join("aside"), directory.path().join("precious"));
+        fs::write(&precious, "precious").unwrap();
+        fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let file = SocketFile::bind(&socket, &path, Some(0o600)).unwrap();
+        fs::rename(&path, &aside).unwrap();
+        symlink(&precious, &path).unwrap();
+        file.change_mode(0o666).unwrap();
+        assert_eq!((mode(&precious), mode(&aside)), (0o600, 0o666));
+        // Another name of a file of ours is none that we have made.
+        fs::hard_link(&aside, directory.path().join("second")).unwrap();
+        assert!(matches!(file.change_mode(0o777), Err(SocketFileError::Exchanged)));
+        drop(file);
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink() && precious.exists());
+    }
+
+    #[test]
+    fn a_directory_that_was_exchanged_loses_nothing_to_the_removal() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, moved, other) =
+            (directory.path().join("real"), directory.path().join("moved"), directory.path().join("other"));
+        fs::create_dir(&real).unwrap();
+        fs::create_dir(&other).unwrap();
+        let theirs = UnixListener::bind(other.join("s")).unwrap();
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let file = SocketFile::bind(&socket, &real.join("s"), None).unwrap();
+        fs::rename(&real, &moved).unwrap();
+        symlink(&other, &real).unwrap();
+        drop(file);
+        assert!(other.join("s").exists() && !moved.join("s").exists());
+        drop(theirs);
     }
 }

@@ -35,6 +35,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "channel",
             "desk",
             "console",
+            "held",
         ],
     ),
     ("depths", &["loader", "databank", "dispatch", "sys"]),

@@ -32,6 +32,7 @@ mod logs;
 mod new;
 mod notify;
 mod orphans;
+mod privilege;
 mod recycle;
 mod refusals;
 mod resources;

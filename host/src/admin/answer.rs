@@ -128,15 +128,25 @@ impl Desk {
 fn readiness(standing: Option<&Rc<Standing>>) -> Response<Body> {
     let Some(standing) = standing else { return text(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
     let status = &standing.snapshot.status;
-    let (code, word) =
-        if is_ready(status) { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let Status { phase, workers_configured, .. } = status;
-    text(code, &format!("{word}: {phase}, {} of {workers_configured} workers\n", status.serving()))
+    let code = if is_ready(status) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    text(code, &standing_in_words(status))
 }
 
-/// Whether requests are taken. A locked master's workers serve on, so that it is ready, too.
+/// What there is to say of it.
+pub(super) fn standing_in_words(status: &Status) -> String {
+    let word = if is_ready(status) { "ready" } else { "not ready" };
+    let Status { phase, listeners_down, .. } = status;
+    let wanted = status.workers_wanted.unwrap_or(status.workers_configured);
+    let down = if listeners_down.is_empty() { "" } else { ", shut down: " };
+    let names = listeners_down.join(", ");
+    format!("{word}: {phase}, {} of {wanted} workers{down}{names}\n", status.serving())
+}
+
+/// Whether requests are taken, on each listener. A locked master's workers serve on, so that it is ready, too.
 pub(super) fn is_ready(status: &Status) -> bool {
-    !matches!(status.phase.as_str(), "starting" | "stopping") && status.serving() > 0
+    !matches!(status.phase.as_str(), "starting" | "stopping")
+        && status.serving() > 0
+        && status.listeners_down.is_empty()
 }
 
 fn text(code: StatusCode, text: &str) -> Response<Body> {

@@ -9,15 +9,20 @@
 mod elf;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use app_abi::Magic;
 use app_abi::manifest::Manifest;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
 
+use crate::held::{self, Directory};
 use crate::ids::VersionId;
 
 pub use elf::ElfError;
@@ -68,19 +73,21 @@ impl Version {
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    /// The directory itself, wherever its path leads now. What is read here is read there.
+    held: Arc<Directory>,
 }
 
 impl Store {
-    /// Opens the store in `directory`, which must exist, and removes what an earlier master left
+    /// Opens the store in the directory that is `held`, and that children know as `directory`, and removes what an earlier master left
     /// half-copied. Only one master may use a store: it must hold the lock on the state directory.
-    pub fn open(directory: PathBuf) -> io::Result<Self> {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX) {
-                fs::remove_file(entry.path())?;
+    pub fn open(directory: PathBuf, held: Directory) -> io::Result<Self> {
+        for entry in fs::read_dir(held::path_of(&held))? {
+            let name = entry?.file_name();
+            if name.to_string_lossy().starts_with(PARTIAL_PREFIX) {
+                held.remove(&name)?;
             }
         }
-        Ok(Self { directory })
+        Ok(Self { directory, held: Arc::new(held) })
     }
 
     /// Copies the artifact at `path` and reads what it says of itself. Blocks on the disk.
@@ -95,7 +102,7 @@ impl Store {
         let mut copy = tempfile::Builder::new()
             .prefix(PARTIAL_PREFIX)
             .permissions(Permissions::from_mode(0o444))
-            .tempfile_in(&self.directory)
+            .tempfile_in(held::path_of(&*self.held))
             .map_err(copy_failed)?;
         let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
         let before = stamp(&source).map_err(read_failed)?;
@@ -111,8 +118,8 @@ impl Store {
         let target = self.path(id);
         // The umask may have taken read permission from the workers' user.
         copy.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(copy_failed)?;
-        if verify(&target, id).is_err() {
-            copy.persist(&target).map_err(|error| copy_failed(error.error))?;
+        if self.open_copy(id).is_err() {
+            copy.persist(self.held.at(Self::name(id))).map_err(|error| copy_failed(error.error))?;
         }
         Ok(Version { id, path: target, manifest })
     }
@@ -122,9 +129,9 @@ impl Store {
     /// Apart from [`admit`](Self::admit), so that it can run while the probe does. A copy that a loss
     /// of power has left without its bytes is harmless: its name is a hash that it no longer has.
     pub fn sync(&self, version: &Version) -> Result<(), ArtifactError> {
-        File::open(&version.path)
+        File::open(self.held.at(Self::name(version.id)))
             .and_then(|file| file.sync_all())
-            .and_then(|()| File::open(&self.directory)?.sync_all())
+            .and_then(|()| File::open(held::path_of(&*self.held))?.sync_all())
             .map_err(|source| ArtifactError::Sync { path: version.path.clone(), source })
     }
 
@@ -134,8 +141,7 @@ impl Store {
     /// When its copy has gone or isn't what it was.
     pub fn reopen(&self, id: VersionId) -> Result<Version, ArtifactError> {
         let path = self.path(id);
-        verify(&path, id)?;
-        let file = open_regular(&path)?;
+        let file = self.open_copy(id)?;
         let manifest =
             elf::read(&file).map_err(|source| ArtifactError::Elf { path: path.clone(), version: id, source })?;
         Ok(Version { id, path, manifest })
@@ -143,22 +149,37 @@ impl Store {
 
     /// Removes all versions but those to `keep`.
     pub fn prune(&self, keep: &HashSet<VersionId>) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
+        for entry in fs::read_dir(held::path_of(&*self.held))? {
+            let name = entry?.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(VersionId::parse);
             if let Some(id) = id
                 && !keep.contains(&id)
             {
                 // A process that has it mapped keeps it: only the name goes.
-                fs::remove_file(entry.path())?;
+                self.held.remove(&name)?;
             }
         }
         Ok(())
     }
 
+    /// What children load. It is the file that was hashed: nobody but us writes to the directory.
     fn path(&self, id: VersionId) -> PathBuf {
-        self.directory.join(format!("{id}{SUFFIX}"))
+        self.directory.join(Self::name(id))
+    }
+
+    fn name(id: VersionId) -> String {
+        format!("{id}{SUFFIX}")
+    }
+
+    /// Opens a copy that still has the hash that it is named by.
+    fn open_copy(&self, id: VersionId) -> Result<File, ArtifactError> {
+        let path = self.path(id);
+        let read_failed = |source| ArtifactError::Read { path: path.clone(), source };
+        let name = Self::name(id);
+        let file = self.held.open_file(OsStr::new(&name), OFlag::O_RDONLY, Mode::empty()).map_err(read_failed)?;
+        let mut file = regular(file.into(), &path)?;
+        has_hash(&mut file, &path, id)?;
+        Ok(file)
     }
 }
 
@@ -189,9 +210,12 @@ pub fn look(path: &Path) -> Result<Look, ArtifactError> {
 
 /// Checks that the file at `path` still has the hash that it is named by.
 pub fn verify(path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
-    let mut file = open_regular(path)?;
+    has_hash(&mut open_regular(path)?, path, expected)
+}
+
+fn has_hash(file: &mut File, path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
     let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
-    let found = copy_hashed(&mut file, &mut io::sink(), path, read_failed)?;
+    let found = copy_hashed(file, &mut io::sink(), path, read_failed)?;
     if found == expected { Ok(()) } else { Err(ArtifactError::Changed { path: path.to_owned(), found, expected }) }
 }
 
@@ -205,6 +229,11 @@ fn stamp(file: &File) -> io::Result<(u64, i64, i64, i64, i64)> {
 pub fn open_regular(path: &Path) -> Result<File, ArtifactError> {
     let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_failed)?;
+    regular(file, path)
+}
+
+fn regular(file: File, path: &Path) -> Result<File, ArtifactError> {
+    let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
     let metadata = file.metadata().map_err(read_failed)?;
     let kind = metadata.file_type();
     if !kind.is_file() {
@@ -256,11 +285,15 @@ mod tests {
         PathBuf::from(&line[line.find('/').unwrap()..])
     }
 
+    fn store(directory: &Path) -> Store {
+        Store::open(directory.to_owned(), Directory::open(directory).unwrap()).unwrap()
+    }
+
     #[test]
     fn what_is_no_regular_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let versions = tempfile::tempdir().unwrap();
-        let store = Store::open(versions.path().to_owned()).unwrap();
+        let store = store(versions.path());
         let path = |name: &str| directory.path().join(name);
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink(path("loop"), path("loop")).unwrap();
@@ -283,7 +316,7 @@ mod tests {
     #[test]
     fn every_truncation_of_a_library_is_refused() {
         let versions = tempfile::tempdir().unwrap();
-        let store = Store::open(versions.path().to_owned()).unwrap();
+        let store = store(versions.path());
         let whole = fs::read(some_library()).unwrap();
         let path = versions.path().join("cut");
         for length in (0..whole.len()).step_by(whole.len() / 97).chain([whole.len() - 1]) {
@@ -327,7 +360,7 @@ mod tests {
     #[test]
     fn pruning_keeps_what_it_is_told_to_and_what_is_no_version() {
         let versions = tempfile::tempdir().unwrap();
-        let store = Store::open(versions.path().to_owned()).unwrap();
+        let store = store(versions.path());
         let id = |n: u8| VersionId::from_digest([n; 32]);
         for n in 0..10 {
             fs::write(store.path(id(n)), [n]).unwrap();

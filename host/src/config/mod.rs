@@ -7,6 +7,7 @@ mod access;
 mod admin;
 mod control;
 pub mod databank;
+mod environment;
 mod health;
 mod listen;
 mod watched;
@@ -25,6 +26,7 @@ pub use access::{AccessLog, Trusted};
 pub use control::find as find_control_socket;
 pub use databank::Databank;
 use databank::RawDatabank;
+pub use environment::Environment;
 pub use health::Recycle;
 use listen::RawListen;
 pub use listen::{Address, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
@@ -64,6 +66,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     pub user: Option<String>,
     pub group: Option<String>,
+    /// Which of the master's variables its children get.
+    pub environment: Environment,
     pub databank: Databank,
     pub restart: Restart,
     /// How long a worker's serving threads may give no sign of life before it is aborted; for ever, when
@@ -163,7 +167,8 @@ impl fmt::Display for LogLevel {
 /// Every default, where a reader can see them together.
 mod defaults {
     use super::{
-        Arc, Duration, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart, Watched,
+        Arc, Duration, Environment, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart,
+        Watched,
     };
 
     pub(super) fn app_config() -> Arc<RawValue> {
@@ -181,6 +186,10 @@ mod defaults {
 
     pub(super) fn state_dir() -> PathBuf {
         PathBuf::from("state")
+    }
+
+    pub(super) const fn environment() -> Environment {
+        Environment::All
     }
 
     /// Under the state directory, when no other path is given.
@@ -234,6 +243,8 @@ struct RawConfig {
     control_socket: Option<PathBuf>,
     user: Option<String>,
     group: Option<String>,
+    #[serde(default = "defaults::environment", deserialize_with = "environment::environment")]
+    environment: Environment,
     #[serde(default, deserialize_with = "databank::databank")]
     databank: RawDatabank,
     #[serde(default)]
@@ -464,6 +475,7 @@ impl RawConfig {
             state_dir,
             user: self.user,
             group: self.group,
+            environment: self.environment,
             restart: self.restart,
             hang_timeout: self.hang_timeout,
             recycle: self.recycle,

@@ -16,6 +16,7 @@ fn a_library_is_enough() {
     assert_eq!(config.pid_file, Path::new("/etc/app/state/app-host.pid"));
     assert_eq!(config.restart.shutdown_timeout, Duration::from_secs(30));
     assert_eq!(config.restart.probation, Duration::from_millis(250));
+    assert_eq!(config.environment, Environment::All);
 }
 
 #[test]
@@ -56,6 +57,14 @@ fn every_error_names_its_place_and_key() {
         (
             r#"{"app": {"library": "a"}, "watch": "yes"}"#,
             "watch: invalid type: string \"yes\", expected true, false or",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "environment": "none"}"#,
+            "1:47: environment: invalid value: string \"none\", expected \"all\" or a list of names of variables",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "environment": ["A", "B=C"]}"#,
+            "environment: invalid value: string \"B=C\", expected the name of a variable",
         ),
         (r#"{"app": {"library": "a"}, "watch": {"confg": true}}"#, "watch.confg: unknown field `confg`"),
         (

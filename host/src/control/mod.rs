@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Uid;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -122,13 +121,11 @@ impl Control {
     pub fn open(path: &Path, questions: mpsc::Sender<Ask>) -> Result<Self, ControlError> {
         let bind = |source| ControlError::Bind { path: path.to_owned(), source };
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(bind)?;
-        // What the file's mode is made of, so that it never has another (`unix_bind` in Linux). Nobody can
-        // connect before `listen` anyway.
-        let private = Mode::S_IRUSR | Mode::S_IWUSR;
-        fchmod(&socket, private).map_err(|error| bind(error.into()))?;
-        let file = SocketFile::bind(&socket, path).map_err(|error| match error {
+        // Nobody can connect before `listen`, and the file never has another mode.
+        let file = SocketFile::bind(&socket, path, Some(0o600)).map_err(|error| match error {
             SocketFileError::Live => ControlError::Live { path: path.to_owned() },
             SocketFileError::NoSocket => ControlError::NoSocket { path: path.to_owned() },
+            SocketFileError::Exchanged => bind(io::Error::other(error)),
             SocketFileError::System(source) => bind(source),
         })?;
         socket.set_nonblocking(true).and_then(|()| socket.listen(BACKLOG)).map_err(bind)?;

@@ -29,7 +29,13 @@ pub struct Status {
     pub version: String,
     /// How many workers are configured.
     pub workers_configured: u16,
+    /// How many are wanted: as many, or what SIGTTIN, SIGTTOU or `ctl workers` have made of it.
+    #[serde(default)]
+    pub workers_wanted: Option<u16>,
     pub log_level: String,
+    /// The names of the listeners that somebody has shut down: their clients are refused.
+    #[serde(default)]
+    pub listeners_down: Vec<String>,
     /// Oldest first.
     pub workers: Vec<WorkerStatus>,
     /// The last verdicts, the newest last.
@@ -77,7 +83,7 @@ pub struct Measured {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VerdictRecord {
     pub request: RequestId,
-    /// Who asked: `SIGUSR2`, `SIGHUP`, `control socket`, `watcher`.
+    /// Who asked: `SIGUSR2`, `SIGHUP`, `control socket`, `watcher`, `rollback`, `healing`.
     pub by: String,
     /// `complete`, `refused: REASON` or `failed: REASON`.
     pub verdict: String,

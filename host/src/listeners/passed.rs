@@ -141,17 +141,17 @@ fn bound(descriptor: OwnedFd, number: usize, name: &str) -> Result<Bound, Passed
     if !socket.is_listener().map_err(failed)? {
         return Err(unfit("doesn't listen: say Accept=no in its unit"));
     }
+    let local = socket.local_addr().map_err(failed)?.as_socket();
     let address = match socket.domain().map_err(failed)? {
         Domain::UNIX => Address::Unix(unix_path(&socket).map_err(failed)?),
         Domain::IPV4 | Domain::IPV6 => {
             watch_clients(&socket).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?.as_socket();
-            Address::Tcp(address.ok_or_else(|| unfit("has no address"))?)
+            Address::Tcp(local.ok_or_else(|| unfit("has no address"))?)
         }
         _ => return Err(unfit("is of a family that HTTP isn't spoken on here")),
     };
     socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Bound { address, socket, file: None, origin: Origin::Passed })
+    Ok(Bound { address, socket, local, file: None, origin: Origin::Passed })
 }
 
 /// The path of a Unix socket, as a configuration would give it; of one without a file, its name after an `@`.
@@ -170,7 +170,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use super::super::Listeners;
+    use super::super::{Listeners, Remedy};
     use super::*;
 
     fn config(listen: &str) -> Config {
@@ -254,6 +254,26 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(listeners);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_passed_socket_that_was_shut_down_is_revived_if_it_is_tcp_and_else_said_to_be_its_managers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (web, web_at) = tcp();
+        let local = UnixListener::bind(&path).unwrap();
+        let config = config(&format!(r#""listen": ["{web_at}", "unix:{}"]"#, path.display()));
+        let passed = passed(vec![("web", web), ("local", local.into())]).unwrap();
+        let listeners = Listeners::for_config(&config, &Listeners::with_passed(passed)).unwrap();
+        for socket in listeners.descriptors() {
+            socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        let remedies: Vec<_> = listeners.heal().into_iter().map(|found| found.remedy).collect();
+        assert_eq!(remedies, [Remedy::Revived, Remedy::Manager]);
+        assert!(std::net::TcpStream::connect(&web_at).is_ok());
+        assert_eq!(listeners.shut_down().count(), 1);
+        let error = Listeners::for_config(&config, &listeners).unwrap_err();
+        assert!(error.to_string().ends_with("restart its socket unit"), "{error}");
     }
 
     #[test]

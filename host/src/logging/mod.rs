@@ -13,14 +13,14 @@
 //! a worker that a line is *about* is `worker_pid` everywhere.
 
 mod app_lines;
+mod file;
 mod line;
 mod relay;
 mod writer;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -310,16 +310,9 @@ fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
     settings.file.as_deref().map(|path| open_file(path).map(Arc::new)).transpose()
 }
 
-/// Opens a file for lines, and makes it where there is none.
+/// Opens a file for lines, and makes it where there is none. For what is refused see [`file`].
 pub fn open_file(path: &Path) -> Result<File, LoggingError> {
-    // Non-blocking, so that a FIFO without a reader is an error and not a hang.
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|source| LoggingError::Open { path: path.to_owned(), source })
+    file::open(path).map_err(|error| LoggingError::Open { path: path.to_owned(), source: io::Error::other(error) })
 }
 
 /// A line for the writer.

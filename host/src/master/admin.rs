@@ -17,7 +17,7 @@ use super::Happening;
 use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Child, Children, Leash, Role, Streams};
-use crate::config::{Address, Log};
+use crate::config::{Address, Environment, Log};
 use crate::identity::Identity;
 use crate::listeners::AdminListener;
 use crate::logging::{self, ChildPipe, LoggingError};
@@ -107,7 +107,7 @@ impl Admin {
         }
         let attendant = Attendant {
             children: self.children.clone(),
-            identity: self.identity,
+            identity: self.identity.clone(),
             inbox: self.inbox.clone(),
             listener: listener.clone(),
             log: log.clone(),
@@ -172,7 +172,10 @@ impl Attendant {
     async fn spawn(&self) -> Result<(Child, Leash), SpawnError> {
         let log = ChildPipe::open(&self.log)?;
         let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
-        let child = self.children.spawn(Role::Admin, streams, self.identity).map_err(SpawnError::Process)?;
+        // The app's user can read what its environment was, and it needs nothing there.
+        let environment = Environment::Only(Vec::new());
+        let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), &environment);
+        let child = spawned.map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
         log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
         let setup = AdminSetup { listens: listens(&self.listener), log: logging::for_child(&self.log) };

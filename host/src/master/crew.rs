@@ -168,7 +168,7 @@ impl Crew {
         let mut streams = Streams::default();
         for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {
             let (reader, writer) = output::pipe().map_err(SpawnError::Equipment)?;
-            if let Some(identity) = self.identity {
+            if let Some(identity) = &self.identity {
                 // The app's children may open it anew, by its name `/dev/stdout`.
                 let owned = fchown(&writer, Some(identity.uid), Some(identity.gid));
                 owned.map_err(|error| SpawnError::Equipment(error.into()))?;
@@ -179,7 +179,7 @@ impl Crew {
         let log_setup = logging::for_child(&self.log_settings(&config.log));
         let target = logging::target_for(&config.log)?;
         // Who runs as somebody else writes into a pipe: with the log itself it could be truncated, or typed into.
-        let relay = self.identity.map(|_| Relay::open()).transpose().map_err(SpawnError::Equipment)?;
+        let relay = self.identity.as_ref().map(|_| Relay::open()).transpose().map_err(SpawnError::Equipment)?;
         let log = match &relay {
             Some(relay) => relay.for_child().map_err(SpawnError::Equipment)?,
             None => logging.descriptor(&config.log)?,
@@ -211,7 +211,8 @@ impl Crew {
             log: log_setup,
             access_log: config.access_log.as_ref().map(access_setup),
         };
-        let child = self.children.spawn(Role::Worker, streams, self.identity).map_err(SpawnError::Process)?;
+        let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), &config.environment);
+        let child = spawned.map_err(SpawnError::Process)?;
         let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
         let last_words = LastWords { printed, lines: Arc::new(its_lines()) };
         let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };

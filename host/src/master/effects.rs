@@ -3,6 +3,8 @@
 //! Owns everything that a master holds: the generations with their versions and listeners, the
 //! workers' processes, the log, the locks. Decides nothing.
 
+mod healing;
+
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
@@ -44,6 +46,8 @@ pub(super) struct Effects {
     crew: Crew,
     generations: HashMap<Generation, Prepared>,
     active: Generation,
+    /// How many workers are wanted since somebody has said so under the active configuration.
+    scaled: Option<u16>,
     /// The magic of the library loaded when the master started.
     magic: Magic,
     preflight: Preflight,
@@ -96,11 +100,12 @@ impl Effects {
     ) -> Self {
         let Equipment { logging, notify, control, book, crew, locks } = equipment;
         let magic = first.version.magic();
-        let admin = Admin::new(preflight.children.clone(), preflight.identity, inbox.clone());
+        let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
             crew,
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
+            scaled: None,
             magic,
             preflight,
             checking: None,
@@ -248,6 +253,9 @@ impl Effects {
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
                 Action::Report(report) => {
+                    if let Report::Scaled { to, .. } = report {
+                        self.scaled = Some(to);
+                    }
                     manager::tell(&self.notify, &report, || self.serving());
                     news::tell(&report, &self.crew, &self.audience);
                     self.count(&report, now);
@@ -263,6 +271,11 @@ impl Effects {
     }
 
     fn start_preflight(&mut self, request: RequestId) {
+        if self.requested.get(&request).is_some_and(|(by, _)| *by == By::Healing) {
+            let event = self.prepare_same(request);
+            self.follow_ups.push_back(event);
+            return;
+        }
         let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
         let (running, magic) = (self.generations[&self.active].clone(), self.magic);
         let kept = match self
@@ -337,6 +350,10 @@ impl Effects {
         let Prepared { config, listeners, .. } = prepared;
         // What the master has started with has its settings already.
         if self.active != generation {
+            // What was wanted holds until the configuration's own number changes.
+            if config.workers != self.active().config.workers {
+                self.scaled = None;
+            }
             self.active = generation;
             listeners.apply_settings();
             if let Err(error) = self.logging.change(&config.log) {
@@ -416,7 +433,8 @@ impl Effects {
         let active = self.active();
         let app = foreign::line(&active.version.manifest.app_name, foreign::MAX_NAME);
         let version = active.version.id.short();
-        format!("generation {} of {app} serves, version {version}, {} workers", self.active.0, active.config.workers)
+        let workers = self.scaled.unwrap_or(active.config.workers);
+        format!("generation {} of {app} serves, version {version}, {workers} workers", self.active.0)
     }
 
     /// Looks at the workers.

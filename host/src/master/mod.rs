@@ -23,6 +23,7 @@ mod book;
 mod crew;
 mod dispatch;
 mod effects;
+mod healer;
 mod lookout;
 mod manager;
 mod news;
@@ -35,6 +36,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
+use nix::unistd::Uid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -51,6 +53,7 @@ use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
 use balance::Balance;
 use effects::Effects;
+use healer::Healer;
 use lookout::Lookout;
 use steer::Requests;
 
@@ -79,6 +82,12 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
     let passed = Passed::from_environment().context("the sockets that were passed to us can't be used")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
         console::note(&format!("app-host: the limit on open descriptors stays as it is: {error}"));
+    }
+    // Another user couldn't look into its own master any more, and its workers have the same secrets.
+    if Uid::effective().is_root()
+        && let Err(error) = sys::process::keep_memory_private()
+    {
+        eprintln!("app-host: core dumps of the master may hold secrets: {error}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))
@@ -123,6 +132,7 @@ async fn serve(
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
     let mut lookout = Lookout::new();
+    let mut healer = Healer::new();
     let mut balance = Balance::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
     let mut requests = Requests::new(begin);
@@ -142,6 +152,7 @@ async fn serve(
             for action in &actions {
                 if let Action::Verdict { request, verdict } = action {
                     lookout.verdict(*request, verdict, effects.judged(*request), now);
+                    healer.verdict(*request, verdict);
                 }
             }
             effects.link(machine.links());
@@ -157,8 +168,14 @@ async fn serve(
             lookout.asked(requests.last());
             continue;
         }
+        if healer.asks(machine.phase(), begin.elapsed()) {
+            event = requests.ask(&mut effects, By::Healing);
+            healer.asked(requests.last(), begin.elapsed());
+            continue;
+        }
         balance.look(&machine, &effects, begin.elapsed());
         let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase()));
+        let deadlines = deadlines.chain(healer.deadline(machine.phase()));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.looks_every().and_then(|every| looked.checked_add(every));
@@ -190,6 +207,11 @@ async fn serve(
             () = sleep_until(look) => {
                 looked = Instant::now();
                 effects.look()
+            }
+            () = sleep_until(begin.checked_add(healer.looks_at())) => {
+                healer.look(&mut effects, begin.elapsed());
+                // Of workers nothing is seen, and so nothing is said.
+                Event::Looked { found: Vec::new() }
             }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {

@@ -2,14 +2,12 @@
 //!
 //! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -27,10 +25,11 @@ use crate::config::databank::Store as DatabankStore;
 use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
+use crate::held::{self, Directory, PathTrust};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Passed};
-use crate::locks::{self, LockError, MagicLock, PidFile, StateLock};
+use crate::locks::{self, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::preflight::{Preflight, Prepared, Refused, Snapshot, Source, read_config};
@@ -59,11 +58,9 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
-    for directory in [&config.state_dir, &config.versions_dir(), &config.locks_dir()] {
-        make_directory(directory)?;
-    }
+    let state = State::open(&config, path_trust(identity.as_ref()))?;
     let pid_file = PidFile::acquire(&config.pid_file)?;
-    let state_lock = StateLock::acquire(&config.state_dir)?;
+    let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
     info!(
         config = %config_path.display(),
@@ -72,9 +69,9 @@ pub(super) async fn start(
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
-    let (ledger_file, ledger) = open_ledger(&config.state_dir, &state_lock)?;
+    let (ledger_file, ledger) = open_ledger(state.directory, &config.state_dir, &state_lock)?;
     let preflight = Preflight {
-        store: Store::open(config.versions_dir())
+        store: Store::open(config.versions_dir(), state.versions)
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
         config_path,
         dev_library,
@@ -101,28 +98,28 @@ pub(super) async fn start(
     if let DatabankStore::Sqlite { path } = &databank.store
         && let Some(directory) = path.parent()
     {
-        make_data_directory(directory, preflight.identity)?;
+        make_data_directory(directory, preflight.identity.as_ref())?;
     }
     let (version, _) = preflight
         .version_and_databank(&config, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
     let passed = Listeners::with_passed(passed);
-    let (listeners, admin) = bind(&config, &version.magic().to_string(), passed).await?;
+    let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
-    let lock = MagicLock::hold(&config.locks_dir(), version.magic())?;
+    let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, text, version, listeners, admin, databank, held };
     let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
-    let crew = Crew::new(preflight.children.clone(), preflight.identity, lock, inbox.clone(), dispatch);
+    let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
     Ok(Effects::new(first, preflight, Equipment { logging, notify, control, book, crew, locks }, inbox))
 }
 
 /// Reads what the last master has written down. One that can't be read keeps nobody from starting.
-fn open_ledger(state_dir: &Path, lock: &StateLock) -> anyhow::Result<(LedgerFile, Ledger)> {
-    let file = LedgerFile::open(state_dir, lock)
+fn open_ledger(held: Arc<Directory>, state_dir: &Path, lock: &StateLock) -> anyhow::Result<(LedgerFile, Ledger)> {
+    let file = LedgerFile::open(held, state_dir, lock)
         .with_context(|| format!("the state directory {} can't be read", state_dir.display()))?;
     let ledger = file.load().unwrap_or_else(|error| {
         let advice = "nothing is known of earlier generations, nor of what was quarantined or rolled back";
@@ -186,7 +183,12 @@ fn instead(preflight: &Preflight, kept: &Kept) -> anyhow::Result<Snapshot> {
 
 /// Binds the listeners. While workers that a dead master left behind still drain, waits for those
 /// of another magic to go, and for those that still hold an address.
-async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result<(Listeners, Option<AdminListener>)> {
+async fn bind(
+    config: &Config,
+    held_locks: &Directory,
+    magic: &str,
+    passed: Listeners,
+) -> anyhow::Result<(Listeners, Option<AdminListener>)> {
     let left_over = passed.left_over(config);
     if !left_over.is_empty() {
         // Said now, when somebody looks: clients would wait there for ever.
@@ -199,7 +201,7 @@ async fn bind(config: &Config, magic: &str, passed: Listeners) -> anyhow::Result
     let begin = Instant::now();
     let mut said = false;
     loop {
-        let held = locks::held_magics(&config.locks_dir())?;
+        let held = locks::held_magics(held_locks, &config.locks_dir())?;
         let foreign = held.iter().find(|each| *each != magic);
         let bind_all = || {
             let admin = AdminListener::for_config(config, None)?;
@@ -241,28 +243,42 @@ impl Obstacle {
     }
 }
 
-/// The workers' own: the master doesn't look into it.
-fn make_data_directory(path: &Path, identity: Option<Identity>) -> anyhow::Result<()> {
-    let make = || {
-        if fs::exists(path)? {
-            return Ok(());
-        }
-        fs::create_dir_all(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        let owner = identity.map(|identity| (identity.uid.as_raw(), identity.gid.as_raw())).unzip();
-        std::os::unix::fs::chown(path, owner.0, owner.1)
-    };
-    make().with_context(|| format!("the databank's directory {} can't be made", path.display()))
+/// The workers' own: the master doesn't look into it. Made and given away by descriptor, because who owns the
+/// directory that it lies in may put something else there at any moment.
+fn make_data_directory(path: &Path, identity: Option<&Identity>) -> anyhow::Result<()> {
+    let give = |made: &Directory| identity.map_or(Ok(()), |identity| made.give_to(identity.uid, identity.gid));
+    let made = held::make_path(path, Mode::S_IRWXU, path_trust(identity), give);
+    made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
 }
 
-fn make_directory(path: &Path) -> Result<(), LockError> {
-    let make = || {
-        if fs::exists(path)? {
-            return if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) };
-        }
-        fs::create_dir_all(path)?;
+/// How far the paths of a master's directories must be trusted whose workers are the user `identity`.
+const fn path_trust(identity: Option<&Identity>) -> PathTrust {
+    if identity.is_some() { PathTrust::Required } else { PathTrust::Any }
+}
+
+/// The state directory and what the master keeps there, held: whoever renames one of them or puts a link there
+/// changes nothing for this master.
+struct State {
+    directory: Arc<Directory>,
+    versions: Directory,
+    locks: Directory,
+}
+
+impl State {
+    fn open(config: &Config, trust: PathTrust) -> anyhow::Result<Self> {
         // Readable by the workers' user, writable by us alone, whatever the umask is.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-    };
-    make().map_err(|source| LockError::File { path: PathBuf::from(path), source })
+        let mode = Mode::from_bits_truncate(0o755);
+        let unfit = |path: &Path| format!("the directory {} can't be used", path.display());
+        let directory = held::own(&config.state_dir, mode, trust).with_context(|| unfit(&config.state_dir))?;
+        let versions = directory.own("versions", mode).with_context(|| unfit(&config.versions_dir()))?;
+        let locks = directory.own("locks", mode).with_context(|| unfit(&config.locks_dir()))?;
+        if versions.is_noexec().unwrap_or_default() {
+            let path = config.versions_dir();
+            anyhow::bail!(
+                "state_dir: {} lies on a file system that is mounted noexec, and no library can be loaded from there",
+                path.display()
+            );
+        }
+        Ok(Self { directory: Arc::new(directory), versions, locks })
+    }
 }

@@ -124,7 +124,9 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
         generation: effects.active_number(),
         version: active.version.id.to_string(),
         workers_configured: active.config.workers,
+        workers_wanted: Some(machine.workers_wanted()),
         log_level: effects.logging().level().to_string(),
+        listeners_down: effects.listeners_down(),
         workers: machine.workers().map(|view| worker(effects, &view)).collect(),
         verdicts: effects.audience.verdicts(),
     }

@@ -51,6 +51,9 @@ pub struct Figures {
     pub responses: [u64; STATUS_CLASSES],
     pub latency: Latency,
     pub respawns: u64,
+    /// How often a listener was found shut down under its workers.
+    #[serde(default)]
+    pub listener_shutdowns: u64,
     pub exits: Exits,
     /// How many workers got SIGKILL, by the reason for it.
     pub kills: BTreeMap<String, u64>,
@@ -95,6 +98,7 @@ pub struct Tally {
     gone: Sums,
     spent: BTreeMap<(Generation, Slot), Duration>,
     respawns: u64,
+    listener_shutdowns: u64,
     exits: Exits,
     kills: BTreeMap<String, u64>,
     /// By verdict and reason.
@@ -121,6 +125,11 @@ impl Tally {
         self.gone.add(stats);
         self.gone.cut_in_flight(stats);
         *self.spent.entry((worker.generation, worker.slot)).or_default() += cpu;
+    }
+
+    /// A listener was shut down by a process that has it, and it wasn't when it was looked at before.
+    pub fn listener_shut_down(&mut self) {
+        self.listener_shutdowns += 1;
     }
 
     /// No worker belongs to this generation and none ever will again.
@@ -159,6 +168,7 @@ impl Tally {
             responses,
             latency,
             respawns: self.respawns,
+            listener_shutdowns: self.listener_shutdowns,
             exits: self.exits,
             kills,
             restarts: restarts

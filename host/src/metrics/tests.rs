@@ -278,7 +278,9 @@ fn snapshot(workers: Vec<WorkerStatus>, figures: Figures) -> Snapshot {
         generation: Generation(1),
         version: "0123456789abcdef".to_owned(),
         workers_configured: 2,
+        workers_wanted: None,
         log_level: "info".to_owned(),
+        listeners_down: vec!["web".to_owned()],
         workers,
         verdicts: Vec::new(),
     };
@@ -327,6 +329,8 @@ fn text_has_every_figure_by_its_name() {
         "app_host_restart_stage_seconds_count{stage=\"drain\"} 0",
         "app_host_phase{phase=\"rolling\"} 1",
         "app_host_phase{phase=\"locked\"} 0",
+        "app_host_listener_shutdowns_total 0",
+        "app_host_listeners_down 1",
         "app_host_active_generation 1",
         "app_host_uptime_seconds 1.5",
         "app_host_app_info{app=\"sh\\\"op\\\\\",app_version=\"1\\n2\",version=\"0123456789ab\"} 1",

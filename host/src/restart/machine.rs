@@ -132,6 +132,11 @@ impl Machine {
         self.workers.values().filter(|it| it.is_ready()).count()
     }
 
+    /// How many workers there shall be.
+    pub const fn workers_wanted(&self) -> u16 {
+        self.settings.workers
+    }
+
     /// Whether an earlier restart failed and nothing is restarted or respawned any more.
     #[cfg(test)]
     pub const fn is_locked(&self) -> bool {

@@ -37,6 +37,7 @@
 //! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
+mod heal;
 mod health;
 pub mod ledger;
 mod links;
@@ -58,6 +59,7 @@ use std::time::Duration;
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
 pub use crate::config::{OnFailure, Recycle};
+pub use heal::Healing;
 pub use health::{RecycleReason, Signs, look_interval};
 pub use links::{Shift, evened_out};
 pub use machine::Machine;
@@ -104,6 +106,8 @@ pub enum By {
     Watcher,
     /// Somebody who wants an earlier generation back.
     Rollback,
+    /// The master itself, which has found a listener that only new workers can accept on.
+    Healing,
 }
 
 impl fmt::Display for By {
@@ -114,6 +118,7 @@ impl fmt::Display for By {
             Self::Control => "control socket",
             Self::Watcher => "watcher",
             Self::Rollback => "rollback",
+            Self::Healing => "healing",
         })
     }
 }

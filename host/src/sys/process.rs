@@ -1,5 +1,6 @@
 //! Spawning, signalling and reaping the master's children.
 
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -7,18 +8,27 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, getpid, getppid};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setsid};
 
 use super::signals;
+use crate::config::Environment;
 use crate::ids::Ended;
 
 /// Names this process in `/proc/PID/comm` (`PR_SET_NAME`); call it on the main thread.
 pub fn set_name() -> io::Result<()> {
     // Writing the file of the thread group's leader is the same and needs no `unsafe` prctl.
     std::fs::write("/proc/self/comm", super::PROCESS_NAME)
+}
+
+/// Keeps the memory of this process, which holds secrets, out of core dumps (`PR_SET_DUMPABLE`). Its files in `/proc`
+/// become root's; whoever it spawns has its own say again.
+pub fn keep_memory_private() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
 }
 
 /// How a child is spawned.
@@ -32,8 +42,13 @@ pub struct Spawn {
     pub stdout: Option<OwnedFd>,
     /// Its standard error; ours when absent.
     pub stderr: Option<OwnedFd>,
-    /// Whom it runs as, without supplementary groups; as we do when absent.
+    /// Whom it runs as, in a session of its own, without supplementary groups and with no way back to any
+    /// privilege; as we do when absent.
     pub identity: Option<(Uid, Gid)>,
+    /// Which of our variables it gets.
+    pub environment: Environment,
+    /// Variables that it gets besides, or in the place of ours.
+    pub variables: Vec<(&'static str, OsString)>,
     /// Whether it is killed when we die. A worker must not be: it drains.
     pub dies_with_us: bool,
 }
@@ -50,27 +65,31 @@ const MANAGERS: [&str; 6] =
 pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(super::PROCESS_NAME).arg(spawn.role).stdin(Stdio::from(spawn.control));
-    for variable in MANAGERS {
-        command.env_remove(variable);
-    }
+    set_environment(&mut command, &spawn.environment, spawn.variables);
     if let Some(stdout) = spawn.stdout {
         command.stdout(Stdio::from(stdout));
     }
     if let Some(stderr) = spawn.stderr {
         command.stderr(Stdio::from(stderr));
     }
-    if let Some((uid, gid)) = spawn.identity {
-        command.uid(uid.as_raw()).gid(gid.as_raw());
-    }
-    let (us, dies_with_us) = (getpid(), spawn.dies_with_us);
+    let (us, dies_with_us, identity) = (getpid(), spawn.dies_with_us, spawn.identity);
+    let score = sooner_killed();
     #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
-    // SAFETY: `signal(2)`, `prctl(2)` and `getppid(2)` are plain system calls and the closure does
-    // nothing else. The dispositions are needed because the master's own handlers would be reset to
+    // SAFETY: the closure makes plain system calls and does nothing else; what they read was made before. The
+    // dispositions are needed because the master's own handlers would be reset to
     // the default by exec, which is death. SIGINT reaches the whole terminal and is the master's.
     unsafe {
         command.pre_exec(move || {
             signals::ignore_all(&signals::MASTERS)?;
             signals::ignore_all(&[Signal::SIGINT])?;
+            if let Some(score) = &score {
+                // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may not be written, it stays as it is.
+                let _ = write_file(c"/proc/self/oom_score_adj", score);
+            }
+            if let Some((uid, gid)) = identity {
+                become_another(uid, gid)?;
+            }
+            // Behind the step to another user, which clears it.
             if dies_with_us {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
                 if getppid() != us {
@@ -82,6 +101,73 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     }
     let child = command.spawn()?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid is positive and fits")))
+}
+
+/// The variables of a child, without those that are the manager's.
+fn set_environment(command: &mut Command, environment: &Environment, variables: Vec<(&'static str, OsString)>) {
+    if let Environment::Only(names) = environment {
+        command.env_clear();
+        command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    }
+    command.envs(variables);
+    for variable in MANAGERS {
+        command.env_remove(variable);
+    }
+}
+
+/// How much sooner than its master a child is killed where memory runs out, in thousandths of the memory there
+/// is (`oom_score_adj` in `proc(5)`). Without a child there is one worker less; without a master there is none.
+const SOONER_KILLED: i32 = 100;
+
+/// What a child's `oom_score_adj` is to be, if ours is known. Whoever has no privilege may raise it.
+fn sooner_killed() -> Option<Vec<u8>> {
+    let ours = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?;
+    let ours: i32 = ours.trim().parse().ok()?;
+    Some((ours.saturating_add(SOONER_KILLED).min(1000)).to_string().into_bytes())
+}
+
+/// Writes a file of the kernel's, with system calls alone.
+fn write_file(path: &CStr, content: &[u8]) -> nix::Result<usize> {
+    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    nix::unistd::write(file, content)
+}
+
+/// Takes on another identity for good, between fork and exec.
+///
+/// A session of its own has no terminal, so nothing can be typed into ours (`TIOCSTI` in `ioctl_tty(2)`). Behind
+/// the last step no program gives a privilege back: no set-user-ID bit counts (`PR_SET_NO_NEW_PRIVS`), and where
+/// we may, the bounding set is emptied as well. Root under another group stays root.
+fn become_another(uid: Uid, gid: Gid) -> io::Result<()> {
+    fn done(result: libc::c_int) -> io::Result<()> {
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+    setsid()?;
+    let (uid, gid) = (uid.as_raw(), gid.as_raw());
+    #[expect(unsafe_code, reason = "no safe wrapper calls only the kernel")]
+    // SAFETY: plain system calls with numbers; the list of groups is empty, and capset gets one header and the two
+    // parts of a set that its version has, all on the stack. Raw ones, because libc's tell other threads, and after
+    // a fork there are none.
+    unsafe {
+        if uid != 0 {
+            // Ends where the kernel knows no more; it is only for those who may, and for no one else anything worth.
+            let mut capability: libc::c_ulong = 0;
+            while libc::prctl(libc::PR_CAPBSET_READ, capability) >= 0 {
+                libc::prctl(libc::PR_CAPBSET_DROP, capability);
+                capability += 1;
+            }
+        }
+        let call = |result: libc::c_long| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        call(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
+        call(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        call(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        if uid != 0 {
+            done(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))?;
+            // `_LINUX_CAPABILITY_VERSION_3`, and this process; effective, permitted and inheritable, twice.
+            let (mut header, none) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+            call(libc::syscall(libc::SYS_capset, header.as_mut_ptr(), none.as_ptr()))?;
+        }
+        done(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    }
 }
 
 /// Has a command told to stop gracefully (SIGTERM) when the thread that spawns it ends.
@@ -187,6 +273,13 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
         size.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn memory_is_kept_out_of_core_dumps() {
+        keep_memory_private().unwrap();
+        assert!(!prctl::get_dumpable().unwrap());
+        prctl::set_dumpable(true).unwrap();
     }
 
     #[test]

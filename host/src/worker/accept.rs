@@ -5,10 +5,12 @@
 //! an app holds up.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef, Socket};
@@ -22,6 +24,7 @@ use super::serving::Connected;
 use super::stream::{Socket as Movable, Stream};
 use crate::access::AccessLog;
 use crate::http::{self, DrainSignal, Handover};
+use crate::listeners::is_open;
 use crate::loader::{Address, Connection, LoadedApp};
 use crate::message::Origin;
 use crate::sys::stats::Lane;
@@ -38,6 +41,10 @@ pub(super) const LAST_CALL: Duration = Duration::from_millis(50);
 
 /// How long the news may take that listeners are shut down, if another worker heard it first.
 const NEWS: Duration = Duration::from_secs(1);
+
+/// After how many wake-ups without a connection in one wait the listener is registered anew. Another worker may have
+/// been faster so often; or it was shut down and listens again, which the runtime never forgets.
+const IN_VAIN: u32 = 16;
 
 /// Whether connections are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +126,46 @@ impl Open {
         Ok(Self { socket, name: listener.name, local, origin: listener.origin })
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    /// Another registration of the same socket.
+    fn again(&self) -> io::Result<Self> {
+        let socket = self.descriptor().try_clone_to_owned()?;
+        let socket = match &self.socket {
+            Accepting::Tcp(_) => Accepting::Tcp(TcpListener::from_std(socket.into())?),
+            Accepting::Unix(_) => Accepting::Unix(UnixListener::from_std(socket.into())?),
+        };
+        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin })
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
         match &self.socket {
-            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Accepted::Tcp(stream, peer)),
-            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+            Accepting::Tcp(listener) => listener.as_fd(),
+            Accepting::Unix(listener) => listener.as_fd(),
+        }
+    }
+
+    /// The next connection; `None` when it was woken in vain again and again. To be called by one task alone.
+    ///
+    /// Not with tokio's `accept`: on a Unix socket that was shut down it finds nothing, is told at once that there is
+    /// something, and never gives the thread back. `poll_accept` does, whenever the task's budget is used up.
+    async fn accept(&self) -> Option<io::Result<Accepted>> {
+        let mut in_vain = 0;
+        poll_fn(|context| match self.poll_accept(context) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending if in_vain >= IN_VAIN => Poll::Ready(None),
+            Poll::Pending => {
+                in_vain += 1;
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match &self.socket {
+            Accepting::Tcp(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
+            }
+            Accepting::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted::Unix(stream)),
         }
     }
 
@@ -214,8 +257,24 @@ pub(super) fn last_call(queue: &SockRef<'_>, mut take: impl FnMut(Socket, SockAd
     }
 }
 
-/// Accepts until the intake closes or the listener is shut down. Never gives up, and never spins.
-pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Receiver<Intake>) {
+/// Waits until a listener that was shut down listens again, which the master sees to; `false` when the intake closes
+/// before.
+async fn revived(listener: &Open, intake: &mut watch::Receiver<Intake>) -> bool {
+    let begin = Instant::now();
+    let mut said = false;
+    while !is_open(&listener.descriptor()) {
+        if timeout(PAUSE, closing(intake)).await.is_ok() {
+            return false;
+        }
+        if begin.elapsed() >= NEWS && !std::mem::replace(&mut said, true) {
+            tracing::error!(listener = listener.name, "listener was shut down under a worker that serves");
+        }
+    }
+    true
+}
+
+/// Accepts until the intake closes. Never gives up, and never spins.
+pub(super) async fn run(mut listener: Arc<Open>, seat: Seat, mut intake: watch::Receiver<Intake>) {
     let mut warned: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
@@ -229,16 +288,23 @@ pub(super) async fn run(listener: Arc<Open>, seat: Seat, mut intake: watch::Rece
             }
             accepted = listener.accept() => accepted,
         };
+        let accepted = match accepted {
+            Some(Err(error)) if is_shut_down(&error) => None,
+            accepted => accepted,
+        };
+        let Some(accepted) = accepted else {
+            if !revived(&listener, &mut intake).await {
+                return;
+            }
+            match listener.again() {
+                Ok(again) => listener = Arc::new(again),
+                Err(_) => drop(timeout(PAUSE, closing(&mut intake)).await),
+            }
+            continue;
+        };
         match accepted {
             Ok(accepted) => listener.take(accepted, &seat),
             Err(error) if is_the_clients(&error) => {}
-            Err(error) if is_shut_down(&error) => {
-                if timeout(NEWS, closing(&mut intake)).await.is_err() {
-                    let listener = listener.name;
-                    tracing::error!(listener, "listener was shut down under a worker that serves");
-                }
-                return;
-            }
             Err(error) => {
                 if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
                     warned = Some(Instant::now());

@@ -72,7 +72,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     for argument in &tmpfs {
         let (path, bytes) = argument.split_once('=').ok_or("expected --tmpfs PATH=BYTES")?;
         fs::create_dir_all(path)?;
-        let options = format!("size={bytes}");
+        let options = format!("size={bytes},mode=755");
         mount(Some("tmpfs"), Path::new(path), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))?;
     }
     if let Some(user) = user {

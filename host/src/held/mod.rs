@@ -1,0 +1,371 @@
+//! Directories that are held open: what is done in them is done there, wherever their path leads later.
+//!
+//! A path is looked up anew at each use, and whoever owns a directory on it decides what is found: a
+//! link to another's file, another directory, nothing. So whoever has more rights than others holds the
+//! directory and names only what lies in it (`openat(2)`), follows no link there, and asks the descriptor
+//! that it got, not the path, what it is. Owns those calls; what may lie where is for its users.
+
+mod trusted;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+
+pub use trusted::{UntrustedPath, open_trusted};
+
+/// Which file it is, as long as somebody holds it: the number of its device and its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl From<&FileStat> for FileId {
+    fn from(found: &FileStat) -> Self {
+        Self { device: found.st_dev, inode: found.st_ino }
+    }
+}
+
+/// What kind of file this is.
+pub const fn kind(found: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(found.st_mode).intersection(SFlag::S_IFMT)
+}
+
+/// Its permission bits.
+pub const fn permissions(found: &FileStat) -> Mode {
+    Mode::from_bits_truncate(found.st_mode)
+}
+
+/// Whether somebody besides the owner may write to it.
+pub const fn others_write(found: &FileStat) -> bool {
+    permissions(found).intersects(Mode::S_IWGRP.union(Mode::S_IWOTH))
+}
+
+/// A directory that is held.
+#[derive(Debug)]
+pub struct Directory(OwnedFd);
+
+impl Directory {
+    /// Holds the directory at `path`, wherever links lead. Needs no right to read it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?))
+    }
+
+    /// Holds the directory in which `path` lies; also says what its name is there. Needs no right to read it.
+    pub fn of(path: &Path) -> io::Result<(Self, &OsStr)> {
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok((Self::open(parent)?, name))
+    }
+
+    /// Holds the directory `name` in this one, which must be no link.
+    pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Self(openat(self, name, flags, Mode::empty())?))
+    }
+
+    /// As [`enter`](Self::enter), without the right to read it.
+    fn pass(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Self(openat(self, name, flags, Mode::empty())?))
+    }
+
+    /// Makes the directory `name` in this one and holds it; its mode is exactly `mode`.
+    ///
+    /// # Errors
+    /// When something has that name already, or when somebody has put something else in its place meanwhile.
+    pub fn make(&self, name: &OsStr, mode: Mode) -> io::Result<Self> {
+        mkdirat(self, name, Mode::S_IRWXU)?;
+        let entered = self.enter(name)?;
+        // Whoever may write here may have exchanged it. What is empty, ours and nobody else's can be had: whatever
+        // is done to it is done to nothing of anybody's.
+        if entered.stat()?.st_uid != Uid::effective().as_raw() || !entered.is_empty()? {
+            return Err(io::Error::other("somebody has exchanged it while it was made"));
+        }
+        // The umask may have taken something away.
+        fchmod(&entered, mode)?;
+        Ok(entered)
+    }
+
+    /// Makes it another's.
+    pub fn give_to(&self, uid: Uid, gid: Gid) -> io::Result<()> {
+        Ok(fchown(&self.0, Some(uid), Some(gid))?)
+    }
+
+    pub fn stat(&self) -> io::Result<FileStat> {
+        Ok(fstat(&self.0)?)
+    }
+
+    /// What `name` is in it, which may be a link.
+    pub fn look(&self, name: &OsStr) -> io::Result<FileStat> {
+        Ok(fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Opens `name`, which must be no link, and waits for nobody at the other end of a FIFO.
+    pub fn open_file(&self, name: &OsStr, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        Ok(openat(&self.0, name, flags, mode)?)
+    }
+
+    /// Holds whatever `name` is, without a right to it.
+    pub fn hold(&self, name: &OsStr) -> io::Result<OwnedFd> {
+        Ok(openat(&self.0, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    /// Removes the file `name`.
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// A path to `name` in this directory for as long as it is held, for calls that want one.
+    pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        path_of(self).join(name)
+    }
+
+    /// Whether nothing that lies in it can be executed, nor mapped as code.
+    pub fn is_noexec(&self) -> io::Result<bool> {
+        Ok(fstatvfs(&self.0)?.flags().contains(FsFlags::ST_NOEXEC))
+    }
+
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(std::fs::read_dir(path_of(self))?.next().is_none())
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A directory that only we write to, whoever reads it.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error("its path can be led elsewhere")]
+    Path(#[source] UntrustedPath),
+    #[error(
+        "it belongs to user {found}, expected {expected}, who runs the master; make it that user's, or choose another"
+    )]
+    Owner { found: u32, expected: u32 },
+    #[error("others may write to it (its mode is {mode:o}); `chmod go-w` it, or choose another")]
+    Mode { mode: u32 },
+}
+
+/// Holds the directory at `path`, which is made where it is missing, if nobody but us may write to it: what lies
+/// there says which code runs.
+pub fn own(path: &Path, mode: Mode, trust: PathTrust) -> Result<Directory, OwnError> {
+    let mut directory = make_path(path, mode, trust, |_| Ok(()))?;
+    if trust == PathTrust::Required {
+        directory = open_trusted(&std::path::absolute(path)?).map_err(OwnError::Path)?;
+    }
+    directory.is_ours()?;
+    Ok(directory)
+}
+
+impl Directory {
+    /// As [`own`], for the directory `name` in this one, which must be no link.
+    pub fn own(&self, name: &str, mode: Mode) -> Result<Self, OwnError> {
+        let name = OsStr::new(name);
+        let directory = match self.make(name, mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.enter(name)?,
+            result => result?,
+        };
+        directory.is_ours()?;
+        Ok(directory)
+    }
+
+    fn is_ours(&self) -> Result<(), OwnError> {
+        let (found, expected) = (self.stat()?, Uid::effective().as_raw());
+        if found.st_uid != expected {
+            return Err(OwnError::Owner { found: found.st_uid, expected });
+        }
+        if others_write(&found) {
+            return Err(OwnError::Mode { mode: permissions(&found).bits() });
+        }
+        Ok(())
+    }
+}
+
+/// A path to what is held, for as long as it is (`proc(5)`).
+pub fn path_of(held: &impl AsFd) -> PathBuf {
+    Path::new("/proc/self/fd").join(held.as_fd().as_raw_fd().to_string())
+}
+
+/// Sets the mode of what is held, also where it is held with `O_PATH`, which `fchmod(2)` refuses.
+pub fn set_mode(held: &impl AsFd, mode: Mode) -> io::Result<()> {
+    Ok(fchmodat(AT_FDCWD, &path_of(held), mode, FchmodatFlags::FollowSymlink)?)
+}
+
+/// Who may be able to lead a path elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathTrust {
+    /// Anybody: nothing can be gained by that.
+    Any,
+    /// Root and we alone, because children run as somebody who may do less ([`open_trusted`]).
+    Required,
+}
+
+/// Makes every directory that `path` lacks, the missing parents with mode 755 and itself with `mode`, and hands
+/// what was made last to `finish`; where it is there already, it is only held. What is made is entered and never
+/// looked up again, so no link that somebody puts there meanwhile leads elsewhere.
+///
+/// # Errors
+/// Also when something is to be made under a path that isn't trusted as required.
+pub fn make_path(
+    path: &Path,
+    mode: Mode,
+    trust: PathTrust,
+    finish: impl FnOnce(&Directory) -> io::Result<()>,
+) -> io::Result<Directory> {
+    const PARENTS: Mode =
+        Mode::S_IRWXU.union(Mode::S_IRGRP).union(Mode::S_IXGRP).union(Mode::S_IROTH).union(Mode::S_IXOTH);
+    let mut there = path;
+    let mut missing = Vec::new();
+    let mut directory = loop {
+        match Directory::open(there) {
+            Ok(directory) => break directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A dead link, or a name that can't be made.
+                let Some(Component::Normal(name)) = there.components().next_back() else { return Err(error) };
+                missing.push(name);
+                there = there.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let Some(last) = missing.first().copied() else { return Ok(directory) };
+    if trust == PathTrust::Required {
+        directory = open_trusted(&std::path::absolute(there)?).map_err(io::Error::other)?;
+    }
+    for parent in missing.iter().skip(1).rev() {
+        directory = directory.make(parent, PARENTS)?;
+    }
+    directory = directory.make(last, mode)?;
+    finish(&directory)?;
+    Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_made_with_its_mode_and_what_is_there_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b/c");
+        let mut finished = 0;
+        for _ in 0..2 {
+            let held = make_path(&path, Mode::S_IRWXU, PathTrust::Any, |_| {
+                finished += 1;
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(permissions(&held.stat().unwrap()), Mode::S_IRWXU);
+        }
+        assert_eq!(finished, 1);
+        assert_eq!(fs::metadata(directory.path().join("a/b")).unwrap().mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn a_held_directory_is_the_same_after_its_name_has_become_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, moved, other) =
+            (directory.path().join("real"), directory.path().join("moved"), directory.path().join("other"));
+        fs::create_dir(&real).unwrap();
+        fs::create_dir(&other).unwrap();
+        let held = Directory::open(&real).unwrap();
+        fs::rename(&real, &moved).unwrap();
+        symlink(&other, &real).unwrap();
+        fs::write(held.at("file"), "mine").unwrap();
+        assert!(moved.join("file").exists() && !other.join("file").exists());
+        let (parent, name) = Directory::of(&real).unwrap();
+        assert!(parent.enter(name).is_err(), "a link is not entered");
+        symlink("/etc/passwd", moved.join("link")).unwrap();
+        assert!(held.open_file(OsStr::new("link"), OFlag::O_RDONLY, Mode::empty()).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mode = Mode::from_bits_truncate(0o755);
+        let held = own(&path, mode, PathTrust::Required).unwrap();
+        held.own("versions", mode).unwrap();
+        for others in [0o775, 0o757, 0o1777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(others)).unwrap();
+            let expected = |error| matches!(error, OwnError::Mode { .. } | OwnError::Path(UntrustedPath::Mode { .. }));
+            assert!(own(&path, mode, PathTrust::Required).is_err_and(expected), "{others:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        own(&path, mode, PathTrust::Required).unwrap();
+        fs::set_permissions(path.join("versions"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(held.own("versions", mode), Err(OwnError::Mode { .. })));
+        symlink(directory.path(), path.join("locks")).unwrap();
+        assert!(held.own("locks", mode).is_err(), "a link is not entered");
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            assert!(own(&path, mode, PathTrust::Required).is_err());
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+            std::os::unix::fs::chown(directory.path(), Some(12345), None).unwrap();
+            assert!(matches!(own(&path, mode, PathTrust::Required), Err(OwnError::Path(UntrustedPath::Owner { .. }))));
+            own(&path, mode, PathTrust::Any).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_of_anybodys_is_given_away_by_a_race_for_the_name_of_what_is_made() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (theirs, precious) = (directory.path().join("theirs"), directory.path().join("precious"));
+        for path in [&theirs, &precious] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(precious.join("file"), "").unwrap();
+        let (path, aside) = (theirs.join("data"), theirs.join("aside"));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    // As the owner of `theirs` could at any moment.
+                    if fs::rename(&path, &aside).is_ok() {
+                        let _ = symlink(&precious, &path);
+                    }
+                }
+            });
+            for _ in 0..2000 {
+                let _ = make_path(&path, Mode::S_IRWXU, PathTrust::Any, |made| {
+                    made.give_to(Uid::from_raw(12345), Gid::from_raw(12345))
+                });
+                let _ = fs::remove_file(&path);
+                let _ = fs::remove_dir(&path);
+                let _ = fs::remove_dir(&aside);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let found = fs::metadata(&precious).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o755));
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_not_made_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link");
+        symlink(directory.path().join("target"), &path).unwrap();
+        assert!(make_path(&path, Mode::S_IRWXU, PathTrust::Any, |_| Ok(())).is_err());
+        assert!(!directory.path().join("target").exists());
+    }
+}

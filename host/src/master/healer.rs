@@ -1,0 +1,79 @@
+//! The healer: looks whether the listeners listen, and has the effects and the policy do something about it.
+//!
+//! Owns what was last seen, so that it is said once. When something is tried is `restart`'s to say, how a listener
+//! is revived the listeners'.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::effects::Effects;
+use crate::ids::{RequestId, Time};
+use crate::listeners::Remedy;
+use crate::restart::{Healing, Phase, Verdict};
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Healer {
+    policy: Healing,
+    next: Time,
+    /// The names of the listeners that were shut down at the last look.
+    known: Vec<String>,
+}
+
+impl Healer {
+    pub(super) fn new() -> Self {
+        Self { policy: Healing::default(), next: EVERY, known: Vec::new() }
+    }
+
+    /// When the next look is due.
+    pub(super) const fn looks_at(&self) -> Time {
+        self.next
+    }
+
+    /// Looks, and revives what can be revived.
+    pub(super) fn look(&mut self, effects: &mut Effects, now: Time) {
+        self.next = now.saturating_add(EVERY);
+        let down = effects.listeners_down();
+        for name in down.iter().filter(|name| !self.known.contains(name)) {
+            effects.shut_down_seen();
+            error!(listener = name, "a listener was shut down by a process that has it: its clients are refused");
+        }
+        if !down.is_empty() && self.policy.may_revive(now) {
+            let found = effects.heal_listeners();
+            self.policy.tried(found.iter().any(|it| it.remedy == Remedy::NewWorkers), now);
+            for it in found.iter().filter(|it| !self.known.contains(&it.name) || it.remedy == Remedy::Revived) {
+                let (listener, address) = (&it.name, &it.address);
+                match it.remedy {
+                    Remedy::Revived => info!(listener, address, "listening again"),
+                    Remedy::NewWorkers => warn!(listener, address, "only new workers can accept on a listener"),
+                    Remedy::Manager => {
+                        let hint = "restart its socket unit, and then the service";
+                        error!(listener, address, hint, "a passed socket can't be made to listen again");
+                    }
+                }
+            }
+        }
+        self.known = effects.listeners_down();
+    }
+
+    /// Whether a restart of what is active is to be asked for now.
+    pub(super) fn asks(&self, phase: Phase, now: Time) -> bool {
+        self.policy.asks(phase, now)
+    }
+
+    /// When [`asks`](Self::asks) is to be looked at next.
+    pub(super) fn deadline(&self, phase: Phase) -> Option<Time> {
+        self.policy.deadline(phase)
+    }
+
+    pub(super) fn asked(&mut self, request: RequestId, now: Time) {
+        self.policy.asked(request, now);
+    }
+
+    pub(super) fn verdict(&mut self, request: RequestId, verdict: &Verdict) {
+        self.policy.verdict(request, verdict);
+    }
+}
