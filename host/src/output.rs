@@ -94,18 +94,29 @@ enum Beginning {
     Take,
 }
 
-/// A pipe for a child's standard stream: the end that is read, without ever waiting, and the child's.
-///
-/// # Errors
-/// Those of `pipe(2)`, and of opening the reading end anew through `/proc`.
-pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = io::pipe()?;
-    Ok((reopen(&reader)?, writer.into()))
+/// A pipe for a worker's standard stream.
+#[derive(Debug)]
+pub struct Pipe {
+    /// The reading end for the master.
+    pub ours: OwnedFd,
+    /// The reading end for the worker.
+    pub theirs: OwnedFd,
+    /// The stream itself.
+    pub writer: OwnedFd,
+}
+
+impl Pipe {
+    /// # Errors
+    /// Those of `pipe(2)`, and of opening the reading end anew through `/proc`.
+    pub fn open() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        Ok(Self { ours: reopen(&reader)?, theirs: reopen(&reader)?, writer: writer.into() })
+    }
 }
 
 /// A non-blocking description of its own for the reading end of a pipe: nobody else can change its flags
-/// (`proc_pid_fd(5)`).
-pub fn reopen(reader: &impl AsRawFd) -> io::Result<OwnedFd> {
+/// (`proc_pid_fd(5)`). The pipe must still be ours.
+fn reopen(reader: &PipeReader) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
     Ok(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.into())
 }
@@ -254,8 +265,8 @@ mod tests {
         let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error };
         let writer = LineWriter::open(Kind::Main, Some(log.into())).unwrap();
         let log = logging::app_lines(writer, setup, 7);
-        let (reader, writer) = pipe().unwrap();
-        (Output::new(reader, Stream::Stdout, Arc::new(log), PATIENCE).unwrap(), writer.into())
+        let Pipe { ours, writer, .. } = Pipe::open().unwrap();
+        (Output::new(ours, Stream::Stdout, Arc::new(log), PATIENCE).unwrap(), writer.into())
     }
 
     fn pieces(bytes: &[u8]) -> Vec<&[u8]> {

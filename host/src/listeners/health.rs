@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::connect_unspec;
 use socket2::SockRef;
 
 use super::{AdminListener, BindError, Bound, Configured, Listeners};
@@ -59,10 +60,15 @@ impl Bound {
     /// Has a TCP socket listen again.
     fn revive(&self, backlog: i32) -> io::Result<()> {
         let Some(address) = self.local else { return Err(io::ErrorKind::Unsupported.into()) };
+        // Only the first shutdown closes it; another one marks the closed socket as shut down in both directions, and
+        // every connection that it accepts later would inherit that and end at once. Disconnecting takes the mark away
+        // (`inet_shutdown` in net/ipv4/af_inet.c, `tcp_disconnect` in net/ipv4/tcp.c; Linux 6.18).
+        connect_unspec(&self.socket)?;
         // Fails where the port was kept, as it should be.
         let _ = self.socket.bind(&address.into());
         self.socket.listen(backlog)?;
-        if self.is_open() { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+        let is_same = self.socket.local_addr().is_ok_and(|found| found.as_socket() == Some(address));
+        if is_same && self.is_open() { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
     }
 }
 
@@ -115,6 +121,7 @@ impl AdminListener {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{Shutdown, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
@@ -153,6 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn connections_of_a_revived_listener_live_however_often_it_was_shut_down_before() {
+        let config = config(r#""listen": ["127.0.0.1:0"]"#);
+        let listeners = Listeners::for_config(&config, &Listeners::default()).unwrap();
+        let address = listeners.addresses().next().unwrap().1;
+        shut_down(&listeners);
+        let theirs = socket2::Socket::from(listeners.descriptors().next().unwrap().try_clone_to_owned().unwrap());
+        // That it isn't connected any more doesn't keep the kernel from marking it.
+        assert!(theirs.shutdown(Shutdown::Both).is_err());
+        listeners.heal();
+        let mut client = TcpStream::connect(&address).unwrap();
+        theirs.set_nonblocking(false).unwrap();
+        let (accepted, _) = theirs.accept().unwrap();
+        accepted.send(b"x").expect("it can be written to");
+        client.read_exact(&mut [0]).expect("what was written arrives");
+    }
+
+    #[test]
     fn a_unix_listener_is_replaced_by_the_next_generation_and_keeps_its_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
@@ -182,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tcp_socket_that_was_connected_elsewhere_is_replaced_on_its_port() {
+    fn a_tcp_socket_that_was_connected_elsewhere_is_revived_on_its_port() {
         let config = config(r#""listen": ["127.0.0.1:0"]"#);
         let first = Listeners::for_config(&config, &Listeners::default()).unwrap();
         let address = first.addresses().next().unwrap().1;
@@ -192,9 +216,8 @@ mod tests {
         theirs.set_nonblocking(false).unwrap();
         let _ = theirs.bind(&address.parse::<std::net::SocketAddr>().unwrap().into());
         theirs.connect(&elsewhere.local_addr().unwrap().into()).unwrap();
-        assert_eq!(first.heal()[0].remedy, Remedy::NewWorkers);
-        let second = Listeners::for_config(&config, &first).unwrap();
-        assert_eq!(second.addresses().next().unwrap().1, address);
+        assert_eq!(first.heal()[0].remedy, Remedy::Revived);
+        assert_eq!(first.addresses().next().unwrap().1, address);
         assert!(TcpStream::connect(&address).is_ok());
     }
 }

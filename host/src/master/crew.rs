@@ -33,7 +33,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
 use crate::logging::{self, AppLines, ChildTarget, Logging, LoggingError, Relay};
 use crate::message::{AccessPlace, AccessSetup, FromWorker, ToRoad, ToWorker, WorkerSetup};
-use crate::output::{self, Output, Stream, Took};
+use crate::output::{Output, Pipe, Stream, Took};
 use crate::preflight::Prepared;
 use crate::restart::{Event, Signs, look_interval};
 use crate::sys::packet;
@@ -164,17 +164,18 @@ impl Crew {
         }
         let (handover, their_handover) = channel::one_way().map_err(SpawnError::Equipment)?;
         let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
-        let mut printed = Vec::with_capacity(2);
+        let (mut printed, mut their_printed) = (Vec::with_capacity(2), Vec::with_capacity(2));
         let mut streams = Streams::default();
         for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {
-            let (reader, writer) = output::pipe().map_err(SpawnError::Equipment)?;
+            let Pipe { ours, theirs, writer } = Pipe::open().map_err(SpawnError::Equipment)?;
             if let Some(identity) = &self.identity {
                 // The app's children may open it anew, by its name `/dev/stdout`.
                 let owned = fchown(&writer, Some(identity.uid), Some(identity.gid));
                 owned.map_err(|error| SpawnError::Equipment(error.into()))?;
             }
             *end = Some(writer);
-            printed.push((stream, reader));
+            printed.push((stream, ours));
+            their_printed.push(theirs);
         }
         let log_setup = logging::for_child(&self.log_settings(&config.log));
         let target = logging::target_for(&config.log)?;
@@ -185,9 +186,7 @@ impl Crew {
             None => logging.descriptor(&config.log)?,
         };
         let mut descriptors = vec![log, their_dispatch, their_handover, stats_fd, lock];
-        for (_, reader) in &printed {
-            descriptors.push(output::reopen(reader).map_err(SpawnError::Equipment)?);
-        }
+        descriptors.append(&mut their_printed);
         let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
         if let Some(path) = &access_file {
             descriptors.push(logging::open_file(path)?.into());

@@ -87,7 +87,7 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
     if Uid::effective().is_root()
         && let Err(error) = sys::process::keep_memory_private()
     {
-        eprintln!("app-host: core dumps of the master may hold secrets: {error}");
+        console::note(&format!("app-host: core dumps of the master may hold secrets: {error}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))
