@@ -258,6 +258,8 @@ impl Crew {
         for end in [&out, &back] {
             packet::make_room(end, handover::SOCKET_BYTES)?;
         }
+        // Connections travel one way, and whoever takes may be run by somebody else.
+        packet::refuse_descriptors(&out);
         // In this order, so that whoever gives finds somebody who takes.
         channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
         channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
