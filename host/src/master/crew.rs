@@ -466,7 +466,7 @@ async fn attend(
     wants: Wants,
 ) {
     let Child { pid, channel: MasterEnd { to, from }, mut ended } = child;
-    let mut hears = Hears { from, left: MESSAGES };
+    let mut hears = Hears { from, left: MESSAGES, held: None };
     let known = LogsTo { level: setup.log.level, file: None, access_file: None };
     let mut logs = Logs { last_words: Some(last_words), known };
     let how = tokio::select! {
@@ -475,7 +475,7 @@ async fn attend(
         how = &mut ended => how,
         never = talk(&says, &to, &mut hears, &mut logs, setup, descriptors, wants) => match never {},
     };
-    let rest = async { while says.forward(hears.receive().await).await {} };
+    let rest = async { while says.forward(&mut hears).await {} };
     let _ = tokio::time::timeout(LAST_WORDS, rest).await;
     if let Some(last_words) = logs.last_words {
         last_words.log(pid);
@@ -514,7 +514,7 @@ async fn talk(
     let mut talking = true;
     loop {
         tokio::select! {
-            received = hears.receive(), if talking => talking = says.forward(received).await,
+            more = says.forward(hears), if talking => talking = more,
             Some(order) = wants.orders.recv() => {
                 if let Err(error) = to.send(&order).await {
                     warn!(worker_pid, error = chain(&error), "order can't be sent");
@@ -540,6 +540,8 @@ const MESSAGES: u8 = 4;
 struct Hears {
     from: FromChild,
     left: u8,
+    /// What was heard and hasn't been passed on.
+    held: Option<FromWorker>,
 }
 
 /// Something that no worker of ours says.
@@ -552,36 +554,44 @@ enum Misbehaviour {
 }
 
 impl Hears {
-    async fn receive(&mut self) -> Result<Option<FromWorker>, Misbehaviour> {
-        let message = self.from.receive().await?;
-        if message.is_some() {
-            self.left = self.left.checked_sub(1).ok_or(Misbehaviour::TooMany)?;
+    /// Hears the next message, if none is held; says whether there is one now. Cancel-safe.
+    async fn hear(&mut self) -> Result<bool, Misbehaviour> {
+        if self.held.is_none() {
+            let message = self.from.receive().await?;
+            if message.is_some() {
+                self.left = self.left.checked_sub(1).ok_or(Misbehaviour::TooMany)?;
+            }
+            self.held = message;
         }
-        Ok(message)
+        Ok(self.held.is_some())
     }
 }
 
 impl Says {
-    /// Passes a message on; says whether another may follow.
+    /// Passes the next message on; says whether another may follow. Cancel-safe: no message is lost.
     ///
     /// A worker that breaks its protocol is run by somebody else: it is killed, and replaced as one that has crashed.
-    async fn forward(&self, received: Result<Option<FromWorker>, Misbehaviour>) -> bool {
-        let worker = self.worker;
-        let bounded = |error: String| foreign::line(&error, foreign::MAX_TEXT);
-        let event = match received {
-            Ok(None) => return false,
-            Ok(Some(FromWorker::Ready)) => Event::Ready { worker },
-            Ok(Some(FromWorker::Terminated)) => Event::Terminated { worker },
-            Ok(Some(FromWorker::CannotListen { error })) => Event::CannotListen { worker, error: bounded(error) },
-            Ok(Some(FromWorker::StartFailed { error })) => Event::StartFailed { worker, error: bounded(error) },
+    async fn forward(&self, hears: &mut Hears) -> bool {
+        match hears.hear().await {
+            Ok(true) => {}
+            Ok(false) => return false,
             Err(misbehaviour) => {
                 let detail = chain(&misbehaviour);
                 warn!(worker_pid = self.pid.as_raw(), detail, "worker breaks its protocol, and is killed");
                 self.children.kill(self.pid);
                 return false;
             }
-        };
-        self.report(event).await;
+        }
+        // The loop has ended otherwise, as in `report`. Nothing waits between the two.
+        let (Ok(permit), Some(message)) = (self.inbox.reserve().await, hears.held.take()) else { return false };
+        let worker = self.worker;
+        let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
+        permit.send(Happening::Event(match message {
+            FromWorker::Ready => Event::Ready { worker },
+            FromWorker::Terminated => Event::Terminated { worker },
+            FromWorker::CannotListen { error } => Event::CannotListen { worker, error: bounded(&error) },
+            FromWorker::StartFailed { error } => Event::StartFailed { worker, error: bounded(&error) },
+        }));
         true
     }
 
