@@ -17,6 +17,9 @@ use super::{BESIDE, ChannelError, INLINE, MAX_BESIDE, MAX_INLINE, PIPE};
 use crate::foreign;
 use crate::sys::packet::{self, Socket};
 
+/// How many bytes of a child's are read at once: most messages are shorter.
+const CHUNK: usize = 4096;
+
 /// Both directions, as the master has them.
 #[derive(Debug)]
 pub struct MasterEnd {
@@ -34,7 +37,7 @@ impl MasterEnd {
         let from = FromChild {
             pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
             frames: Frames::default(),
-            buffer: vec![0; MAX_INLINE],
+            buffer: vec![0; CHUNK],
         };
         Ok((Self { to, from }, theirs))
     }

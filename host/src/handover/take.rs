@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::outbox::Answer;
 use super::wire::{self, MAX_PACKET, Word};
 use super::{Harbour, NoBerth};
@@ -31,6 +33,10 @@ pub(super) async fn take<H: Harbour>(socket: Rc<Socket>, harbour: Rc<H>, takes: 
             }
         };
         let papers = || wire::unpack(&buffer[..length]);
+        for descriptor in &descriptors {
+            // Those that get no place are closed here, which must not wait for their clients. What is no socket doesn't.
+            let _ = SockRef::from(descriptor).set_linger(None);
+        }
         word.answers.clear();
         // Whoever finds no room has to travel once more.
         let room = tokio::time::timeout(ROOM, harbour.room()).await;

@@ -281,3 +281,28 @@ async fn what_waits_comes_back_when_the_service_ends() {
     }
     panic!("{took:?}");
 }
+
+#[tokio::test]
+async fn connection_whose_last_close_would_wait_is_refused_at_once() {
+    let to = Worker::new();
+    let (ours, theirs) = packet::pair().unwrap();
+    send_now(to.master.as_fd(), &ToRoad::Take, &[theirs.as_fd()]).unwrap();
+    drop(theirs);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut lingers = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    lingers.set_nonblocking(true).unwrap();
+    while lingers.write(&vec![0; 65_536]).is_ok() {}
+    socket2::SockRef::from(&lingers).set_linger(Some(Duration::from_mins(1))).unwrap();
+    let packet = [&7_u32.to_ne_bytes()[..], b"unknown"].concat();
+    packet::send(ours.as_fd(), &packet, &[lingers.as_fd()]).unwrap();
+    drop(lingers);
+    let giver = Socket::new(ours).unwrap();
+    let mut buffer = [0; MAX_WORD];
+    for answers in [0, 1] {
+        let length = timeout(LIMIT, giver.receive_plain(&mut buffer)).await.expect("it is answered").unwrap();
+        assert_eq!(Word::read(&buffer[..length]).unwrap().answers.len(), answers);
+    }
+    // The thread goes on.
+    packet::send(giver.as_fd(), &packet, &[]).unwrap();
+    timeout(LIMIT, giver.receive_plain(&mut buffer)).await.expect("it is answered").unwrap();
+}

@@ -6,9 +6,8 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,33 +18,25 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::Happening;
+use super::attend::{LastWords, LogsTo, Says, Wants, attend};
 use super::dispatch::Dispatch;
 use crate::causes::chain;
-use crate::channel::{self, ChannelError, FromChild, Garbage, MasterEnd, ToChild};
-use crate::children::{Child, Children, Role, Streams};
+use crate::channel::{self, ChannelError};
+use crate::children::{Children, Role, Streams};
 use crate::config::{AccessLog, Log, LogLevel};
 use crate::control::Measured;
 use crate::dispatch::{SOCKET_BYTES, is_the_end};
-use crate::foreign;
 use crate::handover;
 use crate::identity::Identity;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::locks::MagicLock;
-use crate::logging::{self, AppLines, ChildTarget, Logging, LoggingError, Relay};
-use crate::message::{AccessPlace, AccessSetup, FromWorker, ToRoad, ToWorker, WorkerSetup};
-use crate::output::{Output, Pipe, Stream, Took};
+use crate::logging::{self, ChildTarget, Logging, LoggingError, Relay};
+use crate::message::{AccessPlace, AccessSetup, ToRoad, ToWorker, WorkerSetup};
+use crate::output::{Pipe, Stream};
 use crate::preflight::Prepared;
-use crate::restart::{Event, Signs, look_interval};
+use crate::restart::{Signs, look_interval};
 use crate::sys::packet;
-use crate::sys::ready::Readable;
 use crate::sys::stats::{StatsPage, StatsSnapshot};
-
-/// How long a dead worker's last words may take to arrive: they are in the socket already, unless
-/// a child of the app's holds it open.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-
-/// How much of what a dead worker's children print is logged; then their pipe is closed.
-const ORPHANS_BYTES: usize = 1 << 20;
 
 /// How many orders may wait for one worker: a drain, and a second one when the service stops.
 const ORDERS: usize = 4;
@@ -81,16 +72,6 @@ struct Process {
     handover: OwnedFd,
     /// Whether its configuration has it take connections over.
     takes_over: bool,
-}
-
-/// What a worker logs, and where to. Only the last word counts.
-#[derive(Clone, Debug)]
-struct LogsTo {
-    level: LogLevel,
-    /// A file that has taken the place of the one it was spawned with.
-    file: Option<Arc<OwnedFd>>,
-    /// The same for the access log's own.
-    access_file: Option<Arc<OwnedFd>>,
 }
 
 /// How a worker's lines reach its log.
@@ -287,6 +268,8 @@ impl Crew {
         for end in [&out, &back] {
             packet::make_room(end, handover::SOCKET_BYTES)?;
         }
+        // Connections travel one way, and whoever takes may be run by somebody else.
+        packet::refuse_descriptors(&out);
         // In this order, so that whoever gives finds somebody who takes.
         channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
         channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
@@ -386,74 +369,10 @@ impl Crew {
     }
 }
 
-/// What a worker has printed and hasn't logged when it dies.
-struct LastWords {
-    printed: Vec<(Stream, OwnedFd)>,
-    lines: Arc<AppLines>,
-}
-
-impl LastWords {
-    /// Logs it, for a worker that has died. What its children print from now on comes into the log as
-    /// long as they live, up to a bound: nobody would hear of their pipe's end.
-    fn log(self, pid: Pid) {
-        for (stream, printed) in self.printed {
-            let output = match Output::new(printed, stream, Arc::clone(&self.lines), Duration::ZERO) {
-                Ok(output) => output,
-                Err(error) => {
-                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "what the worker printed last is lost");
-                    continue;
-                }
-            };
-            if output.drain() != Took::End {
-                tokio::task::spawn_local(async move {
-                    if let Err(error) = listen_to_orphans(&output).await {
-                        warn!(worker_pid = pid.as_raw(), error = chain(&error), "what orphans print is lost");
-                    }
-                });
-            }
-        }
-    }
-}
-
-/// The file that has taken the place of the one that is known.
-fn new_file<'a>(known: Option<&Arc<OwnedFd>>, wanted: Option<&'a Arc<OwnedFd>>) -> Option<&'a Arc<OwnedFd>> {
-    wanted.filter(|file| known.is_none_or(|known| !Arc::ptr_eq(known, file)))
-}
-
 /// What a worker is told of its access log, whose file is opened for it.
 fn access_setup(access_log: &AccessLog) -> AccessSetup {
     let place = if access_log.file.is_some() { AccessPlace::File } else { AccessPlace::Log };
     AccessSetup { place, trusted_peers: access_log.trusted_peers.clone() }
-}
-
-/// Tells a worker what of `wanted` it doesn't know.
-async fn log_otherwise(channel: &ToChild, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
-    for (order, known, wanted) in [
-        (ToWorker::LogFile, &known.file, &wanted.file),
-        (ToWorker::AccessFile, &known.access_file, &wanted.access_file),
-    ] {
-        if let Some(file) = new_file(known.as_ref(), wanted.as_ref()) {
-            channel.send_with(&order, &[file.as_fd()]).await?;
-        }
-    }
-    if wanted.level != known.level {
-        channel.send(&ToWorker::LogLevel { level: wanted.level }).await?;
-    }
-    Ok(())
-}
-
-/// Logs what the children of a dead worker print.
-async fn listen_to_orphans(output: &Output) -> io::Result<()> {
-    let readable = Readable::new(output.as_fd().try_clone_to_owned()?)?;
-    let mut heard = 0;
-    while heard < ORPHANS_BYTES {
-        match readable.then(|| output.drain()).await? {
-            Took::End => return Ok(()),
-            Took::Bytes(more) => heard += more,
-            Took::Beginning | Took::Nothing => {}
-        }
-    }
-    Ok(())
 }
 
 impl Process {
@@ -472,145 +391,5 @@ impl Process {
             self.logs_to.send_modify(|logs_to| logs_to.file = Some(file));
         }
         Ok(())
-    }
-}
-
-/// What is wanted of a worker.
-struct Wants {
-    orders: mpsc::Receiver<ToWorker>,
-    logs_to: watch::Receiver<LogsTo>,
-}
-
-/// Where what is known of a worker goes.
-struct Says {
-    worker: WorkerId,
-    pid: Pid,
-    children: Children,
-    inbox: mpsc::Sender<Happening>,
-    /// Set before its exit is reported.
-    cpu: Rc<Cell<Duration>>,
-}
-
-/// Talks to one worker until it has exited and has said everything.
-async fn attend(
-    says: Says,
-    child: Child,
-    setup: WorkerSetup,
-    descriptors: Vec<OwnedFd>,
-    last_words: LastWords,
-    wants: Wants,
-) {
-    let Child { pid, channel: MasterEnd { to, from }, mut ended } = child;
-    let mut hears = Hears { from, left: MESSAGES };
-    let how = tokio::select! {
-        biased;
-        // Also where the worker doesn't read what it is sent, and a child of the app's keeps its socket open.
-        how = &mut ended => how,
-        never = talk(&says, &to, &mut hears, setup, descriptors, wants) => match never {},
-    };
-    let rest = async { while says.forward(hears.receive().await).await {} };
-    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
-    last_words.log(pid);
-    // The reaper drops its sender only with the whole master.
-    let Ok(reaped) = how else { return };
-    says.cpu.set(reaped.cpu);
-    says.report(Event::Exited { worker: says.worker, how: reaped.how }).await;
-}
-
-/// Sends a worker its setup and its orders, and hears it, for as long as it lives.
-async fn talk(
-    says: &Says,
-    to: &ToChild,
-    hears: &mut Hears,
-    setup: WorkerSetup,
-    descriptors: Vec<OwnedFd>,
-    mut wants: Wants,
-) -> Infallible {
-    let worker_pid = says.pid.as_raw();
-    let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    if let Err(error) = to.send_with(&setup, &borrowed).await {
-        warn!(worker_pid, error = chain(&error), "setup can't be sent, and the worker is killed");
-        // Unless it has died already. Its exit is what the machine is told.
-        says.children.kill(says.pid);
-    }
-    drop(borrowed);
-    drop((setup, descriptors));
-    let mut talking = true;
-    loop {
-        tokio::select! {
-            received = hears.receive(), if talking => talking = says.forward(received).await,
-            Some(order) = wants.orders.recv() => {
-                if let Err(error) = to.send(&order).await {
-                    warn!(worker_pid, error = chain(&error), "order can't be sent");
-                }
-            }
-            Ok(()) = wants.logs_to.changed() => {
-                let wanted = wants.logs_to.borrow_and_update().clone();
-                if let Err(error) = log_otherwise(to, &logs_to, &wanted).await {
-                    warn!(worker_pid, error = chain(&error), "order can't be sent");
-                }
-                logs_to = wanted;
-            }
-            else => std::future::pending().await,
-        }
-    }
-}
-
-/// How many messages a worker has for its master at most: each kind once.
-const MESSAGES: u8 = 4;
-
-/// What a worker says, which is not much.
-struct Hears {
-    from: FromChild,
-    left: u8,
-}
-
-/// Something that no worker of ours says.
-#[derive(Debug, thiserror::Error)]
-enum Misbehaviour {
-    #[error(transparent)]
-    Garbage(#[from] Garbage),
-    #[error("more than {MESSAGES} messages")]
-    TooMany,
-}
-
-impl Hears {
-    async fn receive(&mut self) -> Result<Option<FromWorker>, Misbehaviour> {
-        let message = self.from.receive().await?;
-        if message.is_some() {
-            self.left = self.left.checked_sub(1).ok_or(Misbehaviour::TooMany)?;
-        }
-        Ok(message)
-    }
-}
-
-impl Says {
-    /// Passes a message on; says whether another may follow.
-    ///
-    /// A worker that breaks its protocol is run by somebody else: it is killed, and replaced as one that has crashed.
-    async fn forward(&self, received: Result<Option<FromWorker>, Misbehaviour>) -> bool {
-        let worker = self.worker;
-        let bounded = |error: String| foreign::line(&error, foreign::MAX_TEXT);
-        let event = match received {
-            Ok(None) => return false,
-            Ok(Some(FromWorker::Ready)) => Event::Ready { worker },
-            Ok(Some(FromWorker::Terminated)) => Event::Terminated { worker },
-            Ok(Some(FromWorker::CannotListen { error })) => Event::CannotListen { worker, error: bounded(error) },
-            Ok(Some(FromWorker::StartFailed { error })) => Event::StartFailed { worker, error: bounded(error) },
-            Err(misbehaviour) => {
-                let detail = chain(&misbehaviour);
-                warn!(worker_pid = self.pid.as_raw(), detail, "worker breaks its protocol, and is killed");
-                self.children.kill(self.pid);
-                return false;
-            }
-        };
-        self.report(event).await;
-        true
-    }
-
-    async fn report(&self, event: Event) {
-        // The loop has ended: nobody is interested any more.
-        let _ = self.inbox.send(Happening::Event(event)).await;
     }
 }

@@ -17,6 +17,7 @@
 //! ```
 
 mod admin;
+mod attend;
 mod audience;
 mod balance;
 mod book;

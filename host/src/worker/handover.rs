@@ -307,15 +307,13 @@ fn serve<S: Socket>(socket: OwnedFd, unread: Bytes, history: History, known: Kno
     Ok(())
 }
 
-/// Checks that what another worker has sent can keep this one from nothing: it is a connection, no call on it waits,
-/// and neither does its end.
+/// Checks that what another worker has sent can keep this one from nothing: it is a connection, and no call on it waits.
 fn check(socket: &OwnedFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     if socket.r#type()? != Type::STREAM || socket.is_listener()? {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connection"));
     }
-    socket.set_nonblocking(true)?;
-    socket.set_linger(None)
+    socket.set_nonblocking(true)
 }
 
 fn warn(error: &io::Error, message: &str) {

@@ -79,8 +79,10 @@ fn gone() -> io::Error {
 impl<S: Socket> Drop for Stream<S> {
     fn drop(&mut self) {
         if let Some(socket) = self.socket.as_ref().filter(|_| self.shared) {
-            // Whatever is wrong with it: it is at its end.
-            let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+            let socket = SockRef::from(socket);
+            // Whatever is wrong with it: it is at its end. Whoever else has it may have made its last close wait.
+            let _ = socket.set_linger(None);
+            let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }

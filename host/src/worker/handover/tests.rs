@@ -114,3 +114,19 @@ async fn what_has_left_is_told_of_to_its_thread() {
     assert_eq!((taken, back.iter().map(|it| it.history.requests).collect::<Vec<_>>()), (1, vec![2]));
     assert!(inboxes.iter_mut().all(|inbox| inbox.returns.try_recv().is_err()));
 }
+
+#[test]
+fn what_is_no_connection_is_not_begun_with_and_no_call_on_one_waits() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _peer = listener.accept().unwrap();
+    let (datagrams, _) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    for other in [null(), listener.into(), datagrams.into()] {
+        assert!(check(&other).is_err());
+    }
+    let client = OwnedFd::from(client);
+    check(&client).unwrap();
+    let mut stream = std::net::TcpStream::from(client);
+    let error = std::io::Read::read(&mut stream, &mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+}

@@ -1,0 +1,260 @@
+//! Talking to one worker, from its setup to its last words.
+//!
+//! Owns the sockets of a worker that lives, and what of a dead one must still be logged. What it says reaches the
+//! loop's inbox in its order, and always before its exit. One that says what no worker says is killed.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use super::Happening;
+use crate::causes::chain;
+use crate::channel::{ChannelError, FromChild, Garbage, MasterEnd, ToChild};
+use crate::children::{Child, Children};
+use crate::config::LogLevel;
+use crate::foreign;
+use crate::ids::WorkerId;
+use crate::logging::AppLines;
+use crate::message::{FromWorker, ToWorker, WorkerSetup};
+use crate::output::{Output, Stream, Took};
+use crate::restart::Event;
+use crate::sys::ready::Readable;
+
+/// How long a dead worker's last words may take to arrive: they are in the socket already, unless
+/// a child of the app's holds it open.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How much of what a dead worker's children print is logged; then their pipe is closed.
+const ORPHANS_BYTES: usize = 1 << 20;
+
+/// What a worker logs, and where to. Only the last word counts.
+#[derive(Clone, Debug)]
+pub(super) struct LogsTo {
+    pub(super) level: LogLevel,
+    /// A file that has taken the place of the one it was spawned with.
+    pub(super) file: Option<Arc<OwnedFd>>,
+    /// The same for the access log's own.
+    pub(super) access_file: Option<Arc<OwnedFd>>,
+}
+
+/// What is wanted of a worker.
+pub(super) struct Wants {
+    pub(super) orders: mpsc::Receiver<ToWorker>,
+    pub(super) logs_to: watch::Receiver<LogsTo>,
+}
+
+/// Where what is known of a worker goes.
+pub(super) struct Says {
+    pub(super) worker: WorkerId,
+    pub(super) pid: Pid,
+    pub(super) children: Children,
+    pub(super) inbox: mpsc::Sender<Happening>,
+    /// Set before its exit is reported.
+    pub(super) cpu: Rc<Cell<Duration>>,
+}
+
+/// Talks to one worker until it has exited and has said everything.
+pub(super) async fn attend(
+    says: Says,
+    child: Child,
+    setup: WorkerSetup,
+    descriptors: Vec<OwnedFd>,
+    last_words: LastWords,
+    wants: Wants,
+) {
+    let Child { pid, channel: MasterEnd { to, from }, mut ended } = child;
+    let mut hears = Hears { from, left: MESSAGES, held: None };
+    let how = tokio::select! {
+        biased;
+        // Also where the worker doesn't read what it is sent, and a child of the app's keeps its socket open.
+        how = &mut ended => how,
+        never = talk(&says, &to, &mut hears, setup, descriptors, wants) => match never {},
+    };
+    let rest = async { while says.forward(&mut hears).await {} };
+    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+    last_words.log(pid);
+    // The reaper drops its sender only with the whole master.
+    let Ok(reaped) = how else { return };
+    says.cpu.set(reaped.cpu);
+    says.report(Event::Exited { worker: says.worker, how: reaped.how }).await;
+}
+
+/// Sends a worker its setup and its orders, and hears it, for as long as it lives.
+async fn talk(
+    says: &Says,
+    to: &ToChild,
+    hears: &mut Hears,
+    setup: WorkerSetup,
+    descriptors: Vec<OwnedFd>,
+    mut wants: Wants,
+) -> Infallible {
+    let worker_pid = says.pid.as_raw();
+    let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    if let Err(error) = to.send_with(&setup, &borrowed).await {
+        warn!(worker_pid, error = chain(&error), "setup can't be sent, and the worker is killed");
+        // Unless it has died already. Its exit is what the machine is told.
+        says.children.kill(says.pid);
+    }
+    drop(borrowed);
+    drop((setup, descriptors));
+    let mut talking = true;
+    loop {
+        tokio::select! {
+            more = says.forward(hears), if talking => talking = more,
+            Some(order) = wants.orders.recv() => {
+                if let Err(error) = to.send(&order).await {
+                    warn!(worker_pid, error = chain(&error), "order can't be sent");
+                }
+            }
+            Ok(()) = wants.logs_to.changed() => {
+                let wanted = wants.logs_to.borrow_and_update().clone();
+                if let Err(error) = log_otherwise(to, &logs_to, &wanted).await {
+                    warn!(worker_pid, error = chain(&error), "order can't be sent");
+                }
+                logs_to = wanted;
+            }
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// How many messages a worker has for its master at most: each kind once.
+const MESSAGES: u8 = 4;
+
+/// What a worker says, which is not much.
+struct Hears {
+    from: FromChild,
+    left: u8,
+    /// What was heard and hasn't been passed on.
+    held: Option<FromWorker>,
+}
+
+/// Something that no worker of ours says.
+#[derive(Debug, thiserror::Error)]
+enum Misbehaviour {
+    #[error(transparent)]
+    Garbage(#[from] Garbage),
+    #[error("more than {MESSAGES} messages")]
+    TooMany,
+}
+
+impl Hears {
+    /// Hears the next message, if none is held; says whether there is one now. Cancel-safe.
+    async fn hear(&mut self) -> Result<bool, Misbehaviour> {
+        if self.held.is_none() {
+            let message = self.from.receive().await?;
+            if message.is_some() {
+                self.left = self.left.checked_sub(1).ok_or(Misbehaviour::TooMany)?;
+            }
+            self.held = message;
+        }
+        Ok(self.held.is_some())
+    }
+}
+
+impl Says {
+    /// Passes the next message on; says whether another may follow. Cancel-safe: no message is lost.
+    ///
+    /// A worker that breaks its protocol is run by somebody else: it is killed, and replaced as one that has crashed.
+    async fn forward(&self, hears: &mut Hears) -> bool {
+        match hears.hear().await {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(misbehaviour) => {
+                let detail = chain(&misbehaviour);
+                warn!(worker_pid = self.pid.as_raw(), detail, "worker breaks its protocol, and is killed");
+                self.children.kill(self.pid);
+                return false;
+            }
+        }
+        // The loop has ended otherwise, as in `report`. Nothing waits between the two.
+        let (Ok(permit), Some(message)) = (self.inbox.reserve().await, hears.held.take()) else { return false };
+        let worker = self.worker;
+        let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
+        permit.send(Happening::Event(match message {
+            FromWorker::Ready => Event::Ready { worker },
+            FromWorker::Terminated => Event::Terminated { worker },
+            FromWorker::CannotListen { error } => Event::CannotListen { worker, error: bounded(&error) },
+            FromWorker::StartFailed { error } => Event::StartFailed { worker, error: bounded(&error) },
+        }));
+        true
+    }
+
+    async fn report(&self, event: Event) {
+        // The loop has ended: nobody is interested any more.
+        let _ = self.inbox.send(Happening::Event(event)).await;
+    }
+}
+
+/// What a worker has printed and hasn't logged when it dies.
+pub(super) struct LastWords {
+    pub(super) printed: Vec<(Stream, OwnedFd)>,
+    pub(super) lines: Arc<AppLines>,
+}
+
+impl LastWords {
+    /// Logs it, for a worker that has died. What its children print from now on comes into the log as
+    /// long as they live, up to a bound: nobody would hear of their pipe's end.
+    fn log(self, pid: Pid) {
+        for (stream, printed) in self.printed {
+            let output = match Output::new(printed, stream, Arc::clone(&self.lines), Duration::ZERO) {
+                Ok(output) => output,
+                Err(error) => {
+                    warn!(worker_pid = pid.as_raw(), error = chain(&error), "what the worker printed last is lost");
+                    continue;
+                }
+            };
+            if output.drain() != Took::End {
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = listen_to_orphans(&output).await {
+                        warn!(worker_pid = pid.as_raw(), error = chain(&error), "what orphans print is lost");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The file that has taken the place of the one that is known.
+fn new_file<'a>(known: Option<&Arc<OwnedFd>>, wanted: Option<&'a Arc<OwnedFd>>) -> Option<&'a Arc<OwnedFd>> {
+    wanted.filter(|file| known.is_none_or(|known| !Arc::ptr_eq(known, file)))
+}
+
+/// Tells a worker what of `wanted` it doesn't know.
+async fn log_otherwise(channel: &ToChild, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
+    for (order, known, wanted) in [
+        (ToWorker::LogFile, &known.file, &wanted.file),
+        (ToWorker::AccessFile, &known.access_file, &wanted.access_file),
+    ] {
+        if let Some(file) = new_file(known.as_ref(), wanted.as_ref()) {
+            channel.send_with(&order, &[file.as_fd()]).await?;
+        }
+    }
+    if wanted.level != known.level {
+        channel.send(&ToWorker::LogLevel { level: wanted.level }).await?;
+    }
+    Ok(())
+}
+
+/// Logs what the children of a dead worker print.
+async fn listen_to_orphans(output: &Output) -> io::Result<()> {
+    let readable = Readable::new(output.as_fd().try_clone_to_owned()?)?;
+    let mut heard = 0;
+    while heard < ORPHANS_BYTES {
+        match readable.then(|| output.drain()).await? {
+            Took::End => return Ok(()),
+            Took::Bytes(more) => heard += more,
+            Took::Beginning | Took::Nothing => {}
+        }
+    }
+    Ok(())
+}
