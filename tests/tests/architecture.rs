@@ -188,3 +188,61 @@ fn app_needs_no_dependency_but_the_contract() {
     let names: Vec<&str> = dependencies.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     assert_eq!(names, ["app-abi.workspace = true"]);
 }
+
+/// The page, one entry for each sentence that begins an item of a list.
+fn sentences(page: &str) -> Vec<String> {
+    let mut sentences: Vec<String> = Vec::new();
+    let mut within = false;
+    for line in page.lines() {
+        if line.starts_with("- ") {
+            sentences.push(String::new());
+            within = true;
+        }
+        within &= !line.is_empty() && !line.starts_with('#');
+        if within && let Some(sentence) = sentences.last_mut() {
+            sentence.push_str(line.trim());
+            sentence.push(' ');
+        }
+    }
+    sentences
+}
+
+#[test]
+fn every_sentence_about_trust_names_a_test_that_exists() {
+    let page = fs::read_to_string(workspace().join("docs/trust.md")).unwrap();
+    let mut sources = String::new();
+    let mut left = vec![workspace().join("host/src"), workspace().join("tests/tests")];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let sentences = sentences(&page);
+    assert!(sentences.len() > 20, "{}", sentences.len());
+    for sentence in sentences {
+        let named: Vec<&str> = sentence.split('`').filter(|word| word.contains("::")).collect();
+        let refers = sentence.trim_end().ends_with("as above;");
+        assert!(refers || !named.is_empty(), "no test holds this: {sentence}");
+        for name in named {
+            let function = name.rsplit("::").next().unwrap_or_default();
+            assert!(sources.contains(&format!("fn {function}(")), "no such test: {name}");
+        }
+    }
+}
+
+#[test]
+fn every_fuzz_target_is_built_and_run() {
+    let directory = workspace().join("tests/fuzz");
+    let manifest = fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+    let mut targets = 0;
+    for entry in fs::read_dir(directory.join("fuzz_targets")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}\"")), "{name} isn't built");
+        targets += 1;
+    }
+    assert!(targets >= 10, "{targets}");
+    let run = fs::read_to_string(workspace().join(".ci/run")).unwrap();
+    assert!(run.contains(".ci/fuzz "), "CI runs them");
+}

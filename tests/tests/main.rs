@@ -27,6 +27,7 @@ mod example;
 mod failures;
 mod handover;
 mod hang;
+mod inject;
 mod inspect;
 mod logs;
 mod new;

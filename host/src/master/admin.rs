@@ -48,7 +48,7 @@ pub(super) struct Admin {
 #[derive(Debug)]
 struct Service {
     listener: AdminListener,
-    /// What its process logs, and where to, for as long as it lives.
+    /// What its process logs for as long as it lives.
     log: Log,
     attendant: JoinHandle<()>,
     /// Dropped when the process isn't needed any more.
@@ -58,9 +58,9 @@ struct Service {
 /// Why a process is to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Replace {
-    /// It has another listener, or logs to another place or in another form.
+    /// It has another listener, or logs in another form. Where to is its relay's business.
     IfChanged,
-    /// Its log file's name is another file's now.
+    /// Its listener is another one, or has been revived.
     Anyway,
 }
 
@@ -85,7 +85,7 @@ impl Admin {
     pub(super) fn follow(&mut self, listener: Option<&AdminListener>, log: &Log, replace: Replace) {
         let same = |service: &Service| {
             replace == Replace::IfChanged
-                && (&service.log.file, service.log.format) == (&log.file, log.format)
+                && service.log.format == log.format
                 && listener.is_some_and(|listener| listener.is(&service.listener))
         };
         if self.service.as_ref().is_some_and(same) {

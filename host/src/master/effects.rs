@@ -497,9 +497,6 @@ impl Effects {
             return;
         }
         self.crew.reopen_logs(&self.logging);
-        if self.active().config.log.file.is_some() {
-            self.serve_metrics(Replace::Anyway);
-        }
         info!("log files reopened");
         self.audience.tell("log files reopened", || json!({}));
     }
