@@ -51,6 +51,8 @@ pub enum ArtifactError {
     Sync { path: PathBuf, source: io::Error },
     #[error("{} can't be loaded", path.display())]
     Elf { path: PathBuf, version: VersionId, source: ElfError },
+    #[error("{} was replaced while it was loaded", path.display())]
+    Replaced { path: PathBuf },
     #[error("{} has changed: its hash is {found}, expected {expected}", path.display())]
     Changed { path: PathBuf, found: VersionId, expected: VersionId },
 }
@@ -208,9 +210,30 @@ pub fn look(path: &Path) -> Result<Look, ArtifactError> {
     Ok(Look::Whole(id))
 }
 
+/// A version's file that had the hash which it is named by, held open.
+#[derive(Debug)]
+pub struct Verified {
+    file: File,
+    path: PathBuf,
+}
+
 /// Checks that the file at `path` still has the hash that it is named by.
-pub fn verify(path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
-    has_hash(&mut open_regular(path)?, path, expected)
+pub fn verify(path: &Path, expected: VersionId) -> Result<Verified, ArtifactError> {
+    let mut file = open_regular(path)?;
+    has_hash(&mut file, path, expected)?;
+    Ok(Verified { file, path: path.to_owned() })
+}
+
+impl Verified {
+    /// Checks that the name is still this file's. To be called when the file has been loaded by its name: by the
+    /// descriptor, `/proc/self/fd/N`, debuggers wouldn't find it, nor it its neighbours (`$ORIGIN`, `ld.so(8)`).
+    pub fn is_at_its_path(&self) -> Result<(), ArtifactError> {
+        let read_failed = |source| ArtifactError::Read { path: self.path.clone(), source };
+        let held = self.file.metadata().map_err(read_failed)?;
+        let named = fs::symlink_metadata(&self.path).map_err(read_failed)?;
+        let same = (held.dev(), held.ino()) == (named.dev(), named.ino());
+        if same { Ok(()) } else { Err(ArtifactError::Replaced { path: self.path.clone() }) }
+    }
 }
 
 fn has_hash(file: &mut File, path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
@@ -380,5 +403,20 @@ mod tests {
         verify(file.path(), id).unwrap();
         fs::write(file.path(), "abd").unwrap();
         assert!(matches!(verify(file.path(), id), Err(ArtifactError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_version_that_is_exchanged_after_it_was_hashed_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("version"), directory.path().join("other"));
+        fs::write(&path, "abc").unwrap();
+        fs::write(&other, "abc").unwrap();
+        let id = VersionId::parse("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
+        let verified = verify(&path, id).unwrap();
+        verified.is_at_its_path().unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(matches!(verified.is_at_its_path(), Err(ArtifactError::Replaced { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(verified.is_at_its_path().is_err());
     }
 }

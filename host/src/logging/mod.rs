@@ -310,7 +310,7 @@ fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
     settings.file.as_deref().map(|path| open_file(path).map(Arc::new)).transpose()
 }
 
-/// Opens a file for lines, and makes it where there is none. For what is refused see [`file`].
+/// Opens a file for lines, and makes it where there is none. For what is refused see [`file`](mod@file).
 pub fn open_file(path: &Path) -> Result<File, LoggingError> {
     file::open(path).map_err(|error| LoggingError::Open { path: path.to_owned(), source: io::Error::other(error) })
 }

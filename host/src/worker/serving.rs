@@ -240,8 +240,9 @@ async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
 /// Makes sure that the version is what it was, loads it and starts the app.
 async fn load(library: &message::Library, host: HostInfo) -> Result<LoadedApp, String> {
     let path: &Path = &library.path;
-    artifact::verify(path, library.version).map_err(|error| chain(&error))?;
+    let verified = artifact::verify(path, library.version).map_err(|error| chain(&error))?;
     let loaded = loader::open(path, app_abi::Magic(library.magic)).map_err(|error| chain(&error))?;
+    verified.is_at_its_path().map_err(|error| chain(&error))?;
     loaded.start(host).await.map_err(|error| chain(&error))
 }
 
