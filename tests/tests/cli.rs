@@ -1,8 +1,9 @@
 //! The command line: `check`, exit codes, and one master a pid file.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use app_host_tests::{App, Host, process};
 use nix::sys::signal::Signal;
@@ -147,4 +148,40 @@ fn replaced_binary_does_not_matter_to_a_running_master() {
     fs::remove_file(&binary).unwrap();
     fs::write(&binary, "#!/bin/sh\nexit 1\n").unwrap();
     host.restart_completes();
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success_and_a_closed_standard_error_no_panic() {
+    let app = App::build();
+    let host = Host::misbehaving().start();
+    let config = host.config_path();
+    let socket = host.path("state/control.sock");
+    let library = app.example();
+    let commands: [Vec<&OsStr>; 5] = [
+        vec!["check".as_ref(), config.as_ref()],
+        vec!["inspect".as_ref(), library.as_ref()],
+        vec!["inspect".as_ref(), "--json".as_ref(), library.as_ref()],
+        vec!["ctl".as_ref(), "--socket".as_ref(), socket.as_ref(), "status".as_ref()],
+        vec!["completions".as_ref(), "bash".as_ref()],
+    ];
+    for arguments in &commands {
+        let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+        let mut command = Command::new(app.host());
+        command.args(arguments);
+        let output = command.stdout(full()).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("can't be written: No space left on device"), "{}", stderr(&output));
+        let status = command.stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+        // Who has seen enough isn't told that it was too little.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = command.stdout(writer).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?}");
+    }
+    for arguments in [&["check", "/none.json"][..], &["inspect", "/none.so"], &["ctl", "--socket", "/none", "status"]] {
+        let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+        let status = Command::new(app.host()).args(arguments).stdout(full()).stderr(full()).status().unwrap();
+        assert!(matches!(status.code(), Some(1 | 5)), "{arguments:?}: {status}");
+    }
 }
