@@ -36,10 +36,19 @@ pub(crate) fn install_hook() {
     let previous = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let guarded = GUARDS.try_with(|guards| guards.get() > 0).unwrap_or(false);
-        if guarded {
-            let _ = LAST.try_with(|last| last.replace(Some(Panic::new(info))));
+        let panic = Panic::new(info);
+        if guarded && panic.aborts() {
+            // Nobody comes to log the first one either.
+            let first = LAST.try_with(RefCell::take).ok().flatten();
+            for panic in first.iter().chain([&panic]) {
+                // The host waits for an error to be written, so it is there before the process ends.
+                log(panic, "app panicked where it can't unwind, and aborts");
+            }
+            previous(info);
+        } else if guarded {
+            let _ = LAST.try_with(|last| last.replace(Some(panic)));
         } else if let Some(log) = log::current().filter(|log| log.enabled(Level::Error)) {
-            Panic::new(info).log(log, "app thread panicked");
+            panic.log(log, "app thread panicked");
         } else {
             previous(info);
         }
@@ -52,6 +61,13 @@ impl Panic {
             message: info.payload_as_str().unwrap_or("(not a text)").to_owned(),
             place: info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string),
         }
+    }
+
+    /// Whether the process ends with it, in the words of `core::panicking` (Rust 1.95): a second panic in a function
+    /// that can't unwind, or in a destructor during cleanup.
+    fn aborts(&self) -> bool {
+        ["panic in a function that cannot unwind", "panic in a destructor during cleanup"]
+            .contains(&self.message.as_str())
     }
 
     /// One line in the host's log.

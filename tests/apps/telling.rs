@@ -77,6 +77,10 @@ impl App for Telling {
                 }
                 String::new()
             }
+            "callback" => {
+                callback();
+                String::new()
+            }
             "last-error" => {
                 error!("the last error");
                 std::process::abort()
@@ -86,6 +90,11 @@ impl App for Telling {
         };
         Response::new(answer.into())
     }
+}
+
+/// As C would call it.
+extern "C" fn callback() {
+    panic!("the callback found no row")
 }
 
 #[instrument]

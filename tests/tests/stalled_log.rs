@@ -68,7 +68,7 @@ fn service_restarts_answers_and_ends_and_tells_what_was_lost() {
 
 #[test]
 fn an_app_that_prints_to_either_stream_is_not_taken_for_hung() {
-    let (host, _reader, address) = serving_with_a_stalled_log(telling().with("/hang_timeout", "1s"));
+    let (host, _reader, address) = serving_with_a_stalled_log(telling().with("/hang_timeout", "10s"));
     let before = host.workers();
     for route in ["/complain/3000", "/flood/3000", "/event"] {
         let clients: Vec<_> = (0..4)
@@ -92,6 +92,18 @@ fn what_an_app_prints_to_standard_error_is_a_line_of_bunyans() {
     let line = host.wait("the app's line", || host.lines().into_iter().find(is_its));
     assert_eq!((line.str("target"), line.number("level")), ("stderr", Some(30)));
     assert!(host.workers().contains(&line.pid()), "{}", line.text());
+}
+
+#[test]
+fn a_panic_that_can_only_abort_is_in_the_log_with_its_message_and_place() {
+    let host = telling().start();
+    let _ = host.connect().get("/callback");
+    let message = "app panicked where it can't unwind, and aborts";
+    let line = host.wait_for(message, |line| line.str("panic") == "the callback found no row");
+    assert!(line.str("place").contains("telling.rs:"), "{}", line.text());
+    host.wait_for(message, |line| line.str("panic") == "panic in a function that cannot unwind");
+    let exited = host.wait_for("worker exited", |line| line.str("status") == "signal 6");
+    assert!(exited.str("routes").contains("/callback"), "{}", exited.text());
 }
 
 #[test]
