@@ -1,8 +1,16 @@
 //! What a command says: its answer on standard output, everything else on standard error.
 //!
-//! Owns what becomes of it where nobody can read it. (`println!` and `eprintln!` would panic.)
+//! Owns what becomes of it where nobody can read it. (`println!` and `eprintln!` would panic, and wait for a reader that
+//! has stopped for as long as it has.)
 
 use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::logging::{Kind, LineWriter};
+
+/// How long a note waits to be written.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who reads the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +20,7 @@ pub enum Reader {
     Gone,
 }
 
-/// Writes an answer, or a part of one.
+/// Writes an answer, or a part of one. Waits for its reader.
 ///
 /// # Errors
 /// When it can't be written, to a full disk for instance: then the command has not done what it was asked for.
@@ -25,7 +33,16 @@ pub fn answer(text: &str) -> io::Result<Reader> {
     }
 }
 
-/// Says something besides. Where nobody can be told, the exit code has to do.
+/// Says something besides. Where nobody can be told, or nobody reads, the exit code has to do.
 pub fn note(text: &str) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    static STDERR: OnceLock<Option<LineWriter>> = OnceLock::new();
+    let line = format!("{text}\n");
+    match STDERR.get_or_init(|| LineWriter::open(Kind::Main, None).ok()) {
+        Some(writer) => {
+            writer.write(line.as_bytes());
+            writer.flush_unless_stalled(PATIENCE);
+        }
+        // Without a thread to spare.
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
 }

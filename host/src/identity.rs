@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::Config;
+use crate::held;
 
 /// A user and a group. Supplementary groups are dropped with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl Identity {
                     return Err(IdentityError::NotMapped { key, name, id, map });
                 }
             }
+            held::distrust_group(identity.gid);
             Ok(Some(identity))
         } else {
             Err(IdentityError::NotRoot)

@@ -58,7 +58,7 @@ impl BindError {
 #[derive(Debug)]
 pub struct Bound {
     address: Address,
-    socket: Socket,
+    socket: SharedSocket,
     /// The address as the kernel knows it, of a TCP socket.
     local: Option<SocketAddr>,
     file: Option<SocketFile>,
@@ -83,7 +83,7 @@ impl Bound {
         };
         socket.set_nonblocking(true).map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?.as_socket();
-        Ok(Self { address: listen.address.clone(), socket, local, file, origin: Origin::Bound })
+        Ok(Self { address: listen.address.clone(), socket: socket.into(), local, file, origin: Origin::Bound })
     }
 
     /// Binds another in the place of this one, which was shut down for good, and listens.
@@ -129,6 +129,38 @@ impl Bound {
     /// The socket, to hand to a worker.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// A socket that other processes have as well.
+///
+/// One that doesn't listen any more may have been connected elsewhere by one of them, and its last close waits for
+/// that peer (`SO_LINGER`, `socket(7)`): so it is closed on a thread that nobody depends on.
+#[derive(Debug)]
+struct SharedSocket(Option<Socket>);
+
+impl From<Socket> for SharedSocket {
+    fn from(socket: Socket) -> Self {
+        Self(Some(socket))
+    }
+}
+
+impl std::ops::Deref for SharedSocket {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        self.0.as_ref().expect("only the drop takes it")
+    }
+}
+
+impl Drop for SharedSocket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take()
+            && !socket.is_listener().unwrap_or(false)
+        {
+            // Without a thread to spare it is closed here.
+            let _ = std::thread::Builder::new().name("close".to_owned()).spawn(move || drop(socket));
+        }
     }
 }
 

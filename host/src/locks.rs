@@ -1,12 +1,12 @@
 //! Locks in the file system: one master a pid file and a state directory, and who still runs with which magic.
 //!
-//! All are `flock(2)` locks: the kernel releases them however their holders die, and every
-//! duplicate of the descriptor holds them, so that a worker needs to do nothing but keep one.
+//! All are `flock(2)` locks: the kernel releases them however their holders die, so a worker needs to do nothing but
+//! keep the descriptor that it was given.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -128,10 +128,19 @@ impl StateLock {
     }
 }
 
-/// A shared lock that says: a worker with this magic may still run. The master hands every worker a
-/// duplicate, so it stays held until the last of them has exited, whatever became of the master.
+/// Whose a lock's file is: ours alone.
+const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+
+/// A shared lock that says: a worker with this magic may still run. The master gives every worker one of its own,
+/// so it stays held until the last of them has exited, whatever became of the master. Not a duplicate: who unlocks that
+/// unlocks it for all (`flock(2)`), and not for writing.
 #[derive(Debug)]
-pub struct MagicLock(File);
+pub struct MagicLock {
+    directory: Directory,
+    name: OsString,
+    /// Ours.
+    _file: File,
+}
 
 impl MagicLock {
     /// Takes the lock for `magic` in the directory that is held, and called `path` in errors.
@@ -140,12 +149,15 @@ impl MagicLock {
         let failed = |source| LockError::File { path: path.join(&name), source };
         let file = open(directory, OsStr::new(&name), 0o600).map_err(failed)?;
         file.try_lock_shared().map_err(|error| failed(error.into()))?;
-        Ok(Self(file))
+        let directory = directory.try_clone().map_err(|source| LockError::File { path: path.to_owned(), source })?;
+        Ok(Self { directory, name: name.into(), _file: file })
     }
 
-    /// The descriptor to hand to workers.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    /// One to give to a worker.
+    pub fn for_worker(&self) -> io::Result<OwnedFd> {
+        let file = File::from(self.directory.open_file(&self.name, OFlag::O_RDONLY | OFlag::O_CREAT, MODE)?);
+        file.try_lock_shared()?;
+        Ok(file.into())
     }
 }
 
@@ -212,15 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn a_magic_is_held_until_its_last_duplicate_closes() {
+    fn a_magic_is_held_until_its_last_worker_ends_and_none_unlocks_it_for_another() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let held = Directory::open(path).unwrap();
         let lock = MagicLock::hold(&held, path, Magic(0x1_0000_0002)).unwrap();
-        let duplicate = lock.as_fd().try_clone_to_owned().unwrap();
+        let (one, other) = (lock.for_worker().unwrap(), lock.for_worker().unwrap());
         drop(lock);
+        File::from(one.try_clone().unwrap()).unlock().unwrap();
+        assert!(File::from(one).set_len(1).is_err(), "it isn't theirs to write to");
         assert_eq!(held_magics(&held, path).unwrap(), ["00000001_00000002"]);
-        drop(duplicate);
+        drop(other);
         assert!(held_magics(&held, path).unwrap().is_empty());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }

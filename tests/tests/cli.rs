@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 
 use app_host_tests::{App, Host, process};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
 fn app_host(host: &Host, arguments: &[&str]) -> Output {
@@ -183,5 +185,20 @@ fn an_answer_that_cannot_be_written_is_no_success_and_a_closed_standard_error_no
         let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
         let status = Command::new(app.host()).args(arguments).stdout(full()).stderr(full()).status().unwrap();
         assert!(matches!(status.code(), Some(1 | 5)), "{arguments:?}: {status}");
+    }
+}
+
+#[test]
+fn a_command_that_fails_ends_although_nobody_reads_why() {
+    let host = Host::misbehaving();
+    host.write_config(b"{");
+    for command in ["run", "check"] {
+        let (_reader, mut writer) = std::io::pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        writer.write_all(&[b'x'; 4096]).unwrap();
+        let mut child =
+            Command::new(App::build().host()).arg(command).arg(host.config_path()).stderr(writer).spawn().unwrap();
+        let status = host.wait("its end", || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(1), "{command}");
     }
 }

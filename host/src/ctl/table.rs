@@ -53,6 +53,12 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
         "master {}, app-host {}, magic {}, {} workers configured, log level {}",
         status.pid, status.app_host, status.magic, status.workers_configured, status.log_level
     );
+    if let Some(wanted) = status.workers_wanted.filter(|wanted| *wanted != status.workers_configured) {
+        let _ = writeln!(out, "{wanted} workers wanted, as was asked for while it runs");
+    }
+    if !status.listeners_down.is_empty() {
+        let _ = writeln!(out, "listeners shut down, whose clients are refused: {}", status.listeners_down.join(", "));
+    }
     if let Some(last) = status.verdicts.last() {
         let detail = last
             .detail

@@ -18,7 +18,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fst
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-pub use trusted::{UntrustedPath, open_trusted};
+pub use trusted::{UntrustedPath, distrust_group, open_trusted};
 
 /// Which file it is, as long as somebody holds it: the number of its device and its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,11 @@ impl Directory {
         let name = path.file_name().ok_or(Errno::EINVAL)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok((Self::open(parent)?, name))
+    }
+
+    /// The same directory, held once more.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     /// Holds the directory `name` in this one, which must be no link.

@@ -2,17 +2,18 @@
 //!
 //! Root uses paths from the configuration, and whoever owns a directory on a path decides where it leads. So
 //! every directory on it, and every link to one, belongs to root or to us, and isn't writable by all unless it
-//! is sticky (`/tmp`). A group may write to it, because `/var/log` is `root:syslog 775` on Ubuntu: it can rename
-//! what root has made, and make nothing that is root's.
+//! is sticky (`/tmp`). A group may write to it, because `/var/log` is `root:syslog 775` on Ubuntu, but not the workers':
+//! it could rename what root has made.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::readlinkat;
 use nix::sys::stat::{FileStat, Mode, SFlag};
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
 
 use super::{Directory, kind, permissions};
 
@@ -24,10 +25,20 @@ const MOST_LINKS: u32 = 40;
 pub enum UntrustedPath {
     #[error("{} belongs to user {owner}, who decides what lies there; make it root's, or choose another place", path.display())]
     Owner { path: PathBuf, owner: u32 },
+    #[error("the workers' group may write to {}; take that right away, or choose another place", path.display())]
+    Group { path: PathBuf },
     #[error("everybody may write to {}; take that right away, or choose another place", path.display())]
     Mode { path: PathBuf },
     #[error("{} can't be looked at", path.display())]
     System { path: PathBuf, source: io::Error },
+}
+
+/// The group that workers run as, where that isn't ours.
+static WORKERS_GROUP: OnceLock<Gid> = OnceLock::new();
+
+/// From now on no path is trusted on which this group may write to a directory. It is the same for all of a master's life.
+pub fn distrust_group(workers: Gid) {
+    let _ = WORKERS_GROUP.set(workers);
 }
 
 /// Whose directories are walked through.
@@ -57,6 +68,10 @@ impl Trust {
         let mode = permissions(&found);
         if mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX) {
             return Err(UntrustedPath::Mode { path: path.to_owned() });
+        }
+        let workers = WORKERS_GROUP.get().is_some_and(|group| group.as_raw() == found.st_gid);
+        if workers && mode.contains(Mode::S_IWGRP) && !mode.contains(Mode::S_ISVTX) {
+            return Err(UntrustedPath::Group { path: path.to_owned() });
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub enum Remedy {
 
 impl Bound {
     pub(super) fn is_open(&self) -> bool {
-        is_open(&self.socket)
+        is_open(&*self.socket)
     }
 
     /// This one, if it listens or can be made to; another in its place, where that can be.
@@ -63,7 +63,7 @@ impl Bound {
         // Only the first shutdown closes it; another one marks the closed socket as shut down in both directions, and
         // every connection that it accepts later would inherit that and end at once. Disconnecting takes the mark away
         // (`inet_shutdown` in net/ipv4/af_inet.c, `tcp_disconnect` in net/ipv4/tcp.c; Linux 6.18).
-        connect_unspec(&self.socket)?;
+        connect_unspec(&*self.socket)?;
         // Fails where the port was kept, as it should be.
         let _ = self.socket.bind(&address.into());
         self.socket.listen(backlog)?;
@@ -125,6 +125,7 @@ mod tests {
     use std::net::{Shutdown, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::config::Config;
@@ -174,6 +175,25 @@ mod tests {
         let (accepted, _) = theirs.accept().unwrap();
         accepted.send(b"x").expect("it can be written to");
         client.read_exact(&mut [0]).expect("what was written arrives");
+    }
+
+    #[test]
+    fn the_last_close_of_a_listener_waits_for_no_peer_that_somebody_has_connected_it_to() {
+        let config = config(r#""listen": ["127.0.0.1:0"]"#);
+        let listeners = Listeners::for_config(&config, &Listeners::default()).unwrap();
+        let sink = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        {
+            let theirs = socket2::Socket::from(listeners.descriptors().next().unwrap().try_clone_to_owned().unwrap());
+            theirs.shutdown(Shutdown::Both).unwrap();
+            theirs.set_nonblocking(false).unwrap();
+            theirs.connect(&sink.local_addr().unwrap().into()).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            while theirs.send(&[0; 8192]).is_ok() {}
+            theirs.set_linger(Some(Duration::from_mins(1))).unwrap();
+        }
+        let began = Instant::now();
+        drop(listeners);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn bound(descriptor: OwnedFd, number: usize, name: &str) -> Result<Bound, Passed
         _ => return Err(unfit("is of a family that HTTP isn't spoken on here")),
     };
     socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Bound { address, socket, local, file: None, origin: Origin::Passed })
+    Ok(Bound { address, socket: socket.into(), local, file: None, origin: Origin::Passed })
 }
 
 /// The path of a Unix socket, as a configuration would give it; of one without a file, its name after an `@`.

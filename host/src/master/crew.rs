@@ -144,7 +144,7 @@ impl Crew {
             packet::make_room(end, SOCKET_BYTES).map_err(SpawnError::Equipment)?;
         }
         let (handover, their_handover) = channel::one_way().map_err(SpawnError::Equipment)?;
-        let lock = self.lock.as_fd().try_clone_to_owned().map_err(SpawnError::Equipment)?;
+        let lock = self.lock.for_worker().map_err(SpawnError::Equipment)?;
         let (mut printed, mut their_printed) = (Vec::with_capacity(2), Vec::with_capacity(2));
         let mut streams = Streams::default();
         for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {

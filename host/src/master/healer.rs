@@ -41,9 +41,11 @@ impl Healer {
             effects.shut_down_seen();
             error!(listener = name, "a listener was shut down by a process that has it: its clients are refused");
         }
-        if !down.is_empty() && self.policy.may_revive(now) {
+        if !down.is_empty() {
             let found = effects.heal_listeners();
-            self.policy.tried(found.iter().any(|it| it.remedy == Remedy::NewWorkers), now);
+            if found.iter().any(|it| it.remedy == Remedy::NewWorkers) {
+                self.policy.found();
+            }
             for it in found.iter().filter(|it| !self.known.contains(&it.name) || it.remedy == Remedy::Revived) {
                 let (listener, address) = (&it.name, &it.address);
                 match it.remedy {

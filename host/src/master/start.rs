@@ -25,6 +25,7 @@ use crate::config::databank::Store as DatabankStore;
 use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
+use crate::foreign::printable;
 use crate::held::{self, Directory, PathTrust};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
@@ -53,8 +54,9 @@ pub(super) async fn start(
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
     let snapshot = read_config(&config_path, dev_library.as_deref())?;
     let config = Arc::clone(&snapshot.config);
-    let mut logging = Logging::init(&config.log)?;
+    // Before the log, which must not lie where the workers' group may write.
     let identity = Identity::configured(&config)?;
+    let mut logging = Logging::init(&config.log)?;
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
@@ -63,9 +65,9 @@ pub(super) async fn start(
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
     info!(
-        config = %config_path.display(),
-        pid_file = %config.pid_file.display(),
-        control_socket = %config.control_socket.display(),
+        config = %printable(&config_path.to_string_lossy()),
+        pid_file = %printable(&config.pid_file.to_string_lossy()),
+        control_socket = %printable(&config.control_socket.to_string_lossy()),
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );

@@ -1,9 +1,9 @@
 //! When the master tries to heal listeners that were shut down under its workers.
 //!
-//! Owns how often: at once, then with pauses that double for as long as it keeps happening, so that a worker that
-//! shuts a listener down again and again costs a bounded part of everybody's time. Two things are tried: a listener
-//! is revived in its place, which costs nothing, and, where that isn't enough, the active generation is restarted
-//! as it is. What can be revived is not its business, and whether a restart is refused neither.
+//! A listener that can be revived in its place is, whenever it is found shut down: that costs nothing. Where that isn't
+//! enough, the active generation is restarted as it is. Owns how often: at once, then with pauses that double for as
+//! long as it keeps happening, so that a worker that shuts a listener down again and again costs a bounded part of
+//! everybody's time. What can be revived is not its business, and whether a restart is refused neither.
 //!
 //! ```text
 //!          new workers are wanted, and the master serves
@@ -56,7 +56,6 @@ impl Pace {
 /// The policy of one master. See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Healing {
-    revivals: Pace,
     restarts: Pace,
     /// Whether only new workers can accept on all listeners.
     wanted: bool,
@@ -65,15 +64,9 @@ pub struct Healing {
 }
 
 impl Healing {
-    /// Whether what is found shut down may be revived now.
-    pub fn may_revive(&self, now: Time) -> bool {
-        self.revivals.next() <= now
-    }
-
-    /// Takes note that something was shut down and revived, or couldn't be.
-    pub fn tried(&mut self, new_workers: bool, now: Time) {
-        self.revivals.tried(now);
-        self.wanted |= new_workers;
+    /// Takes note that only new workers can accept on what was found.
+    pub const fn found(&mut self) {
+        self.wanted = true;
     }
 
     /// Whether a restart is to be asked for now.
@@ -119,7 +112,7 @@ mod tests {
         let mut last = at(0);
         for second in 0..2000 {
             let now = at(second);
-            healing.tried(true, now);
+            healing.found();
             if healing.asks(Phase::Serving, now) {
                 let request = RequestId(second);
                 healing.asked(request, now);
@@ -135,7 +128,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_for_while_it_would_be_refused_nor_when_somebody_elses_restart_has_helped() {
         let mut healing = Healing::default();
-        healing.tried(true, at(1));
+        healing.found();
         for phase in
             [Phase::Starting, Phase::Preflight, Phase::Rolling, Phase::Returning, Phase::Locked, Phase::Stopping]
         {
@@ -147,19 +140,5 @@ mod tests {
         assert!(healing.asks(Phase::Serving, at(9)));
         healing.verdict(RequestId(8), &Verdict::Complete);
         assert!(!healing.asks(Phase::Serving, at(9)));
-    }
-
-    #[test]
-    fn what_is_revived_in_its_place_needs_no_restart_and_is_not_revived_every_time() {
-        let mut healing = Healing::default();
-        assert!(healing.may_revive(at(0)));
-        healing.tried(false, at(0));
-        assert!(!healing.asks(Phase::Serving, at(0)));
-        assert!(healing.may_revive(at(1)));
-        healing.tried(false, at(1));
-        assert!(!healing.may_revive(at(2)) && healing.may_revive(at(3)));
-        // It has been well for long.
-        healing.tried(false, at(3000));
-        assert!(healing.may_revive(at(3001)));
     }
 }
