@@ -422,7 +422,7 @@ impl Preflight {
         let child = self.children.spawn(role, streams, self.identity.as_ref(), &config.environment);
         let child = child.map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
-        log.follow(child.pid, &config.log).map_err(spawn_failed)?;
+        let _relay = log.follow(child.pid, &config.log).map_err(spawn_failed)?;
         let MasterEnd { to, mut from } = child.channel;
         let answer = async {
             match to.send(question).await {

@@ -37,7 +37,7 @@ use crate::config::{Log, LogFormat, LogLevel};
 use crate::message::LogSetup;
 
 pub use app_lines::AppLines;
-pub use relay::{Relay, finish_relays};
+pub use relay::{Relay, RelayGuard, finish_relays};
 pub use writer::{Kind, LineWriter};
 
 /// How long a process that ends waits for its last lines to be written.
@@ -126,8 +126,8 @@ impl ChildPipe {
         Ok([self.relay.for_child()?, self.relay.for_child()?])
     }
 
-    /// Passes on what it says.
-    pub fn follow(self, pid: Pid, settings: &Log) -> io::Result<()> {
+    /// Passes on what it says until what is returned is dropped.
+    pub fn follow(self, pid: Pid, settings: &Log) -> io::Result<RelayGuard> {
         self.relay.follow(app_lines(self.target.writer, for_child(settings), pid.as_raw().unsigned_abs()))
     }
 }

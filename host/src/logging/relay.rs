@@ -4,10 +4,13 @@
 //! that it is (`TIOCSTI`, `ioctl_tty(2)`). Owns the pipe and a thread for each, which waits in the place of others. A
 //! line that isn't one of this log's format becomes one; what could end a line or move a cursor is escaped.
 
-use std::io::{self, PipeReader, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::app_lines::AppLines;
 
@@ -20,6 +23,9 @@ const MAX_READ: usize = 64 * 1024;
 /// How long a log that takes nothing is waited for before lines are dropped. Nobody waits meanwhile but the child,
 /// and it only if it writes more than a pipe holds.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much is read of a pipe that is let go of.
+const ORPHANS_BYTES: usize = 1 << 20;
 
 /// The threads' stack.
 const STACK: usize = 128 * 1024;
@@ -52,19 +58,28 @@ impl Relay {
         self.writer.try_clone()
     }
 
-    /// Passes on what comes until nobody is left who could write.
-    pub fn follow(self, lines: AppLines) -> io::Result<()> {
+    /// Passes on what comes until nobody is left who could write, or until what is returned is dropped: then what is
+    /// there already still comes, up to a bound. A child of the child's may hold the pipe for ever.
+    pub fn follow(self, lines: AppLines) -> io::Result<RelayGuard> {
         let Self { mut reader, writer } = self;
         drop(writer);
+        let (end, guard) = io::pipe()?;
         *AT_WORK.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let ends = Ends;
         let work = move || {
             let _ends = ends;
-            pass_on(&mut reader, |line| lines.pass_on(line, PATIENCE));
+            pass_on(&mut reader, &end, |line| lines.pass_on(line, PATIENCE));
             lines.flush(PATIENCE);
         };
-        std::thread::Builder::new().name("relay".to_owned()).stack_size(STACK).spawn(work).map(drop)
+        std::thread::Builder::new().name("relay".to_owned()).stack_size(STACK).spawn(work)?;
+        Ok(RelayGuard { _end: guard })
     }
+}
+
+/// Lets a relay end when it is dropped.
+#[derive(Debug)]
+pub struct RelayGuard {
+    _end: PipeWriter,
 }
 
 /// Counts a relay that has ended.
@@ -77,27 +92,63 @@ impl Drop for Ends {
     }
 }
 
-fn pass_on(reader: &mut impl Read, mut take: impl FnMut(&str)) {
+fn pass_on(reader: &mut PipeReader, end: &PipeReader, mut take: impl FnMut(&str)) {
     let mut buffer = vec![0; MAX_READ];
-    let mut begun: Vec<u8> = Vec::new();
+    let mut lines = Lines::default();
+    // How much is still read once nobody waits for more.
+    let mut left = None;
     loop {
-        let read = match reader.read(&mut buffer) {
+        let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+        let (watched, timeout) =
+            if left.is_some() { (&mut ready[..1], PollTimeout::ZERO) } else { (&mut ready[..], PollTimeout::NONE) };
+        match poll(watched, timeout) {
+            Err(Errno::EINTR) => continue,
+            Err(_) | Ok(0) => break,
+            Ok(_) => {}
+        }
+        let is_ready = |at: usize| ready[at].revents().is_some_and(|events| !events.is_empty());
+        if left.is_none() && is_ready(1) {
+            left = Some(ORPHANS_BYTES);
+            continue;
+        }
+        match reader.read(&mut buffer) {
             Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(read) => {
+                lines.put(&buffer[..read], &mut take);
+                left = left.map(|left| left.saturating_sub(read));
+                if left == Some(0) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => break,
-        };
-        for piece in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
-            begun.extend_from_slice(piece);
-            if begun.ends_with(b"\n") || begun.len() >= MAX_LINE {
-                take(text(&begun).as_ref());
-                begun.clear();
-                begun.shrink_to(MAX_READ);
+        }
+    }
+    lines.end(&mut take);
+}
+
+/// Bytes on their way to whole lines.
+#[derive(Default)]
+struct Lines {
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn put(&mut self, bytes: &[u8], take: &mut impl FnMut(&str)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(piece);
+            if self.begun.ends_with(b"\n") || self.begun.len() >= MAX_LINE {
+                take(text(&self.begun).as_ref());
+                self.begun.clear();
+                self.begun.shrink_to(MAX_READ);
             }
         }
     }
-    if !begun.is_empty() {
-        take(text(&begun).as_ref());
+
+    fn end(&mut self, take: &mut impl FnMut(&str)) {
+        if !self.begun.is_empty() {
+            take(text(&std::mem::take(&mut self.begun)).as_ref());
+        }
     }
 }
 
@@ -109,20 +160,39 @@ fn text(line: &[u8]) -> std::borrow::Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
-    fn lines(bytes: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        pass_on(&mut &bytes[..], |line| lines.push(line.to_owned()));
-        lines
+    fn lines(bytes: &[u8], at_once: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut take = |line: &str| found.push(line.to_owned());
+        let mut lines = Lines::default();
+        bytes.chunks(at_once).for_each(|bytes| lines.put(bytes, &mut take));
+        lines.end(&mut take);
+        found
     }
 
     #[test]
     fn lines_are_whole_however_they_come_and_the_last_needs_no_end() {
-        assert_eq!(lines(b"a\r\n\nb\xff\nlast"), ["a", "", "b\u{fffd}", "last"]);
+        for at_once in [1, 3, 100] {
+            assert_eq!(lines(b"a\r\n\nb\xff\nlast", at_once), ["a", "", "b\u{fffd}", "last"]);
+        }
         let long = vec![b'x'; 3 * MAX_LINE / 2];
-        let pieces = lines(&long);
+        let pieces = lines(&long, MAX_READ);
         assert!(pieces.len() >= 2 && pieces.iter().all(|piece| piece.len() <= MAX_LINE + MAX_READ));
         assert_eq!(pieces.concat().as_bytes(), long);
+    }
+
+    #[test]
+    fn a_pipe_that_somebody_holds_for_ever_is_let_go_of_with_all_that_came() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let (end, guard) = io::pipe().unwrap();
+        writer.write_all(b"one\ntwo").unwrap();
+        drop(guard);
+        let mut found = Vec::new();
+        pass_on(&mut reader, &end, |line| found.push(line.to_owned()));
+        assert_eq!(found, ["one", "two"]);
+        drop(writer);
     }
 }

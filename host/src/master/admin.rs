@@ -20,7 +20,7 @@ use crate::children::{Child, Children, Leash, Role, Streams};
 use crate::config::{Address, Environment, Log};
 use crate::identity::Identity;
 use crate::listeners::AdminListener;
-use crate::logging::{self, ChildPipe, LoggingError};
+use crate::logging::{self, ChildPipe, LoggingError, RelayGuard};
 use crate::message::{AdminListens, AdminSetup, FromAdmin};
 
 /// How much time at least lies between two answers.
@@ -152,7 +152,7 @@ impl Attendant {
             let begin = Instant::now();
             match self.spawn().await {
                 // The leash is for when the whole master is dropped.
-                Ok((child, _leash)) => {
+                Ok((child, _leash, _relay)) => {
                     let pid = child.pid;
                     let Some(how) = self.attend(child, &mut until).await else { return };
                     warn!(admin_pid = pid.as_raw(), status = how, "the process that serves metrics has ended");
@@ -169,7 +169,7 @@ impl Attendant {
         }
     }
 
-    async fn spawn(&self) -> Result<(Child, Leash), SpawnError> {
+    async fn spawn(&self) -> Result<(Child, Leash, RelayGuard), SpawnError> {
         let log = ChildPipe::open(&self.log)?;
         let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
         // The app's user can read what its environment was, and it needs nothing there.
@@ -177,10 +177,10 @@ impl Attendant {
         let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), &environment);
         let child = spawned.map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
-        log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
+        let relay = log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
         let setup = AdminSetup { listens: listens(&self.listener), log: logging::for_child(&self.log) };
         child.channel.to.send_with(&setup, &[self.listener.as_fd()]).await.map_err(SpawnError::Setup)?;
-        Ok((child, leash))
+        Ok((child, leash, relay))
     }
 
     /// Answers a process until it has ended, and says how it did; `None` when it isn't needed any more.

@@ -22,7 +22,7 @@ use crate::children::{Child, Children};
 use crate::config::LogLevel;
 use crate::foreign;
 use crate::ids::WorkerId;
-use crate::logging::AppLines;
+use crate::logging::{AppLines, RelayGuard};
 use crate::message::{FromWorker, ToWorker, WorkerSetup};
 use crate::output::{Output, Stream, Took};
 use crate::restart::Event;
@@ -31,6 +31,15 @@ use crate::sys::ready::Readable;
 /// How long a dead worker's last words may take to arrive: they are in the socket already, unless
 /// a child of the app's holds it open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How many pipes of dead workers are listened to at the same time: each costs four descriptors for as long as a child
+/// of the worker's holds it.
+const ORPHANS: usize = 64;
+
+thread_local! {
+    /// How many are.
+    static LISTENING: Cell<usize> = const { Cell::new(0) };
+}
 
 /// How much of what a dead worker's children print is logged; then their pipe is closed.
 const ORPHANS_BYTES: usize = 1 << 20;
@@ -199,28 +208,35 @@ impl Says {
 pub(super) struct LastWords {
     pub(super) printed: Vec<(Stream, OwnedFd)>,
     pub(super) lines: Arc<AppLines>,
+    /// What passes its own lines on, if it has no descriptor of the log. Ends with this.
+    pub(super) relay: Option<RelayGuard>,
 }
 
 impl LastWords {
     /// Logs it, for a worker that has died. What its children print from now on comes into the log as
     /// long as they live, up to a bound: nobody would hear of their pipe's end.
     fn log(self, pid: Pid) {
-        for (stream, printed) in self.printed {
-            let output = match Output::new(printed, stream, Arc::clone(&self.lines), Duration::ZERO) {
+        let Self { printed, lines, relay } = self;
+        for (stream, printed) in printed {
+            let output = match Output::new(printed, stream, Arc::clone(&lines), Duration::ZERO) {
                 Ok(output) => output,
                 Err(error) => {
                     warn!(worker_pid = pid.as_raw(), error = chain(&error), "what the worker printed last is lost");
                     continue;
                 }
             };
-            if output.drain() != Took::End {
+            if output.drain() != Took::End && LISTENING.get() < ORPHANS {
+                LISTENING.set(LISTENING.get() + 1);
                 tokio::task::spawn_local(async move {
+                    let _listening = Listening;
                     if let Err(error) = listen_to_orphans(&output).await {
                         warn!(worker_pid = pid.as_raw(), error = chain(&error), "what orphans print is lost");
                     }
                 });
             }
         }
+        // All that it has written is in the pipe.
+        drop(relay);
     }
 }
 
@@ -243,6 +259,15 @@ async fn log_otherwise(channel: &ToChild, known: &LogsTo, wanted: &LogsTo) -> Re
         channel.send(&ToWorker::LogLevel { level: wanted.level }).await?;
     }
     Ok(())
+}
+
+/// Counts a pipe that isn't listened to any more.
+struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENING.set(LISTENING.get() - 1);
+    }
 }
 
 /// Logs what the children of a dead worker print.

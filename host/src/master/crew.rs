@@ -194,14 +194,12 @@ impl Crew {
         let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), &config.environment);
         let child = spawned.map_err(SpawnError::Process)?;
         let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
-        let last_words = LastWords { printed, lines: Arc::new(its_lines()) };
         let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };
-        if let Some(relay) = relay
-            && let Err(error) = relay.follow(its_lines())
-        {
+        let relay = relay.map(|relay| relay.follow(its_lines())).transpose().map_err(|error| {
             self.children.kill(child.pid);
-            return Err(SpawnError::Equipment(error));
-        }
+            SpawnError::Equipment(error)
+        })?;
+        let last_words = LastWords { printed, lines: Arc::new(its_lines()), relay };
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
         let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None, access_file: None });
