@@ -197,6 +197,9 @@ mod tests {
                 0           1  0123456789ab   11  draining  1 min 1 s          3     12345          250         7       2    1  1.23 s  5.1 MiB\n   \
                 0           2  fedcba987654   12  ready        250 ms          0         7            0         0       0    0       -        -\n"
         );
+        let text =
+            status(&Status { workers_wanted: Some(4), listeners_down: vec!["web".into()], ..later.clone() }, None);
+        assert!(text.contains("\n4 workers wanted") && text.contains("are refused: web\n"), "{text}");
         let mut earlier = later.clone();
         earlier.workers[1].measured.cpu_ms = Some(730);
         assert!(status(&later, Some((&earlier, Duration::from_secs(1)))).contains(" 50% "));

@@ -46,11 +46,17 @@ struct Trust {
     us: u32,
     /// Who owns `/`: root, who has another number where this process's user namespace doesn't know it.
     root: u32,
+    /// The workers' group.
+    workers: Option<u32>,
 }
 
 impl Trust {
     fn ours() -> io::Result<Self> {
-        Ok(Self { us: Uid::effective().as_raw(), root: Directory::open(Path::new("/"))?.stat()?.st_uid })
+        Ok(Self {
+            us: Uid::effective().as_raw(),
+            root: Directory::open(Path::new("/"))?.stat()?.st_uid,
+            workers: WORKERS_GROUP.get().map(|group| group.as_raw()),
+        })
     }
 
     fn owner(&self, found: &FileStat, path: &Path) -> Result<(), UntrustedPath> {
@@ -69,8 +75,7 @@ impl Trust {
         if mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX) {
             return Err(UntrustedPath::Mode { path: path.to_owned() });
         }
-        let workers = WORKERS_GROUP.get().is_some_and(|group| group.as_raw() == found.st_gid);
-        if workers && mode.contains(Mode::S_IWGRP) && !mode.contains(Mode::S_ISVTX) {
+        if self.workers == Some(found.st_gid) && mode.contains(Mode::S_IWGRP) && !mode.contains(Mode::S_ISVTX) {
             return Err(UntrustedPath::Group { path: path.to_owned() });
         }
         Ok(())
@@ -129,5 +134,27 @@ fn step(component: Component<'_>) -> Option<Step> {
         Component::Normal(name) => Some(Step::Into(name.to_owned())),
         Component::ParentDir => Some(Step::Into("..".into())),
         Component::CurDir | Component::Prefix(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_the_workers_group_may_write_to_is_not_trusted_and_one_of_another_groups_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        set_permissions(path, Permissions::from_mode(0o775)).unwrap();
+        let held = Directory::open(path).unwrap();
+        let group = held.stat().unwrap().st_gid;
+        let trust = |workers| Trust { workers, ..Trust::ours().unwrap() };
+        assert!(matches!(trust(Some(group)).directory(&held, path), Err(UntrustedPath::Group { .. })));
+        trust(Some(group + 1)).directory(&held, path).unwrap();
+        set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        trust(Some(group)).directory(&held, path).unwrap();
     }
 }
