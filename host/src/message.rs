@@ -14,7 +14,7 @@ use crate::ids::{Generation, Slot, VersionId};
 
 /// The first message to a worker. Its descriptors come in this order: the log, the dispatch socket, the
 /// handover socket, the stats page, the lock that names the magic, the reading ends of its standard
-/// output and its standard error, the access log if it is a file of its own, and one a listener.
+/// output and its standard error, the version's file, the access log if it is a file of its own, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
@@ -53,7 +53,7 @@ pub enum AccessPlace {
     File,
 }
 
-/// The only message to a probe; no descriptors.
+/// The only message to a probe, with the version's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProbeSetup {
     pub library: Library,
@@ -93,10 +93,12 @@ pub enum FromAdmin {
     Ask,
 }
 
-/// The version copy to load.
+/// The version copy to load; its descriptor comes with the message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Library {
     pub path: PathBuf,
+    /// What it is a copy of, and is called in errors.
+    pub name: PathBuf,
     /// The hash that its bytes must have.
     pub version: VersionId,
     /// The magic that the master read from it, which the loaded library must repeat.

@@ -23,6 +23,7 @@ use crate::console::{self, Reader};
 use crate::control::{Status, VerdictRecord};
 use crate::foreign;
 use crate::ids::RequestId;
+use crate::paths;
 use client::{Client, ClientError};
 use lines::{Line, NoLine};
 use progress::Progress;
@@ -187,7 +188,7 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
 
 /// The socket's path.
 fn find(place: &Place) -> Result<PathBuf, CtlError> {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = |path: &Path| paths::absolute(path).unwrap_or_else(|_| path.to_owned());
     let config = match place {
         Place::Socket(path) => return Ok(absolute(path)),
         Place::Config(path) => absolute(path),

@@ -168,6 +168,8 @@ impl Crew {
         };
         let mut descriptors = vec![log, their_dispatch, their_handover, stats_fd, lock];
         descriptors.append(&mut their_printed);
+        let library = prepared.version.file.try_clone().map_err(SpawnError::Equipment)?;
+        descriptors.push(library.into());
         let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
         if let Some(path) = &access_file {
             descriptors.push(logging::open_file(path)?.into());
@@ -191,7 +193,13 @@ impl Crew {
             log: log_setup,
             access_log: config.access_log.as_ref().map(access_setup),
         };
-        let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), &config.environment);
+        let spawned = self.children.spawn(
+            Role::Worker,
+            streams,
+            self.identity.as_ref(),
+            &config.environment,
+            Some(&prepared.home),
+        );
         let child = spawned.map_err(SpawnError::Process)?;
         let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
         let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };

@@ -105,7 +105,8 @@ impl<'a> Control<'a> {
         terminate: Signal,
         log: ChildLog,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, access, _held: held } = equipment;
+        let Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, library, access, _held: held } =
+            equipment;
         let [stdout, stderr] = printed;
         let outputs = [(stdout, Stream::Stdout), (stderr, Stream::Stderr)]
             .map(|(pipe, stream)| Output::new(pipe, stream, log.app(), PRINTING).map(Arc::new));
@@ -155,7 +156,7 @@ impl<'a> Control<'a> {
             generation: setup.generation.0,
             pid: std::process::id(),
         };
-        let mut start = Some(Start { library: setup.library, host, app });
+        let mut start = Some(Start { library: setup.library, file: library, host, app });
         let berths =
             lanes.iter().enumerate().map(|(index, lane)| serving::spawn(index, lane, start.take(), orders.clone()));
         let berths = Berths::new(berths.collect::<Result<_, _>>()?, &listeners, drain.clone());
