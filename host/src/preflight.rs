@@ -31,7 +31,7 @@ use crate::held::Directory;
 use crate::identity::Identity;
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
-use crate::listeners::{AdminListener, BindError, Listeners};
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback};
 use crate::logging::{self, ChildPipe};
 use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
@@ -71,6 +71,12 @@ impl Prepared {
     /// What makes it the same as another.
     pub fn pair(&self) -> Pair {
         Pair { version: self.version.id, config: self.config_id }
+    }
+
+    /// Whether workers of it are what workers of the other are.
+    pub fn is_as(&self, other: &Self) -> bool {
+        // A secret in a file of its own changes and the configuration doesn't.
+        self.pair() == other.pair() && self.databank == other.databank
     }
 
     /// What a child needs to load this version.
@@ -384,7 +390,8 @@ impl Preflight {
             self.version_and_databank((&config, &home), &databank, Some(magic), source, may_take).await?;
         let cannot_bind = |error: BindError| Refusal::CannotBind(chain(&error));
         let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
-        let listeners = Listeners::for_config(&config, &running.listeners).map_err(cannot_bind)?;
+        let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
+        let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;
         Ok((Prepared { config, config_id, text, version, listeners, admin, databank, home, held: None }, took))
     }
 

@@ -29,7 +29,7 @@ use databank::RawDatabank;
 pub use environment::Environment;
 pub use health::Recycle;
 use listen::RawListen;
-pub use listen::{Address, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 pub use watched::Watched;
 
 /// The largest configuration file that is read, in bytes.
@@ -452,9 +452,10 @@ impl RawConfig {
             let parsed = listeners.iter().map(|listen| listen.parse(directory)).collect::<Result<Vec<_>, _>>();
             parsed.map_err(|message| ConfigError::Listen { path: path.to_owned(), key, message })
         };
-        let listen = parse("listen", &self.listen)?;
-        let app_listeners = parse("app_listeners", &self.app_listeners)?;
-        let admin = parse("admin", self.admin.as_slice())?.pop();
+        let mut listen = parse("listen", &self.listen)?;
+        let mut app_listeners = parse("app_listeners", &self.app_listeners)?;
+        let mut admin = parse("admin", self.admin.as_slice())?.pop();
+        listen::part_families(listen.iter_mut().chain(&mut app_listeners).chain(&mut admin));
         if let Some(admin) = &admin
             && let Some(message) =
                 admin::clash(admin, &listen, "listen").or_else(|| admin::clash(admin, &app_listeners, "app_listeners"))

@@ -318,7 +318,8 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
             console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
-            "restart {number} complete: generation {}, {}\n",
+            "restart {number} complete{}: generation {}, {}\n",
+            if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" },
             verdict.generation,
             table::duration(took)
         ))?),

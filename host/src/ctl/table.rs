@@ -65,6 +65,7 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
             .as_ref()
             .zip(last.reason.as_ref())
             .map_or("", |(detail, reason)| detail.strip_prefix(reason.as_str()).unwrap_or(detail));
+        let detail = if last.unchanged { " (unchanged=true)" } else { detail };
         let _ = writeln!(
             out,
             "last restart: {} {}{detail}, asked for by {}, took {}, {}",

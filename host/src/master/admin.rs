@@ -130,7 +130,8 @@ impl Admin {
 fn listens(listener: &AdminListener) -> AdminListens {
     match listener.address() {
         Address::Tcp(address) if address.ip().to_canonical().is_loopback() => AdminListens::Loopback,
-        Address::Tcp(_) => AdminListens::Network,
+        Address::Localhost(_) => AdminListens::Loopback,
+        Address::Tcp(_) | Address::Everywhere(_) => AdminListens::Network,
         Address::Unix(_) => AdminListens::Unix,
     }
 }

@@ -29,7 +29,7 @@ use crate::foreign::printable;
 use crate::held::{self, Directory};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
-use crate::listeners::{AdminListener, BindError, Listeners, Passed};
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
 use crate::locks::{self, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
@@ -202,6 +202,7 @@ async fn bind(
             left_over.join(", ")
         );
     }
+    let loopback = Loopback::find(config, &passed).await?;
     let limit = config.restart.shutdown_timeout + ORPHANS_MARGIN;
     let begin = Instant::now();
     let mut said = false;
@@ -210,7 +211,7 @@ async fn bind(
         let foreign = held.iter().find(|each| *each != magic);
         let bind_all = || {
             let admin = AdminListener::for_config(config, None)?;
-            Ok::<_, BindError>((Listeners::for_config(config, &passed)?, admin))
+            Ok::<_, BindError>((Listeners::bind(config, &passed, &loopback)?, admin))
         };
         let obstacle = match (foreign, bind_all()) {
             (None, Ok(bound)) => return Ok(bound),

@@ -146,7 +146,7 @@ impl Tally {
     pub fn judged(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
         self.stages.judged(request, verdict, now);
         let key = match verdict {
-            Verdict::Complete => ("complete", ""),
+            Verdict::Complete { .. } => ("complete", ""),
             Verdict::Refused(refusal) => ("refused", refusal.reason()),
             Verdict::Failed(failure) => ("failed", failure.reason()),
         };

@@ -90,7 +90,7 @@ impl Healing {
         if self.asked == Some(request) {
             self.asked = None;
         }
-        if *verdict == Verdict::Complete {
+        if matches!(verdict, Verdict::Complete { .. }) {
             self.wanted = false;
         }
     }
@@ -138,7 +138,7 @@ mod tests {
         assert!(healing.asks(Phase::Serving, at(9)));
         healing.verdict(RequestId(7), &Verdict::Refused(Refusal::NoWorkers));
         assert!(healing.asks(Phase::Serving, at(9)));
-        healing.verdict(RequestId(8), &Verdict::Complete);
+        healing.verdict(RequestId(8), &Verdict::Complete { unchanged: true });
         assert!(!healing.asks(Phase::Serving, at(9)));
     }
 }

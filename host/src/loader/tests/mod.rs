@@ -570,7 +570,7 @@ fn a_file_that_is_no_library_is_refused_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("libapp.so");
     std::fs::write(&path, "not a library").unwrap();
-    let error = open(&path, Magic(app_abi::magic(1))).err().unwrap();
+    let error = open(&path, &path, Magic(app_abi::magic(1))).err().unwrap();
     assert!(!error.is_incompatibility());
     assert_eq!(error.to_string(), format!("the library {} is refused", path.display()));
     let reason = error.source.to_string();

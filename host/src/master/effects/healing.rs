@@ -5,7 +5,7 @@ use tracing::warn;
 use super::{Effects, Replace, settings};
 use crate::causes::chain;
 use crate::ids::RequestId;
-use crate::listeners::{Listeners, ShutDown};
+use crate::listeners::{Listeners, Loopback, ShutDown};
 use crate::preflight::{Prepared, Took};
 use crate::restart::{Event, Refusal};
 
@@ -41,7 +41,8 @@ impl Effects {
     /// What is active once more, as it is but for listeners that were shut down.
     pub(super) fn prepare_same(&mut self, request: RequestId) -> Event {
         let active = self.active();
-        match Listeners::for_config(&active.config, &active.listeners) {
+        // All of them are bound: nothing has to be resolved.
+        match Listeners::bind(&active.config, &active.listeners, &Loopback::default()) {
             Ok(listeners) => {
                 let prepared = Prepared { listeners, ..active.clone() };
                 let settings = settings(&prepared);
