@@ -77,7 +77,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         identity,
     };
     let checked = async {
-        preflight.databank(&config).await?;
+        preflight.secrets(&config).await?;
         preflight.version(&config, &home, None).await
     };
     let checked = checked.await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::databank;
-use crate::config::{LogFormat, LogLevel, Trusted};
+use crate::config::{AppConfig, LogFormat, LogLevel, Trusted};
 use crate::ids::{Generation, Slot, VersionId};
 
 /// The first message to a worker. Its descriptors come in this order: the log, the dispatch socket, the
@@ -20,8 +20,7 @@ pub struct WorkerSetup {
     pub slot: Slot,
     pub generation: Generation,
     pub library: Library,
-    /// The app's configuration, JSON as it was written.
-    pub app_config: String,
+    pub app_config: AppConfig,
     pub databank: databank::Setup,
     pub threads: u16,
     /// How many connections all workers have now: it may come to have as many.
@@ -64,6 +63,8 @@ pub struct ProbeSetup {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DatabankSetup {
     pub databank: databank::Setup,
+    /// Whether a store on this machine is made where there is none.
+    pub making: databank::Making,
     pub log: LogSetup,
 }
 

@@ -22,8 +22,8 @@ use crate::artifact::{self, ArtifactError, Look, Store, Version};
 use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Children, Role, Streams};
-use crate::config::databank::{Setup, Store as DatabankStore};
-use crate::config::{self, Config};
+use crate::config::databank::{Making, Setup, Store as DatabankStore};
+use crate::config::{self, AppConfig, Config};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign;
@@ -58,8 +58,9 @@ pub struct Prepared {
     pub listeners: Listeners,
     /// Where metrics and page are served.
     pub admin: Option<AdminListener>,
-    /// With its secrets, as they were when the generation was prepared.
+    /// Both with their secrets, as they were when the generation was prepared.
     pub databank: Arc<Setup>,
+    pub app_config: Arc<AppConfig>,
     /// Where its workers and what looks at its library are: the directory of the configuration, wherever its path leads
     /// later.
     pub home: Arc<Directory>,
@@ -76,7 +77,7 @@ impl Prepared {
     /// Whether workers of it are what workers of the other are.
     pub fn is_as(&self, other: &Self) -> bool {
         // A secret in a file of its own changes and the configuration doesn't.
-        self.pair() == other.pair() && self.databank == other.databank
+        self.pair() == other.pair() && self.databank == other.databank && self.app_config == other.app_config
     }
 
     /// What a child needs to load this version.
@@ -179,8 +180,15 @@ pub enum Source {
     Copy(VersionId),
 }
 
-/// Reads the secrets that the section `databank` names. Blocks on the disk.
-fn read_secrets(config: &Config) -> Result<Setup, Refusal> {
+/// What the configuration names by its file, read.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    pub databank: Arc<Setup>,
+    pub app_config: Arc<AppConfig>,
+}
+
+/// Reads the secrets that a configuration names, of which relative ones are in `directory`. Blocks on the disk.
+fn read_secrets(config: &Config, directory: &Path) -> Result<Secrets, Refusal> {
     let read = |path: &Path| {
         let bytes = read_file(path, MAX_SECRET_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
@@ -189,7 +197,9 @@ fn read_secrets(config: &Config) -> Result<Setup, Refusal> {
         }
         Ok(text)
     };
-    config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))
+    let databank = config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))?;
+    let app_config = config.app.resolve(directory, read).map_err(|error| Refusal::BadConfig(error.to_string()))?;
+    Ok(Secrets { databank: Arc::new(databank), app_config: Arc::new(app_config) })
 }
 
 fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
@@ -263,11 +273,11 @@ impl Preflight {
         Ok(probe)
     }
 
-    /// The databank of `config` with its secrets.
-    pub async fn databank(&self, config: &Arc<Config>) -> Result<Arc<Setup>, Refusal> {
-        let config = Arc::clone(config);
-        let read = self.desk.run(DISK_TIMEOUT, move || read_secrets(&config)).await;
-        Ok(Arc::new(read.map_err(|error| Refusal::BadConfig(error.to_string()))??))
+    /// What `config` names by its file.
+    pub async fn secrets(&self, config: &Arc<Config>) -> Result<Secrets, Refusal> {
+        let (config, path) = (Arc::clone(config), self.config_path.clone());
+        let read = move || read_secrets(&config, path.parent().unwrap_or(Path::new("/")));
+        self.desk.run(DISK_TIMEOUT, read).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 
     /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
@@ -288,7 +298,9 @@ impl Preflight {
             Ok::<_, Refused>((version, Took { copy, probe }))
         };
         // What is wrong with the library is said first, whichever of the two was faster.
-        let reached = async { Ok(self.reach(config, home, databank).await) };
+        // Beside running workers it is the store that they have had all the time, or none.
+        let making = if beside.is_some() { Making::Never } else { Making::IfMissing };
+        let reached = async { Ok(self.reach((config, home), databank, making).await) };
         let ((version, took), reached) = tokio::try_join!(version, reached)?;
         reached?;
         Ok((version, took))
@@ -369,7 +381,7 @@ impl Preflight {
             return Err(misfit(fixed(key)));
         }
         self.state_dir_is_there(&config).await?;
-        let databank = self.databank(&config).await?;
+        let Secrets { databank, app_config } = self.secrets(&config).await?;
         if let Some(key) = databank.difference(&running.databank) {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
@@ -392,7 +404,10 @@ impl Preflight {
         let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
         let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
         let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;
-        Ok((Prepared { config, config_id, text, version, listeners, admin, databank, home, held: None }, took))
+        Ok((
+            Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held: None },
+            took,
+        ))
     }
 
     /// Whether the state directory of `config` is the one that the master holds, and a library can be loaded from it:
@@ -413,11 +428,16 @@ impl Preflight {
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.
-    async fn reach(&self, config: &Config, home: &Directory, databank: &Setup) -> Result<(), Refusal> {
+    async fn reach(
+        &self,
+        (config, home): (&Config, &Directory),
+        databank: &Setup,
+        making: Making,
+    ) -> Result<(), Refusal> {
         if databank.store == DatabankStore::Memory {
             return Ok(());
         }
-        let setup = DatabankSetup { databank: databank.clone(), log: logging::for_child(&config.log) };
+        let setup = DatabankSetup { databank: databank.clone(), making, log: logging::for_child(&config.log) };
         let limit = databank.timeout + CHECK_MARGIN;
         match self.ask(Role::DatabankCheck, (config, home), &setup, &[], limit).await {
             Ok(FromDatabankCheck::Reached) => Ok(()),

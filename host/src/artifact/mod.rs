@@ -26,6 +26,7 @@ use tempfile::NamedTempFile;
 
 use crate::held::{self, Directory};
 use crate::ids::VersionId;
+use crate::sys;
 
 pub use elf::ElfError;
 
@@ -135,7 +136,7 @@ impl Store {
         if stamp(&source).map_err(read_failed)? != before {
             return Err(ArtifactError::Moving { path: path.to_owned() });
         }
-        let manifest = elf::read(copy.file_mut()).map_err(|source| {
+        let manifest = elf::read(copy.file_mut(), sys::has_symbol).map_err(|source| {
             let path = path.to_owned();
             ArtifactError::Elf { path, version: id, source }
         })?;
@@ -176,8 +177,11 @@ impl Store {
     pub fn reopen(&self, id: VersionId, library: &Path) -> Result<Version, ArtifactError> {
         let path = self.path(id);
         let file = self.open_copy(id)?;
-        let manifest =
-            elf::read(&file).map_err(|source| ArtifactError::Elf { path: path.clone(), version: id, source })?;
+        let manifest = elf::read(&file, sys::has_symbol).map_err(|source| ArtifactError::Elf {
+            path: path.clone(),
+            version: id,
+            source,
+        })?;
         Ok(Version { id, path, file: Arc::new(file), library: library.to_owned(), manifest })
     }
 

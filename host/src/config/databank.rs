@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
+use super::app::trimmed;
+
 /// The database of MongoDB when none is named.
 const DATABASE: &str = "app_host";
 
@@ -28,6 +30,10 @@ const MAX_INDEXES: usize = 63;
 pub struct Secret(String);
 
 impl Secret {
+    pub(super) const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself, for the one who must have it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -70,6 +76,15 @@ pub enum Store<S> {
     Memory,
 }
 
+/// Whether a store on this machine is made where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Making {
+    IfMissing,
+    /// It was there when the master started. Whoever has moved it away, or a link on its path, may bring it back; an
+    /// empty one in its place would look as if nothing had ever been written.
+    Never,
+}
+
 /// An index that a search is to find ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,8 +119,7 @@ impl Databank {
             Store::Mongodb { uri, database, indexes } => {
                 let uri = match uri {
                     SecretSource::Inline(secret) => secret.clone(),
-                    // Files end with a line's end, and no URI does.
-                    SecretSource::File(path) => Secret(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+                    SecretSource::File(path) => Secret(trimmed(&read(path)?).to_owned()),
                 };
                 Store::Mongodb { uri, database: database.clone(), indexes: indexes.clone() }
             }

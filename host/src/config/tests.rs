@@ -28,7 +28,18 @@ fn the_app_gets_its_configuration_as_it_was_written() {
 #[test]
 fn every_error_names_its_place_and_key() {
     for (text, expected) in [
-        ("", "1:0: EOF while parsing a value"),
+        ("", "host.json:1:1: EOF while parsing a value"),
+        ("{", "host.json:1:1: EOF while parsing an object"),
+        ("\n{workers: 3}", "host.json:2:2: key must be a string"),
+        (r#"{"app": {"library": "a"},}"#, "host.json:1:26: trailing comma"),
+        (r#"{"app": {"library": "a"} "workers": 2}"#, "host.json:1:26: expected `,` or `}`"),
+        (r#"{"app": {"library": "a", }}"#, "host.json:1:26: app: trailing comma"),
+        ("\u{feff}{}", "host.json:1:1: it begins with a byte order mark"),
+        ("[]", "invalid type: sequence, expected an object"),
+        ("null", "host.json:1:4: invalid type: null, expected an object"),
+        (r#"{"app": ["a"]}"#, "app: invalid type: sequence, expected an object"),
+        (r#"{"app": {"library": "a"}, "restart": ["1s"]}"#, "restart: invalid type: sequence, expected an object"),
+        (r#"{"app": {"library": "a"}, "log": "x"}"#, "log: invalid type: string \"x\", expected an object"),
         ("{\n  \"app\": }", "2:10: app: expected value"),
         (r#"{"workers": 2}"#, "missing field `app`"),
         (r#"{"app": {"library": "a", "libary": "b"}}"#, "app.libary: unknown field `libary`"),
@@ -133,6 +144,7 @@ fn every_error_names_its_place_and_key() {
         let error = parse(text).unwrap_err();
         assert!(error.starts_with("/etc/app/host.json:"), "{text}: {error}");
         assert!(error.contains(expected), "{text}: {error}");
+        assert!(!error.contains('?') && !error.contains("struct "), "{text}: {error}");
     }
 }
 

@@ -182,7 +182,7 @@ impl Crew {
             slot,
             generation,
             library: prepared.library(),
-            app_config: config.app.config.get().to_owned(),
+            app_config: prepared.app_config.as_ref().clone(),
             databank: prepared.databank.as_ref().clone(),
             threads: config.threads,
             connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),

@@ -34,7 +34,7 @@ use crate::locks::{self, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::paths;
-use crate::preflight::{Preflight, Prepared, Refused, Snapshot, Source, read_config};
+use crate::preflight::{Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
 use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
 use crate::state_dir::StateDir;
 
@@ -95,7 +95,7 @@ pub(super) async fn start(
         logging.change(&snapshot.config.log)?;
     }
     let Snapshot { config, home, id: config_id, text } = snapshot;
-    let databank = preflight.databank(&config).await?;
+    let Secrets { databank, app_config } = preflight.secrets(&config).await?;
     if !databank::is_shared(&databank.store) {
         let driver = databank.store.driver();
         warn!(driver, "each worker has a databank of its own, which ends with it; restarts will be refused");
@@ -115,7 +115,7 @@ pub(super) async fn start(
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
-    let first = Prepared { config, config_id, text, version, listeners, admin, databank, home, held };
+    let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
     let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);

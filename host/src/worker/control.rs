@@ -25,7 +25,8 @@ use super::{Equipment, Listener, WorkerError, signals};
 use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::channel::Channel;
-use crate::databank::Databank;
+use crate::config::AppConfig;
+use crate::databank::{Databank, Making};
 use crate::dispatch::Dispatch;
 use crate::foreign;
 use crate::handover::{self, Road, Stance};
@@ -92,6 +93,8 @@ struct Control<'a> {
     road: Road<Detached>,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
+    /// What must not be repeated.
+    app_config: AppConfig,
     /// The lock, held to the end.
     _held: OwnedFd,
 }
@@ -143,11 +146,11 @@ impl<'a> Control<'a> {
             says: Says(says),
             heartbeat: setup.heartbeat,
         };
-        let databank = Databank::open(&setup.databank).map_err(WorkerError::Databank)?;
+        let databank = Databank::open(&setup.databank, Making::Never).map_err(WorkerError::Databank)?;
         let dispatch = Dispatch::open(dispatch).map_err(WorkerError::Dispatch)?;
         let app_listeners = AppListeners::new(app_listeners);
         let host = HostInfo {
-            config: setup.app_config,
+            config: setup.app_config.text.reveal().to_owned(),
             databank,
             dispatch: dispatch.clone(),
             listeners: app_listeners.clone(),
@@ -185,6 +188,7 @@ impl<'a> Control<'a> {
             road,
             stop,
             idle_linger: setup.idle_linger,
+            app_config: setup.app_config,
             _held: held,
         })
     }
@@ -192,8 +196,8 @@ impl<'a> Control<'a> {
     /// Returns when every thread accepts on every listener. An order before that ends the process:
     /// nothing has been served yet.
     async fn wait_until_accepting(&mut self) -> Result<(), WorkerError> {
-        // An app's own words, of any length.
-        let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
+        // An app's own words, of any length, which may quote what it was given.
+        let bounded = |app_config: &AppConfig, error: &str| foreign::line(&app_config.hide(error), foreign::MAX_TEXT);
         let mut accepting = 0;
         while accepting < self.lanes.len() {
             let failure = match self.ears.hear().await {
@@ -202,8 +206,12 @@ impl<'a> Control<'a> {
                     continue;
                 }
                 Heard::Order(_) => self.exit(0),
-                Heard::Thread(Word::CannotListen(error)) => FromWorker::CannotListen { error: bounded(&error) },
-                Heard::Thread(Word::CannotStart(error)) => FromWorker::StartFailed { error: bounded(&error) },
+                Heard::Thread(Word::CannotListen(error)) => {
+                    FromWorker::CannotListen { error: bounded(&self.app_config, &error) }
+                }
+                Heard::Thread(Word::CannotStart(error)) => {
+                    FromWorker::StartFailed { error: bounded(&self.app_config, &error) }
+                }
                 Heard::Thread(word) => FromWorker::StartFailed {
                     error: format!("a serving thread ended early ({word:?}), which is a bug in the host"),
                 },

@@ -6,7 +6,7 @@ mod listener;
 
 use super::*;
 use crate::config::databank::{Setup, Store};
-use crate::databank::Databank;
+use crate::databank::{Databank, Making};
 use crate::dispatch::Dispatch;
 use crate::sys::packet;
 use abi_stable::prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_};
@@ -170,7 +170,7 @@ fn info(greeting: &str) -> HostInfo {
 /// A databank of this test's own.
 fn memory() -> Databank {
     let setup = Setup { store: Store::Memory, timeout: Duration::from_secs(5) };
-    Databank::open(&setup).expect("a thread can be made")
+    Databank::open(&setup, Making::IfMissing).expect("a thread can be made")
 }
 
 async fn app() -> LoadedApp {
