@@ -32,6 +32,7 @@ mod inspect;
 mod logs;
 mod new;
 mod notify;
+mod operator;
 mod orphans;
 mod privilege;
 mod recycle;

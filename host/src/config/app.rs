@@ -83,6 +83,12 @@ impl App {
 }
 
 impl AppConfig {
+    /// One that the app finds nothing in.
+    #[cfg(test)]
+    pub fn empty() -> Self {
+        Self { text: Secret::new("{}".to_owned()), secrets: Vec::new() }
+    }
+
     /// Text without the secrets that stand in it as they are, or quoted as a parser does.
     pub fn hide(&self, text: &str) -> String {
         let mut text = text.to_owned();

@@ -213,7 +213,13 @@ impl<'a> Control<'a> {
                     FromWorker::StartFailed { error: bounded(&self.app_config, &error) }
                 }
                 Heard::Thread(word) => FromWorker::StartFailed {
-                    error: format!("a serving thread ended early ({word:?}), which is a bug in the host"),
+                    error: if logging::app_has_closed_ours() {
+                        format!(
+                            "a serving thread ended early ({word:?}): the app has closed a descriptor of the host's"
+                        )
+                    } else {
+                        format!("a serving thread ended early ({word:?}), which is a bug in the host")
+                    },
                 },
             };
             self.ears.channel.send(&failure).await.map_err(WorkerError::Send)?;
@@ -372,7 +378,11 @@ impl<'a> Control<'a> {
     }
 
     fn exit_for_a_bug(&self, word: &Word) -> ! {
-        tracing::error!(?word, "a serving thread ended early, which is a bug in the host");
+        if logging::app_has_closed_ours() {
+            tracing::error!(?word, "a serving thread ended early: the app has closed a descriptor of the host's");
+        } else {
+            tracing::error!(?word, "a serving thread ended early, which is a bug in the host");
+        }
         self.exit(FAILED)
     }
 
@@ -467,6 +477,7 @@ mod tests {
             drain,
             road: handover::plan().0,
             stop,
+            app_config: AppConfig::empty(),
             idle_linger: Duration::from_secs(5),
             _held: held(),
         }
