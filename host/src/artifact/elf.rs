@@ -160,7 +160,7 @@ fn check_kind<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness, dat
     for segment in segments {
         let Ok(Some(entries)) = segment.dynamic(endian, data) else { continue };
         let is_pie = |entry: &elf::Dyn64<Endianness>| {
-            entry.d_tag(endian) == elf::DT_FLAGS_1 && entry.d_val(endian) & u64::from(elf::DF_1_PIE.0) != 0
+            entry.d_tag(endian) == elf::DT_FLAGS_1 && entry.d_val(endian) & elf::DF_1_PIE.0 != 0
         };
         if entries.iter().any(is_pie) {
             return Err(ElfError::NoLibrary("an executable"));

@@ -119,7 +119,7 @@ fn texts(value: &Value, found: &mut Vec<Secret>) {
 fn file_of(value: &RawValue) -> Option<String> {
     let Ok(Object(entries)) = serde_json::from_str(value.get()) else { return None };
     let [(key, path)] = entries.as_slice() else { return None };
-    if key != "file" { None } else { serde_json::from_str(path.get()).ok() }
+    if key == "file" { serde_json::from_str(path.get()).ok() } else { None }
 }
 
 /// What reads a file's text; it is told the key where that stands.
