@@ -103,6 +103,25 @@ fn a_state_directory_that_was_moved_away_is_held_and_may_come_back() {
 }
 
 #[test]
+fn a_worker_is_respawned_although_the_access_log_has_gone_with_its_directory() {
+    let host = Host::misbehaving().with("/access_log", json!({ "file": "logs/access" }));
+    fs::create_dir(host.path("logs")).unwrap();
+    let host = host.start();
+    fs::rename(host.path("logs"), host.path("old")).unwrap();
+    is_respawned(&host);
+    host.wait_for("the access log can't be opened by its name: a worker writes to the old one", |_| true);
+    let mark = format!("/whoami?{}", std::process::id());
+    for pid in host.serving() {
+        assert_eq!(host.connect_to(pid).get(&mark).unwrap(), 200);
+    }
+    host.wait("both requests in the old file", || {
+        let text = fs::read_to_string(host.path("old/access")).ok()?;
+        (text.matches(&mark).count() == 2).then_some(())
+    });
+    assert!(!host.path("logs").exists());
+}
+
+#[test]
 fn a_databank_that_is_gone_is_not_begun_anew_by_a_restart() {
     let host = Host::misbehaving().start();
     let file = host.path("state/data/databank.sqlite");
@@ -125,7 +144,7 @@ fn a_restart_that_changes_nothing_says_so_wherever_verdicts_are_told() {
     assert!(said(&host.restart_completes().line));
     let waits = app_host(&host, &["ctl", "restart", "--wait"]);
     let text = String::from_utf8_lossy(&waits.stdout).into_owned();
-    assert!(text.starts_with("restart 2 complete, unchanged=true"), "{text}");
+    assert!(text.starts_with("restart 2 complete: generation 3, ") && text.contains(", unchanged=true ("), "{text}");
     let status = String::from_utf8_lossy(&app_host(&host, &["ctl", "status"]).stdout).into_owned();
     assert!(status.contains("2 complete (unchanged=true)"), "{status}");
     let mut control = host.control();

@@ -318,10 +318,10 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
             console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
-            "restart {number} complete{}: generation {}, {}\n",
-            if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" },
+            "restart {number} complete: generation {}, {}{}\n",
             verdict.generation,
-            table::duration(took)
+            table::duration(took),
+            if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" }
         ))?),
     }
     Ok(outcome)
