@@ -5,8 +5,11 @@
 //! passed on stay open. Who accepts is not its business.
 
 mod health;
+mod options;
 mod passed;
+mod port_guard;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,8 +23,10 @@ use crate::causes::chain;
 use crate::config::{Address, Config, Listen};
 use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::{SocketFile, SocketFileError};
-pub use health::{Remedy, ShutDown, is_open};
+pub use health::{Damage, Harm, Remedy, is_open};
+use options::Options;
 pub use passed::Passed;
+use port_guard::PortGuard;
 
 /// After how long a silent client is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -63,13 +68,22 @@ pub struct Bound {
     local: Option<SocketAddr>,
     file: Option<SocketFile>,
     origin: Origin,
+    /// Of a TCP socket that we have bound.
+    guard: Option<Rc<PortGuard>>,
+    /// Those that it was given, since it listens.
+    options: RefCell<Option<Options>>,
 }
 
 impl Bound {
     fn bind(listen: &Listen) -> Result<Self, BindError> {
         let failed = |source| BindError::Bind { address: listen.address.clone(), source };
         let (socket, file) = match &listen.address {
-            Address::Tcp(address) => (bind_tcp(*address).map_err(failed)?, None),
+            Address::Tcp(address) => {
+                let socket = tcp_socket(*address).map_err(failed)?;
+                socket.bind(&(*address).into()).map_err(failed)?;
+                let guard = Rc::new(PortGuard::of(&socket).map_err(failed)?);
+                return Self::of_tcp(listen, socket, guard).map_err(failed);
+            }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
                 let file = SocketFile::bind(&socket, path, listen.mode).map_err(|error| match error {
@@ -78,15 +92,35 @@ impl Bound {
                     SocketFileError::Exchanged => failed(io::Error::other(error)),
                     SocketFileError::System(source) => failed(source),
                 })?;
-                (socket, Some(file))
+                (socket, file)
             }
         };
         socket.set_nonblocking(true).map_err(failed)?;
-        let local = socket.local_addr().map_err(failed)?.as_socket();
-        Ok(Self { address: listen.address.clone(), socket: socket.into(), local, file, origin: Origin::Bound })
+        Ok(Self {
+            address: listen.address.clone(),
+            socket: socket.into(),
+            local: None,
+            file: Some(file),
+            origin: Origin::Bound,
+            guard: None,
+            options: RefCell::default(),
+        })
     }
 
-    /// Binds another in the place of this one, which was shut down for good, and listens.
+    fn of_tcp(listen: &Listen, socket: Socket, guard: Rc<PortGuard>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            address: listen.address.clone(),
+            local: socket.local_addr()?.as_socket(),
+            socket: socket.into(),
+            file: None,
+            origin: Origin::Bound,
+            guard: Some(guard),
+            options: RefCell::default(),
+        })
+    }
+
+    /// Binds another in the place of this one, which is harmed for good, and listens.
     ///
     /// # Errors
     /// When that can't be, or when this one is somebody else's.
@@ -96,19 +130,44 @@ impl Bound {
         }
         // The port that was found where any was wanted.
         let address = self.local.map_or_else(|| self.address.clone(), Address::Tcp);
-        let bound = Self { address: self.address.clone(), ..Self::bind(&Listen { address, ..listen.clone() })? };
-        bound.listen(listen)?;
-        Ok(Rc::new(bound))
+        let listen = Listen { address, ..listen.clone() };
+        let bound = match (&self.guard, self.local) {
+            (Some(guard), Some(address)) => {
+                // Two can't listen on one port, so this one has to stop; a process that has it may have had it insist
+                // on its port.
+                let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                let _ = self.socket.set_reuse_address(true);
+                let bound = tcp_socket(address).and_then(|socket| {
+                    guard.admits(&socket, || socket.bind(&address.into()))?;
+                    Self::of_tcp(&listen, socket, Rc::clone(guard))
+                });
+                bound.map_err(|source| self.failed(source))?
+            }
+            _ => Self::bind(&listen)?,
+        };
+        bound.listen(&listen)?;
+        Ok(Rc::new(Self { address: self.address.clone(), ..bound }))
+    }
+
+    fn failed(&self, source: io::Error) -> BindError {
+        BindError::Bind { address: self.address.clone(), source }
     }
 
     fn listen(&self, listen: &Listen) -> Result<(), BindError> {
-        self.socket.listen(backlog(listen)).map_err(|source| BindError::Bind { address: self.address.clone(), source })
+        let act = || self.socket.listen(backlog(listen));
+        let done = self.guard.as_ref().map_or_else(act, |guard| guard.admits(&self.socket, act));
+        done.map_err(|source| self.failed(source))?;
+        *self.options.borrow_mut() = Some(Options::of(&self.socket));
+        Ok(())
     }
 
     fn apply_settings(&self, listen: &Listen) {
         // listen(2) again only changes the backlog.
         if let Err(error) = self.socket.listen(backlog(listen)) {
             tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
+        }
+        if let Some(options) = &mut *self.options.borrow_mut() {
+            options.expect_backlog_of(&self.socket);
         }
         if let (Some(mode), Some(file)) = (listen.mode, &self.file)
             && let Err(error) = file.change_mode(mode)
@@ -164,12 +223,12 @@ impl Drop for SharedSocket {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+/// A socket that can be bound to the address.
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
     socket.set_reuse_address(true)?;
     watch_clients(&socket)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 
@@ -217,8 +276,8 @@ impl Listeners {
             .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
             .map(|(listen, server)| {
                 let bound = match running.passed.of(listen, config).or_else(|| running.find(&listen.address)) {
-                    // What somebody has shut down is no use to new workers.
-                    Some(bound) => bound.or_healed(listen)?,
+                    // What somebody has harmed is no use to new workers.
+                    Some(bound) => bound.or_healed_or_hidden(listen, server)?,
                     None => Rc::new(Bound::bind(listen)?),
                 };
                 Ok(Configured { listen: listen.clone(), server, bound })

@@ -375,7 +375,7 @@ fn a_unix_listener_that_was_shut_down_costs_no_thread_although_no_restart_may_he
     assert!(used.as_millis() < 500, "{used:?}");
     let mut admin = Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
     assert_eq!(admin.get("/readyz").unwrap(), 503);
-    assert!(admin.text().contains("shut down: "), "{}", admin.text());
+    assert!(admin.text().contains("turning clients away: "), "{}", admin.text());
     host.stop();
 }
 

@@ -57,7 +57,7 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
         let _ = writeln!(out, "{wanted} workers wanted, as was asked for while it runs");
     }
     if !status.listeners_down.is_empty() {
-        let _ = writeln!(out, "listeners shut down, whose clients are refused: {}", status.listeners_down.join(", "));
+        let _ = writeln!(out, "listeners that turn clients away: {}", status.listeners_down.join(", "));
     }
     if let Some(last) = status.verdicts.last() {
         let detail = last
