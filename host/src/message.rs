@@ -23,6 +23,7 @@ pub struct WorkerSetup {
     /// The app's configuration, JSON as it was written.
     pub app_config: String,
     pub databank: databank::Setup,
+    pub core_dumps: bool,
     pub threads: u16,
     /// How many connections all workers have now: it may come to have as many.
     pub connections: u64,
@@ -64,6 +65,7 @@ pub struct ProbeSetup {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DatabankSetup {
     pub databank: databank::Setup,
+    pub core_dumps: bool,
     pub log: LogSetup,
 }
 
