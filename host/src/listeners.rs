@@ -7,8 +7,11 @@
 mod bind;
 mod health;
 mod loopback;
+mod options;
 mod passed;
+mod port_guard;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,9 +25,11 @@ use crate::causes::chain;
 use crate::config::{Address, Config, Family, Listen};
 use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::SocketFile;
-pub use health::{Remedy, ShutDown, is_open};
+pub use health::{Damage, Harm, Remedy, is_open};
 pub use loopback::Loopback;
+use options::Options;
 pub use passed::Passed;
+use port_guard::PortGuard;
 
 /// After how long a silent client is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -84,10 +89,14 @@ pub struct Bound {
     local: Option<SocketAddr>,
     file: Option<SocketFile>,
     origin: Origin,
+    /// Of a TCP socket that we have bound.
+    guard: Option<Rc<PortGuard>>,
+    /// Those that it was given, since it listens.
+    options: RefCell<Option<Options>>,
 }
 
 impl Bound {
-    /// Binds another in the place of this one, which was shut down for good, and listens.
+    /// Binds another in the place of this one, which is harmed for good, and listens.
     ///
     /// # Errors
     /// When that can't be, or when this one is somebody else's.
@@ -96,22 +105,43 @@ impl Bound {
             return Err(BindError::ShutDown { address: self.address.clone() });
         }
         // The port that was found where any was wanted.
-        let bound = match self.local {
-            Some(address) => Self::tcp(listen, address)?,
-            None => Self::one(listen)?,
+        let bound = match (&self.guard, self.local) {
+            (Some(guard), Some(address)) => {
+                // Two can't listen on one port, so this one has to stop; a process that has it may have had it insist
+                // on its port.
+                let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                let _ = self.socket.set_reuse_address(true);
+                let bound = bind::tcp_socket(address, self.family).and_then(|socket| {
+                    guard.admits(&socket, || socket.bind(&address.into()))?;
+                    Self::of_tcp(listen, socket, Rc::clone(guard))
+                });
+                bound.map_err(|source| self.failed(source))?
+            }
+            _ => Self::one(listen)?,
         };
         bound.listen(listen)?;
         Ok(Rc::new(bound))
     }
 
+    fn failed(&self, source: io::Error) -> BindError {
+        BindError::Bind { address: self.address.clone(), source }
+    }
+
     fn listen(&self, listen: &Listen) -> Result<(), BindError> {
-        self.socket.listen(backlog(listen)).map_err(|source| BindError::Bind { address: self.address.clone(), source })
+        let act = || self.socket.listen(backlog(listen));
+        let done = self.guard.as_ref().map_or_else(act, |guard| guard.admits(&self.socket, act));
+        done.map_err(|source| self.failed(source))?;
+        *self.options.borrow_mut() = Some(Options::of(&self.socket));
+        Ok(())
     }
 
     fn apply_settings(&self, listen: &Listen) {
         // listen(2) again only changes the backlog.
         if let Err(error) = self.socket.listen(backlog(listen)) {
             tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
+        }
+        if let Some(options) = &mut *self.options.borrow_mut() {
+            options.expect_backlog_of(&self.socket);
         }
         if let (Some(mode), Some(file)) = (listen.mode, &self.file)
             && let Err(error) = file.change_mode(mode)
@@ -217,8 +247,11 @@ impl Listeners {
                 let bound = if known.is_empty() {
                     Bound::all(listen, loopback, running)?
                 } else {
-                    // What somebody has shut down is no use to new workers.
-                    known.into_iter().map(|bound| bound.or_healed(listen)).collect::<Result<_, _>>()?
+                    // What somebody has harmed is no use to new workers.
+                    known
+                        .into_iter()
+                        .map(|bound| bound.or_healed_or_hidden(listen, server))
+                        .collect::<Result<_, _>>()?
                 };
                 Ok(bound.into_iter().map(move |bound| Configured { listen: listen.clone(), server, bound }))
             })

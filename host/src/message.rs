@@ -22,6 +22,7 @@ pub struct WorkerSetup {
     pub library: Library,
     pub app_config: AppConfig,
     pub databank: databank::Setup,
+    pub core_dumps: bool,
     pub threads: u16,
     /// How many connections all workers have now: it may come to have as many.
     pub connections: u64,
@@ -65,6 +66,7 @@ pub struct DatabankSetup {
     pub databank: databank::Setup,
     /// Whether a store on this machine is made where there is none.
     pub making: databank::Making,
+    pub core_dumps: bool,
     pub log: LogSetup,
 }
 

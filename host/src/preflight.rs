@@ -437,7 +437,12 @@ impl Preflight {
         if databank.store == DatabankStore::Memory {
             return Ok(());
         }
-        let setup = DatabankSetup { databank: databank.clone(), making, log: logging::for_child(&config.log) };
+        let setup = DatabankSetup {
+            databank: databank.clone(),
+            making,
+            core_dumps: config.core_dumps,
+            log: logging::for_child(&config.log),
+        };
         let limit = databank.timeout + CHECK_MARGIN;
         match self.ask(Role::DatabankCheck, (config, home), &setup, &[], limit).await {
             Ok(FromDatabankCheck::Reached) => Ok(()),

@@ -314,6 +314,24 @@ fn is_dumpable(pid: u32, user: u32) -> bool {
 
 #[test]
 #[ignore = "second ring: needs root"]
+fn where_core_dumps_are_forbidden_the_kernel_makes_none_of_master_and_workers() {
+    let user = nobody();
+    let host = Host::misbehaving().launched_with(&["--user", &user.uid.to_string()]).with("/core_dumps", false);
+    chown(host.directory(), Some(user.uid.as_raw()), None).unwrap();
+    let host = host.start();
+    let master = host.master();
+    let all = || host.workers().into_iter().chain([master]);
+    assert!(all().all(|pid| !is_dumpable(pid, user.uid.as_raw())));
+    for pid in host.workers() {
+        assert_eq!(oom_score(pid), (oom_score(master) + 100).min(1000));
+    }
+    host.restart_completes();
+    assert!(all().all(|pid| !is_dumpable(pid, user.uid.as_raw())));
+    host.stop();
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
 fn workers_of_a_master_without_privileges_are_killed_before_it_and_its_files_in_proc_are_its_own() {
     let user = nobody();
     let host = Host::misbehaving().launched_with(&["--user", &user.uid.to_string()]);
@@ -456,7 +474,7 @@ fn a_unix_listener_that_was_shut_down_costs_no_thread_although_no_restart_may_he
     assert!(used.as_millis() < 500, "{used:?}");
     let mut admin = Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
     assert_eq!(admin.get("/readyz").unwrap(), 503);
-    assert!(admin.text().contains("shut down: "), "{}", admin.text());
+    assert!(admin.text().contains("turning clients away: "), "{}", admin.text());
     host.stop();
 }
 

@@ -49,6 +49,12 @@ pub struct AppConfigError {
 }
 
 impl App {
+    /// Whether its configuration names the file of a secret.
+    pub fn has_secrets(&self) -> bool {
+        // Asked for one, it would have it.
+        self.resolve(Path::new("/"), |_| Err(String::new())).is_err()
+    }
+
     /// The app's configuration; `read` reads the file of a secret. A relative path is relative to `directory`.
     pub fn resolve(
         &self,

@@ -108,6 +108,15 @@ impl<S> Store<S> {
 }
 
 impl Databank {
+    /// Whether who has the section, with its secrets read, may have a password.
+    pub fn may_have_password(&self) -> bool {
+        match &self.store {
+            Store::Mongodb { uri: SecretSource::Inline(uri), .. } => has_password(uri.reveal()),
+            Store::Mongodb { uri: SecretSource::File(_), .. } => true,
+            Store::Sqlite { .. } | Store::Memory => false,
+        }
+    }
+
     /// Whether a secret is in a file of its own, which may change while the configuration doesn't.
     pub const fn has_secret_file(&self) -> bool {
         matches!(self.store, Store::Mongodb { uri: SecretSource::File(_), .. })
@@ -168,6 +177,13 @@ fn hosts(uri: &str) -> (&str, Vec<String>) {
     let mut servers: Vec<_> = servers.split(',').map(with_port).collect();
     servers.sort_unstable();
     (scheme, servers)
+}
+
+/// Whether a connection string holds a secret: before the servers, or as an option (`tlsCertificateKeyFilePassword`,
+/// `authMechanismProperties` with a session token).
+fn has_password(uri: &str) -> bool {
+    let options = uri.split_once('?').map(|(_, options)| options.to_ascii_lowercase()).unwrap_or_default();
+    redact(uri) != uri || options.contains("password") || options.contains("token")
 }
 
 /// Text without the user and password of any URI in it.

@@ -72,6 +72,8 @@ pub struct Config {
     pub group: Option<String>,
     /// Which of the master's variables its children get.
     pub environment: Environment,
+    /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
+    pub core_dumps: bool,
     pub databank: Databank,
     pub restart: Restart,
     /// How long a worker's serving threads may give no sign of life before it is aborted; for ever, when
@@ -240,6 +242,7 @@ struct RawConfig {
     group: Option<String>,
     #[serde(default = "defaults::environment", deserialize_with = "environment::environment")]
     environment: Environment,
+    core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
     databank: RawDatabank,
     #[serde(default, deserialize_with = "section")]
@@ -497,6 +500,8 @@ impl RawConfig {
             return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
         }
         let state_dir = directory.join(self.state_dir);
+        let has_secrets = self.app.has_secrets();
+        let databank = self.databank.resolve(directory, &state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },
             listen,
@@ -506,7 +511,8 @@ impl RawConfig {
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),
             control_socket: control::path(self.control_socket, directory, &state_dir),
-            databank: self.databank.resolve(directory, &state_dir),
+            core_dumps: self.core_dumps.unwrap_or(!databank.may_have_password() && !has_secrets),
+            databank,
             state_dir,
             user: self.user,
             group: self.group,

@@ -234,6 +234,30 @@ fn control_socket_is_found_in_a_file_that_is_being_edited() {
 }
 
 #[test]
+fn core_dumps_are_allowed_unless_there_is_a_password_or_somebody_forbids_them() {
+    let core_dumps = |text: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{text}}}"#)).map(|it| it.core_dumps);
+    let mongodb =
+        |uri: &str, more: &str| core_dumps(&format!(r#", "databank": {{"driver": "mongodb", "uri": {uri}}}{more}"#));
+    assert_eq!(core_dumps(""), Ok(true));
+    assert_eq!(core_dumps(r#", "core_dumps": false"#), Ok(false));
+    for (config, expected) in [(r#"{"key": {"file": "k"}}"#, false), (r#"{"key": "file"}"#, true)] {
+        let text = format!(r#"{{"app": {{"library": "a", "config": {config}}}}}"#);
+        assert_eq!(parse(&text).unwrap().core_dumps, expected, "{config}");
+    }
+    assert_eq!(mongodb(r#""mongodb://a""#, ""), Ok(true));
+    for secret in [
+        r#""mongodb://user:word@a""#,
+        r#"{"file": "uri"}"#,
+        r#""mongodb://a/?tls=true&tlsCertificateKeyFilePassword=x""#,
+        r#""mongodb://a/?authMechanismProperties=AWS_SESSION_TOKEN:x""#,
+    ] {
+        assert_eq!(mongodb(secret, ""), Ok(false), "{secret}");
+        assert_eq!(mongodb(secret, r#", "core_dumps": true"#), Ok(true), "{secret}");
+    }
+    assert!(core_dumps(r#", "core_dumps": "no""#).unwrap_err().contains("core_dumps: "));
+}
+
+#[test]
 fn hanging_is_noticed_after_a_minute_unless_another_time_or_none_is_said() {
     let hang_timeout = |text: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{text}}}"#)).map(|it| it.hang_timeout);
     assert_eq!(hang_timeout(""), Ok(Some(Duration::from_mins(1))));

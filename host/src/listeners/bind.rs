@@ -1,5 +1,6 @@
 //! Binding: from an address as it is configured to the sockets that it takes.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -7,6 +8,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
+use super::port_guard::PortGuard;
 use super::{BindError, Bound, Listeners, Loopback, watch_clients};
 use crate::config::{Address, Family, Listen};
 use crate::message::Origin;
@@ -41,18 +43,17 @@ impl Bound {
     /// Binds one TCP socket of a listener, to an address that may be one of several.
     pub(super) fn tcp(listen: &Listen, address: SocketAddr) -> Result<Self, BindError> {
         let failed = failed(Address::Tcp(address));
-        let socket = bind_tcp(address, listen.family).map_err(&failed)?;
-        Self::new(listen, socket, None).map_err(&failed)
+        bind_tcp(listen, address, listen.family).map_err(failed)
     }
 
     /// One socket for both families; where there is no IPv6, one for IPv4.
     fn everywhere(listen: &Listen, port: u16) -> Result<Self, BindError> {
         let all = (Ipv6Addr::UNSPECIFIED, port).into();
-        let bound = match bind_tcp(all, Family::Both) {
-            Err(error) if is_missing(&error) => bind_tcp((Ipv4Addr::UNSPECIFIED, port).into(), Family::Both),
+        let bound = match bind_tcp(listen, all, Family::Both) {
+            Err(error) if is_missing(&error) => bind_tcp(listen, (Ipv4Addr::UNSPECIFIED, port).into(), Family::Both),
             bound => bound,
         };
-        bound.and_then(|socket| Self::new(listen, socket, None)).map_err(failed(listen.address.clone()))
+        bound.map_err(failed(listen.address.clone()))
     }
 
     /// A socket for each of the addresses, with one port for all. One that this machine doesn't have, as without IPv6,
@@ -96,14 +97,32 @@ impl Bound {
             SocketFileError::Exchanged => failed(io::Error::other(error)),
             SocketFileError::System(source) => failed(source),
         })?;
-        Self::new(listen, socket, Some(file)).map_err(&failed)
+        socket.set_nonblocking(true).map_err(&failed)?;
+        Ok(Self {
+            address: listen.address.clone(),
+            family: listen.family,
+            socket: socket.into(),
+            local: None,
+            file: Some(file),
+            origin: Origin::Bound,
+            guard: None,
+            options: RefCell::default(),
+        })
     }
 
-    fn new(listen: &Listen, socket: Socket, file: Option<SocketFile>) -> io::Result<Self> {
+    /// One that is bound to the address of a listener, or to one of its addresses.
+    pub(super) fn of_tcp(listen: &Listen, socket: Socket, guard: Rc<PortGuard>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let local = socket.local_addr()?.as_socket();
-        let (address, family) = (listen.address.clone(), listen.family);
-        Ok(Self { address, family, socket: socket.into(), local, file, origin: Origin::Bound })
+        Ok(Self {
+            address: listen.address.clone(),
+            family: listen.family,
+            local: socket.local_addr()?.as_socket(),
+            socket: socket.into(),
+            file: None,
+            origin: Origin::Bound,
+            guard: Some(guard),
+            options: RefCell::default(),
+        })
     }
 }
 
@@ -135,7 +154,15 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
-fn bind_tcp(address: SocketAddr, family: Family) -> io::Result<Socket> {
+fn bind_tcp(listen: &Listen, address: SocketAddr, family: Family) -> io::Result<Bound> {
+    let socket = tcp_socket(address, family)?;
+    socket.bind(&address.into())?;
+    let guard = Rc::new(PortGuard::of(&socket)?);
+    Bound::of_tcp(listen, socket, guard)
+}
+
+/// A socket that can be bound to the address.
+pub(super) fn tcp_socket(address: SocketAddr, family: Family) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         match family {
@@ -147,7 +174,6 @@ fn bind_tcp(address: SocketAddr, family: Family) -> io::Result<Socket> {
     // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
     socket.set_reuse_address(true)?;
     watch_clients(&socket)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 

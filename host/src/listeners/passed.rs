@@ -5,6 +5,7 @@
 //! listener besides, address, backlog and mode, is the manager's to say. The sockets stay the manager's:
 //! they are not bound here, never shut down, and their files are not ours to remove.
 
+use std::cell::RefCell;
 use std::env;
 use std::fmt;
 use std::io;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
+use super::options::Options;
 use super::{Bound, watch_clients};
 use crate::config::{Address, Config, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use crate::message::Origin;
@@ -158,7 +160,17 @@ fn bound(descriptor: OwnedFd, number: usize, name: &str) -> Result<Bound, Passed
         _ => return Err(unfit("is of a family that HTTP isn't spoken on here")),
     };
     socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Bound { address, family: Family::System, socket: socket.into(), local, file: None, origin: Origin::Passed })
+    let (family, options) = (Family::System, RefCell::new(Some(Options::of(&socket))));
+    Ok(Bound {
+        address,
+        family,
+        socket: socket.into(),
+        local,
+        file: None,
+        origin: Origin::Passed,
+        guard: None,
+        options,
+    })
 }
 
 /// The path of a Unix socket, as a configuration would give it; of one without a file, its name after an `@`.
@@ -323,7 +335,7 @@ mod tests {
         let remedies: Vec<_> = listeners.heal().into_iter().map(|found| found.remedy).collect();
         assert_eq!(remedies, [Remedy::Revived, Remedy::Manager]);
         assert!(std::net::TcpStream::connect(&web_at).is_ok());
-        assert_eq!(listeners.shut_down().count(), 1);
+        assert_eq!(listeners.harmed().count(), 1);
         let error = Listeners::for_config(&config, &listeners).unwrap_err();
         assert!(error.to_string().ends_with("restart its socket unit"), "{error}");
     }

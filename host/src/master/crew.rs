@@ -188,6 +188,7 @@ impl Crew {
             library: prepared.library(),
             app_config: prepared.app_config.as_ref().clone(),
             databank: prepared.databank.as_ref().clone(),
+            core_dumps: config.core_dumps,
             threads: config.threads,
             connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
             listeners: prepared.listeners.infos(),

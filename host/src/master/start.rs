@@ -37,6 +37,7 @@ use crate::paths;
 use crate::preflight::{Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
 use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
 use crate::state_dir::StateDir;
+use crate::sys;
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
@@ -62,6 +63,7 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
+    sys::process::allow_core_dumps(config.core_dumps);
     let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
     let pid_file = PidFile::acquire(&config.pid_file)?;
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;

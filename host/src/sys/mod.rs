@@ -7,6 +7,7 @@ pub mod packet;
 pub mod process;
 pub mod ready;
 pub mod signals;
+pub mod socket;
 pub mod stats;
 pub mod watch;
 

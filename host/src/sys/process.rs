@@ -31,6 +31,13 @@ pub fn keep_memory_private() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
+/// Does so where core dumps aren't allowed; says so where that can't be.
+pub fn allow_core_dumps(allowed: bool) {
+    if !allowed && let Err(error) = keep_memory_private() {
+        tracing::warn!(error = %error, "core dumps of this process may hold secrets");
+    }
+}
+
 /// How a child is spawned.
 #[derive(Debug)]
 pub struct Spawn {
@@ -90,7 +97,10 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
             signals::ignore_all(&signals::MASTERS)?;
             signals::ignore_all(&[Signal::SIGINT])?;
             if let Some(score) = &score {
-                // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may not be written, it stays as it is.
+                // Of a process that makes no core dump the file is root's; exec would allow them again anyway.
+                prctl::set_dumpable(true)?;
+                // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may
+                // not be written, it stays as it is.
                 let _ = write_file(c"/proc/self/oom_score_adj", score);
             }
             if let Some(directory) = &directory {

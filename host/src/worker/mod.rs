@@ -136,6 +136,7 @@ fn play() -> Result<ExitCode, WorkerError> {
         let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(ROOM));
         let (log, equipment) = unpack(descriptors, &setup)?;
         let log = logging::init_child(setup.log, Some(log))?;
+        sys::process::allow_core_dumps(setup.core_dumps);
         control::work(&channel, setup, equipment, log).await
     })
 }
