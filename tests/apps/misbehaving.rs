@@ -31,6 +31,8 @@ struct Config {
     only_slot: Option<u16>,
     /// How long `start` takes.
     start_ms: u64,
+    /// The file that `start` makes while it is at work, and fails where another start is at it.
+    migration: Option<String>,
     /// The process ends this long after its start.
     die_after_ms: Option<u64>,
     /// `start` aborts while this file exists.
@@ -52,7 +54,14 @@ struct Misbehaving {
 impl App for Misbehaving {
     async fn start(host: Host) -> Result<Self, StartError> {
         let config: Config = host.config()?;
+        if let Some(path) = &config.migration {
+            let claimed = OpenOptions::new().write(true).create_new(true).open(path);
+            claimed.map_err(|_| StartError::new("two migrations at a time"))?;
+        }
         sleep(Duration::from_millis(config.start_ms)).await;
+        if let Some(path) = &config.migration {
+            let _ = std::fs::remove_file(path);
+        }
         if config.die_if.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
             std::process::abort();
         }

@@ -25,6 +25,7 @@ mod dispatch;
 mod distrust;
 mod example;
 mod failures;
+mod first_start;
 mod handover;
 mod hang;
 mod inject;

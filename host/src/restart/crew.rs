@@ -163,12 +163,15 @@ impl Machine {
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
     pub(super) fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
-        match &self.state {
-            State::Starting => {
-                self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
+        match &mut self.state {
+            State::Starting(first) => {
+                if !first.forgives(&failure) {
+                    self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
+                }
             }
             State::Rolling(roll) if roll.candidate == generation => {
-                self.fail_restart(*roll, failure, now, out);
+                let roll = *roll;
+                self.fail_restart(roll, failure, now, out);
             }
             _ => {}
         }
