@@ -72,6 +72,12 @@ impl From<StartError> for Box<dyn Error + Send + Sync> {
     }
 }
 
+impl From<StartError> for Box<dyn Error> {
+    fn from(error: StartError) -> Self {
+        error.text.into()
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
