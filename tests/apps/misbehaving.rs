@@ -39,6 +39,8 @@ struct Config {
     die_if: Option<String>,
     /// `hang`.
     on_stop: String,
+    /// Has an exit handler: `print`, or `hang`.
+    on_exit: String,
     /// Shown by `/whoami`.
     marker: String,
     /// The file that `/noted` writes to.
@@ -83,6 +85,11 @@ impl App for Misbehaving {
                     std::process::abort();
                 });
             }
+        }
+        match config.on_exit.as_str() {
+            "print" => exits::register(exits::print),
+            "hang" => exits::register(exits::hang),
+            _ => {}
         }
         let open = |path: &String| OpenOptions::new().append(true).create(true).open(path);
         let notes = config.notes.as_ref().map(open).transpose().map_err(StartError::new)?;
@@ -421,6 +428,27 @@ mod listeners {
             )
         };
         result == 0 && listening == 1
+    }
+}
+
+mod exits {
+    #![expect(unsafe_code, reason = "an app can have exit handlers, and use C's streams")]
+
+    /// Has the function run when the process exits.
+    pub(crate) fn register(call: extern "C" fn()) {
+        // SAFETY: the library is never unloaded.
+        unsafe { libc::atexit(call) };
+    }
+
+    /// Prints a line at once, and another one into C's buffer, which is written behind all handlers.
+    pub(crate) extern "C" fn print() {
+        println!("an exit handler prints");
+        // SAFETY: both are C strings.
+        unsafe { libc::printf(c"%s".as_ptr(), c"an exit handler leaves this to C\n".as_ptr()) };
+    }
+
+    pub(crate) extern "C" fn hang() {
+        super::block()
     }
 }
 
