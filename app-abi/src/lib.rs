@@ -89,6 +89,7 @@
 //! for the host.
 
 pub mod abi;
+mod about;
 mod app;
 pub mod arena;
 mod body;
