@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -121,8 +124,8 @@ impl Dev {
                 (child, None)
             }
             In::ItsTerminal | In::AnothersTerminal => {
-                let pty = nix::pty::openpty(None, None).expect("there is a terminal");
-                let end = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
+                let (ours, theirs) = terminal();
+                let end = || Stdio::from(theirs.try_clone().expect("a descriptor"));
                 command.stdin(end()).stdout(end()).stderr(end());
                 if place == In::ItsTerminal {
                     in_a_session_of_its_own(&mut command);
@@ -130,8 +133,8 @@ impl Dev {
                 let child = command.spawn().expect("app-host can be run");
                 // The command holds the other end until it goes.
                 drop(command);
-                drop(pty.slave);
-                (child, Some(Terminal::read(pty.master, Arc::clone(&lines))))
+                drop(theirs);
+                (child, Some(Terminal::read(ours, Arc::clone(&lines))))
             }
         };
         Self { directory, child, lines, terminal, _turn: turn }
@@ -234,6 +237,16 @@ impl Terminal {
         });
         Self { closed, reader: Some(reader) }
     }
+}
+
+/// Both ends of a new terminal. No other child gets one, not even one that another thread makes at this moment.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let ours = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("there is a terminal");
+    grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("it is ours");
+    let name = ptsname_r(&ours).expect("it has a name");
+    let theirs = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name);
+    let ours = ours.as_fd().try_clone_to_owned().expect("a descriptor");
+    (ours, theirs.expect("it can be opened").into())
 }
 
 /// Makes the command the leader of a session whose terminal is its standard input.

@@ -251,10 +251,11 @@ struct Build {
 enum State {
     /// Nothing is served; a build brings it up.
     Down,
-    /// A master is on its way up.
+    /// A master is on its way up; `next` is built already and waits for it.
     Starting {
         service: Service,
         build: Build,
+        next: Option<Build>,
     },
     Serving {
         service: Service,
@@ -339,7 +340,10 @@ impl Dev {
             State::Restarting { service, build: first, live, .. } => {
                 State::Restarting { service, build: first, live, next: Some(build) }
             }
-            State::Starting { service, .. } | State::Locked { service } => Self::replace(service, build),
+            State::Starting { service, build: first, .. } => {
+                State::Starting { service, build: first, next: Some(build) }
+            }
+            State::Locked { service } => Self::replace(service, build),
             State::Stopping { service, since, next: Next::Serve(_) } => {
                 State::Stopping { service, since, next: Next::Serve(build) }
             }
@@ -355,7 +359,7 @@ impl Dev {
             inbox.blocking_send(happening).is_ok()
         })?;
         self.served.set(service.pid());
-        Ok(State::Starting { service, build })
+        Ok(State::Starting { service, build, next: None })
     }
 
     /// A full restart: this master stops, and another one serves the build.
@@ -377,9 +381,10 @@ impl Dev {
                 self.terminal.address(address, self.page.as_ref().map(Page::address));
                 state
             }
-            (State::Starting { service, build }, News::Live { version }) => {
+            (State::Starting { service, build, next }, News::Live { version }) => {
                 self.live(&version, &build, service.began());
-                State::Serving { service }
+                self.state = State::Serving { service };
+                return next.map_or(Ok(()), |next| self.serve(next));
             }
             (State::Restarting { service, build, live: false, next }, News::Live { version }) => {
                 self.live(&version, &build, service.began());
@@ -443,7 +448,11 @@ impl Dev {
                 }
             }
             State::Down => {}
-            State::Starting { service, .. }
+            State::Starting { service, next: Some(next), .. } => {
+                service.reap();
+                self.state = self.start(next)?;
+            }
+            State::Starting { service, next: None, .. }
             | State::Serving { service }
             | State::Restarting { service, .. }
             | State::Locked { service } => {
