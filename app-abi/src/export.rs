@@ -128,7 +128,7 @@ unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<
         panics::install_hook();
     }
     #[cfg(feature = "tracing")]
-    crate::trace::install(host.log_service());
+    crate::trace::begin(host.log_service());
     // Never freed, as the app below: requests borrow both, and the process ends after `stop`.
     let runs: &'static R = match R::set_up() {
         Ok(runs) => Box::leak(Box::new(runs)),
@@ -147,6 +147,8 @@ unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<
             }
         }
     };
+    #[cfg(feature = "tracing")]
+    let start = crate::trace::Start(Box::pin(start));
     runs.run(start, || RErr("the app's runtime has ended".into()))
 }
 

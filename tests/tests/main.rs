@@ -47,6 +47,7 @@ mod second_copy;
 mod serving;
 mod stalled_log;
 mod stopping;
+mod subscribers;
 mod system;
 mod tower;
 mod versions;
