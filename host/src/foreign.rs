@@ -62,15 +62,12 @@ pub fn without_styles(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find(BEGIN) {
         let code = &rest[at + BEGIN.len()..];
         let end = code.find(|c: char| !matches!(c, '0'..='9' | ';' | ':'));
-        match end.filter(|end| code[*end..].starts_with('m')) {
-            Some(end) => {
-                plain.push_str(&rest[..at]);
-                rest = &code[end + 1..];
-            }
-            None => {
-                plain.push_str(&rest[..at + BEGIN.len()]);
-                rest = code;
-            }
+        if let Some(end) = end.filter(|end| code[*end..].starts_with('m')) {
+            plain.push_str(&rest[..at]);
+            rest = &code[end + 1..];
+        } else {
+            plain.push_str(&rest[..at + BEGIN.len()]);
+            rest = code;
         }
     }
     plain.push_str(rest);

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use app_host_tests::admin::get;
 use app_host_tests::dev::{Dev, In};
-use app_host_tests::host::wait_until;
+use app_host_tests::host::{pause, wait_until};
 use app_host_tests::{Address, App, Connection, process};
 use nix::sys::signal::Signal;
 
@@ -180,7 +180,7 @@ fn what_was_built_is_live_although_something_changes_all_the_time() {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 text.push('x');
                 std::fs::write(dev.path("restless.txt"), &text).unwrap();
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                pause();
             }
         });
         // Also when this panics, the other thread ends.

@@ -12,6 +12,9 @@ use std::{
     marker::PhantomData,
 };
 
+/// Names types and has nothing of them.
+pub(super) type Marker<T> = PhantomData<fn() -> T>;
+
 /// A function that can be called with nothing or with the host; `A` says which.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can be called neither without arguments nor with a `Host` alone",
@@ -163,7 +166,7 @@ pub trait Maker<M>: Copy + Send + Sync + 'static {
 }
 
 /// Marks a function that is called as `A` says, waited for as `W` says, and returns what `R` says.
-pub struct Form<A, W, R>(PhantomData<fn() -> (A, W, R)>);
+pub struct Form<A, W, R>(Marker<(A, W, R)>);
 
 impl<A, W, R> Form<A, W, R> {
     pub(super) const fn new() -> Self {

@@ -8,7 +8,7 @@
 
 use super::Serves;
 use super::forms::{
-    Boxed, BoxedToSend, Boxes, Explains, Fallible, Form, Itself, Later, Maker, Makes, Now, OfHost, OfNothing,
+    Boxed, BoxedToSend, Boxes, Explains, Fallible, Form, Itself, Later, Maker, Makes, Marker, Now, OfHost, OfNothing,
 };
 use crate::{Body, Host, Request, Response, StartError};
 use std::{
@@ -19,10 +19,11 @@ use std::{
 };
 
 /// What the macro was given.
-pub struct Given<F>(PhantomData<fn() -> F>);
+pub struct Given<F>(Marker<F>);
 
 impl<F> Given<F> {
     /// Asks what it is.
+    #[must_use]
     pub const fn new(_: &F) -> Self {
         Self(PhantomData)
     }
@@ -85,7 +86,7 @@ impl<F> TakesSomethingElse for Given<F> {
 }
 
 /// A function that is called as `A` says and returns a `T`.
-pub struct Called<A, T>(PhantomData<fn() -> (A, T)>);
+pub struct Called<A, T>(Marker<(A, T)>);
 
 /// First: a future that threads can pass on.
 pub trait IsAFuture {
@@ -144,7 +145,7 @@ impl<A, T> IsThere for Called<A, T> {
 }
 
 /// What a function returns, once it was waited for.
-pub struct Returned<A, W, T>(PhantomData<fn() -> (A, W, T)>);
+pub struct Returned<A, W, T>(Marker<(A, W, T)>);
 
 /// First: a `Result` whose error is one of those that a start can have.
 pub trait FailsWithAnError {
@@ -237,7 +238,7 @@ impl<A, W, T> IsNoResult for Returned<A, W, T> {
 }
 
 /// What ought to be a service.
-pub struct Candidate<A, W, R, S>(PhantomData<fn() -> (A, W, R, S)>);
+pub struct Candidate<A, W, R, S>(Marker<(A, W, R, S)>);
 
 /// First: it is one.
 pub trait IsAService {

@@ -118,6 +118,8 @@ mod tests {
 
     use super::*;
 
+    const NOTHING: [PathBuf; 0] = [];
+
     fn left(written: &mut Written, paths: &[&Path]) -> Vec<PathBuf> {
         let mut changed = paths.iter().map(|path| path.to_path_buf()).collect();
         written.leave_out(&mut changed);
@@ -136,7 +138,7 @@ mod tests {
         served.set(nix::unistd::getpid());
         assert_eq!(left(&mut written, &[&log, &source]), [source.as_path()], "reading is no writing");
         drop(file);
-        assert_eq!(left(&mut written, &[&log]), [PathBuf::new(); 0]);
+        assert_eq!(left(&mut written, &[&log]), NOTHING);
         // The same name elsewhere, or another name of the same file.
         let other = directory.path().join("other.log");
         fs::write(&other, "1").unwrap();
@@ -144,7 +146,7 @@ mod tests {
         let _file = OpenOptions::new().append(true).open(&other).unwrap();
         let name = directory.path().join("name.log");
         fs::hard_link(&other, &name).unwrap();
-        assert_eq!(left(&mut written, &[&name]), [PathBuf::new(); 0]);
+        assert_eq!(left(&mut written, &[&name]), NOTHING);
     }
 
     #[test]
@@ -157,9 +159,9 @@ mod tests {
         {
             fs::write(path(name), text).unwrap();
         }
-        assert_eq!(left(&mut written, &[&path("a.db"), &path("a.db-wal"), &path("b.sqlite")]), [PathBuf::new(); 0]);
+        assert_eq!(left(&mut written, &[&path("a.db"), &path("a.db-wal"), &path("b.sqlite")]), NOTHING);
         // A journal that has gone meanwhile.
-        assert_eq!(left(&mut written, &[&path("b.sqlite-journal")]), [PathBuf::new(); 0]);
+        assert_eq!(left(&mut written, &[&path("b.sqlite-journal")]), NOTHING);
         let others = [path("c-journal"), path("d.rs")];
         assert_eq!(left(&mut written, &[&others[0], &others[1]]), others, "there is no database called c");
     }

@@ -163,15 +163,17 @@ impl Machine {
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
     pub(super) fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
-        match &mut self.state {
-            State::Starting(first) => {
-                if !first.forgives(&failure) {
-                    self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
-                }
+        if let State::Starting(first) = &mut self.state
+            && first.forgives(&failure)
+        {
+            return;
+        }
+        match &self.state {
+            State::Starting(_) => {
+                self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
             }
             State::Rolling(roll) if roll.candidate == generation => {
-                let roll = *roll;
-                self.fail_restart(roll, failure, now, out);
+                self.fail_restart(*roll, failure, now, out);
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 /// else gets them (`killall -USR2 app-host`).
 pub const MASTERS: [Signal; 5] = [Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU];
 
-/// Whether SIGHUP was ignored when [`ignore`] came.
+/// Whether SIGHUP was ignored when [`ignore()`] came.
 static HANGUP_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process was started with SIGHUP ignored, by `nohup` for instance: then it is to outlive its terminal.

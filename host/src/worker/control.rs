@@ -277,7 +277,7 @@ impl<'a> Control<'a> {
         tracing::info!(requests, cut, handed_over, received, closed, "drained");
         self.say_last_words();
         if has_stopped {
-            last::run_exit_handlers(schedule.end);
+            last::run_exit_handlers(schedule.end).await;
             tracing::warn!("the app's exit handlers did not end in time");
         }
         self.exit(0)

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::logging;
 use crate::output::Output;
@@ -44,9 +44,10 @@ pub(super) fn write_last_lines(outputs: &[Arc<Output>]) {
 }
 
 /// Ends the process as its `main` would. Returns at `end`, if there are handlers that don't.
-pub(super) fn run_exit_handlers(end: Instant) {
+pub(super) async fn run_exit_handlers(end: Instant) {
+    #[expect(clippy::disallowed_methods, reason = "that exit handlers run is what it is for")]
     let exit = thread::Builder::new().name("exit".to_owned()).spawn(|| std::process::exit(0));
     if exit.is_ok() {
-        thread::sleep(end.saturating_duration_since(Instant::now()).max(LEAST));
+        sleep_until(end.max(Instant::now() + LEAST)).await;
     }
 }
