@@ -642,3 +642,46 @@ pub struct FfiIoError {
     /// The cause, for people.
     pub text: RString,
 }
+
+/// The number of [`LockService`].
+pub const SERVICE_LOCK: u32 = 8;
+
+/// Locks of which at most one worker of the service holds each. What a name may be is said in this crate's
+/// `only_one`. Codes of its faults: 4 unavailable, the way to the master is broken; 5 invalid, the same call will fail
+/// again; 6 full, this worker waits for or holds too many; 7 this worker drains and gets none any more.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = LockServiceRef)))]
+#[sabi(missing_field(panic))]
+pub struct LockService {
+    /// Takes a place in the queue for the lock of this name.
+    #[sabi(last_prefix_field)]
+    pub acquire: unsafe extern "C" fn(data: *const (), name: RStr<'_>) -> RResult<FfiLock, FfiFault>,
+}
+
+/// A place in the queue for a lock, and the lock itself from then on. Its owner calls `drop` once, which gives it back.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiLock {
+    pub state: *mut (),
+    pub vtable: &'static FfiLockVtable,
+}
+
+/// What can be done with a place in the queue.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiLockVtable {
+    pub poll_held: unsafe extern "C" fn(state: *mut (), context: *mut FfiContext<'_>) -> FfiLockState,
+    pub drop: unsafe extern "C" fn(state: *mut ()),
+}
+
+/// What a poll of a place in the queue gives.
+#[repr(u8)]
+#[derive(StableAbi)]
+pub enum FfiLockState {
+    Pending,
+    /// This worker holds the lock until the place is dropped.
+    Held,
+    /// It never will.
+    Failed(FfiFault),
+}

@@ -6,8 +6,8 @@
 
 use crate::abi::{
     AppModule, AppModuleRef, DatabankServiceRef, DispatchServiceRef, FfiApp, FfiHost, FfiRequest, FfiResponse,
-    InfoServiceRef, ListenerServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO,
-    SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
+    InfoServiceRef, ListenerServiceRef, LockServiceRef, RequestServiceRef, Required, SERVICE_DATABANK,
+    SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOCK, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use crate::about::{About, For};
 use crate::panics::{self, Caught, Panic};
@@ -104,6 +104,12 @@ extern "C" fn required_host() -> RSlice<'static, Required> {
             minor: 0,
             name: RStr::from_str("listener"),
             layout: <ListenerServiceRef as StableAbi>::LAYOUT,
+        },
+        Required {
+            id: SERVICE_LOCK,
+            minor: 0,
+            name: RStr::from_str("lock"),
+            layout: <LockServiceRef as StableAbi>::LAYOUT,
         },
         Required {
             id: SERVICE_TRACE,

@@ -4,8 +4,9 @@
 #![expect(unsafe_code, reason = "calls into the tables of the host")]
 
 use crate::abi::{
-    DatabankServiceRef, DispatchServiceRef, FfiHost, InfoServiceRef, ListenerServiceRef, RequestServiceRef,
-    SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE,
+    DatabankServiceRef, DispatchServiceRef, FfiHost, InfoServiceRef, ListenerServiceRef, LockServiceRef,
+    RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOCK,
+    SERVICE_REQUEST, SERVICE_TRACE,
 };
 use crate::databank::Databank;
 use crate::drain::{DrainNotice, Draining};
@@ -24,6 +25,7 @@ pub struct Host {
     databank: DatabankServiceRef,
     pub(crate) dispatch: DispatchServiceRef,
     pub(crate) listeners: ListenerServiceRef,
+    pub(crate) locks: LockServiceRef,
     /// Lives as long as the app does, which is never freed.
     pub(crate) drain: &'static DrainNotice,
 }
@@ -59,6 +61,7 @@ impl Host {
         let databank = table(SERVICE_DATABANK, "databank")?;
         let dispatch = table(SERVICE_DISPATCH, "dispatch")?;
         let listeners = table(SERVICE_LISTENER, "listener")?;
+        let locks = table(SERVICE_LOCK, "lock")?;
         // SAFETY: a service's number stands for its table's type, tables are static, and the host
         // has checked their layouts against those that this library asks for.
         unsafe {
@@ -70,6 +73,7 @@ impl Host {
                 databank: table_ref(databank),
                 dispatch: table_ref(dispatch),
                 listeners: table_ref(listeners),
+                locks: table_ref(locks),
                 drain: Box::leak(Box::default()),
             })
         }

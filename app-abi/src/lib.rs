@@ -110,6 +110,7 @@ mod listener;
 mod log;
 mod magic;
 pub mod manifest;
+mod only_one;
 mod panics;
 mod request;
 mod runtime;
@@ -138,6 +139,7 @@ pub use host::{ConfigError, Host};
 pub use listener::{AppListener, ListenerError};
 pub use log::Level;
 pub use magic::{ABI, ABI_MINOR, Magic, magic};
+pub use only_one::{OnlyOne, OnlyOneError};
 pub use request::{Address, ConnectionInfo, RequestExt};
 
 pub use bytes::{self, Bytes};

@@ -24,7 +24,8 @@ pub const ABI: u32 = 1;
 /// - 0: services `info`, `log` and `request`.
 /// - 1: service `databank`.
 /// - 2: services `trace`, `dispatch` and `listener`; a request's extension 1, `FfiUpgrade`.
-pub const ABI_MINOR: u32 = 2;
+/// - 3: service `lock`.
+pub const ABI_MINOR: u32 = 3;
 
 /// The magic of an app with this `epoch`: [`ABI`] in the high half, the epoch in the low half.
 #[must_use]

@@ -38,8 +38,8 @@ const CHANGES: [Change; 5] = [
     Change {
         name: "grown",
         file: "magic.rs",
-        from: "pub const ABI_MINOR: u32 = 2;",
-        to: "pub const ABI_MINOR: u32 = 3;",
+        from: "pub const ABI_MINOR: u32 = 3;",
+        to: "pub const ABI_MINOR: u32 = 4;",
     },
     Change { name: "raised", file: "magic.rs", from: "pub const ABI: u32 = 1;", to: "pub const ABI: u32 = 2;" },
 ];

@@ -41,11 +41,12 @@
 mod dispatch;
 mod events;
 mod listener;
+mod lock;
 mod request;
 
 use crate::abi::{
     AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiResponse, InfoService, SERVICE_DATABANK,
-    SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
+    SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOCK, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use crate::databank::Databank;
 use crate::listener::AppListener;
@@ -82,6 +83,7 @@ pub struct TestHost {
     generation: u64,
     memory: Memory,
     bus: dispatch::Bus,
+    locks: lock::Locks,
     listeners: Vec<(String, Arc<AppListener>)>,
 }
 
@@ -103,6 +105,7 @@ impl TestHost {
             generation: 1,
             memory: Memory::default(),
             bus: dispatch::Bus::default(),
+            locks: lock::Locks::default(),
             listeners: Vec::new(),
         }
     }
@@ -328,6 +331,7 @@ unsafe extern "C" fn service(_data: *const (), id: u32, min_minor: u32) -> *cons
         SERVICE_DATABANK => erase(Table::<Place>::TABLE.static_as_prefix()),
         SERVICE_DISPATCH => erase(dispatch::TABLE.static_as_prefix()),
         SERVICE_LISTENER => erase(listener::TABLE.static_as_prefix()),
+        SERVICE_LOCK => erase(lock::TABLE.static_as_prefix()),
         _ => ptr::null(),
     }
 }

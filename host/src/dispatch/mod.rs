@@ -1,7 +1,8 @@
-//! Dispatch, a worker's end of it: what the app publishes goes out, what others published comes in.
+//! Dispatch, a worker's end of it: what the app publishes goes out, what others published comes in; and so do its
+//! claims to locks that only one worker holds.
 //!
-//! Owns the bounds, the form of a packet ([`wire`]), the queue on the way out ([`backlog`]) and the
-//! subscriptions ([`hub`]). Routing between workers is the master's business. Where something is
+//! Owns the bounds, the form of a packet ([`wire`]), the queue on the way out ([`backlog`]), the
+//! subscriptions ([`hub`]) and the claims ([`claims`]; which of them is granted is the master's to say: [`queues`]). Routing between workers is the master's business. Where something is
 //! dropped, and who is told, is promised in `app_abi`'s `Host::publish`.
 //!
 //! ```text
@@ -12,7 +13,9 @@
 //! threads keeps nobody from being heard; and no serving thread ever waits for the socket.
 
 mod backlog;
+mod claims;
 mod hub;
+pub mod queues;
 pub mod wire;
 
 pub use backlog::Backlog;
@@ -28,6 +31,7 @@ use tokio::sync::Notify;
 
 use crate::causes::chain;
 use crate::sys::packet::Socket;
+use claims::Claims;
 use hub::Hub;
 use wire::Packet;
 
@@ -53,6 +57,12 @@ pub enum DispatchFault {
     TooManyTopics,
     #[error("the master that carries messages has gone")]
     Gone,
+    #[error("a lock's name has from 1 to {max} bytes, this one has {0}", max = wire::MAX_TOPIC)]
+    Lock(usize),
+    #[error("this worker holds, or waits for, {max} locks already", max = queues::MAX_CLAIMS)]
+    TooManyLocks,
+    #[error("this worker drains, and is granted no lock any more")]
+    Draining,
 }
 
 /// A worker's dispatch. Cheap to clone, and at home on every thread.
@@ -66,6 +76,7 @@ struct Shared {
     /// Nothing is to be sent any more.
     idle: Condvar,
     hub: Mutex<Hub>,
+    claims: Mutex<Claims>,
 }
 
 #[derive(Default)]
@@ -93,6 +104,7 @@ impl Dispatch {
             news: Notify::new(),
             idle: Condvar::new(),
             hub: Mutex::default(),
+            claims: Mutex::default(),
         });
         let dispatch = Self(Arc::clone(&shared));
         std::thread::Builder::new().name("dispatch".to_owned()).spawn(move || {
@@ -131,10 +143,30 @@ impl Dispatch {
         Ok(Subscription { shared: Arc::clone(&self.0), topic, reader })
     }
 
+    /// Takes a place in the queue for a lock.
+    pub fn acquire(&self, lock_name: &str) -> Result<Place, DispatchFault> {
+        if !(1..=wire::MAX_TOPIC).contains(&lock_name.len()) {
+            return Err(DispatchFault::Lock(lock_name.len()));
+        }
+        let name: Arc<str> = Arc::from(lock_name);
+        let number = lock(&self.0.claims).claim(&name)?;
+        self.0.news.notify_one();
+        Ok(Place { shared: Arc::clone(&self.0), name, number })
+    }
+
+    /// The worker drains: who waits for a lock waits in vain.
+    pub fn refuse_locks(&self) {
+        let wakers = lock(&self.0.claims).end(DispatchFault::Draining);
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
     /// Waits until everything is sent, but not for long. For a process that exits.
     pub fn finish(&self, limit: Duration) {
         let outgoing = lock(&self.0.outgoing);
-        let is_busy = |outgoing: &mut Outgoing| !outgoing.closed && (outgoing.sending || !outgoing.backlog.is_empty());
+        let is_busy = |outgoing: &mut Outgoing| {
+            let is_quiet = outgoing.backlog.is_empty() && lock(&self.0.claims).is_quiet();
+            !outgoing.closed && (outgoing.sending || !is_quiet)
+        };
         // Late or not, the process exits now.
         let _ = self.0.idle.wait_timeout_while(outgoing, limit, is_busy);
     }
@@ -148,7 +180,9 @@ impl Shared {
     /// The next packet to send. Whatever was sent before has been sent.
     fn next(&self) -> Option<bytes::Bytes> {
         let mut outgoing = lock(&self.outgoing);
-        let next = outgoing.backlog.pop();
+        // No message keeps a lock from others.
+        let claim = lock(&self.claims).next();
+        let next = claim.or_else(|| outgoing.backlog.pop());
         outgoing.sending = next.is_some();
         if next.is_none() {
             self.idle.notify_all();
@@ -161,7 +195,8 @@ impl Shared {
         *lock(&self.outgoing) = Outgoing { closed: true, ..Outgoing::default() };
         self.idle.notify_all();
         let wakers = lock(&self.hub).end();
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        let waiting = lock(&self.claims).close();
+        wakers.into_iter().chain(waiting).for_each(std::task::Waker::wake);
     }
 }
 
@@ -203,6 +238,9 @@ async fn listen(shared: &Shared, socket: &Socket) {
         let wakers = match wire::read(&buffer[..length]) {
             Ok(Packet::Message { origin, topic, bytes }) => lock(&shared.hub).deliver(topic, origin, bytes),
             Ok(Packet::Lost { topic, count }) => lock(&shared.hub).lose(topic, count),
+            Ok(Packet::Granted { number, .. }) => lock(&shared.claims).granted(number).into_iter().collect(),
+            // Those are the master's to hear.
+            Ok(Packet::Claim { .. } | Packet::Release { .. }) => continue,
             Err(error) => {
                 tracing::error!(error = chain(&error), "a message of the master's is not understood");
                 continue;
@@ -238,6 +276,31 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let left = lock(&self.shared.hub).unsubscribe(&self.topic, self.reader);
+        drop(left);
+    }
+}
+
+/// A place in the queue for a lock, and the lock from then on; its drop gives it back.
+pub struct Place {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    number: u64,
+}
+
+impl Place {
+    /// Whether the lock is held.
+    pub fn poll_held(&self, context: &mut Context<'_>) -> Poll<Result<(), DispatchFault>> {
+        let (held, replaced) = lock(&self.shared.claims).poll(self.number, context.waker());
+        // Outside the lock, as above.
+        drop(replaced);
+        held
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let left = lock(&self.shared.claims).release(&self.name, self.number);
+        self.shared.news.notify_one();
         drop(left);
     }
 }

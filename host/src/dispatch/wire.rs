@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! byte   0      1          2..4    4..12                  12..      ..
-//!        kind   length     slot    generation, or how     topic     message
-//!               of topic           many were lost
+//!        kind   length     slot    generation, how many   topic,    message
+//!               of topic           were lost, or the      or lock
+//!                                  number of a claim
 //! ```
 //! Numbers are in the machine's own order: both ends are the same binary. A worker leaves slot and
 //! generation to the master, which knows them and believes nobody.
@@ -27,6 +28,9 @@ const NUMBER: Range<usize> = 4..12;
 
 const MESSAGE: u8 = 1;
 const LOST: u8 = 2;
+const CLAIM: u8 = 3;
+const RELEASE: u8 = 4;
+const GRANTED: u8 = 5;
 
 /// Who published a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,21 @@ pub enum Packet<'a> {
         topic: &'a str,
         count: u64,
     },
+    /// A worker wants the lock of this name; the number of the claim is its own.
+    Claim {
+        lock: &'a str,
+        number: u64,
+    },
+    /// A worker gives it back, or doesn't want it any more.
+    Release {
+        lock: &'a str,
+        number: u64,
+    },
+    /// The claim holds the lock.
+    Granted {
+        lock: &'a str,
+        number: u64,
+    },
 }
 
 /// A packet that can't be read.
@@ -57,7 +76,7 @@ pub enum WireError {
     Length(usize),
     #[error("a packet is of the kind {0}, which there is not")]
     Kind(u8),
-    #[error("a packet's topic is empty or not UTF-8")]
+    #[error("a packet's topic or lock is empty or not UTF-8")]
     Topic,
 }
 
@@ -71,6 +90,24 @@ pub fn message(topic: &str, bytes: &[u8]) -> Bytes {
 #[must_use]
 pub fn lost(topic: &str, count: u64) -> Bytes {
     packet(LOST, count, topic, &[])
+}
+
+/// A claim to a lock, whose name must be as a topic is.
+#[must_use]
+pub fn claim(lock: &str, number: u64) -> Bytes {
+    packet(CLAIM, number, lock, &[])
+}
+
+/// Gives a claim back.
+#[must_use]
+pub fn release(lock: &str, number: u64) -> Bytes {
+    packet(RELEASE, number, lock, &[])
+}
+
+/// Word that a claim holds its lock.
+#[must_use]
+pub fn granted(lock: &str, number: u64) -> Bytes {
+    packet(GRANTED, number, lock, &[])
 }
 
 fn packet(kind: u8, number: u64, topic: &str, bytes: &[u8]) -> Bytes {
@@ -93,21 +130,24 @@ pub fn read(packet: &[u8]) -> Result<Packet<'_>, WireError> {
     let slot = u16::from_ne_bytes(head[SLOT].try_into().expect("it is of that length"));
     let number = u64::from_ne_bytes(head[NUMBER].try_into().expect("it is of that length"));
     match head[0] {
-        MESSAGE if topic.is_empty() => Err(WireError::Topic),
+        MESSAGE | CLAIM | RELEASE | GRANTED if topic.is_empty() => Err(WireError::Topic),
         MESSAGE if bytes.len() > MAX_MESSAGE => Err(wrong_length),
         MESSAGE => Ok(Packet::Message { origin: Origin { slot, generation: number }, topic, bytes }),
         LOST if bytes.is_empty() => Ok(Packet::Lost { topic, count: number }),
-        LOST => Err(wrong_length),
+        CLAIM if bytes.is_empty() => Ok(Packet::Claim { lock: topic, number }),
+        RELEASE if bytes.is_empty() => Ok(Packet::Release { lock: topic, number }),
+        GRANTED if bytes.is_empty() => Ok(Packet::Granted { lock: topic, number }),
+        LOST | CLAIM | RELEASE | GRANTED => Err(wrong_length),
         kind => Err(WireError::Kind(kind)),
     }
 }
 
-/// Checks a packet of a worker's and writes in it whose it is; gives a copy to hand on.
+/// Checks a packet of a worker's for others and writes in it whose it is; gives a copy to hand on.
 pub fn stamp(packet: &mut [u8], origin: Origin) -> Result<Bytes, WireError> {
     match read(packet)? {
         Packet::Message { .. } => {}
-        // Only the master knows what was lost.
-        Packet::Lost { .. } => return Err(WireError::Kind(LOST)),
+        // Only the master knows what was lost; and what is for the master isn't for others.
+        _ => return Err(WireError::Kind(packet[0])),
     }
     packet[SLOT].copy_from_slice(&origin.slot.to_ne_bytes());
     packet[NUMBER].copy_from_slice(&origin.generation.to_ne_bytes());
@@ -133,6 +173,9 @@ mod tests {
         }
         assert_eq!(read(&lost("t", 5)), Ok(Packet::Lost { topic: "t", count: 5 }));
         assert_eq!(read(&lost("", 5)), Ok(Packet::Lost { topic: "", count: 5 }));
+        assert_eq!(read(&claim("l", 5)), Ok(Packet::Claim { lock: "l", number: 5 }));
+        assert_eq!(read(&release("l", 5)), Ok(Packet::Release { lock: "l", number: 5 }));
+        assert_eq!(read(&granted("l", 5)), Ok(Packet::Granted { lock: "l", number: 5 }));
     }
 
     #[test]
@@ -149,6 +192,9 @@ mod tests {
             (message("", b"x").to_vec(), WireError::Topic),
             (no_utf8, WireError::Topic),
             (lost("t", 1).to_vec(), WireError::Kind(LOST)),
+            (granted("t", 1).to_vec(), WireError::Kind(GRANTED)),
+            (claim("t", 1).to_vec(), WireError::Kind(CLAIM)),
+            (release("", 1).to_vec(), WireError::Topic),
         ] {
             assert_eq!(stamp(&mut packet, origin), Err(error));
         }
@@ -158,7 +204,7 @@ mod tests {
         #[test]
         fn no_packet_makes_the_reader_panic(mut packet in proptest::collection::vec(any::<u8>(), 0..400)) {
             if let Some(kind) = packet.first_mut() {
-                *kind %= 4;
+                *kind %= 8;
             }
             let _ = stamp(&mut packet, Origin { slot: 1, generation: 2 });
         }

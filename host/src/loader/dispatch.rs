@@ -12,11 +12,15 @@ use std::task::{Context, Poll};
 
 pub(super) const TABLE: &WithMetadata<DispatchService> = &WithMetadata::new(DispatchService { publish, subscribe });
 
-fn describe(fault: &DispatchFault) -> FfiFault {
+pub(super) fn describe(fault: &DispatchFault) -> FfiFault {
     let code = match fault {
         DispatchFault::Gone => 4,
-        DispatchFault::Topic(_) | DispatchFault::TooLong(_) => 5,
-        DispatchFault::OutgoingFull | DispatchFault::TooManySubscriptions | DispatchFault::TooManyTopics => 6,
+        DispatchFault::Topic(_) | DispatchFault::TooLong(_) | DispatchFault::Lock(_) => 5,
+        DispatchFault::OutgoingFull
+        | DispatchFault::TooManySubscriptions
+        | DispatchFault::TooManyTopics
+        | DispatchFault::TooManyLocks => 6,
+        DispatchFault::Draining => 7,
     };
     FfiFault { code, text: fault.to_string().into() }
 }

@@ -13,6 +13,7 @@ mod databank;
 mod dispatch;
 mod layout;
 mod listener;
+mod lock;
 mod log;
 mod request;
 mod response;

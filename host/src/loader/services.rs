@@ -4,7 +4,7 @@
 //! of the files of their names; `trace` is in `log`. The service `log` is for apps that were built before
 //! there was `trace`.
 
-use super::{app::HostInfo, databank, dispatch, listener, log as trace, request};
+use super::{app::HostInfo, databank, dispatch, listener, lock, log as trace, request};
 use abi_stable::{
     StableAbi,
     prefix_type::{PrefixRef, WithMetadata},
@@ -13,8 +13,8 @@ use abi_stable::{
 };
 use app_abi::abi::{
     DatabankServiceRef, DispatchServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, ListenerServiceRef,
-    LogService, LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER,
-    SERVICE_LOG, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
+    LockServiceRef, LogService, LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO,
+    SERVICE_LISTENER, SERVICE_LOCK, SERVICE_LOG, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
 use std::ptr;
 use tracing::Level;
@@ -64,6 +64,12 @@ const OFFERED: &[Offered] = &[
         minor: 0,
         layout: <ListenerServiceRef as StableAbi>::LAYOUT,
         table: || erase(listener::TABLE.static_as_prefix()),
+    },
+    Offered {
+        id: SERVICE_LOCK,
+        minor: 0,
+        layout: <LockServiceRef as StableAbi>::LAYOUT,
+        table: || erase(lock::TABLE.static_as_prefix()),
     },
     Offered {
         id: SERVICE_TRACE,

@@ -1,4 +1,4 @@
-//! Dispatch, the master's part: what one worker publishes goes to all.
+//! Dispatch, the master's part: what one worker publishes goes to all, and a lock to one of those who claim it.
 //!
 //! Owns a thread of its own with the dispatch sockets of all workers, so that a flood of messages delays
 //! no event of the machine's, which never sees one. Each worker has its turn: so many packets, then the
@@ -11,7 +11,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -20,11 +20,13 @@ use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, LocalSet, spawn_local, yield_now};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::causes::chain;
+use crate::dispatch::queues::{Claim, Queues, TooMany};
 use crate::dispatch::wire::{self, Origin, Packet, WireError};
 use crate::dispatch::{Backlog, is_the_end};
+use crate::foreign::printable;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::sys::packet::{self, Socket};
 
@@ -89,6 +91,7 @@ async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
 
 /// The way to and from one worker.
 struct Link {
+    worker: WorkerId,
     origin: Origin,
     socket: Socket,
     outgoing: RefCell<Outgoing>,
@@ -105,13 +108,23 @@ struct Linked {
 #[derive(Default)]
 struct Switch {
     links: RefCell<HashMap<WorkerId, Linked>>,
+    locks: RefCell<Queues>,
+}
+
+/// A packet that no worker of ours sends.
+#[derive(Debug, thiserror::Error)]
+enum Misbehaviour {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
 }
 
 impl Switch {
     fn join(switch: &Rc<Self>, worker: WorkerId, origin: Origin, socket: OwnedFd) -> io::Result<()> {
         let socket = Socket::new(socket)?;
         packet::refuse_descriptors(&socket);
-        let link = Rc::new(Link { origin, socket, outgoing: RefCell::default(), news: Notify::new() });
+        let link = Rc::new(Link { worker, origin, socket, outgoing: RefCell::default(), news: Notify::new() });
         let reader = spawn_local(read(Rc::clone(switch), Rc::clone(&link)));
         let writer = spawn_local(write(Rc::clone(&link)));
         let tasks = [reader.abort_handle(), writer.abort_handle()];
@@ -131,10 +144,46 @@ impl Switch {
                 Ok(_) | Err(_) => break,
             }
         }
+        let granted = self.locks.borrow_mut().leave(worker);
+        for (lock, claim) in granted {
+            self.grant(&lock, claim);
+        }
+    }
+
+    /// Sees to a packet of a worker.
+    fn route(&self, from: &Link, packet: &mut [u8]) -> Result<(), Misbehaviour> {
+        let worker = from.worker;
+        match wire::read(packet)? {
+            Packet::Claim { lock, number } => {
+                let claim = Claim { worker, generation: from.origin.generation, number };
+                if self.locks.borrow_mut().claim(lock, claim)? {
+                    self.grant(lock, claim);
+                }
+            }
+            Packet::Release { lock, number } => {
+                from.outgoing.borrow_mut().take_back(&wire::granted(lock, number));
+                let next = self.locks.borrow_mut().release(lock, worker, number);
+                if let Some(next) = next {
+                    self.grant(lock, next);
+                }
+            }
+            _ => self.publish(from, packet)?,
+        }
+        Ok(())
+    }
+
+    /// Tells a worker that it holds a lock.
+    fn grant(&self, lock: &str, claim: Claim) {
+        if let Some(Linked { link, .. }) = self.links.borrow().get(&claim.worker) {
+            let Origin { slot, generation } = link.origin;
+            debug!(lock = %printable(lock), slot, generation, "lock granted");
+            link.outgoing.borrow_mut().granted.push_back(wire::granted(lock, claim.number));
+            link.news.notify_one();
+        }
     }
 
     /// Hands a packet of one worker to all of them, itself included.
-    fn route(&self, from: &Link, packet: &mut [u8]) -> Result<(), WireError> {
+    fn publish(&self, from: &Link, packet: &mut [u8]) -> Result<(), WireError> {
         let packet = wire::stamp(packet, from.origin)?;
         for linked in self.links.borrow().values() {
             linked.link.outgoing.borrow_mut().push(packet.clone());
@@ -212,6 +261,8 @@ async fn write(link: Rc<Link>) {
 /// What waits for one worker.
 #[derive(Default)]
 struct Outgoing {
+    /// Never dropped, and no more than its worker has claims.
+    granted: VecDeque<Bytes>,
     backlog: Backlog,
     lost: Losses,
     closed: bool,
@@ -232,7 +283,14 @@ impl Outgoing {
 
     /// What is to be sent next: word of what was dropped comes before what came after it.
     fn next(&mut self) -> Option<Bytes> {
-        self.lost.next().or_else(|| self.backlog.pop())
+        self.granted.pop_front().or_else(|| self.lost.next()).or_else(|| self.backlog.pop())
+    }
+
+    /// Says no more that a claim was granted which was given back meanwhile.
+    fn take_back(&mut self, granted: &Bytes) {
+        if let Some(place) = self.granted.iter().position(|it| it == granted) {
+            self.granted.remove(place);
+        }
     }
 
     fn close(&mut self) {
@@ -298,6 +356,7 @@ mod tests {
                     Ok((origin.slot, bytes.to_owned()))
                 }
                 Packet::Lost { topic, count } => Err((topic.to_owned(), count)),
+                other => panic!("{other:?}"),
             }
         }
     }

@@ -243,6 +243,7 @@ impl<'a> Control<'a> {
         let mut schedule = Schedule::new(began, ordered.timeout);
         let Ordered { successor, timeout, connections } = ordered;
         self.let_go(connections, &schedule);
+        self.dispatch.refuse_locks();
         let handover = connections == Connections::HandedOver;
         tracing::info!(successor, handover, timeout_ms = millis(timeout), "draining");
         let mut threads = Threads { open: self.lanes.len(), busy: self.lanes.len() };
