@@ -1,11 +1,9 @@
 //! `check`: would this configuration and its library be accepted?
 //!
-//! Does what preflight does, with a copy of its own that is gone afterwards. Touches neither the
-//! state directory nor the listeners nor the databank, so it may run beside the master, whose magic it doesn't know: an
-//! epoch that the running master would refuse is accepted here.
+//! Does what preflight does, with a copy of its own, which lies where a master's would but never has a name there.
+//! Touches nothing else of the state directory, and neither the listeners nor the databank, so it may run beside the
+//! master, whose magic it doesn't know: an epoch that the running master would refuse is accepted here.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,23 +12,24 @@ use anyhow::Context;
 use tokio::task::LocalSet;
 
 use crate::artifact::{Store, Version};
+use crate::causes::chain;
 use crate::children::Children;
 use crate::console;
 use crate::desk::Desk;
 use crate::foreign::printable;
-use crate::held::Directory;
 use crate::identity::Identity;
 use crate::logging;
-use crate::preflight::{Preflight, read_config};
+use crate::paths;
+use crate::preflight::{Preflight, Snapshot, read_config};
 use crate::restart::Refusal;
+use crate::state_dir::StateDir;
 
 /// How long what the probe has said is waited for to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Checks the configuration at `path` and says what it found; refusals go to standard error.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let path =
-        std::path::absolute(path).with_context(|| format!("the path {} can't be made absolute", path.display()))?;
+    let path = paths::absolute(path).with_context(|| format!("the path {} can't be made absolute", path.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match LocalSet::new().block_on(&runtime, check(&path))? {
         Ok(version) => {
@@ -58,25 +57,30 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
-    let config = match read_config(path, None) {
-        Ok(snapshot) => snapshot.config,
+    let Snapshot { config, home, .. } = match read_config(path, None) {
+        Ok(snapshot) => snapshot,
         Err(refused) => return Ok(Err(refused.refusal)),
     };
     let identity = Identity::configured(&config)?;
-    // The probe's user must be able to read the copy.
-    let directory = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o755))
-        .tempdir()
-        .context("a temporary directory can't be made (TMPDIR says where)")?;
+    // Where a master would load it from: what can be loaded here may not be there.
+    let versions = match StateDir::look(&config, Identity::path_trust(identity.as_ref())) {
+        Ok(directory) => directory,
+        Err(error) => return Ok(Err(Refusal::BadConfig(chain(&error)))),
+    };
     let preflight = Preflight {
         config_path: path.to_owned(),
         dev_library: None,
-        store: Store::open(directory.path().to_owned(), Directory::open(directory.path())?)?,
+        store: Store::without_names(config.versions_dir(), versions),
+        state_dir: None,
         desk: Desk::open()?,
         children: Children::watch()?,
         identity,
     };
-    let checked = preflight.version(&config, None).await;
+    let checked = async {
+        preflight.secrets(&config).await?;
+        preflight.version(&config, &home, None).await
+    };
+    let checked = checked.await;
     logging::finish_relays(LAST_WORDS);
     Ok(checked.map(|(version, _)| version).map_err(|refused| refused.refusal))
 }

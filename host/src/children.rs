@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::sys::signal::Signal;
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::channel::MasterEnd;
 use crate::config::Environment;
+use crate::held::Directory;
 use crate::identity::Identity;
 use crate::sys::process::{self, Reaped, Spawn};
 
@@ -90,7 +91,8 @@ impl Children {
         Ok(children)
     }
 
-    /// Spawns the running binary in `role`, with those of our variables that `environment` names.
+    /// Spawns the running binary in `role`, with those of our variables that `environment` names, in `directory`; in
+    /// ours when absent.
     ///
     /// # Errors
     /// Those of socketpair, fork, setuid and exec.
@@ -100,6 +102,7 @@ impl Children {
         streams: Streams,
         identity: Option<&Identity>,
         environment: &Environment,
+        directory: Option<&Directory>,
     ) -> io::Result<Child> {
         let (channel, theirs) = MasterEnd::pair()?;
         let pid = process::spawn(Spawn {
@@ -109,6 +112,7 @@ impl Children {
             stderr: streams.stderr,
             identity: identity.map(|identity| (identity.uid, identity.gid)),
             environment: environment.clone(),
+            directory: directory.map(|directory| directory.as_fd().try_clone_to_owned()).transpose()?,
             variables: identity.map(Identity::variables).unwrap_or_default(),
             dies_with_us: role.dies_with_us(),
         })?;

@@ -23,7 +23,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         // The master has died or given up: nobody wants an answer.
         let Some((setup, _)) = channel.receive::<DatabankSetup>().await? else { return Ok(ExitCode::SUCCESS) };
         logging::init_child(setup.log, None)?;
-        let prepared = match Databank::open(&setup.databank) {
+        sys::process::allow_core_dumps(setup.core_dumps);
+        let prepared = match Databank::open(&setup.databank, setup.making) {
             Ok(databank) => databank.prepare().await.map_err(|fault| fault.to_string()),
             Err(error) => Err(chain(&error)),
         };

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::Config;
-use crate::held;
+use crate::held::{self, PathTrust};
 
 /// A user and a group. Supplementary groups are dropped with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,11 @@ impl Identity {
         } else {
             Err(IdentityError::NotRoot)
         }
+    }
+
+    /// How far the paths of a master's directories must be trusted whose workers are this user.
+    pub const fn path_trust(workers: Option<&Self>) -> PathTrust {
+        if workers.is_some() { PathTrust::Required } else { PathTrust::Any }
     }
 
     /// The variables that name the user (`environ(7)`): with ours, programs would look for their files in our home.

@@ -4,9 +4,14 @@
 //! listeners, so a socket closes with the last generation that names it; those that a service manager has
 //! passed on stay open. Who accepts is not its business.
 
+mod bind;
 mod health;
+mod loopback;
+mod options;
 mod passed;
+mod port_guard;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,14 +19,17 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::{Socket, TcpKeepalive};
 
 use crate::causes::chain;
-use crate::config::{Address, Config, Listen};
+use crate::config::{Address, Config, Family, Listen};
 use crate::message::{ListenerInfo, Origin, Server};
-use crate::socket_file::{SocketFile, SocketFileError};
-pub use health::{Remedy, ShutDown, is_open};
+use crate::socket_file::SocketFile;
+pub use health::{Damage, Harm, Remedy, is_open};
+pub use loopback::Loopback;
+use options::Options;
 pub use passed::Passed;
+use port_guard::PortGuard;
 
 /// After how long a silent client is asked whether it is there, and how often.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -39,6 +47,18 @@ pub enum BindError {
     Live { path: PathBuf },
     #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
     NoSocket { path: PathBuf },
+    #[error("localhost can't be resolved")]
+    Localhost(#[source] io::Error),
+    #[error(
+        "{address} can't be bound: {other} has the port for both families or all addresses, and is one socket; stop the \
+         master and start it again"
+    )]
+    Overlaps { address: Address, other: Address },
+    #[error(
+        "{address} can't be kept: whether it takes IPv4 as well depends on whether another listener has its port there, \
+         and can't change while it is open; stop the master and start it again"
+    )]
+    Family { address: Address },
     #[error("{address} was shut down, and only who has passed it can bind it anew: restart its socket unit")]
     ShutDown { address: Address },
 }
@@ -49,7 +69,11 @@ impl BindError {
         match self {
             Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Live { .. } => true,
-            Self::NoSocket { .. } | Self::ShutDown { .. } => false,
+            Self::NoSocket { .. }
+            | Self::Localhost(_)
+            | Self::Overlaps { .. }
+            | Self::Family { .. }
+            | Self::ShutDown { .. } => false,
         }
     }
 }
@@ -57,36 +81,22 @@ impl BindError {
 /// One bound, listening socket.
 #[derive(Debug)]
 pub struct Bound {
+    /// As it is configured, or as it was passed.
     address: Address,
+    family: Family,
     socket: SharedSocket,
     /// The address as the kernel knows it, of a TCP socket.
     local: Option<SocketAddr>,
     file: Option<SocketFile>,
     origin: Origin,
+    /// Of a TCP socket that we have bound.
+    guard: Option<Rc<PortGuard>>,
+    /// Those that it was given, since it listens.
+    options: RefCell<Option<Options>>,
 }
 
 impl Bound {
-    fn bind(listen: &Listen) -> Result<Self, BindError> {
-        let failed = |source| BindError::Bind { address: listen.address.clone(), source };
-        let (socket, file) = match &listen.address {
-            Address::Tcp(address) => (bind_tcp(*address).map_err(failed)?, None),
-            Address::Unix(path) => {
-                let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-                let file = SocketFile::bind(&socket, path, listen.mode).map_err(|error| match error {
-                    SocketFileError::Live => BindError::Live { path: path.clone() },
-                    SocketFileError::NoSocket => BindError::NoSocket { path: path.clone() },
-                    SocketFileError::Exchanged => failed(io::Error::other(error)),
-                    SocketFileError::System(source) => failed(source),
-                })?;
-                (socket, Some(file))
-            }
-        };
-        socket.set_nonblocking(true).map_err(failed)?;
-        let local = socket.local_addr().map_err(failed)?.as_socket();
-        Ok(Self { address: listen.address.clone(), socket: socket.into(), local, file, origin: Origin::Bound })
-    }
-
-    /// Binds another in the place of this one, which was shut down for good, and listens.
+    /// Binds another in the place of this one, which is harmed for good, and listens.
     ///
     /// # Errors
     /// When that can't be, or when this one is somebody else's.
@@ -95,20 +105,43 @@ impl Bound {
             return Err(BindError::ShutDown { address: self.address.clone() });
         }
         // The port that was found where any was wanted.
-        let address = self.local.map_or_else(|| self.address.clone(), Address::Tcp);
-        let bound = Self { address: self.address.clone(), ..Self::bind(&Listen { address, ..listen.clone() })? };
+        let bound = match (&self.guard, self.local) {
+            (Some(guard), Some(address)) => {
+                // Two can't listen on one port, so this one has to stop; a process that has it may have had it insist
+                // on its port.
+                let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                let _ = self.socket.set_reuse_address(true);
+                let bound = bind::tcp_socket(address, self.family).and_then(|socket| {
+                    guard.admits(&socket, || socket.bind(&address.into()))?;
+                    Self::of_tcp(listen, socket, Rc::clone(guard))
+                });
+                bound.map_err(|source| self.failed(source))?
+            }
+            _ => Self::one(listen)?,
+        };
         bound.listen(listen)?;
         Ok(Rc::new(bound))
     }
 
+    fn failed(&self, source: io::Error) -> BindError {
+        BindError::Bind { address: self.address.clone(), source }
+    }
+
     fn listen(&self, listen: &Listen) -> Result<(), BindError> {
-        self.socket.listen(backlog(listen)).map_err(|source| BindError::Bind { address: self.address.clone(), source })
+        let act = || self.socket.listen(backlog(listen));
+        let done = self.guard.as_ref().map_or_else(act, |guard| guard.admits(&self.socket, act));
+        done.map_err(|source| self.failed(source))?;
+        *self.options.borrow_mut() = Some(Options::of(&self.socket));
+        Ok(())
     }
 
     fn apply_settings(&self, listen: &Listen) {
         // listen(2) again only changes the backlog.
         if let Err(error) = self.socket.listen(backlog(listen)) {
             tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
+        }
+        if let Some(options) = &mut *self.options.borrow_mut() {
+            options.expect_backlog_of(&self.socket);
         }
         if let (Some(mode), Some(file)) = (listen.mode, &self.file)
             && let Err(error) = file.change_mode(mode)
@@ -164,15 +197,6 @@ impl Drop for SharedSocket {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
-    socket.set_reuse_address(true)?;
-    watch_clients(&socket)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
 /// Has a client that has vanished noticed, while nothing is sent and while what was sent isn't
 /// acknowledged (`tcp(7)`). Accepted sockets inherit both.
 fn watch_clients(socket: &Socket) -> io::Result<()> {
@@ -207,23 +231,34 @@ impl Listeners {
     }
 
     /// The listeners that `config` names: those that were passed to us, shared with `running` where it has
-    /// them already, bound where they are new.
+    /// them already, bound where they are new. A listener may have more than one socket.
     ///
     /// # Errors
     /// When one that is new can't be bound; those bound before it are closed again.
-    pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
+    pub fn bind(config: &Config, running: &Self, loopback: &Loopback) -> Result<Self, BindError> {
         let http = config.listen.iter().map(|listen| (listen, Server::Worker));
         let configured = http
             .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
             .map(|(listen, server)| {
-                let bound = match running.passed.of(listen, config).or_else(|| running.find(&listen.address)) {
-                    // What somebody has shut down is no use to new workers.
-                    Some(bound) => bound.or_healed(listen)?,
-                    None => Rc::new(Bound::bind(listen)?),
+                let mut known = running.passed.of(listen, config);
+                if known.is_empty() {
+                    known = running.find(listen)?;
+                }
+                let bound = if known.is_empty() {
+                    Bound::all(listen, loopback, running)?
+                } else {
+                    // What somebody has harmed is no use to new workers.
+                    known
+                        .into_iter()
+                        .map(|bound| bound.or_healed_or_hidden(listen, server))
+                        .collect::<Result<_, _>>()?
                 };
-                Ok(Configured { listen: listen.clone(), server, bound })
+                Ok(bound.into_iter().map(move |bound| Configured { listen: listen.clone(), server, bound }))
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect();
         let listeners = Self { configured, passed: running.passed.clone() };
         // Only now: a client must not be taken in by one listener and reset because of the next.
         for Configured { listen, bound, .. } in &listeners.without(running).configured {
@@ -277,10 +312,26 @@ impl Listeners {
         self.passed.left_over(config)
     }
 
-    /// The one that we have bound to this address.
-    fn find(&self, address: &Address) -> Option<Rc<Bound>> {
+    /// Those that we have bound for a listener.
+    fn find(&self, listen: &Listen) -> Result<Vec<Rc<Bound>>, BindError> {
         let bound = self.configured.iter().map(|configured| &configured.bound);
-        bound.filter(|bound| bound.origin == Origin::Bound).find(|bound| bound.address == *address).map(Rc::clone)
+        let found = bound.filter(|bound| bound.origin == Origin::Bound && bound.address == listen.address);
+        let fits = |bound: &Rc<Bound>| {
+            // The kernel doesn't change it once a socket is bound.
+            let fits = bound.family == listen.family;
+            if fits { Ok(Rc::clone(bound)) } else { Err(BindError::Family { address: listen.address.clone() }) }
+        };
+        found.map(fits).collect()
+    }
+
+    /// Whether a listener with this address is bound already.
+    fn has(&self, address: &Address) -> bool {
+        self.configured.iter().any(|configured| configured.bound.address == *address)
+    }
+
+    #[cfg(test)]
+    pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
+        Self::bind(config, running, &Loopback::both())
     }
 }
 
@@ -300,9 +351,11 @@ impl AdminListener {
     pub fn for_config(config: &Config, running: Option<&Self>) -> Result<Option<Self>, BindError> {
         let Some(listen) = &config.admin else { return Ok(None) };
         let bound = match running {
-            Some(running) if running.listen.address == listen.address => Rc::clone(&running.bound),
+            Some(running) if running.listen.address == listen.address && running.bound.family == listen.family => {
+                Rc::clone(&running.bound)
+            }
             _ => {
-                let bound = Bound::bind(listen)?;
+                let bound = Bound::one(listen)?;
                 bound.listen(listen)?;
                 Rc::new(bound)
             }
@@ -341,7 +394,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::path::Path;
 
-    use socket2::SockAddr;
+    use socket2::{Domain, SockAddr, Type};
 
     use super::*;
 

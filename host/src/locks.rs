@@ -138,8 +138,7 @@ const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 pub struct MagicLock {
     directory: Directory,
     name: OsString,
-    /// Ours.
-    _file: File,
+    ours: File,
 }
 
 impl MagicLock {
@@ -150,12 +149,18 @@ impl MagicLock {
         let file = open(directory, OsStr::new(&name), 0o600).map_err(failed)?;
         file.try_lock_shared().map_err(|error| failed(error.into()))?;
         let directory = directory.try_clone().map_err(|source| LockError::File { path: path.to_owned(), source })?;
-        Ok(Self { directory, name: name.into(), _file: file })
+        Ok(Self { directory, name: name.into(), ours: file })
     }
 
     /// One to give to a worker.
     pub fn for_worker(&self) -> io::Result<OwnedFd> {
-        let file = File::from(self.directory.open_file(&self.name, OFlag::O_RDONLY | OFlag::O_CREAT, MODE)?);
+        let flags = OFlag::O_RDONLY | OFlag::O_CREAT;
+        let file = match self.directory.open_file(&self.name, flags, MODE) {
+            Ok(file) => File::from(file),
+            // The directory was deleted, and nothing is made in it any more: no master will look there, but a worker
+            // is spawned all the same.
+            Err(_) => File::open(held::path_of(&self.ours))?,
+        };
         file.try_lock_shared()?;
         Ok(file.into())
     }

@@ -44,8 +44,10 @@ mod logging;
 mod metrics;
 mod notify;
 mod output;
+mod paths;
 mod preflight;
 mod socket_file;
+mod state_dir;
 mod watcher;
 
 // The only `unsafe`, and what `loader` lends to the app: the store, and the way to other workers.

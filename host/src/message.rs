@@ -9,20 +9,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::databank;
-use crate::config::{LogFormat, LogLevel, Trusted};
+use crate::config::{AppConfig, LogFormat, LogLevel, Trusted};
 use crate::ids::{Generation, Slot, VersionId};
 
 /// The first message to a worker. Its descriptors come in this order: the log, the dispatch socket, the
 /// handover socket, the stats page, the lock that names the magic, the reading ends of its standard
-/// output and its standard error, the access log if it is a file of its own, and one a listener.
+/// output and its standard error, the version's file, the access log if it is a file of its own, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
     pub generation: Generation,
     pub library: Library,
-    /// The app's configuration, JSON as it was written.
-    pub app_config: String,
+    pub app_config: AppConfig,
     pub databank: databank::Setup,
+    pub core_dumps: bool,
     pub threads: u16,
     /// How many connections all workers have now: it may come to have as many.
     pub connections: u64,
@@ -53,7 +53,7 @@ pub enum AccessPlace {
     File,
 }
 
-/// The only message to a probe; no descriptors.
+/// The only message to a probe, with the version's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProbeSetup {
     pub library: Library,
@@ -64,6 +64,9 @@ pub struct ProbeSetup {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DatabankSetup {
     pub databank: databank::Setup,
+    /// Whether a store on this machine is made where there is none.
+    pub making: databank::Making,
+    pub core_dumps: bool,
     pub log: LogSetup,
 }
 
@@ -93,10 +96,12 @@ pub enum FromAdmin {
     Ask,
 }
 
-/// The version copy to load.
+/// The version copy to load; its descriptor comes with the message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Library {
     pub path: PathBuf,
+    /// What it is a copy of, and is called in errors.
+    pub name: PathBuf,
     /// The hash that its bytes must have.
     pub version: VersionId,
     /// The magic that the master read from it, which the loaded library must repeat.

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,19 +22,21 @@ use crate::artifact::{self, ArtifactError, Look, Store, Version};
 use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Children, Role, Streams};
-use crate::config::databank::{Setup, Store as DatabankStore};
-use crate::config::{self, Config};
+use crate::config::databank::{Making, Setup, Store as DatabankStore};
+use crate::config::{self, AppConfig, Config};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign;
+use crate::held::Directory;
 use crate::identity::Identity;
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
-use crate::listeners::{AdminListener, BindError, Listeners};
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback};
 use crate::logging::{self, ChildPipe};
 use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
 use crate::restart::{Judged, Pair, Refusal};
+use crate::state_dir;
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
@@ -55,8 +58,12 @@ pub struct Prepared {
     pub listeners: Listeners,
     /// Where metrics and page are served.
     pub admin: Option<AdminListener>,
-    /// With its secrets, as they were when the generation was prepared.
+    /// Both with their secrets, as they were when the generation was prepared.
     pub databank: Arc<Setup>,
+    pub app_config: Arc<AppConfig>,
+    /// Where its workers and what looks at its library are: the directory of the configuration, wherever its path leads
+    /// later.
+    pub home: Arc<Directory>,
     /// What lay on disk and is not to be taken while it does, if this generation was gone back to.
     pub held: Option<OnDisk>,
 }
@@ -65,6 +72,12 @@ impl Prepared {
     /// What makes it the same as another.
     pub fn pair(&self) -> Pair {
         Pair { version: self.version.id, config: self.config_id }
+    }
+
+    /// Whether workers of it are what workers of the other are.
+    pub fn is_as(&self, other: &Self) -> bool {
+        // A secret in a file of its own changes and the configuration doesn't.
+        self.pair() == other.pair() && self.databank == other.databank && self.app_config == other.app_config
     }
 
     /// What a child needs to load this version.
@@ -95,7 +108,8 @@ impl From<Refusal> for Refused {
 }
 
 fn library(version: &Version) -> Library {
-    Library { path: version.path.clone(), version: version.id, magic: version.magic().0 }
+    let (path, name) = (version.path.clone(), version.library.clone());
+    Library { path, name, version: version.id, magic: version.magic().0 }
 }
 
 /// How long the stages took that are worth knowing.
@@ -112,6 +126,8 @@ pub struct Preflight {
     /// What `app-host dev` has built, if it is the one who serves.
     pub dev_library: Option<PathBuf>,
     pub store: Store,
+    /// The state directory that the master holds; absent where none is used.
+    pub state_dir: Option<Arc<Directory>>,
     pub desk: Desk,
     pub children: Children,
     pub identity: Option<Identity>,
@@ -128,6 +144,8 @@ pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<Snapshot, 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub config: Arc<Config>,
+    /// Its directory, where its children are.
+    pub home: Arc<Directory>,
     pub id: ConfigId,
     pub text: Arc<str>,
 }
@@ -143,7 +161,13 @@ impl Snapshot {
             None => config,
         };
         let text = std::str::from_utf8(bytes).map_err(|error| judged(format!("{}: {error}", path.display())))?;
-        Ok(Self { config: Arc::new(config), id, text: text.into() })
+        let home = match dev_library {
+            // One that has no configuration of its own is at home where it is built, and so are we.
+            Some(_) => Path::new("."),
+            None => path.parent().unwrap_or(Path::new("/")),
+        };
+        let home = Directory::open(home).map_err(|error| Refusal::BadConfig(format!("{}: {error}", home.display())))?;
+        Ok(Self { config: Arc::new(config), home: Arc::new(home), id, text: text.into() })
     }
 }
 
@@ -156,8 +180,15 @@ pub enum Source {
     Copy(VersionId),
 }
 
-/// Reads the secrets that the section `databank` names. Blocks on the disk.
-fn read_secrets(config: &Config) -> Result<Setup, Refusal> {
+/// What the configuration names by its file, read.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    pub databank: Arc<Setup>,
+    pub app_config: Arc<AppConfig>,
+}
+
+/// Reads the secrets that a configuration names, of which relative ones are in `directory`. Blocks on the disk.
+fn read_secrets(config: &Config, directory: &Path) -> Result<Secrets, Refusal> {
     let read = |path: &Path| {
         let bytes = read_file(path, MAX_SECRET_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
@@ -166,7 +197,9 @@ fn read_secrets(config: &Config) -> Result<Setup, Refusal> {
         }
         Ok(text)
     };
-    config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))
+    let databank = config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))?;
+    let app_config = config.app.resolve(directory, read).map_err(|error| Refusal::BadConfig(error.to_string()))?;
+    Ok(Secrets { databank: Arc::new(databank), app_config: Arc::new(app_config) })
 }
 
 fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
@@ -187,11 +220,16 @@ fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 impl Preflight {
     /// The version at the path that `config` names, if it fits this host and, where one is given, the
     /// magic that the master started with. The first library and every later one go this way.
-    pub async fn version(&self, config: &Config, beside: Option<Magic>) -> Result<(Version, Took), Refused> {
+    pub async fn version(
+        &self,
+        config: &Config,
+        home: &Directory,
+        beside: Option<Magic>,
+    ) -> Result<(Version, Took), Refused> {
         let begin = Instant::now();
         let version = self.admit(config, Source::Path).await?;
         let copy = begin.elapsed();
-        let probe = self.examine(config, &version, beside).await?;
+        let probe = self.examine(config, home, &version, beside).await?;
         Ok((version, Took { copy, probe }))
     }
 
@@ -200,7 +238,7 @@ impl Preflight {
         let (store, path) = (self.store.clone(), config.app.library.clone());
         let take = move || match source {
             Source::Path => store.admit(&path),
-            Source::Copy(version) => store.reopen(version),
+            Source::Copy(version) => store.reopen(version, &path),
         };
         self.desk
             .run(DISK_TIMEOUT, take)
@@ -210,7 +248,13 @@ impl Preflight {
     }
 
     /// Whether a version fits this host, and beside what runs; says how long its probe took.
-    async fn examine(&self, config: &Config, version: &Version, beside: Option<Magic>) -> Result<Duration, Refused> {
+    async fn examine(
+        &self,
+        config: &Config,
+        home: &Directory,
+        version: &Version,
+        beside: Option<Magic>,
+    ) -> Result<Duration, Refused> {
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
         version.manifest.fits_host().map_err(|error| misfit(Refusal::Incompatibility(error.to_string())))?;
         if let Some(started_with) = beside {
@@ -225,21 +269,21 @@ impl Preflight {
                 .map_err(|error| Refusal::BadArtifact(error.to_string()))?
                 .map_err(|error| Refused::from(Refusal::BadArtifact(chain(&error))))
         };
-        let (probe, ()) = tokio::try_join!(self.probe(config, version), sync)?;
+        let (probe, ()) = tokio::try_join!(self.probe(config, home, version), sync)?;
         Ok(probe)
     }
 
-    /// The databank of `config` with its secrets.
-    pub async fn databank(&self, config: &Arc<Config>) -> Result<Arc<Setup>, Refusal> {
-        let config = Arc::clone(config);
-        let read = self.desk.run(DISK_TIMEOUT, move || read_secrets(&config)).await;
-        Ok(Arc::new(read.map_err(|error| Refusal::BadConfig(error.to_string()))??))
+    /// What `config` names by its file.
+    pub async fn secrets(&self, config: &Arc<Config>) -> Result<Secrets, Refusal> {
+        let (config, path) = (Arc::clone(config), self.config_path.clone());
+        let read = move || read_secrets(&config, path.parent().unwrap_or(Path::new("/")));
+        self.desk.run(DISK_TIMEOUT, read).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 
     /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
     pub async fn version_and_databank(
         &self,
-        config: &Config,
+        (config, home): (&Config, &Directory),
         databank: &Setup,
         beside: Option<Magic>,
         source: Source,
@@ -250,11 +294,13 @@ impl Preflight {
             let version = self.admit(config, source).await?;
             may_take(version.id)?;
             let copy = begin.elapsed();
-            let probe = self.examine(config, &version, beside).await?;
+            let probe = self.examine(config, home, &version, beside).await?;
             Ok::<_, Refused>((version, Took { copy, probe }))
         };
         // What is wrong with the library is said first, whichever of the two was faster.
-        let reached = async { Ok(self.reach(config, databank).await) };
+        // Beside running workers it is the store that they have had all the time, or none.
+        let making = if beside.is_some() { Making::Never } else { Making::IfMissing };
+        let reached = async { Ok(self.reach((config, home), databank, making).await) };
         let ((version, took), reached) = tokio::try_join!(version, reached)?;
         reached?;
         Ok((version, took))
@@ -316,7 +362,7 @@ impl Preflight {
     async fn beside(
         &self,
         running: &Prepared,
-        Snapshot { config, id: config_id, text }: Snapshot,
+        Snapshot { config, home, id: config_id, text }: Snapshot,
         source: Source,
         magic: Magic,
         ledger: &Ledger,
@@ -331,10 +377,11 @@ impl Preflight {
             let driver = store.driver();
             return Err(misfit(Refusal::BadDriver(format!("\"{driver}\" can't be shared between processes"))));
         }
-        let databank = self.databank(&config).await?;
         if let Some(key) = config.fixed_difference(&running.config) {
             return Err(misfit(fixed(key)));
         }
+        self.state_dir_is_there(&config).await?;
+        let Secrets { databank, app_config } = self.secrets(&config).await?;
         if let Some(key) = databank.difference(&running.databank) {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
@@ -351,21 +398,53 @@ impl Preflight {
                 ))))
             }
         };
-        let (version, took) = self.version_and_databank(&config, &databank, Some(magic), source, may_take).await?;
+        let (version, took) =
+            self.version_and_databank((&config, &home), &databank, Some(magic), source, may_take).await?;
         let cannot_bind = |error: BindError| Refusal::CannotBind(chain(&error));
         let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
-        let listeners = Listeners::for_config(&config, &running.listeners).map_err(cannot_bind)?;
-        Ok((Prepared { config, config_id, text, version, listeners, admin, databank, held: None }, took))
+        let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
+        let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;
+        Ok((
+            Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held: None },
+            took,
+        ))
+    }
+
+    /// Whether the state directory of `config` is the one that the master holds, and a library can be loaded from it:
+    /// what was so at its start may have been moved away or mounted anew.
+    async fn state_dir_is_there(&self, config: &Config) -> Result<(), Refusal> {
+        let Some(held) = self.state_dir.clone() else { return Ok(()) };
+        let (path, versions, store) = (config.state_dir.clone(), config.versions_dir(), self.store.clone());
+        let look = move || {
+            state_dir::is_still_at(&held, &path)
+                .map_err(|error| Refusal::Incompatibility(chain(&error)))
+                // Nothing is wrong with the library, nor will be with the next one.
+                .and_then(|()| {
+                    state_dir::can_load_from(store.directory(), versions)
+                        .map_err(|error| Refusal::BadConfig(chain(&error)))
+                })
+        };
+        self.desk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.
-    async fn reach(&self, config: &Config, databank: &Setup) -> Result<(), Refusal> {
+    async fn reach(
+        &self,
+        (config, home): (&Config, &Directory),
+        databank: &Setup,
+        making: Making,
+    ) -> Result<(), Refusal> {
         if databank.store == DatabankStore::Memory {
             return Ok(());
         }
-        let setup = DatabankSetup { databank: databank.clone(), log: logging::for_child(&config.log) };
+        let setup = DatabankSetup {
+            databank: databank.clone(),
+            making,
+            core_dumps: config.core_dumps,
+            log: logging::for_child(&config.log),
+        };
         let limit = databank.timeout + CHECK_MARGIN;
-        match self.ask(Role::DatabankCheck, config, &setup, limit).await {
+        match self.ask(Role::DatabankCheck, (config, home), &setup, &[], limit).await {
             Ok(FromDatabankCheck::Reached) => Ok(()),
             Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(bounded(&error))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
@@ -381,7 +460,7 @@ impl Preflight {
     }
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.
-    async fn probe(&self, config: &Config, version: &Version) -> Result<Duration, Refused> {
+    async fn probe(&self, config: &Config, home: &Directory, version: &Version) -> Result<Duration, Refused> {
         // As with the log, of which the probe gets its end.
         if let Some(path) = config.access_log.as_ref().and_then(|access_log| access_log.file.as_deref()) {
             logging::open_file(path).map_err(|error| Refusal::BadConfig(chain(&error)))?;
@@ -390,7 +469,7 @@ impl Preflight {
         let limit = config.restart.start_timeout;
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
         let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
-        match self.ask(Role::Probe, config, &setup, limit).await {
+        match self.ask(Role::Probe, (config, home), &setup, &[version.file.as_fd()], limit).await {
             Ok(FromProbe::Fits) => Ok(begin.elapsed()),
             Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(bounded(&error)))),
             Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(bounded(&error)))),
@@ -412,20 +491,21 @@ impl Preflight {
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         role: Role,
-        config: &Config,
+        (config, home): (&Config, &Directory),
         question: &Q,
+        descriptors: &[BorrowedFd<'_>],
         limit: Duration,
     ) -> Result<A, NoAnswer> {
         let log = ChildPipe::open(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
         let spawn_failed = |error: io::Error| NoAnswer::Spawn(chain(&error));
         let streams = Streams::from(log.ends().map_err(spawn_failed)?);
-        let child = self.children.spawn(role, streams, self.identity.as_ref(), &config.environment);
+        let child = self.children.spawn(role, streams, self.identity.as_ref(), &config.environment, Some(home));
         let child = child.map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
         let _relay = log.follow(child.pid, &config.log).map_err(spawn_failed)?;
         let MasterEnd { to, mut from } = child.channel;
         let answer = async {
-            match to.send(question).await {
+            match to.send_with(question, descriptors).await {
                 Ok(()) => {}
                 // A process that is gone already is noticed by its silence.
                 Err(ChannelError::Socket(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}

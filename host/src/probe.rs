@@ -5,12 +5,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use app_abi::Magic;
 
+use crate::artifact::Loadable;
 use crate::causes::chain;
 use crate::channel::Channel;
 use crate::loader;
-use crate::message::{FromProbe, ProbeSetup};
+use crate::message::{FromProbe, Library, ProbeSetup};
 use crate::{logging, sys};
 
 /// Plays the role; the control socket is standard input.
@@ -20,9 +22,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let channel = Channel::from_owned_fd(control)?;
         // The master has died or given up: nobody wants an answer.
-        let Some((setup, _)) = channel.receive::<ProbeSetup>().await? else { return Ok(ExitCode::SUCCESS) };
+        let Some((setup, descriptors)) = channel.receive::<ProbeSetup>().await? else { return Ok(ExitCode::SUCCESS) };
         logging::init_child(setup.log, None)?;
-        let answer = match loader::open(&setup.library.path, Magic(setup.library.magic)) {
+        let Library { path, name, magic, .. } = setup.library;
+        let file = descriptors.into_iter().next().context("the version's file didn't come with the setup")?;
+        let file = Loadable::new(file, &path);
+        let answer = match loader::open(file.path(), &name, Magic(magic)) {
             Ok(_) => FromProbe::Fits,
             Err(error) if error.is_incompatibility() => FromProbe::Incompatible { error: chain(&error) },
             Err(error) => FromProbe::Bad { error: chain(&error) },

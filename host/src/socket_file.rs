@@ -11,7 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, stat};
 use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -63,6 +64,16 @@ impl SocketFile {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its path leads to it: neither the file nor a directory before it was removed or exchanged. A path
+    /// that can't be looked at is taken to.
+    pub fn is_in_place(&self) -> bool {
+        match (stat(&self.path), fstat(&self.node)) {
+            (Ok(found), Ok(made)) => FileId::from(&found) == FileId::from(&made),
+            (Err(error), _) => !matches!(error, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
+            _ => true,
+        }
     }
 
     /// Sets the mode of the file that we have made, wherever it lies now.
@@ -166,6 +177,10 @@ mod tests {
         assert!(!is_live(&path).unwrap(), "nobody listens yet");
         socket.listen(1).unwrap();
         assert!(is_live(&path).unwrap());
+        assert!(file.is_in_place());
+        fs::rename(deep.parent().unwrap(), directory.path().join("x")).unwrap();
+        assert!(!file.is_in_place());
+        fs::rename(directory.path().join("x"), deep.parent().unwrap()).unwrap();
         drop(file);
         assert!(!path.exists());
     }

@@ -2,7 +2,7 @@
 //! with what it has been given, whatever that is. It knows nothing of the protocol on purpose.
 //!
 //! Paths: `/whoami` as for all test apps; `/truncate`, `/flags`, `/garbage`, `/huge`, `/descriptors`, `/flood`, `/shutdown`, `/type`,
-//! `/scribble`, `/steal`, `/signal`, `/scores`. `app.config` with `"on_start": "long text"` fails with 8 MiB. With the variable `ATTACK_WHEN_LOADED` most of them are
+//! `/scribble`, `/steal`, `/signal`, `/scores`, `/filter`, `/options`, `/linger`, `/port`, `/locks`. `app.config` with `"on_start": "long text"` fails with 8 MiB. With the variable `ATTACK_WHEN_LOADED` most of them are
 //! done by the library's constructor, so in the probe as well.
 #![expect(unsafe_code, reason = "attacks are made of raw descriptors and memory")]
 
@@ -55,6 +55,11 @@ fn attack(name: &str) -> Option<usize> {
         "steal" => steal(),
         "signal" => signal(),
         "scores" => scores(),
+        "filter" => filter(),
+        "options" => options(),
+        "linger" => linger(),
+        "port" => take_ports(),
+        "locks" => locks(),
         _ => return None,
     })
 }
@@ -188,6 +193,102 @@ fn flood(time: Duration) -> usize {
 /// Shuts every socket down that it has: its listeners, its connections, its master's.
 fn shutdown() -> usize {
     open_like("socket:").filter(|number| rustix::net::shutdown(borrow(*number), Shutdown::Both).is_ok()).count()
+}
+
+/// The sockets on which it accepts its clients.
+fn listening() -> Vec<OwnedFd> {
+    let copies = open_like("socket:").filter_map(|number| borrow(number).try_clone_to_owned().ok());
+    copies.filter(|copy| rustix::net::sockopt::socket_acceptconn(copy).unwrap_or(false)).collect()
+}
+
+fn set(socket: &OwnedFd, level: i32, option: i32, value: &[u8]) -> bool {
+    let length = libc::socklen_t::try_from(value.len()).unwrap();
+    // SAFETY: the kernel reads as many bytes as are there.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.as_ptr().cast(), length) == 0 }
+}
+
+/// Has the kernel drop whatever its clients send, so that they can't even connect, and forbids to change that.
+fn filter() -> usize {
+    let nothing = libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: (&raw const nothing).cast_mut() };
+    let attach = |socket: &OwnedFd| {
+        let length = libc::socklen_t::try_from(size_of_val(&program)).unwrap();
+        let option = libc::SO_ATTACH_FILTER;
+        // SAFETY: the kernel reads one program of one instruction.
+        unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const program).cast(), length) == 0
+        }
+    };
+    let lock = |socket: &OwnedFd| set(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1_i32.to_ne_bytes());
+    listening().iter().filter(|socket| attach(socket) && lock(socket)).count()
+}
+
+/// Turns clients away in other ways.
+fn options() -> usize {
+    let change = |socket: &OwnedFd| {
+        set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &255_i32.to_ne_bytes())
+            && set(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &600_i32.to_ne_bytes())
+            && set(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo")
+            && set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &1_i32.to_ne_bytes())
+            && rustix::net::listen(socket, 0).is_ok()
+    };
+    listening().iter().filter(|socket| change(socket)).count()
+}
+
+/// Makes listeners into connections to a peer that reads nothing, so that whoever closes one of them last waits.
+fn linger() -> usize {
+    let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = peer.local_addr().unwrap();
+    let linger = [1_i32.to_ne_bytes(), 60_i32.to_ne_bytes()].concat();
+    let connect = |socket: &OwnedFd| {
+        let _ = rustix::net::shutdown(socket, Shutdown::Both);
+        let _ = rustix::net::connect(socket, &to);
+        while rustix::net::send(socket, &[0; 4096], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok() {}
+        set(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+    };
+    let done = listening().iter().filter(|socket| connect(socket)).count();
+    // The peer stays for as long as this process.
+    std::mem::forget(peer);
+    done
+}
+
+/// Shuts its listeners down and listens on their ports itself, in a process that stays for a while.
+fn take_ports() -> usize {
+    let listening = listening();
+    let addresses: Vec<_> = listening.iter().filter_map(|socket| rustix::net::getsockname(socket).ok()).collect();
+    for socket in &listening {
+        let _ = rustix::net::sockopt::set_socket_reuseaddr(socket, true);
+        let _ = rustix::net::shutdown(socket, Shutdown::Both);
+    }
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut taken = Vec::new();
+    while Instant::now() < end {
+        for address in addresses.iter().filter(|address| address.address_family() != rustix::net::AddressFamily::UNIX) {
+            let kind = rustix::net::SocketType::STREAM;
+            let Ok(socket) = rustix::net::socket(address.address_family(), kind, None) else { continue };
+            let _ = rustix::net::sockopt::set_socket_reuseaddr(&socket, true);
+            let _ = rustix::net::sockopt::set_socket_reuseport(&socket, true);
+            if rustix::net::bind(&socket, address).is_ok() && rustix::net::listen(&socket, 8).is_ok() {
+                taken.push(socket);
+            }
+        }
+    }
+    let done = taken.len();
+    std::mem::forget(taken);
+    done
+}
+
+/// Unlocks, locks and empties every file of which it has a descriptor.
+fn locks() -> usize {
+    use rustix::fs::{FlockOperation, flock};
+    let break_lock = |number: &RawFd| {
+        let file = borrow(*number);
+        let _ = flock(file, FlockOperation::Unlock);
+        let _ = rustix::io::write(file, b"x");
+        let _ = rustix::fs::fchmod(file, rustix::fs::Mode::empty());
+        flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    };
+    open_like("/").filter(break_lock).count()
 }
 
 /// Puts a key into the input of every terminal that it can reach.

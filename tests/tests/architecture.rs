@@ -16,6 +16,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
         "rooms",
         &[
             "preflight",
+            "state_dir",
             "watcher",
             "artifact",
             "children",
@@ -36,6 +37,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "channel",
             "desk",
             "held",
+            "paths",
         ],
     ),
     ("depths", &["loader", "databank", "dispatch", "sys"]),

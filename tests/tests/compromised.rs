@@ -168,6 +168,57 @@ fn shutting_down_every_socket_harms_no_master_and_the_service_comes_back() {
 
 #[test]
 #[ignore = "second ring: needs root or tools of the system"]
+fn options_that_turn_clients_away_are_noticed_and_the_service_comes_back() {
+    let service = Service::start("compromised", |host| host);
+    for (route, options) in [("options", "SO_BINDTODEVICE"), ("options", "SO_RCVBUF"), ("filter", "SO_LOCK_FILTER")] {
+        let from = service.host.lines().len();
+        let mut connection = service.host.connect();
+        assert_eq!(connection.get(&format!("/{route}")).unwrap(), 200);
+        let done = connection.text();
+        println!("{route}: {done}");
+        if done == "0\n" && route == "filter" {
+            // `listeners::health` tests it as root.
+            println!("NOT TRIED: only root may attach a filter here (net.core.bpf_jit_limit)");
+            continue;
+        }
+        // Nobody asks for it.
+        service.host.wait("clients", || Connection::connect(&service.host.address()).ok()?.get("/whoami").ok());
+        service.host.wait("its line", || {
+            let lines = service.host.lines();
+            lines[from..].iter().any(|line| line.text().contains(options)).then_some(())
+        });
+        service.assert_holds();
+    }
+    service.assert_ends();
+}
+
+#[test]
+#[ignore = "second ring: needs root or tools of the system"]
+fn listeners_that_were_connected_to_a_peer_that_reads_nothing_harm_no_master() {
+    master_survives(&["linger", "linger"]);
+}
+
+#[test]
+#[ignore = "second ring: needs root or tools of the system"]
+fn a_worker_that_shuts_its_listeners_down_cannot_take_their_ports() {
+    let service = Service::start("compromised", |host| host);
+    for _ in 0..3 {
+        let mut connection = service.host.connect();
+        assert_eq!(connection.get("/port").unwrap(), 200);
+        assert_eq!(connection.text(), "0\n");
+        service.assert_holds();
+    }
+    service.assert_ends();
+}
+
+#[test]
+#[ignore = "second ring: needs root or tools of the system"]
+fn locks_and_modes_of_every_file_that_a_worker_has_harm_no_master() {
+    master_survives(&["locks"]);
+}
+
+#[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn shared_memory_written_over_harms_no_master() {
     master_survives(&["scribble"]);
 }

@@ -83,7 +83,7 @@ fn what_is_no_library_is_refused_for_what_it_is_in_the_words_of_a_master() {
         (b"", "bad artifact", "no ELF file"),
         (b"#!/bin/sh\nexit 0\n", "bad artifact", "no ELF file"),
         (&changed(18, &[0x28, 0]), "bad artifact", "another architecture: machine 40"),
-        (&changed(16, &[2, 0]), "bad artifact", "no shared library (ELF type 2)"),
+        (&changed(16, &[2, 0]), "bad artifact", "it is an executable, no shared library"),
         (&fs::read(App::build().app("no_manifest")).unwrap(), "bad artifact", "no app-abi manifest"),
         (&changed(cookie, b"nope"), "bad artifact", "field `cookie`"),
         (&changed(cookie - 4, &[1, 0, 0, 0]), "bad artifact", "field `length` is 1"),

@@ -34,6 +34,7 @@ mod last_moment;
 mod logs;
 mod new;
 mod notify;
+mod operator;
 mod orphans;
 mod privilege;
 mod recycle;

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use app_host_tests::build::workspace;
 use app_host_tests::{Address, App, Connection, Host, process};
@@ -313,6 +314,24 @@ fn is_dumpable(pid: u32, user: u32) -> bool {
 
 #[test]
 #[ignore = "second ring: needs root"]
+fn where_core_dumps_are_forbidden_the_kernel_makes_none_of_master_and_workers() {
+    let user = nobody();
+    let host = Host::misbehaving().launched_with(&["--user", &user.uid.to_string()]).with("/core_dumps", false);
+    chown(host.directory(), Some(user.uid.as_raw()), None).unwrap();
+    let host = host.start();
+    let master = host.master();
+    let all = || host.workers().into_iter().chain([master]);
+    assert!(all().all(|pid| !is_dumpable(pid, user.uid.as_raw())));
+    for pid in host.workers() {
+        assert_eq!(oom_score(pid), (oom_score(master) + 100).min(1000));
+    }
+    host.restart_completes();
+    assert!(all().all(|pid| !is_dumpable(pid, user.uid.as_raw())));
+    host.stop();
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
 fn workers_of_a_master_without_privileges_are_killed_before_it_and_its_files_in_proc_are_its_own() {
     let user = nobody();
     let host = Host::misbehaving().launched_with(&["--user", &user.uid.to_string()]);
@@ -326,6 +345,86 @@ fn workers_of_a_master_without_privileges_are_killed_before_it_and_its_files_in_
     }
     host.restart_completes();
     host.stop();
+}
+
+/// Runs `check` where a script has mounted something first; says whether it accepts, and its words.
+fn checked(host: &Host, prepare: &str) -> (bool, String) {
+    host.restore_config();
+    let script = format!("{prepare} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(App::build().host()).arg("check").arg(host.config_path());
+    let output = command.current_dir(host.directory()).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn check_says_what_run_would_say_where_a_file_system_is_mounted_noexec() {
+    let mount = "mount -t tmpfs -o mode=755,noexec none";
+    let host = Host::misbehaving();
+    for name in ["state", "elsewhere"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    for place in ["state", "elsewhere"] {
+        let (accepted, said) = checked(&host, &format!("{mount} {place} && export TMPDIR=\"$PWD/elsewhere\""));
+        assert_eq!(accepted, place == "elsewhere", "{place}: {said}");
+        assert_eq!(accepted, !said.contains("state_dir: ") || !said.contains("mounted noexec"), "{place}: {said}");
+        let script = format!("{mount} {place} && shift && exec \"$@\"");
+        let run = Host::misbehaving().launched_with(&["--", "unshare", "--mount", "sh", "-c", &script, "sh"]);
+        for name in ["state", "elsewhere"] {
+            fs::create_dir(run.path(name)).unwrap();
+        }
+        run.spawn();
+        if accepted {
+            run.wait_for("serving", |_| true);
+            run.stop();
+        } else {
+            assert_eq!(run.wait_exit().code(), Some(1));
+        }
+    }
+    // Where there is no state directory yet, its parent says it.
+    fs::remove_dir(host.path("state")).unwrap();
+    let host = host.with("/state_dir", "elsewhere/a/state");
+    let (accepted, said) = checked(&host, &format!("{mount} elsewhere"));
+    assert!(
+        !accepted && said.contains("elsewhere/a/state/versions lies on a file system that is mounted noexec"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(host.path("elsewhere")).unwrap().count(), 0, "check makes nothing");
+    // What others may write to is refused by both.
+    fs::create_dir(host.path("state")).unwrap();
+    fs::set_permissions(host.path("state"), fs::Permissions::from_mode(0o777)).unwrap();
+    let (accepted, said) = checked(&host.with("/state_dir", "state"), "true");
+    assert!(!accepted && said.contains("others may write to it"), "{said}");
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_file_system_that_becomes_noexec_is_blamed_and_no_library() {
+    let script = "mount -t tmpfs -o mode=755 none state && shift && exec \"$@\"";
+    let host = Host::misbehaving().launched_with(&["--", "unshare", "--mount", "sh", "-c", script, "sh"]);
+    fs::create_dir(host.path("state")).unwrap();
+    let host = host.start();
+    let remount = |option: &str| {
+        let state = host.path("state");
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &host.master().to_string(), "--mount", "mount", "-o"])
+            .arg(format!("remount,{option}"));
+        assert!(command.arg(state).status().unwrap().success());
+    };
+    remount("noexec");
+    host.install_fresh(&App::build().app("misbehaving"));
+    let detail = host.restart_is_refused("bad config");
+    assert!(detail.contains("state_dir: ") && detail.contains("mounted noexec"), "{detail}");
+    let mark = host.mark();
+    process::signal(host.serving()[0], Signal::SIGKILL);
+    let line = host.wait_after(mark, "worker can't serve", |_| true);
+    let detail = line.str("detail");
+    assert!(detail.contains("no fault of the library's") && detail.contains("app.so is refused"), "{detail}");
+    remount("exec");
+    host.wait_after(mark, "worker ready", |_| true);
+    host.restart_completes();
 }
 
 #[test]
@@ -375,7 +474,7 @@ fn a_unix_listener_that_was_shut_down_costs_no_thread_although_no_restart_may_he
     assert!(used.as_millis() < 500, "{used:?}");
     let mut admin = Connection::connect(&Address::Unix(host.path("admin.sock"))).unwrap();
     assert_eq!(admin.get("/readyz").unwrap(), 503);
-    assert!(admin.text().contains("shut down: "), "{}", admin.text());
+    assert!(admin.text().contains("turning clients away: "), "{}", admin.text());
     host.stop();
 }
 

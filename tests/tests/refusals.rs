@@ -107,7 +107,7 @@ fn configuration_that_is_not_valid_is_refused_with_its_place() {
     let host = Host::misbehaving().start();
     for (bytes, expected) in [
         (&b"{\n  \"app\": }"[..], "app-host.json:2:10"),
-        (b"", "app-host.json:1:0"),
+        (b"", "app-host.json:1:1: EOF"),
         (b"{\"app\": {\"library\": \"\xff\"}}", "app-host.json:1:"),
         (br#"{"app": {"library": "app.so"}, "worker": 2}"#, "worker"),
         (br#"{"app": {"library": "app.so"}, "workers": "two"}"#, "workers"),

@@ -1,9 +1,10 @@
 //! What a restart that completes does, and what a client sees of it: nothing.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use app_host_tests::{Connection, Host, process};
+use app_host_tests::{Address, Connection, Host, process};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -315,4 +316,22 @@ fn candidates_in_their_start_survive_every_signal() {
         host.lines().into_iter().skip(mark).find(|line| line.msg() == "worker ready")
     });
     assert_eq!(host.verdict(1).verdict, "complete");
+}
+
+#[test]
+fn unix_listener_whose_file_was_removed_is_bound_anew_by_itself() {
+    let host = Host::misbehaving().with("/listen", json!(["127.0.0.1:0", "unix:s"])).start();
+    let path = host.path("s");
+    for generation in 2..4 {
+        fs::remove_file(&path).unwrap();
+        host.wait_for("a listener's file was removed or replaced: its clients can't connect", |line| {
+            line.str("listener") == "unix:s"
+        });
+        host.wait("a client", || Connection::connect(&Address::Unix(path.clone())).ok()?.get("/whoami").ok());
+        host.wait_for("zero-downtime restart complete", |line| {
+            line.str("by") == "healing" && line.number("generation") == Some(generation)
+        });
+    }
+    host.stop();
+    assert!(!path.exists());
 }

@@ -137,7 +137,7 @@ pub(super) fn standing_in_words(status: &Status) -> String {
     let word = if is_ready(status) { "ready" } else { "not ready" };
     let Status { phase, listeners_down, .. } = status;
     let wanted = status.workers_wanted.unwrap_or(status.workers_configured);
-    let down = if listeners_down.is_empty() { "" } else { ", shut down: " };
+    let down = if listeners_down.is_empty() { "" } else { ", turning clients away: " };
     let names = listeners_down.join(", ");
     format!("{word}: {phase}, {} of {wanted} workers{down}{names}\n", status.serving())
 }

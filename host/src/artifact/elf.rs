@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use app_abi::Magic;
 use app_abi::manifest::{Manifest, ManifestError, NOTE_NAME};
 use object::elf;
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, ReadCache, ReadRef};
 
 /// The symbol that repeats the magic.
@@ -22,8 +22,23 @@ pub enum ElfError {
     NoElf(#[source] object::read::Error),
     #[error("it is for another architecture: machine {found}, expected {expected}")]
     Architecture { found: u16, expected: u16 },
-    #[error("it is no shared library (ELF type {0}); build it with crate-type \"cdylib\"")]
-    NoLibrary(u16),
+    #[error("it is {0}, no shared library; build it with crate-type \"cdylib\"")]
+    NoLibrary(&'static str),
+    #[error(
+        "it has no section headers, by which it is seen whether it is whole; leave them in: `strip` does, and `sstrip` and \
+         `--strip-section-headers` don't"
+    )]
+    NoSections,
+    #[error(
+        "it was built with {name}, whose run-time must be in a program from its start and can't come with a library; build \
+         it without ({option}), or start app-host itself with that run-time preloaded (LD_PRELOAD)"
+    )]
+    Sanitizer { name: &'static str, option: &'static str },
+    #[error(
+        "it has {0} app-abi manifests, and one library is one app; call one of app_abi's export macros, once, and make \
+             what another crate exports a plain library of it"
+    )]
+    ManyApps(usize),
     #[error("it is truncated: {what} would end at byte {end}, and the file has {size}")]
     Truncated { what: &'static str, end: u64, size: u64 },
     #[error("its headers are damaged")]
@@ -77,24 +92,28 @@ pub fn is_partial(file: &File) -> io::Result<bool> {
     Ok(matches!(whole, Err(ElfError::Truncated { .. })))
 }
 
-/// Checks that `file` is a whole library for this machine and returns its manifest.
-pub fn read(file: &File) -> Result<Manifest, ElfError> {
-    read_from(&ReadCache::new(file))
+/// Whether this process has a symbol of this name.
+pub type HasSymbol = fn(&str) -> bool;
+
+/// Checks that `file` is a whole library for this machine, and for a process like this one, and returns its manifest.
+pub fn read(file: &File, has_symbol: HasSymbol) -> Result<Manifest, ElfError> {
+    read_from(&ReadCache::new(file), has_symbol)
 }
 
 /// As [`read()`], from whatever holds the bytes.
-pub(super) fn read_from<'data, R: ReadRef<'data>>(data: R) -> Result<Manifest, ElfError> {
+pub(super) fn read_from<'data, R: ReadRef<'data>>(data: R, has_symbol: HasSymbol) -> Result<Manifest, ElfError> {
     let header = Header::parse(data).map_err(ElfError::NoElf)?;
     let endian = header.endian().map_err(ElfError::NoElf)?;
     let machine = header.e_machine(endian);
     if machine != MACHINE {
         return Err(ElfError::Architecture { found: machine.0, expected: MACHINE.0 });
     }
-    let kind = header.e_type(endian);
-    if kind != elf::ET_DYN {
-        return Err(ElfError::NoLibrary(kind.0));
-    }
+    check_kind(header, endian, data)?;
     check_complete(header, endian, data)?;
+    if header.e_shoff(endian) == 0 {
+        return Err(ElfError::NoSections);
+    }
+    check_sanitizers(header, endian, data, has_symbol)?;
     let manifest = find_manifest(header, endian, data)?;
     let symbol = find_magic(header, endian, data)?;
     if symbol != manifest.magic {
@@ -127,16 +146,77 @@ fn check_complete<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness,
     Ok(())
 }
 
+/// Checks that it is a library. A program that may lie anywhere is the same type of file, and `ld.so(8)` refuses it.
+fn check_kind<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness, data: R) -> Result<(), ElfError> {
+    match header.e_type(endian) {
+        elf::ET_DYN => {}
+        elf::ET_EXEC => return Err(ElfError::NoLibrary("an executable")),
+        elf::ET_REL => return Err(ElfError::NoLibrary("an object file that isn't linked yet")),
+        elf::ET_CORE => return Err(ElfError::NoLibrary("a core dump")),
+        _ => return Err(ElfError::NoLibrary("an ELF file of another type")),
+    }
+    // One that is cut off is said to be that.
+    let Ok(segments) = header.program_headers(endian, data) else { return Ok(()) };
+    for segment in segments {
+        let Ok(Some(entries)) = segment.dynamic(endian, data) else { continue };
+        let is_pie = |entry: &elf::Dyn64<Endianness>| {
+            entry.d_tag(endian) == elf::DT_FLAGS_1 && entry.d_val(endian) & elf::DF_1_PIE.0 != 0
+        };
+        if entries.iter().any(is_pie) {
+            return Err(ElfError::NoLibrary("an executable"));
+        }
+    }
+    Ok(())
+}
+
+/// The symbols by which code reaches the run-time of a sanitizer that replaces the allocator, or must see every access:
+/// none of them starts in a process that runs already, and theirs ends that process.
+const SANITIZERS: [(&str, &str, &str); 5] = [
+    ("__asan_init", "AddressSanitizer", "-Z sanitizer=address, -fsanitize=address"),
+    ("__hwasan_init", "HWAddressSanitizer", "-Z sanitizer=hwaddress, -fsanitize=hwaddress"),
+    ("__tsan_init", "ThreadSanitizer", "-Z sanitizer=thread, -fsanitize=thread"),
+    ("__msan_init", "MemorySanitizer", "-Z sanitizer=memory, -fsanitize=memory"),
+    ("__dfsan_init", "DataFlowSanitizer", "-Z sanitizer=dataflow, -fsanitize=dataflow"),
+];
+
+fn check_sanitizers<'data, R: ReadRef<'data>>(
+    header: &Header,
+    endian: Endianness,
+    data: R,
+    has_symbol: HasSymbol,
+) -> Result<(), ElfError> {
+    let sections = header.sections(endian, data).map_err(ElfError::Damaged)?;
+    let symbols = sections.symbols(endian, data, elf::SHT_DYNSYM).map_err(ElfError::Damaged)?;
+    for symbol in symbols.iter().filter(|symbol| symbol.is_undefined(endian)) {
+        let Ok(found) = symbol.name(endian, symbols.strings()) else { continue };
+        let known = SANITIZERS.into_iter().find(|(init, ..)| init.as_bytes() == found);
+        // Children have what this process was started with.
+        if let Some((init, name, option)) = known
+            && !has_symbol(init)
+        {
+            return Err(ElfError::Sanitizer { name, option });
+        }
+    }
+    Ok(())
+}
+
 fn find_manifest<'data, R: ReadRef<'data>>(header: &Header, endian: Endianness, data: R) -> Result<Manifest, ElfError> {
+    let mut found: Vec<&[u8]> = Vec::new();
     for segment in header.program_headers(endian, data).map_err(ElfError::Damaged)? {
         let Some(mut notes) = segment.notes(endian, data).map_err(ElfError::Damaged)? else { continue };
         while let Some(note) = notes.next().map_err(ElfError::Damaged)? {
-            if note.name() == NOTE_NAME.as_bytes() {
-                return Ok(Manifest::from_note_desc(note.desc())?);
+            // Two segments may hold the same note.
+            if note.name() == NOTE_NAME.as_bytes() && !found.iter().any(|other| other.as_ptr() == note.desc().as_ptr())
+            {
+                found.push(note.desc());
             }
         }
     }
-    Err(ElfError::NoManifest)
+    match found.as_slice() {
+        [] => Err(ElfError::NoManifest),
+        [one] => Ok(Manifest::from_note_desc(one)?),
+        many => Err(ElfError::ManyApps(many.len())),
+    }
 }
 
 /// Reads the value of the exported symbol where the loader would find it.

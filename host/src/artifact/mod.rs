@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +22,11 @@ use app_abi::manifest::Manifest;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::held::{self, Directory};
 use crate::ids::VersionId;
+use crate::sys;
 
 pub use elf::ElfError;
 
@@ -62,6 +65,10 @@ pub enum ArtifactError {
 pub struct Version {
     pub id: VersionId,
     pub path: PathBuf,
+    /// The copy itself, whatever becomes of its path.
+    pub file: Arc<File>,
+    /// What it is a copy of, as people know it.
+    pub library: PathBuf,
     pub manifest: Manifest,
 }
 
@@ -77,6 +84,16 @@ pub struct Store {
     directory: PathBuf,
     /// The directory itself, wherever its path leads now. What is read here is read there.
     held: Arc<Directory>,
+    copies: Copies,
+}
+
+/// What becomes of the copies that a store makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copies {
+    /// They are kept under their hashes.
+    Named,
+    /// Each is gone with who holds it, and nobody else ever sees it.
+    Nameless,
 }
 
 impl Store {
@@ -89,7 +106,18 @@ impl Store {
                 held.remove(&name)?;
             }
         }
-        Ok(Self { directory, held: Arc::new(held) })
+        Ok(Self { directory, held: Arc::new(held), copies: Copies::Named })
+    }
+
+    /// One that leaves nothing behind, for who only wants to know. The directory that is `held` may be another master's;
+    /// errors call it `directory`.
+    pub fn without_names(directory: PathBuf, held: Directory) -> Self {
+        Self { directory, held: Arc::new(held), copies: Copies::Nameless }
+    }
+
+    /// Where the versions lie.
+    pub fn directory(&self) -> &Directory {
+        &self.held
     }
 
     /// Copies the artifact at `path` and reads what it says of itself. Blocks on the disk.
@@ -100,30 +128,33 @@ impl Store {
         let mut source = open_regular(path)?;
         let copy_failed =
             |source| ArtifactError::Copy { path: path.to_owned(), directory: self.directory.clone(), source };
-        // Removed when dropped before it is given its name.
-        let mut copy = tempfile::Builder::new()
-            .prefix(PARTIAL_PREFIX)
-            .permissions(Permissions::from_mode(0o444))
-            .tempfile_in(held::path_of(&*self.held))
-            .map_err(copy_failed)?;
+        let mut copy = Unfinished::new(&held::path_of(&*self.held), self.copies).map_err(copy_failed)?;
         let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
         let before = stamp(&source).map_err(read_failed)?;
-        let id = copy_hashed(&mut source, copy.as_file_mut(), path, copy_failed)?;
+        let id = copy_hashed(&mut source, copy.file_mut(), path, copy_failed)?;
         // An old head with a new tail may look whole.
         if stamp(&source).map_err(read_failed)? != before {
             return Err(ArtifactError::Moving { path: path.to_owned() });
         }
-        let manifest = elf::read(copy.as_file()).map_err(|source| {
+        let manifest = elf::read(copy.file_mut(), sys::has_symbol).map_err(|source| {
             let path = path.to_owned();
             ArtifactError::Elf { path, version: id, source }
         })?;
-        let target = self.path(id);
         // The umask may have taken read permission from the workers' user.
-        copy.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(copy_failed)?;
-        if self.open_copy(id).is_err() {
-            copy.persist(self.held.at(Self::name(id))).map_err(|error| copy_failed(error.error))?;
-        }
-        Ok(Version { id, path: target, manifest })
+        copy.file_mut().set_permissions(Permissions::from_mode(0o444)).map_err(copy_failed)?;
+        let file = match copy {
+            Unfinished::Nameless(file) => File::open(held::path_of(&file)).map_err(copy_failed)?,
+            Unfinished::Named(copy) => {
+                if let Ok(file) = self.open_copy(id) {
+                    file
+                } else {
+                    copy.persist(self.held.at(Self::name(id))).map_err(|error| copy_failed(error.error))?;
+                    // Anew, because nobody who gets it is to write to it.
+                    self.open_named(id)?
+                }
+            }
+        };
+        Ok(Version { id, path: self.path(id), file: Arc::new(file), library: path.to_owned(), manifest })
     }
 
     /// Makes sure that a version outlives a loss of power. Blocks on the disk.
@@ -131,22 +162,27 @@ impl Store {
     /// Apart from [`admit`](Self::admit), so that it can run while the probe does. A copy that a loss
     /// of power has left without its bytes is harmless: its name is a hash that it no longer has.
     pub fn sync(&self, version: &Version) -> Result<(), ArtifactError> {
-        File::open(self.held.at(Self::name(version.id)))
-            .and_then(|file| file.sync_all())
+        version
+            .file
+            .sync_all()
             .and_then(|()| File::open(held::path_of(&*self.held))?.sync_all())
             .map_err(|source| ArtifactError::Sync { path: version.path.clone(), source })
     }
 
-    /// A version that was admitted before, maybe by an earlier master. Blocks on the disk.
+    /// A version that was admitted before, maybe by an earlier master, of the library at the path `library`. Blocks on
+    /// the disk.
     ///
     /// # Errors
     /// When its copy has gone or isn't what it was.
-    pub fn reopen(&self, id: VersionId) -> Result<Version, ArtifactError> {
+    pub fn reopen(&self, id: VersionId, library: &Path) -> Result<Version, ArtifactError> {
         let path = self.path(id);
         let file = self.open_copy(id)?;
-        let manifest =
-            elf::read(&file).map_err(|source| ArtifactError::Elf { path: path.clone(), version: id, source })?;
-        Ok(Version { id, path, manifest })
+        let manifest = elf::read(&file, sys::has_symbol).map_err(|source| ArtifactError::Elf {
+            path: path.clone(),
+            version: id,
+            source,
+        })?;
+        Ok(Version { id, path, file: Arc::new(file), library: library.to_owned(), manifest })
     }
 
     /// Removes all versions but those to `keep`.
@@ -175,13 +211,42 @@ impl Store {
 
     /// Opens a copy that still has the hash that it is named by.
     fn open_copy(&self, id: VersionId) -> Result<File, ArtifactError> {
-        let path = self.path(id);
-        let read_failed = |source| ArtifactError::Read { path: path.clone(), source };
-        let name = Self::name(id);
-        let file = self.held.open_file(OsStr::new(&name), OFlag::O_RDONLY, Mode::empty()).map_err(read_failed)?;
-        let mut file = regular(file.into(), &path)?;
-        has_hash(&mut file, &path, id)?;
+        let mut file = self.open_named(id)?;
+        has_hash(&mut file, &self.path(id), id)?;
         Ok(file)
+    }
+
+    fn open_named(&self, id: VersionId) -> Result<File, ArtifactError> {
+        let (path, name) = (self.path(id), Self::name(id));
+        match self.held.open_file(OsStr::new(&name), OFlag::O_RDONLY, Mode::empty()) {
+            Ok(file) => regular(file.into(), &path),
+            Err(source) => Err(ArtifactError::Read { path, source }),
+        }
+    }
+}
+
+/// A copy that is being made; it is gone when it is dropped before it has got its name.
+enum Unfinished {
+    Named(NamedTempFile),
+    Nameless(File),
+}
+
+impl Unfinished {
+    fn new(directory: &Path, copies: Copies) -> io::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix(PARTIAL_PREFIX).permissions(Permissions::from_mode(0o444));
+        match copies {
+            Copies::Named => builder.tempfile_in(directory).map(Self::Named),
+            // Without a name from the beginning where the file system can do that (`O_TMPFILE`, `open(2)`).
+            Copies::Nameless => tempfile::tempfile_in(directory).map(Self::Nameless),
+        }
+    }
+
+    fn file_mut(&mut self) -> &mut File {
+        match self {
+            Self::Named(copy) => copy.as_file_mut(),
+            Self::Nameless(file) => file,
+        }
     }
 }
 
@@ -210,30 +275,50 @@ pub fn look(path: &Path) -> Result<Look, ArtifactError> {
     Ok(Look::Whole(id))
 }
 
-/// A version's file that had the hash which it is named by, held open.
+/// A version's file as a child has it: the copy itself, and the path where it was made.
 #[derive(Debug)]
-pub struct Verified {
+pub struct Loadable {
     file: File,
+    /// Where it is loaded from.
     path: PathBuf,
+    by_name: bool,
 }
 
-/// Checks that the file at `path` still has the hash that it is named by.
-pub fn verify(path: &Path, expected: VersionId) -> Result<Verified, ArtifactError> {
-    let mut file = open_regular(path)?;
-    has_hash(&mut file, path, expected)?;
-    Ok(Verified { file, path: path.to_owned() })
-}
+impl Loadable {
+    /// By its name where that is still the file's: by the descriptor, `/proc/self/fd/N`, debuggers don't find it, nor it
+    /// its neighbours (`$ORIGIN`, `ld.so(8)`). But the name may be gone with the directory that it was in.
+    pub fn new(file: OwnedFd, path: &Path) -> Self {
+        let file = File::from(file);
+        let by_name = is_named(&file, path).unwrap_or_default();
+        let path = if by_name { path.to_owned() } else { held::path_of(&file) };
+        Self { file, path, by_name }
+    }
 
-impl Verified {
-    /// Checks that the name is still this file's. To be called when the file has been loaded by its name: by the
-    /// descriptor, `/proc/self/fd/N`, debuggers wouldn't find it, nor it its neighbours (`$ORIGIN`, `ld.so(8)`).
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that it still has the hash that it is named by.
+    pub fn verify(&mut self, expected: VersionId) -> Result<(), ArtifactError> {
+        let failed = |source| ArtifactError::Read { path: self.path.clone(), source };
+        // The position is shared with all who have this descriptor.
+        let mut own = File::open(held::path_of(&self.file)).map_err(failed)?;
+        has_hash(&mut own, &self.path, expected)
+    }
+
+    /// Checks that what was loaded from [`Self::path`] is this file: the name may have become another's meanwhile.
     pub fn is_at_its_path(&self) -> Result<(), ArtifactError> {
-        let read_failed = |source| ArtifactError::Read { path: self.path.clone(), source };
-        let held = self.file.metadata().map_err(read_failed)?;
-        let named = fs::symlink_metadata(&self.path).map_err(read_failed)?;
-        let same = (held.dev(), held.ino()) == (named.dev(), named.ino());
+        let same = !self.by_name
+            || is_named(&self.file, &self.path)
+                .map_err(|source| ArtifactError::Read { path: self.path.clone(), source })?;
         if same { Ok(()) } else { Err(ArtifactError::Replaced { path: self.path.clone() }) }
     }
+}
+
+/// Whether `path` is a name of this file, and no link to one.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let (held, named) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok((held.dev(), held.ino()) == (named.dev(), named.ino()))
 }
 
 fn has_hash(file: &mut File, path: &Path, expected: VersionId) -> Result<(), ArtifactError> {
@@ -308,6 +393,10 @@ mod tests {
         PathBuf::from(&line[line.find('/').unwrap()..])
     }
 
+    fn loadable(path: &Path) -> Loadable {
+        Loadable::new(File::open(path).unwrap().into(), path)
+    }
+
     fn store(directory: &Path) -> Store {
         Store::open(directory.to_owned(), Directory::open(directory).unwrap()).unwrap()
     }
@@ -367,7 +456,7 @@ mod tests {
         assert_eq!(look(&path).unwrap(), Look::Partial);
         fs::write(&path, &whole).unwrap();
         let Look::Whole(id) = look(&path).unwrap() else { panic!("it is whole") };
-        verify(&path, id).unwrap();
+        loadable(&path).verify(id).unwrap();
     }
 
     #[test]
@@ -400,9 +489,28 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "abc").unwrap();
         let id = VersionId::parse("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
-        verify(file.path(), id).unwrap();
+        let mut held = loadable(file.path());
+        // Twice: what one has read, the next one reads again.
+        held.verify(id).unwrap();
+        held.verify(id).unwrap();
         fs::write(file.path(), "abd").unwrap();
-        assert!(matches!(verify(file.path(), id), Err(ArtifactError::Changed { .. })));
+        assert!(matches!(held.verify(id), Err(ArtifactError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_version_whose_name_is_gone_is_loaded_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("version");
+        fs::write(&path, "abc").unwrap();
+        let id = VersionId::parse("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
+        assert_eq!(loadable(&path).path(), path);
+        let held = File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        let mut gone = Loadable::new(held.into(), &path);
+        gone.verify(id).unwrap();
+        assert_eq!(fs::read(gone.path()).unwrap(), b"abc");
+        gone.is_at_its_path().unwrap();
     }
 
     #[test]
@@ -412,11 +520,12 @@ mod tests {
         fs::write(&path, "abc").unwrap();
         fs::write(&other, "abc").unwrap();
         let id = VersionId::parse("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
-        let verified = verify(&path, id).unwrap();
-        verified.is_at_its_path().unwrap();
+        let mut held = loadable(&path);
+        held.verify(id).unwrap();
+        held.is_at_its_path().unwrap();
         fs::rename(&other, &path).unwrap();
-        assert!(matches!(verified.is_at_its_path(), Err(ArtifactError::Replaced { .. })));
+        assert!(matches!(held.is_at_its_path(), Err(ArtifactError::Replaced { .. })));
         fs::remove_file(&path).unwrap();
-        assert!(verified.is_at_its_path().is_err());
+        assert!(held.is_at_its_path().is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use super::listen::{Address, Listen, RawListen, RawListenObject};
+use super::listen::{self, Address, Listen, RawListen, RawListenObject};
 
 /// What the log calls it.
 const NAME: &str = "admin";
@@ -14,8 +14,12 @@ const NAME: &str = "admin";
 const BACKLOG: u32 = 128;
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected null, \"IP:PORT\", \"unix:PATH\" or an object with the keys address, mode")]
+#[serde(
+    untagged,
+    expecting = "expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, mode"
+)]
 enum RawAdmin {
+    Port(u16),
     Text(String),
     Object(RawAdminObject),
 }
@@ -31,18 +35,22 @@ struct RawAdminObject {
 pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawListen>, D::Error> {
     let Some(raw) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
     let RawAdminObject { address, mode } = match raw {
+        RawAdmin::Port(port) => RawAdminObject { address: port.to_string(), mode: None },
         RawAdmin::Text(address) => RawAdminObject { address, mode: None },
         RawAdmin::Object(object) => object,
     };
     let raw = RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode };
     let listen = RawListen::Object(raw);
-    listen.parse(Path::new("/")).map_err(D::Error::custom)?;
+    let parsed = listen.parse(Path::new("/")).map_err(D::Error::custom)?;
+    parsed.address.one_socket().map_err(D::Error::custom)?;
     Ok(Some(listen))
 }
 
 /// What is wrong with it beside the listeners of the app, if anything is. Port 0 is another one each time.
 pub(super) fn clash(admin: &Listen, others: &[Listen], key: &str) -> Option<String> {
-    let any_port = matches!(&admin.address, Address::Tcp(address) if address.port() == 0);
-    let taken = !any_port && others.iter().any(|other| other.address == admin.address);
-    taken.then(|| format!("the address {} is in \"{key}\" already", admin.address))
+    if matches!(&admin.address, Address::Tcp(address) if address.port() == 0) || admin.address == Address::Everywhere(0)
+    {
+        return None;
+    }
+    others.iter().find_map(|other| listen::taken(&admin.address, &other.address, key))
 }

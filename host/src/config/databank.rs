@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
+use super::app::trimmed;
+
 /// The database of MongoDB when none is named.
 const DATABASE: &str = "app_host";
 
@@ -28,6 +30,10 @@ const MAX_INDEXES: usize = 63;
 pub struct Secret(String);
 
 impl Secret {
+    pub(super) const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself, for the one who must have it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -70,6 +76,15 @@ pub enum Store<S> {
     Memory,
 }
 
+/// Whether a store on this machine is made where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Making {
+    IfMissing,
+    /// It was there when the master started. Whoever has moved it away, or a link on its path, may bring it back; an
+    /// empty one in its place would look as if nothing had ever been written.
+    Never,
+}
+
 /// An index that a search is to find ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +108,15 @@ impl<S> Store<S> {
 }
 
 impl Databank {
+    /// Whether who has the section, with its secrets read, may have a password.
+    pub fn may_have_password(&self) -> bool {
+        match &self.store {
+            Store::Mongodb { uri: SecretSource::Inline(uri), .. } => has_password(uri.reveal()),
+            Store::Mongodb { uri: SecretSource::File(_), .. } => true,
+            Store::Sqlite { .. } | Store::Memory => false,
+        }
+    }
+
     /// Whether a secret is in a file of its own, which may change while the configuration doesn't.
     pub const fn has_secret_file(&self) -> bool {
         matches!(self.store, Store::Mongodb { uri: SecretSource::File(_), .. })
@@ -104,8 +128,7 @@ impl Databank {
             Store::Mongodb { uri, database, indexes } => {
                 let uri = match uri {
                     SecretSource::Inline(secret) => secret.clone(),
-                    // Files end with a line's end, and no URI does.
-                    SecretSource::File(path) => Secret(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+                    SecretSource::File(path) => Secret(trimmed(&read(path)?).to_owned()),
                 };
                 Store::Mongodb { uri, database: database.clone(), indexes: indexes.clone() }
             }
@@ -154,6 +177,13 @@ fn hosts(uri: &str) -> (&str, Vec<String>) {
     let mut servers: Vec<_> = servers.split(',').map(with_port).collect();
     servers.sort_unstable();
     (scheme, servers)
+}
+
+/// Whether a connection string holds a secret: before the servers, or as an option (`tlsCertificateKeyFilePassword`,
+/// `authMechanismProperties` with a session token).
+fn has_password(uri: &str) -> bool {
+    let options = uri.split_once('?').map(|(_, options)| options.to_ascii_lowercase()).unwrap_or_default();
+    redact(uri) != uri || options.contains("password") || options.contains("token")
 }
 
 /// Text without the user and password of any URI in it.

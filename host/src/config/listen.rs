@@ -1,7 +1,7 @@
 //! The keys `listen` and `app_listeners`: where to listen, and the bounds of it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -26,19 +26,96 @@ pub struct Listen {
     pub backlog: u32,
     /// The permissions of a Unix socket; the umask decides when absent.
     pub mode: Option<u32>,
+    /// Which clients an IPv6 socket takes.
+    pub family: Family,
+}
+
+/// Which clients an IPv6 socket takes (`IPV6_V6ONLY`, `ipv6(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// As the system has it, which is both families unless `net.ipv6.bindv6only` says otherwise.
+    System,
+    /// Those of IPv6 alone: another listener has the same port for IPv4.
+    Ipv6,
+    /// Those of both.
+    Both,
 }
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     Tcp(SocketAddr),
+    /// All addresses of the machine, of both families, on this port.
+    Everywhere(u16),
+    /// Whatever loopback addresses `localhost` has, on this port: a socket each.
+    Localhost(u16),
     Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether a socket on the address `found`, as the kernel knows it, is what is meant.
+    pub fn is_met_by(&self, found: &Self) -> bool {
+        match (self, found) {
+            (Self::Everywhere(port), Self::Tcp(found)) => found.ip().is_unspecified() && found.port() == *port,
+            (Self::Localhost(port), Self::Tcp(found)) => found.ip().is_loopback() && found.port() == *port,
+            _ => self == found,
+        }
+    }
+
+    const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Everywhere(port) | Self::Localhost(port) => Some(*port),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether the two can't be bound beside each other, as far as that follows from what they are. Of two plain
+    /// addresses only the kernel knows.
+    fn overlaps(&self, other: &Self) -> bool {
+        if self == other {
+            return true;
+        }
+        let same_port = self.port().is_some_and(|port| port != 0 && other.port() == Some(port));
+        let local = |address: &Self| match address {
+            Self::Tcp(address) => address.ip().is_loopback() || address.ip().is_unspecified(),
+            Self::Everywhere(_) | Self::Localhost(_) => true,
+            Self::Unix(_) => false,
+        };
+        same_port
+            && match (self, other) {
+                (Self::Everywhere(_), _) | (_, Self::Everywhere(_)) => true,
+                (Self::Localhost(_), other) | (other, Self::Localhost(_)) => local(other),
+                _ => false,
+            }
+    }
+
+    /// How many sockets it may take.
+    const fn sockets(&self) -> usize {
+        match self {
+            Self::Localhost(_) => 2,
+            Self::Tcp(_) | Self::Everywhere(_) | Self::Unix(_) => 1,
+        }
+    }
+
+    /// Checks that one socket is enough, for what is given to somebody as one.
+    pub(super) fn one_socket(&self) -> Result<(), String> {
+        match self {
+            Self::Localhost(port) => Err(format!(
+                "\"localhost\" is two addresses, and this listener is one socket: \
+                 say \"127.0.0.1:{port}\" or \"[::1]:{port}\""
+            )),
+            Self::Tcp(_) | Self::Everywhere(_) | Self::Unix(_) => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Everywhere(port) => write!(f, ":{port}"),
+            Self::Localhost(port) => write!(f, "localhost:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -47,9 +124,11 @@ impl fmt::Display for Address {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected \"IP:PORT\", \"unix:PATH\" or an object with the keys address, name, backlog, mode"
+    expecting = "expected \"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
+                 address, name, backlog, mode"
 )]
 pub(super) enum RawListen {
+    Port(u16),
     Text(String),
     Object(RawListenObject),
 }
@@ -85,7 +164,8 @@ pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     });
     let raw: Vec<_> = raw.collect();
     for listen in &raw {
-        listen.parse(Path::new("/")).map_err(D::Error::custom)?;
+        let parsed = listen.parse(Path::new("/")).map_err(D::Error::custom)?;
+        parsed.address.one_socket().map_err(D::Error::custom)?;
     }
     Ok(raw)
 }
@@ -95,8 +175,8 @@ pub(super) fn clash(listen: &[Listen], app: &[Listen]) -> Option<(usize, String)
     let mut earlier: Vec<(&Listen, &str)> = listen.iter().map(|each| (each, "listen")).collect();
     for (index, each) in app.iter().enumerate() {
         for (other, key) in &earlier {
-            if other.address == each.address {
-                return Some((index, format!("the address {} is in \"{key}\" already", each.address)));
+            if let Some(message) = taken(&each.address, &other.address, key) {
+                return Some((index, message));
             }
             if other.name == each.name {
                 return Some((index, format!("the name \"{}\" is in \"{key}\" already", each.name)));
@@ -105,6 +185,39 @@ pub(super) fn clash(listen: &[Listen], app: &[Listen]) -> Option<(usize, String)
         earlier.push((each, "app_listeners"));
     }
     None
+}
+
+/// What is wrong with an address beside another one, which is in the list `key`.
+pub(super) fn taken(address: &Address, other: &Address, key: &str) -> Option<String> {
+    if address == other {
+        Some(format!("the address {address} is in \"{key}\" already"))
+    } else {
+        address
+            .overlaps(other)
+            .then(|| format!("the address {address} overlaps {other}, which is in \"{key}\" already"))
+    }
+}
+
+/// Makes an IPv6 wildcard leave IPv4 to others where another listener has its port there: alone it would take both, and
+/// the two couldn't be bound beside each other (nginx has it so for all, `ipv6only=on`).
+pub(super) fn part_families<'a>(all: impl Iterator<Item = &'a mut Listen>) {
+    let mut all: Vec<_> = all.collect();
+    let ipv4: Vec<u16> = all
+        .iter()
+        .filter_map(|listen| match listen.address {
+            Address::Tcp(SocketAddr::V4(address)) => Some(address.port()),
+            _ => None,
+        })
+        .collect();
+    for listen in &mut all {
+        if let Address::Tcp(SocketAddr::V6(address)) = listen.address
+            && address.ip().is_unspecified()
+            && address.port() != 0
+            && ipv4.contains(&address.port())
+        {
+            listen.family = Family::Ipv6;
+        }
+    }
 }
 
 /// Checks the listeners while their line is still known.
@@ -122,10 +235,20 @@ pub(super) fn listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
         .map(|listen| listen.parse(Path::new("/")))
         .collect::<Result<Vec<_>, _>>()
         .map_err(D::Error::custom)?;
+    let sockets: usize = parsed.iter().map(|listen| listen.address.sockets()).sum();
+    if sockets > MAX_LISTENERS {
+        let text =
+            format!("they are {sockets} sockets, because \"localhost\" is two, expected at most {MAX_LISTENERS}");
+        return Err(D::Error::custom(text));
+    }
     for (index, listen) in parsed.iter().enumerate() {
         for earlier in &parsed[..index] {
             if earlier.address == listen.address {
                 return Err(D::Error::custom(format_args!("listener {} is there twice", listen.address)));
+            }
+            if earlier.address.overlaps(&listen.address) {
+                let (one, other) = (&earlier.address, &listen.address);
+                return Err(D::Error::custom(format_args!("listeners {one} and {other} overlap")));
             }
             if earlier.name == listen.name {
                 return Err(D::Error::custom(format_args!("two listeners are named \"{}\"", listen.name)));
@@ -135,21 +258,27 @@ pub(super) fn listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
     Ok(raw)
 }
 
+impl Listen {
+    const fn new(name: String, address: Address) -> Self {
+        let family = match address {
+            Address::Everywhere(_) => Family::Both,
+            _ => Family::System,
+        };
+        Self { name, address, backlog: BACKLOG, mode: None, family }
+    }
+}
+
 impl RawListen {
     pub(super) fn parse(&self, directory: &Path) -> Result<Listen, String> {
         match self {
-            Self::Text(address) => Ok(Listen {
-                name: address.clone(),
-                address: parse_address(address, directory)?,
-                backlog: BACKLOG,
-                mode: None,
-            }),
+            Self::Port(port) => Ok(Listen::new(port.to_string(), Address::Everywhere(*port))),
+            Self::Text(address) => Ok(Listen::new(address.clone(), parse_address(address, directory)?)),
             Self::Object(object) => {
                 let address = parse_address(&object.address, directory)?;
                 let mode = match (&object.mode, &address) {
                     (None, _) => None,
                     (Some(mode), Address::Unix(_)) => Some(parse_mode(mode)?),
-                    (Some(_), Address::Tcp(address)) => {
+                    (Some(_), address) => {
                         return Err(format!("\"mode\" is for Unix sockets, and {address} is none"));
                     }
                 };
@@ -161,7 +290,7 @@ impl RawListen {
                 if name.is_empty() || name.len() > 255 {
                     return Err("a listener's \"name\" must have from 1 to 255 bytes".to_owned());
                 }
-                Ok(Listen { name, address, backlog, mode })
+                Ok(Listen { backlog, mode, ..Listen::new(name, address) })
             }
         }
     }
@@ -183,7 +312,28 @@ fn parse_address(text: &str, directory: &Path) -> Result<Address, String> {
         }
         return Ok(Address::Unix(path));
     }
-    text.parse().map(Address::Tcp).map_err(|_| format!("listener \"{text}\" is neither \"IP:PORT\" nor \"unix:PATH\""))
+    if let Ok(address) = text.parse() {
+        return Ok(Address::Tcp(address));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    // Digits alone: a number's own parser takes a sign.
+    let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+    let hint = match (host, port) {
+        ("", Some(port)) => return Ok(Address::Everywhere(port)),
+        (host, Some(port)) if host.eq_ignore_ascii_case("localhost") => return Ok(Address::Localhost(port)),
+        ("*", Some(port)) => format!("; for all addresses say \":{port}\""),
+        (host, Some(port)) if host.contains(':') && host.parse::<Ipv6Addr>().is_ok() => {
+            format!("; an IPv6 address stands in brackets: \"[{host}]:{port}\"")
+        }
+        (host, Some(_)) if !host.contains([':', '[', '/']) && host.parse::<Ipv4Addr>().is_err() => {
+            "; no name but localhost is resolved: say the address".to_owned()
+        }
+        _ => String::new(),
+    };
+    Err(format!(
+        "listener \"{text}\" is neither \"IP:PORT\", \"localhost:PORT\", \":PORT\" or a port (for all addresses) nor \
+         \"unix:PATH\"{hint}"
+    ))
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -5,6 +5,7 @@
 
 mod access;
 mod admin;
+mod app;
 mod control;
 pub mod databank;
 mod environment;
@@ -13,23 +14,26 @@ mod listen;
 mod watched;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error as _, Unexpected};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use access::RawAccessLog;
 pub use access::{AccessLog, Trusted};
+pub use app::{App, AppConfig};
 pub use control::find as find_control_socket;
 pub use databank::Databank;
 use databank::RawDatabank;
 pub use environment::Environment;
 pub use health::Recycle;
 use listen::RawListen;
-pub use listen::{Address, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 pub use watched::Watched;
 
 /// The largest configuration file that is read, in bytes.
@@ -68,6 +72,8 @@ pub struct Config {
     pub group: Option<String>,
     /// Which of the master's variables its children get.
     pub environment: Environment,
+    /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
+    pub core_dumps: bool,
     pub databank: Databank,
     pub restart: Restart,
     /// How long a worker's serving threads may give no sign of life before it is aborted; for ever, when
@@ -80,16 +86,6 @@ pub struct Config {
     pub log: Log,
     /// Whether each request is logged, and how.
     pub access_log: Option<AccessLog>,
-}
-
-/// The app: its library, and what is handed to it as it is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct App {
-    pub library: PathBuf,
-    /// Shared, because every generation's snapshot and every spawn refers to it.
-    #[serde(default = "defaults::app_config")]
-    pub config: Arc<RawValue>,
 }
 
 /// How a restart goes.
@@ -226,6 +222,7 @@ mod defaults {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
+    #[serde(deserialize_with = "section")]
     app: App,
     #[serde(default = "defaults::listen", deserialize_with = "listen::listeners")]
     listen: Vec<RawListen>,
@@ -245,22 +242,49 @@ struct RawConfig {
     group: Option<String>,
     #[serde(default = "defaults::environment", deserialize_with = "environment::environment")]
     environment: Environment,
+    core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
     databank: RawDatabank,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "section")]
     restart: Restart,
     #[serde(default = "default_hang_timeout", deserialize_with = "health::hang_timeout")]
     hang_timeout: Option<Duration>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "section")]
     recycle: Recycle,
     #[serde(default = "default_versions_kept", deserialize_with = "versions_kept")]
     versions_kept: u16,
     #[serde(default = "defaults::watch", deserialize_with = "watched::watched")]
     watch: Watched,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "section")]
     log: RawLog,
     #[serde(default, deserialize_with = "access::access_log")]
     access_log: Option<RawAccessLog>,
+}
+
+/// What is an object, with a key for each setting. A struct's own parser takes a list of its values as well, and calls it
+/// by the name that it has in the program.
+struct Section<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+            type Value = Section<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Section)
+            }
+        }
+        deserializer.deserialize_map(Object(PhantomData))
+    }
+}
+
+fn section<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Section::deserialize(deserializer).map(|Section(section)| section)
 }
 
 #[derive(Deserialize)]
@@ -342,8 +366,10 @@ pub enum ConfigError {
     Listen { path: PathBuf, key: &'static str, message: String },
 }
 
+/// The key as it is said before a message. What the parser hasn't got to yet has none, and it calls that `?`.
 fn key_prefix(key: &str) -> String {
-    if key == "." { String::new() } else { format!("{key}: ") }
+    let key = key.trim_end_matches(['?', '.']);
+    if key.is_empty() { String::new() } else { format!("{key}: ") }
 }
 
 impl Config {
@@ -353,13 +379,24 @@ impl Config {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let invalid = |key: String, error: &serde_json::Error| ConfigError::Invalid {
             path: path.to_owned(),
-            line: error.line(),
-            column: error.column(),
+            // Of what is empty the parser says 0, and editors count from 1.
+            line: error.line().max(1),
+            column: error.column().max(1),
             key,
             // A value of the wrong type is quoted, and it may be a URI.
             message: databank::redact(&without_place(error)),
         };
-        let raw: RawConfig = serde_path_to_error::deserialize(&mut deserializer)
+        if bytes.starts_with("\u{feff}".as_bytes()) {
+            let message = "it begins with a byte order mark, which JSON has not; save it without one".to_owned();
+            return Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                line: 1,
+                column: 1,
+                key: ".".to_owned(),
+                message,
+            });
+        }
+        let Section(raw): Section<RawConfig> = serde_path_to_error::deserialize(&mut deserializer)
             .map_err(|error| invalid(error.path().to_string(), error.inner()))?;
         deserializer.end().map_err(|error| invalid(".".to_owned(), &error))?;
         let config = raw.resolve(path)?;
@@ -452,9 +489,10 @@ impl RawConfig {
             let parsed = listeners.iter().map(|listen| listen.parse(directory)).collect::<Result<Vec<_>, _>>();
             parsed.map_err(|message| ConfigError::Listen { path: path.to_owned(), key, message })
         };
-        let listen = parse("listen", &self.listen)?;
-        let app_listeners = parse("app_listeners", &self.app_listeners)?;
-        let admin = parse("admin", self.admin.as_slice())?.pop();
+        let mut listen = parse("listen", &self.listen)?;
+        let mut app_listeners = parse("app_listeners", &self.app_listeners)?;
+        let mut admin = parse("admin", self.admin.as_slice())?.pop();
+        listen::part_families(listen.iter_mut().chain(&mut app_listeners).chain(&mut admin));
         if let Some(admin) = &admin
             && let Some(message) =
                 admin::clash(admin, &listen, "listen").or_else(|| admin::clash(admin, &app_listeners, "app_listeners"))
@@ -462,6 +500,8 @@ impl RawConfig {
             return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
         }
         let state_dir = directory.join(self.state_dir);
+        let has_secrets = self.app.has_secrets();
+        let databank = self.databank.resolve(directory, &state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },
             listen,
@@ -471,7 +511,8 @@ impl RawConfig {
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),
             control_socket: control::path(self.control_socket, directory, &state_dir),
-            databank: self.databank.resolve(directory, &state_dir),
+            core_dumps: self.core_dumps.unwrap_or(!databank.may_have_password() && !has_secrets),
+            databank,
             state_dir,
             user: self.user,
             group: self.group,

@@ -25,10 +25,79 @@ fn the_app_gets_its_configuration_as_it_was_written() {
     assert_eq!(config.app.config.get(), r#"{"b":  [1, 1e400, "é"]}"#);
 }
 
+/// Checks that each text is refused, with its place and these words.
+fn are_refused(cases: &[(&str, &str)]) {
+    for (text, expected) in cases {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with("/etc/app/host.json:"), "{text}: {error}");
+        assert!(error.contains(expected), "{text}: {error}");
+        assert!(!error.contains('?') && !error.contains("struct "), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_above_the_first_key_has_a_place_as_well() {
+    are_refused(&[
+        ("", "host.json:1:1: EOF while parsing a value"),
+        ("{", "host.json:1:1: EOF while parsing an object"),
+        ("\n{workers: 3}", "host.json:2:2: key must be a string"),
+        (r#"{"app": {"library": "a"},}"#, "host.json:1:26: trailing comma"),
+        (r#"{"app": {"library": "a"} "workers": 2}"#, "host.json:1:26: expected `,` or `}`"),
+        (r#"{"app": {"library": "a", }}"#, "host.json:1:26: app: trailing comma"),
+        ("\u{feff}{}", "host.json:1:1: it begins with a byte order mark"),
+        ("[]", "invalid type: sequence, expected an object"),
+        ("null", "host.json:1:4: invalid type: null, expected an object"),
+        (r#"{"app": ["a"]}"#, "app: invalid type: sequence, expected an object"),
+        (r#"{"app": {"library": "a"}, "restart": ["1s"]}"#, "restart: invalid type: sequence, expected an object"),
+        (r#"{"app": {"library": "a"}, "log": "x"}"#, "log: invalid type: string \"x\", expected an object"),
+    ]);
+}
+
+#[test]
+fn an_address_that_is_none_is_told_what_would_be_one() {
+    are_refused(&[
+        (r#"{"app": {"library": "a"}, "listen": ["localhost"]}"#, "listen: listener \"localhost\" is neither"),
+        (
+            r#"{"app": {"library": "a"}, "listen": ["[::1]:80", "[0:0::1]:80"]}"#,
+            "listen: listener [::1]:80 is there twice",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "smtp"}]}"#,
+            "app_listeners: listener \"smtp\" is neither",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "admin": 909090}"#,
+            "admin: expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object",
+        ),
+        (r#"{"app": {"library": "a"}, "admin": "x"}"#, "admin: listener \"x\" is neither"),
+        (r#"{"app": {"library": "a"}, "admin": "localhost:9090"}"#, "say \"127.0.0.1:9090\" or \"[::1]:9090\""),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "localhost:25"}]}"#,
+            "app_listeners: \"localhost\" is two addresses",
+        ),
+        (r#"{"app": {"library": "a"}, "listen": ["*:80"]}"#, "for all addresses say \":80\""),
+        (r#"{"app": {"library": "a"}, "listen": ["::1:80"]}"#, "in brackets: \"[::1]:80\""),
+        (r#"{"app": {"library": "a"}, "listen": ["example.com:80"]}"#, "no name but localhost is resolved"),
+        (r#"{"app": {"library": "a"}, "listen": ["localhost:65536"]}"#, "listener \"localhost:65536\" is neither"),
+        (r#"{"app": {"library": "a"}, "listen": [":+80"]}"#, "listener \":+80\" is neither"),
+        (r#"{"app": {"library": "a"}, "listen": [65536]}"#, "listen[0]: expected \"IP:PORT\""),
+        (r#"{"app": {"library": "a"}, "listen": [""]}"#, "listener \"\" is neither"),
+        (r#"{"app": {"library": "a"}, "listen": [":80", 80]}"#, "listener :80 is there twice"),
+        (r#"{"app": {"library": "a"}, "listen": [":80", "127.0.0.1:80"]}"#, "listeners :80 and 127.0.0.1:80 overlap"),
+        (
+            r#"{"app": {"library": "a"}, "listen": ["[::]:80", "localhost:80"]}"#,
+            "listeners [::]:80 and localhost:80 overlap",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "listen": [":80"], "admin": "127.0.0.1:80"}"#,
+            "admin: the address 127.0.0.1:80 overlaps :80, which is in \"listen\" already",
+        ),
+    ]);
+}
+
 #[test]
 fn every_error_names_its_place_and_key() {
-    for (text, expected) in [
-        ("", "1:0: EOF while parsing a value"),
+    are_refused(&[
         ("{\n  \"app\": }", "2:10: app: expected value"),
         (r#"{"workers": 2}"#, "missing field `app`"),
         (r#"{"app": {"library": "a", "libary": "b"}}"#, "app.libary: unknown field `libary`"),
@@ -48,11 +117,6 @@ fn every_error_names_its_place_and_key() {
             "restart.on_failure: unknown variant `pray`",
         ),
         (r#"{"app": {"library": "a"}, "listen": []}"#, "listen: invalid length 0"),
-        (r#"{"app": {"library": "a"}, "listen": ["localhost"]}"#, "listen: listener \"localhost\" is neither"),
-        (
-            r#"{"app": {"library": "a"}, "listen": ["[::1]:80", "[0:0::1]:80"]}"#,
-            "listen: listener [::1]:80 is there twice",
-        ),
         (r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "mode": "999"}]}"#, "\"mode\" is \"999\""),
         (
             r#"{"app": {"library": "a"}, "watch": "yes"}"#,
@@ -87,18 +151,9 @@ fn every_error_names_its_place_and_key() {
             "app_listeners[0].tls: unknown field `tls`",
         ),
         (
-            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "smtp"}]}"#,
-            "app_listeners: listener \"smtp\" is neither",
-        ),
-        (
             r#"{"app": {"library": "a"}, "app_listeners": [{"name": "", "address": "127.0.0.1:25"}]}"#,
             "app_listeners: a listener's \"name\" must have from 1 to 255 bytes",
         ),
-        (
-            r#"{"app": {"library": "a"}, "admin": 9090}"#,
-            "admin: expected null, \"IP:PORT\", \"unix:PATH\" or an object",
-        ),
-        (r#"{"app": {"library": "a"}, "admin": "9090"}"#, "admin: listener \"9090\" is neither"),
         (r#"{"app": {"library": "a"}, "admin": {"address": "127.0.0.1:1", "mode": "600"}}"#, "\"mode\" is for Unix"),
         (r#"{"app": {"library": "a"}, "admin": {"adress": "127.0.0.1:1"}}"#, "admin: expected null"),
         (
@@ -107,11 +162,7 @@ fn every_error_names_its_place_and_key() {
         ),
         (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
         (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
-    ] {
-        let error = parse(text).unwrap_err();
-        assert!(error.starts_with("/etc/app/host.json:"), "{text}: {error}");
-        assert!(error.contains(expected), "{text}: {error}");
-    }
+    ]);
 }
 
 #[test]
@@ -180,6 +231,30 @@ fn control_socket_is_found_in_a_file_that_is_being_edited() {
     assert_eq!(find(r#"{"state_dir": "/var/s", "workers": "x"}"#).unwrap(), Path::new("/var/s/control.sock"));
     assert_eq!(find(r#"{"control_socket": "../c"}"#).unwrap(), Path::new("/etc/app/../c"));
     assert!(find("{").unwrap_err().to_string().starts_with("/etc/app/host.json:1:1: "));
+}
+
+#[test]
+fn core_dumps_are_allowed_unless_there_is_a_password_or_somebody_forbids_them() {
+    let core_dumps = |text: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{text}}}"#)).map(|it| it.core_dumps);
+    let mongodb =
+        |uri: &str, more: &str| core_dumps(&format!(r#", "databank": {{"driver": "mongodb", "uri": {uri}}}{more}"#));
+    assert_eq!(core_dumps(""), Ok(true));
+    assert_eq!(core_dumps(r#", "core_dumps": false"#), Ok(false));
+    for (config, expected) in [(r#"{"key": {"file": "k"}}"#, false), (r#"{"key": "file"}"#, true)] {
+        let text = format!(r#"{{"app": {{"library": "a", "config": {config}}}}}"#);
+        assert_eq!(parse(&text).unwrap().core_dumps, expected, "{config}");
+    }
+    assert_eq!(mongodb(r#""mongodb://a""#, ""), Ok(true));
+    for secret in [
+        r#""mongodb://user:word@a""#,
+        r#"{"file": "uri"}"#,
+        r#""mongodb://a/?tls=true&tlsCertificateKeyFilePassword=x""#,
+        r#""mongodb://a/?authMechanismProperties=AWS_SESSION_TOKEN:x""#,
+    ] {
+        assert_eq!(mongodb(secret, ""), Ok(false), "{secret}");
+        assert_eq!(mongodb(secret, r#", "core_dumps": true"#), Ok(true), "{secret}");
+    }
+    assert!(core_dumps(r#", "core_dumps": "no""#).unwrap_err().contains("core_dumps: "));
 }
 
 #[test]

@@ -87,6 +87,9 @@ pub struct VerdictRecord {
     pub by: String,
     /// `complete`, `refused: REASON` or `failed: REASON`.
     pub verdict: String,
+    /// Whether it is complete and nothing but the workers is new: library, configuration and secrets are what they were.
+    #[serde(default)]
+    pub unchanged: bool,
     /// The stable reason string; absent when complete.
     pub reason: Option<String>,
     /// The reason and what more there is to say about it.

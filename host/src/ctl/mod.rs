@@ -23,6 +23,7 @@ use crate::console::{self, Reader};
 use crate::control::{Status, VerdictRecord};
 use crate::foreign;
 use crate::ids::RequestId;
+use crate::paths;
 use client::{Client, ClientError};
 use lines::{Line, NoLine};
 use progress::Progress;
@@ -187,7 +188,7 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
 
 /// The socket's path.
 fn find(place: &Place) -> Result<PathBuf, CtlError> {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = |path: &Path| paths::absolute(path).unwrap_or_else(|_| path.to_owned());
     let config = match place {
         Place::Socket(path) => return Ok(absolute(path)),
         Place::Config(path) => absolute(path),
@@ -317,9 +318,10 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
             console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
-            "restart {number} complete: generation {}, {}\n",
+            "restart {number} complete: generation {}, {}{}\n",
             verdict.generation,
-            table::duration(took)
+            table::duration(took),
+            if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" }
         ))?),
     }
     Ok(outcome)

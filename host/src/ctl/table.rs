@@ -57,7 +57,7 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
         let _ = writeln!(out, "{wanted} workers wanted, as was asked for while it runs");
     }
     if !status.listeners_down.is_empty() {
-        let _ = writeln!(out, "listeners shut down, whose clients are refused: {}", status.listeners_down.join(", "));
+        let _ = writeln!(out, "listeners that turn clients away: {}", status.listeners_down.join(", "));
     }
     if let Some(last) = status.verdicts.last() {
         let detail = last
@@ -65,6 +65,7 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
             .as_ref()
             .zip(last.reason.as_ref())
             .map_or("", |(detail, reason)| detail.strip_prefix(reason.as_str()).unwrap_or(detail));
+        let detail = if last.unchanged { " (unchanged=true)" } else { detail };
         let _ = writeln!(
             out,
             "last restart: {} {}{detail}, asked for by {}, took {}, {}",
@@ -199,7 +200,7 @@ mod tests {
         );
         let text =
             status(&Status { workers_wanted: Some(4), listeners_down: vec!["web".into()], ..later.clone() }, None);
-        assert!(text.contains("\n4 workers wanted") && text.contains("are refused: web\n"), "{text}");
+        assert!(text.contains("\n4 workers wanted") && text.contains("turn clients away: web\n"), "{text}");
         let mut earlier = later.clone();
         earlier.workers[1].measured.cpu_ms = Some(730);
         assert!(status(&later, Some((&earlier, Duration::from_secs(1)))).contains(" 50% "));

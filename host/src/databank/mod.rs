@@ -27,6 +27,7 @@ use futures_util::stream::StreamExt;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
+pub use crate::config::databank::Making;
 use crate::config::databank::{Setup, Store};
 
 pub use app_abi::store::document::Document;
@@ -58,14 +59,14 @@ impl Databank {
     ///
     /// # Errors
     /// When no thread can be made.
-    pub fn open(setup: &Setup) -> io::Result<Self> {
+    pub fn open(setup: &Setup, making: Making) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let driver: Arc<dyn Driver> = match &setup.store {
             Store::Mongodb { uri, database, indexes } => {
                 Arc::new(mongodb::Mongodb::new(uri.reveal(), database, indexes, setup.timeout))
             }
-            Store::Sqlite { path } => Arc::new(sqlite::Sqlite::new(path, setup.timeout)?),
+            Store::Sqlite { path } => Arc::new(sqlite::Sqlite::new(path, making, setup.timeout)?),
             Store::Memory => Arc::new(memory::Memory::default()),
         };
         // Until the process ends: the databank of a worker is never closed before.

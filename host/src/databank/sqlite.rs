@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::query::{FieldPath, Key, Kind, Query};
 use super::scan::{self, Look, Scan, Source};
-use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
+use super::{Document, Documents, Driver, Fault, Making, Mode, Reply, Stored, new_revision};
 use file::{Failure, File};
 use threads::Thread;
 
@@ -48,9 +48,9 @@ impl Sqlite {
     ///
     /// # Errors
     /// When no thread can be made.
-    pub fn new(path: &Path, timeout: Duration) -> io::Result<Self> {
+    pub fn new(path: &Path, making: Making, timeout: Duration) -> io::Result<Self> {
         // Absolute: SQLite takes names that begin with `file:` or a colon for something else.
-        let file = Arc::new(File::new(std::path::absolute(path)?));
+        let file = Arc::new(File::new(std::path::absolute(path)?, making));
         Ok(Self { writer: Thread::writer(&file, timeout)?, reader: Arc::new(Thread::reader(&file, timeout)?) })
     }
 

@@ -17,11 +17,12 @@ use super::*;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn sqlite(path: &Path, timeout: Duration) -> Databank {
-    Databank::open(&Setup { store: Store::Sqlite { path: path.to_owned() }, timeout }).unwrap()
+    let setup = Setup { store: Store::Sqlite { path: path.to_owned() }, timeout };
+    Databank::open(&setup, Making::IfMissing).unwrap()
 }
 
 fn memory() -> Databank {
-    Databank::open(&Setup { store: Store::Memory, timeout: TIMEOUT }).unwrap()
+    Databank::open(&Setup { store: Store::Memory, timeout: TIMEOUT }, Making::IfMissing).unwrap()
 }
 
 pub fn key(id: &str) -> Key {

@@ -319,7 +319,7 @@ impl Dev {
 
     fn start(&self, build: Build) -> anyhow::Result<State> {
         let inbox = self.inbox.clone();
-        let service = Service::start(&self.config, &build.library, move |news| {
+        let service = Service::start(&self.config, &build.library, self.project.root(), move |news| {
             let happening = news.map_or(Happening::Ended, Happening::News);
             inbox.blocking_send(happening).is_ok()
         })?;

@@ -122,12 +122,12 @@ impl Terminal {
     }
 
     pub fn refused(&self, reason: &str, detail: &str) {
-        self.say(Colour::Red, "refused", format!("{reason}: {detail}; what was live before stays so"));
+        self.say(Colour::Red, "refused", format!("{}; what was live before stays so", once(reason, detail)));
     }
 
     pub fn failed(&self, reason: &str, detail: &str) {
         let rest = "workers that live serve on; the next build that succeeds gets a new master";
-        self.say(Colour::Red, "failed", format!("{reason}: {detail}; {rest}"));
+        self.say(Colour::Red, "failed", format!("{}; {rest}", once(reason, detail)));
     }
 
     pub fn full_restart(&self, detail: &str) {
@@ -152,6 +152,11 @@ impl Terminal {
     }
 }
 
+/// A reason and its detail, which begins with it where a master says it.
+fn once(reason: &str, detail: &str) -> String {
+    if detail.starts_with(reason) { detail.to_owned() } else { format!("{reason}: {detail}") }
+}
+
 /// Whether this is a terminal, or was one before it was hung up.
 fn is_a_tty_device(stream: BorrowedFd<'_>) -> bool {
     let is_character_device = |file: File| file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
@@ -161,4 +166,16 @@ fn is_a_tty_device(stream: BorrowedFd<'_>) -> bool {
 
 fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_said_once() {
+        let detail = "app failed to start: slot 0, no such file";
+        assert_eq!(once("app failed to start", detail), detail);
+        assert_eq!(once("app failed to start", "slot 0"), "app failed to start: slot 0");
+    }
 }

@@ -29,17 +29,19 @@ pub struct Service {
 
 impl Service {
     /// Starts a master whose log is told to `on_news`, on a thread of its own: `None` when it and all its
-    /// workers have gone.
+    /// workers have gone. They are in `directory`.
     ///
     /// # Errors
     /// When there can be no process.
     pub fn start(
         config: &Path,
         library: &Path,
+        directory: &Path,
         on_news: impl FnMut(Option<News>) -> bool + Send + 'static,
     ) -> anyhow::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(sys::PROCESS_NAME).arg("run").arg(config).arg("--dev-library").arg(library);
+        command.current_dir(directory);
         // A group of its own: the terminal's SIGINT is for us, and we pass it on.
         command.stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         sys::process::ends_with_us(&mut command);

@@ -176,7 +176,36 @@ pub fn own(path: &Path, mode: Mode, trust: PathTrust) -> Result<Directory, OwnEr
     Ok(directory)
 }
 
+/// What [`look`] has found.
+#[derive(Debug)]
+pub struct Found {
+    pub directory: Directory,
+    /// Whether that is what was looked for, and not one in which it would be made.
+    pub is_whole: bool,
+}
+
+/// As [`own`], but makes nothing: holds the last directory on the path that is there.
+pub fn look(path: &Path, trust: PathTrust) -> Result<Found, OwnError> {
+    let (there, directory, missing) = nearest(path)?;
+    let directory = match trust {
+        PathTrust::Any => directory,
+        PathTrust::Required => open_trusted(&std::path::absolute(there)?).map_err(OwnError::Path)?,
+    };
+    let is_whole = missing.is_empty();
+    if is_whole {
+        directory.is_ours()?;
+    }
+    Ok(Found { directory, is_whole })
+}
+
 impl Directory {
+    /// As [`Self::own`], but makes nothing.
+    pub fn owned(&self, name: &str) -> Result<Self, OwnError> {
+        let directory = self.enter(OsStr::new(name))?;
+        directory.is_ours()?;
+        Ok(directory)
+    }
+
     /// As [`own`], for the directory `name` in this one, which must be no link.
     pub fn own(&self, name: &str, mode: Mode) -> Result<Self, OwnError> {
         let name = OsStr::new(name);
@@ -233,20 +262,7 @@ pub fn make_path(
 ) -> io::Result<Directory> {
     const PARENTS: Mode =
         Mode::S_IRWXU.union(Mode::S_IRGRP).union(Mode::S_IXGRP).union(Mode::S_IROTH).union(Mode::S_IXOTH);
-    let mut there = path;
-    let mut missing = Vec::new();
-    let mut directory = loop {
-        match Directory::open(there) {
-            Ok(directory) => break directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A dead link, or a name that can't be made.
-                let Some(Component::Normal(name)) = there.components().next_back() else { return Err(error) };
-                missing.push(name);
-                there = there.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            }
-            Err(error) => return Err(error),
-        }
-    };
+    let (there, mut directory, missing) = nearest(path)?;
     let Some(last) = missing.first().copied() else { return Ok(directory) };
     if trust == PathTrust::Required {
         directory = open_trusted(&std::path::absolute(there)?).map_err(io::Error::other)?;
@@ -257,6 +273,24 @@ pub fn make_path(
     directory = directory.make(last, mode)?;
     finish(&directory)?;
     Ok(directory)
+}
+
+/// The last directory on `path` that is there, held, and the names behind it that are not, the last one first.
+fn nearest(path: &Path) -> io::Result<(&Path, Directory, Vec<&OsStr>)> {
+    let mut there = path;
+    let mut missing = Vec::new();
+    loop {
+        match Directory::open(there) {
+            Ok(directory) => return Ok((there, directory, missing)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A dead link, or a name that can't be made.
+                let Some(Component::Normal(name)) = there.components().next_back() else { return Err(error) };
+                missing.push(name);
+                there = there.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

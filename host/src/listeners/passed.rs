@@ -5,6 +5,7 @@
 //! listener besides, address, backlog and mode, is the manager's to say. The sockets stay the manager's:
 //! they are not bound here, never shut down, and their files are not ours to remove.
 
+use std::cell::RefCell;
 use std::env;
 use std::fmt;
 use std::io;
@@ -15,8 +16,9 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
+use super::options::Options;
 use super::{Bound, watch_clients};
-use crate::config::{Address, Config, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+use crate::config::{Address, Config, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use crate::message::Origin;
 use crate::sys;
 
@@ -84,21 +86,28 @@ impl Passed {
         sockets.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The socket for one of the listeners of `config`.
-    pub(super) fn of(&self, listen: &Listen, config: &Config) -> Option<Rc<Bound>> {
-        let socket = self.0.iter().find(|socket| self.taker(socket, config) == Some(listen));
-        socket.map(|socket| Rc::clone(&socket.bound))
+    /// The sockets for one of the listeners of `config`.
+    pub(super) fn of(&self, listen: &Listen, config: &Config) -> Vec<Rc<Bound>> {
+        let sockets = self.0.iter().filter(|socket| self.taker(socket, config) == Some(listen));
+        let sockets = sockets.map(|socket| Rc::clone(&socket.bound));
+        let several = matches!(listen.address, Address::Localhost(_) | Address::Everywhere(_));
+        // What the app serves itself it gets as one.
+        let most = if several && config.listen.contains(listen) { usize::MAX } else { 1 };
+        sockets.take(most).collect()
     }
 
     /// Those that are for none of the listeners of `config`, in words.
     pub(super) fn left_over(&self, config: &Config) -> Vec<String> {
-        self.0.iter().filter(|socket| self.taker(socket, config).is_none()).map(ToString::to_string).collect()
+        let all = config.listen.iter().chain(&config.app_listeners);
+        let taken: Vec<_> = all.flat_map(|listen| self.of(listen, config)).collect();
+        let is_left = |socket: &&PassedSocket| !taken.iter().any(|bound| Rc::ptr_eq(bound, &socket.bound));
+        self.0.iter().filter(is_left).map(ToString::to_string).collect()
     }
 
     /// Which listener of `config` a socket is for.
     fn taker<'c>(&self, socket: &PassedSocket, config: &'c Config) -> Option<&'c Listen> {
         let mut all = config.listen.iter().chain(&config.app_listeners);
-        let on_its_address = |listen: &&Listen| listen.address == socket.bound.address;
+        let on_its_address = |listen: &&Listen| listen.address.is_met_by(&socket.bound.address);
         match all.clone().find(|listen| listen.name == socket.name) {
             // All sockets of one unit may have the same name.
             Some(named) if self.0.iter().filter(|other| other.name == socket.name).count() == 1 => Some(named),
@@ -151,7 +160,17 @@ fn bound(descriptor: OwnedFd, number: usize, name: &str) -> Result<Bound, Passed
         _ => return Err(unfit("is of a family that HTTP isn't spoken on here")),
     };
     socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Bound { address, socket: socket.into(), local, file: None, origin: Origin::Passed })
+    let (family, options) = (Family::System, RefCell::new(Some(Options::of(&socket))));
+    Ok(Bound {
+        address,
+        family,
+        socket: socket.into(),
+        local,
+        file: None,
+        origin: Origin::Passed,
+        guard: None,
+        options,
+    })
 }
 
 /// The path of a Unix socket, as a configuration would give it; of one without a file, its name after an `@`.
@@ -242,6 +261,51 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_of_several_addresses_takes_all_that_were_passed_for_it_and_binds_none() {
+        let (four, at) = tcp();
+        let port = at.rsplit_once(':').unwrap().1.to_owned();
+        let six = || Some(TcpListener::bind(format!("[::1]:{port}")).ok()?.into());
+        let Some(six) = six() else { return };
+        let passed = passed(vec![("web", four), ("web", six)]).unwrap();
+        for address in
+            [format!(r#""localhost:{port}""#), format!(r#"{{"address": "localhost:{port}", "name": "web"}}"#)]
+        {
+            let config = config(&format!(r#""listen": [{address}]"#));
+            let listeners = Listeners::for_config(&config, &Listeners::with_passed(passed.clone())).unwrap();
+            let found: Vec<_> = listeners.infos().into_iter().map(|info| info.origin).collect();
+            assert_eq!(found, [Origin::Passed, Origin::Passed], "{address}");
+            assert_eq!(listeners.left_over(&config), [""; 0], "{address}");
+        }
+        // One socket of its name is all of it, wherever that listens.
+        let (other, other_at) = tcp();
+        let one = self::passed(vec![("web", other)]).unwrap();
+        let config = config(r#""listen": [{"address": "localhost:1", "name": "web"}]"#);
+        let listeners = Listeners::for_config(&config, &Listeners::with_passed(one)).unwrap();
+        assert_eq!(listeners.addresses().collect::<Vec<_>>(), [("web", other_at)]);
+    }
+
+    #[test]
+    fn what_the_app_serves_itself_is_one_socket_and_a_second_one_is_left_over() {
+        let both = || {
+            let four = TcpListener::bind("0.0.0.0:0").ok()?;
+            let port = four.local_addr().ok()?.port();
+            let six = Socket::new(Domain::IPV6, Type::STREAM, None).ok()?;
+            six.set_only_v6(true).ok()?;
+            six.bind(&std::net::SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)).into()).ok()?;
+            six.listen(1).ok()?;
+            Some((port, four.into(), six.into()))
+        };
+        let Some((port, four, six)) = both() else { return };
+        let sockets = passed(vec![("a", four), ("b", six)]).unwrap();
+        let served = config(&format!(r#""listen": [":{port}"]"#));
+        let listeners = Listeners::for_config(&served, &Listeners::with_passed(sockets.clone())).unwrap();
+        assert_eq!((listeners.infos().len(), listeners.left_over(&served).len()), (2, 0));
+        let apps =
+            config(&format!(r#""app_listeners": [{{"name": "smtp", "address": ":{port}"}}], "listen": ["unix:/s"]"#));
+        assert_eq!(sockets.left_over(&apps).len(), 1);
+    }
+
+    #[test]
     fn a_unix_socket_is_served_and_its_file_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
@@ -271,7 +335,7 @@ mod tests {
         let remedies: Vec<_> = listeners.heal().into_iter().map(|found| found.remedy).collect();
         assert_eq!(remedies, [Remedy::Revived, Remedy::Manager]);
         assert!(std::net::TcpStream::connect(&web_at).is_ok());
-        assert_eq!(listeners.shut_down().count(), 1);
+        assert_eq!(listeners.harmed().count(), 1);
         let error = Listeners::for_config(&config, &listeners).unwrap_err();
         assert!(error.to_string().ends_with("restart its socket unit"), "{error}");
     }

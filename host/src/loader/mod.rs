@@ -34,6 +34,7 @@ use abi_stable::{
 };
 use app_abi::{Magic, abi::AppModuleRef};
 use libloading::os::unix::{Library as DynamicLibrary, RTLD_LOCAL, RTLD_NOW};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::{
     error::Error,
     path::{Path, PathBuf},
@@ -49,10 +50,10 @@ pub struct Library {
 
 /// Why a library can't be loaded. Nothing of the app has run beyond its library constructors.
 #[derive(Debug, thiserror::Error)]
-#[error("the library {} is refused", path.display())]
+#[error("the library {} is refused", name.display())]
 pub struct LoadError {
-    /// The library.
-    pub path: PathBuf,
+    /// The library, as people know it.
+    pub name: PathBuf,
     /// What is wrong with it.
     pub source: LoadFault,
 }
@@ -63,6 +64,18 @@ pub enum LoadFault {
     /// The dynamic linker refused it.
     #[error("the dynamic linker cannot load it: {reason}{}", hint(reason))]
     Open {
+        /// What the dynamic linker said.
+        reason: String,
+    },
+    /// It lies, or a library that it needs does, where nothing can be mapped as code.
+    #[error(
+        "{} lies on a file system that is mounted noexec, where no library can be loaded from, which is no fault of \
+         the library's: mount it with exec, or choose another place (`state_dir`) ({reason})",
+        path.display()
+    )]
+    NoExec {
+        /// What can't be loaded.
+        path: PathBuf,
         /// What the dynamic linker said.
         reason: String,
     },
@@ -112,7 +125,9 @@ impl LoadError {
     #[must_use]
     pub fn is_incompatibility(&self) -> bool {
         match self.source {
-            LoadFault::Open { .. } | LoadFault::Symbol { .. } | LoadFault::Magic { .. } => false,
+            LoadFault::Open { .. } | LoadFault::NoExec { .. } | LoadFault::Symbol { .. } | LoadFault::Magic { .. } => {
+                false
+            }
             LoadFault::Header(_)
             | LoadFault::NoLayout
             | LoadFault::Layout(_)
@@ -133,20 +148,35 @@ fn hint(reason: &str) -> &'static str {
     }
 }
 
-/// Loads the library at `path` and checks it. `expected` is the magic read from that same file,
-/// whose manifest fits this host ([`Manifest::fits_host`](app_abi::manifest::Manifest::fits_host)).
+/// What the dynamic linker's refusal of the library at `path` means.
+fn not_opened(reason: &str, path: &Path, name: &Path) -> LoadFault {
+    // What it couldn't load comes first: this library, or one that it needs. Why mapping it failed it doesn't say.
+    let named = reason.split(": ").next().map(Path::new).filter(|named| named.is_absolute()).unwrap_or(path);
+    let is_noexec = |path: &Path| statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC));
+    let guilty = [named, path].into_iter().find(|path| is_noexec(path)).map(Path::to_owned);
+    // By its copy's name nobody knows it.
+    let reason = reason.replace(&*path.to_string_lossy(), &name.to_string_lossy());
+    match guilty {
+        // Where the copy lies is what is wrong, and `/proc/self/fd/N` is no place.
+        Some(path) => LoadFault::NoExec { path: path.read_link().unwrap_or(path), reason },
+        None => LoadFault::Open { reason },
+    }
+}
+
+/// Loads the library at `path`, a copy of the one that is called `name` in errors, and checks it. `expected` is the
+/// magic read from that same file, whose manifest fits this host ([`Manifest::fits_host`](app_abi::manifest::Manifest::fits_host)).
 ///
 /// Runs the library's own constructors, which may do anything: the probe process does this first.
 /// The file must not be written to as long as the process lives.
-pub fn open(path: &Path, expected: Magic) -> Result<Library, LoadError> {
-    load(path, expected).map_err(|source| LoadError { path: path.to_owned(), source })
+pub fn open(path: &Path, name: &Path, expected: Magic) -> Result<Library, LoadError> {
+    load(path, name, expected).map_err(|source| LoadError { name: name.to_owned(), source })
 }
 
-fn load(path: &Path, expected: Magic) -> Result<Library, LoadFault> {
+fn load(path: &Path, name: &Path, expected: Magic) -> Result<Library, LoadFault> {
     // SAFETY: running the constructors of the library that the operator configured is what loading
     // an app means; the caller has had them run in the probe.
     let library = unsafe { DynamicLibrary::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-    let library = library.map_err(|error| LoadFault::Open { reason: with_source(&error) })?;
+    let library = library.map_err(|error| not_opened(&with_source(&error), path, name))?;
     // Leaked: threads, thread-locals and vtables of the app live until the process ends.
     let library: &'static DynamicLibrary = Box::leak(Box::new(library));
 

@@ -130,7 +130,8 @@ impl Admin {
 fn listens(listener: &AdminListener) -> AdminListens {
     match listener.address() {
         Address::Tcp(address) if address.ip().to_canonical().is_loopback() => AdminListens::Loopback,
-        Address::Tcp(_) => AdminListens::Network,
+        Address::Localhost(_) => AdminListens::Loopback,
+        Address::Tcp(_) | Address::Everywhere(_) => AdminListens::Network,
         Address::Unix(_) => AdminListens::Unix,
     }
 }
@@ -174,7 +175,7 @@ impl Attendant {
         let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
         // The app's user can read what its environment was, and it needs nothing there.
         let environment = Environment::Only(Vec::new());
-        let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), &environment);
+        let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), &environment, None);
         let child = spawned.map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
         let relay = log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;

@@ -6,9 +6,10 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,6 +100,8 @@ pub(super) struct Crew {
     inbox: mpsc::Sender<Happening>,
     dispatch: Dispatch,
     processes: HashMap<WorkerId, Process>,
+    /// The access log's file that was opened last, and its path.
+    access_log: Option<(PathBuf, File)>,
     /// The operator's word, which counts more than a configuration's.
     log_level: Option<LogLevel>,
     /// Who can give its connections to whom.
@@ -120,6 +123,7 @@ impl Crew {
             inbox,
             dispatch,
             processes: HashMap::new(),
+            access_log: None,
             log_level: None,
             linked: HashSet::new(),
         }
@@ -168,9 +172,11 @@ impl Crew {
         };
         let mut descriptors = vec![log, their_dispatch, their_handover, stats_fd, lock];
         descriptors.append(&mut their_printed);
+        let library = prepared.version.file.try_clone().map_err(SpawnError::Equipment)?;
+        descriptors.push(library.into());
         let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
         if let Some(path) = &access_file {
-            descriptors.push(logging::open_file(path)?.into());
+            descriptors.push(self.access_log(path)?);
         }
         for listener in prepared.listeners.descriptors() {
             // Duplicates, so that the generation may go before they have been sent.
@@ -180,8 +186,9 @@ impl Crew {
             slot,
             generation,
             library: prepared.library(),
-            app_config: config.app.config.get().to_owned(),
+            app_config: prepared.app_config.as_ref().clone(),
             databank: prepared.databank.as_ref().clone(),
+            core_dumps: config.core_dumps,
             threads: config.threads,
             connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
             listeners: prepared.listeners.infos(),
@@ -191,7 +198,13 @@ impl Crew {
             log: log_setup,
             access_log: config.access_log.as_ref().map(access_setup),
         };
-        let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), &config.environment);
+        let spawned = self.children.spawn(
+            Role::Worker,
+            streams,
+            self.identity.as_ref(),
+            &config.environment,
+            Some(&prepared.home),
+        );
         let child = spawned.map_err(SpawnError::Process)?;
         let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
         let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };
@@ -215,6 +228,29 @@ impl Crew {
             Process { pid, orders, stats, cpu, since, log, log_file, access_file, logs_to, handover, takes_over };
         self.processes.insert(worker, process);
         Ok(())
+    }
+
+    /// The access log's file. Where its name leads nowhere any more, with a release that was deleted for instance, it is
+    /// the one that workers had before: a worker that crashes is replaced all the same.
+    fn access_log(&mut self, path: &Path) -> Result<OwnedFd, SpawnError> {
+        let error = match logging::open_file(path) {
+            Ok(file) => {
+                let ours = file.try_clone().map_err(SpawnError::Equipment)?;
+                self.access_log = Some((path.to_owned(), ours));
+                return Ok(file.into());
+            }
+            Err(error) => error,
+        };
+        match &self.access_log {
+            Some((known, file)) if known == path => {
+                warn!(
+                    error = chain(&error),
+                    "the access log can't be opened by its name: a worker writes to the old one"
+                );
+                Ok(file.try_clone().map_err(SpawnError::Equipment)?.into())
+            }
+            _ => Err(error.into()),
+        }
     }
 
     /// Gives an order. A worker that is gone or takes no orders is noticed elsewhere: by its exit,

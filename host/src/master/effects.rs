@@ -186,7 +186,7 @@ impl Effects {
             Ok((prepared, took)) => {
                 let settings = settings(&prepared);
                 let active = self.active();
-                let unchanged = prepared.pair() == active.pair();
+                let unchanged = prepared.is_as(active);
                 // What was cancelled meanwhile must not keep its listeners open.
                 self.prepared = awaited.then_some((prepared, took));
                 Event::PreflightPassed { request, settings, unchanged }
@@ -412,7 +412,7 @@ impl Effects {
         report::log_verdict(request, by, verdict, took, self.active, active);
         manager::verdict(&self.notify, verdict, &self.serving(), self.active().config.restart.on_failure);
         let (reason, detail) = match verdict {
-            Verdict::Complete => (None, None),
+            Verdict::Complete { .. } => (None, None),
             Verdict::Refused(refusal) => (Some(refusal.reason()), Some(refusal.to_string())),
             Verdict::Failed(failure) => (Some(failure.reason()), Some(failure.to_string())),
         };
@@ -420,6 +420,7 @@ impl Effects {
             request,
             by: by.to_string(),
             verdict: verdict.in_short(),
+            unchanged: *verdict == Verdict::Complete { unchanged: true },
             reason: reason.map(str::to_owned),
             detail,
             generation: self.active,

@@ -1,7 +1,7 @@
-//! The healer: looks whether the listeners listen, and has the effects and the policy do something about it.
+//! The healer: looks whether the listeners let clients in, and has the effects and the policy do something about it.
 //!
 //! Owns what was last seen, so that it is said once. When something is tried is `restart`'s to say, how a listener
-//! is revived the listeners'.
+//! is repaired the listeners'.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::effects::Effects;
 use crate::ids::{RequestId, Time};
-use crate::listeners::Remedy;
+use crate::listeners::{Damage, Harm, Remedy};
 use crate::restart::{Healing, Phase, Verdict};
 
 /// How often it looks.
@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Healer {
     policy: Healing,
     next: Time,
-    /// The names of the listeners that were shut down at the last look.
+    /// The names of the listeners that were harmed at the last look.
     known: Vec<String>,
 }
 
@@ -33,28 +33,23 @@ impl Healer {
         self.next
     }
 
-    /// Looks, and revives what can be revived.
+    /// Looks, and repairs what can be repaired.
     pub(super) fn look(&mut self, effects: &mut Effects, now: Time) {
         self.next = now.saturating_add(EVERY);
         let down = effects.listeners_down();
-        for name in down.iter().filter(|name| !self.known.contains(name)) {
-            effects.shut_down_seen();
-            error!(listener = name, "a listener was shut down by a process that has it: its clients are refused");
-        }
         if !down.is_empty() {
             let found = effects.heal_listeners();
             if found.iter().any(|it| it.remedy == Remedy::NewWorkers) {
                 self.policy.found();
             }
-            for it in found.iter().filter(|it| !self.known.contains(&it.name) || it.remedy == Remedy::Revived) {
-                let (listener, address) = (&it.name, &it.address);
-                match it.remedy {
-                    Remedy::Revived => info!(listener, address, "listening again"),
-                    Remedy::NewWorkers => warn!(listener, address, "only new workers can accept on a listener"),
-                    Remedy::Manager => {
-                        let hint = "restart its socket unit, and then the service";
-                        error!(listener, address, hint, "a passed socket can't be made to listen again");
-                    }
+            for Damage { name, address, harm, remedy } in &found {
+                let is_new = !self.known.contains(name);
+                if is_new {
+                    effects.harm_seen();
+                    tell_harm(name, address, harm);
+                }
+                if is_new || *remedy == Remedy::Revived {
+                    tell_remedy(name, address, remedy);
                 }
             }
         }
@@ -77,5 +72,38 @@ impl Healer {
 
     pub(super) fn verdict(&mut self, request: RequestId, verdict: &Verdict) {
         self.policy.verdict(request, verdict);
+        if matches!(verdict, Verdict::Complete { .. }) {
+            // What is harmed from now on is new.
+            self.known.clear();
+        }
+    }
+}
+
+fn tell_harm(listener: &str, address: &str, harm: &Harm) {
+    match harm {
+        Harm::ShutDown => {
+            error!(listener, address, "a listener was shut down by a process that has it: its clients are refused");
+        }
+        Harm::FileGone => {
+            error!(listener, address, "a listener's file was removed or replaced: its clients can't connect");
+        }
+        Harm::Changed(options) => {
+            let options = options.join(", ");
+            error!(listener, address, options, "a listener's options were changed: it may turn clients away");
+        }
+    }
+}
+
+fn tell_remedy(listener: &str, address: &str, remedy: &Remedy) {
+    match remedy {
+        Remedy::Revived => info!(listener, address, "listening again"),
+        Remedy::NewWorkers => warn!(listener, address, "only new workers can accept on a listener"),
+        Remedy::Manager => {
+            let hint = "restart its socket unit, and then the service";
+            error!(listener, address, hint, "a passed socket can't be made to listen again");
+        }
+        Remedy::NextLook(error) => {
+            warn!(listener, address, error, "a listener can't be bound anew yet: that is tried each second");
+        }
     }
 }

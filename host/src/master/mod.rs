@@ -84,7 +84,7 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
     if let Err(error) = sys::process::raise_descriptor_limit() {
         console::note(&format!("app-host: the limit on open descriptors stays as it is: {error}"));
     }
-    // Another user couldn't look into its own master any more, and its workers have the same secrets.
+    // Another user may look into its own master, unless the configuration forbids it.
     if Uid::effective().is_root()
         && let Err(error) = sys::process::keep_memory_private()
     {

@@ -121,10 +121,15 @@ pub(super) fn log_verdict(
 ) {
     let (request, took_ms) = (request.0, millis(took));
     match verdict {
-        Verdict::Complete => {
+        Verdict::Complete { unchanged } => {
             let (version, app) = names(prepared);
             let generation = active.0;
-            info!(request, by = %by, verdict = "complete", generation, version, app, took_ms, "zero-downtime restart complete");
+            // Absent where something has changed.
+            let unchanged = unchanged.then_some(true);
+            info!(
+                request, by = %by, verdict = "complete", unchanged, generation, version, app, took_ms,
+                "zero-downtime restart complete"
+            );
         }
         Verdict::Refused(refusal) => {
             let reason = refusal.reason();

@@ -26,15 +26,18 @@ use crate::control::{Ask, Control};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign::printable;
-use crate::held::{self, Directory, PathTrust};
+use crate::held::{self, Directory};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
-use crate::listeners::{AdminListener, BindError, Listeners, Passed};
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
 use crate::locks::{self, MagicLock, PidFile, StateLock};
 use crate::logging::Logging;
 use crate::notify::Notify;
-use crate::preflight::{Preflight, Prepared, Refused, Snapshot, Source, read_config};
+use crate::paths;
+use crate::preflight::{Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
 use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
+use crate::state_dir::StateDir;
+use crate::sys;
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
@@ -50,7 +53,7 @@ pub(super) async fn start(
     inbox: mpsc::Sender<Happening>,
     questions: mpsc::Sender<Ask>,
 ) -> anyhow::Result<Effects> {
-    let config_path = std::path::absolute(config_path)
+    let config_path = paths::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
     let snapshot = read_config(&config_path, dev_library.as_deref())?;
     let config = Arc::clone(&snapshot.config);
@@ -60,7 +63,8 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
-    let state = State::open(&config, path_trust(identity.as_ref()))?;
+    sys::process::allow_core_dumps(config.core_dumps);
+    let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
     let pid_file = PidFile::acquire(&config.pid_file)?;
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
@@ -71,8 +75,9 @@ pub(super) async fn start(
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
-    let (ledger_file, ledger) = open_ledger(state.directory, &config.state_dir, &state_lock)?;
+    let (ledger_file, ledger) = open_ledger(Arc::clone(&state.directory), &config.state_dir, &state_lock)?;
     let preflight = Preflight {
+        state_dir: Some(state.directory),
         store: Store::open(config.versions_dir(), state.versions)
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
         config_path,
@@ -91,8 +96,8 @@ pub(super) async fn start(
     if snapshot.config.log != config.log {
         logging.change(&snapshot.config.log)?;
     }
-    let Snapshot { config, id: config_id, text } = snapshot;
-    let databank = preflight.databank(&config).await?;
+    let Snapshot { config, home, id: config_id, text } = snapshot;
+    let Secrets { databank, app_config } = preflight.secrets(&config).await?;
     if !databank::is_shared(&databank.store) {
         let driver = databank.store.driver();
         warn!(driver, "each worker has a databank of its own, which ends with it; restarts will be refused");
@@ -103,7 +108,7 @@ pub(super) async fn start(
         make_data_directory(directory, preflight.identity.as_ref())?;
     }
     let (version, _) = preflight
-        .version_and_databank(&config, &databank, None, source, |_| Ok(()))
+        .version_and_databank((&config, &home), &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
     let passed = Listeners::with_passed(passed);
@@ -112,7 +117,7 @@ pub(super) async fn start(
         info!(listener, address, "listening");
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
-    let first = Prepared { config, config_id, text, version, listeners, admin, databank, held };
+    let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
     let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
@@ -178,7 +183,7 @@ async fn choose(preflight: &Preflight, found: Snapshot, ledger: &Ledger) -> anyh
 
 /// An earlier generation's configuration, if its version's copy is still what it was.
 fn instead(preflight: &Preflight, kept: &Kept) -> anyhow::Result<Snapshot> {
-    preflight.store.reopen(kept.pair.version)?;
+    preflight.store.reopen(kept.pair.version, Path::new(""))?;
     let parsed = Snapshot::parse(kept.config.as_bytes(), &preflight.config_path, preflight.dev_library.as_deref());
     Ok(parsed.map_err(|Refused { refusal, .. }| refusal)?)
 }
@@ -199,6 +204,7 @@ async fn bind(
             left_over.join(", ")
         );
     }
+    let loopback = Loopback::find(config, &passed).await?;
     let limit = config.restart.shutdown_timeout + ORPHANS_MARGIN;
     let begin = Instant::now();
     let mut said = false;
@@ -207,7 +213,7 @@ async fn bind(
         let foreign = held.iter().find(|each| *each != magic);
         let bind_all = || {
             let admin = AdminListener::for_config(config, None)?;
-            Ok::<_, BindError>((Listeners::for_config(config, &passed)?, admin))
+            Ok::<_, BindError>((Listeners::bind(config, &passed, &loopback)?, admin))
         };
         let obstacle = match (foreign, bind_all()) {
             (None, Ok(bound)) => return Ok(bound),
@@ -249,38 +255,6 @@ impl Obstacle {
 /// directory that it lies in may put something else there at any moment.
 fn make_data_directory(path: &Path, identity: Option<&Identity>) -> anyhow::Result<()> {
     let give = |made: &Directory| identity.map_or(Ok(()), |identity| made.give_to(identity.uid, identity.gid));
-    let made = held::make_path(path, Mode::S_IRWXU, path_trust(identity), give);
+    let made = held::make_path(path, Mode::S_IRWXU, Identity::path_trust(identity), give);
     made.map(drop).with_context(|| format!("the databank's directory {} can't be made", path.display()))
-}
-
-/// How far the paths of a master's directories must be trusted whose workers are the user `identity`.
-const fn path_trust(identity: Option<&Identity>) -> PathTrust {
-    if identity.is_some() { PathTrust::Required } else { PathTrust::Any }
-}
-
-/// The state directory and what the master keeps there, held: whoever renames one of them or puts a link there
-/// changes nothing for this master.
-struct State {
-    directory: Arc<Directory>,
-    versions: Directory,
-    locks: Directory,
-}
-
-impl State {
-    fn open(config: &Config, trust: PathTrust) -> anyhow::Result<Self> {
-        // Readable by the workers' user, writable by us alone, whatever the umask is.
-        let mode = Mode::from_bits_truncate(0o755);
-        let unfit = |path: &Path| format!("the directory {} can't be used", path.display());
-        let directory = held::own(&config.state_dir, mode, trust).with_context(|| unfit(&config.state_dir))?;
-        let versions = directory.own("versions", mode).with_context(|| unfit(&config.versions_dir()))?;
-        let locks = directory.own("locks", mode).with_context(|| unfit(&config.locks_dir()))?;
-        if versions.is_noexec().unwrap_or_default() {
-            let path = config.versions_dir();
-            anyhow::bail!(
-                "state_dir: {} lies on a file system that is mounted noexec, and no library can be loaded from there",
-                path.display()
-            );
-        }
-        Ok(Self { directory: Arc::new(directory), versions, locks })
-    }
 }

@@ -144,10 +144,11 @@ impl Everything {
         let phases: BTreeSet<&str> = PHASES.into_iter().chain([status.phase.as_str()]).collect();
         let phases = phases.into_iter().map(|phase| ([("phase", phase.to_owned())], u64::from(phase == status.phase)));
         write.gauges("phase", "1 for the phase that the master is in", None, phases)?;
-        let help = "Times that a listener was found shut down by a process that has it";
+        let help =
+            "Times that a listener was found shut down, without its file or with other options than it was given";
         write.counter("listener_shutdowns", help, None, &self.0.figures.listener_shutdowns)?;
         let down = u64::try_from(status.listeners_down.len()).unwrap_or(u64::MAX);
-        write.gauge("listeners_down", "Listeners that are shut down: their clients are refused", None, &down)?;
+        write.gauge("listeners_down", "Listeners that turn clients away", None, &down)?;
         write.gauge("active_generation", "The generation that is active", None, &status.generation.0)?;
         write.gauge("uptime", "For how long the master runs", Some(&Unit::Seconds), &seconds(status.uptime_ms))?;
         let labels = [

@@ -51,7 +51,7 @@ pub struct Figures {
     pub responses: [u64; STATUS_CLASSES],
     pub latency: Latency,
     pub respawns: u64,
-    /// How often a listener was found shut down under its workers.
+    /// How often a listener was found harmed under its workers.
     #[serde(default)]
     pub listener_shutdowns: u64,
     pub exits: Exits,
@@ -127,8 +127,8 @@ impl Tally {
         *self.spent.entry((worker.generation, worker.slot)).or_default() += cpu;
     }
 
-    /// A listener was shut down by a process that has it, and it wasn't when it was looked at before.
-    pub fn listener_shut_down(&mut self) {
+    /// A listener was harmed by a process that has it, and it wasn't when it was looked at before.
+    pub fn listener_harmed(&mut self) {
         self.listener_shutdowns += 1;
     }
 
@@ -146,7 +146,7 @@ impl Tally {
     pub fn judged(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
         self.stages.judged(request, verdict, now);
         let key = match verdict {
-            Verdict::Complete => ("complete", ""),
+            Verdict::Complete { .. } => ("complete", ""),
             Verdict::Refused(refusal) => ("refused", refusal.reason()),
             Verdict::Failed(failure) => ("failed", failure.reason()),
         };

@@ -93,7 +93,7 @@ impl Stages {
 
     pub(super) fn judged(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
         match self.running.filter(|running| running.request == request) {
-            Some(Running { stage: Stage::Roll, ordered, .. }) if *verdict == Verdict::Complete => {
+            Some(Running { stage: Stage::Roll, ordered, .. }) if matches!(verdict, Verdict::Complete { .. }) => {
                 // A roll without a predecessor to drain ends with it.
                 self.step(request, Stage::Drain, ordered.unwrap_or(now));
                 self.end(request, now);

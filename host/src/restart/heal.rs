@@ -1,9 +1,9 @@
-//! When the master tries to heal listeners that were shut down under its workers.
+//! When the master tries to heal listeners that were harmed under its workers.
 //!
-//! A listener that can be revived in its place is, whenever it is found shut down: that costs nothing. Where that isn't
+//! A listener that can be repaired in its place is, whenever it is found harmed: that costs nothing. Where that isn't
 //! enough, the active generation is restarted as it is. Owns how often: at once, then with pauses that double for as
-//! long as it keeps happening, so that a worker that shuts a listener down again and again costs a bounded part of
-//! everybody's time. What can be revived is not its business, and whether a restart is refused neither.
+//! long as it keeps happening, so that a worker that harms a listener again and again costs a bounded part of
+//! everybody's time. What can be repaired is not its business, and whether a restart is refused neither.
 //!
 //! ```text
 //!          new workers are wanted, and the master serves
@@ -90,7 +90,7 @@ impl Healing {
         if self.asked == Some(request) {
             self.asked = None;
         }
-        if *verdict == Verdict::Complete {
+        if matches!(verdict, Verdict::Complete { .. }) {
             self.wanted = false;
         }
     }
@@ -138,7 +138,7 @@ mod tests {
         assert!(healing.asks(Phase::Serving, at(9)));
         healing.verdict(RequestId(7), &Verdict::Refused(Refusal::NoWorkers));
         assert!(healing.asks(Phase::Serving, at(9)));
-        healing.verdict(RequestId(8), &Verdict::Complete);
+        healing.verdict(RequestId(8), &Verdict::Complete { unchanged: true });
         assert!(!healing.asks(Phase::Serving, at(9)));
     }
 }

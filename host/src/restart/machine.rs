@@ -154,7 +154,7 @@ impl Machine {
                     if unchanged && by == By::Watcher {
                         self.refuse_preflight(request, Refusal::Unchanged, out);
                     } else {
-                        self.preflight_passed(request, settings, now, out);
+                        self.preflight_passed(request, (settings, unchanged), now, out);
                     }
                 }
             }
@@ -234,14 +234,20 @@ impl Machine {
         }
     }
 
-    fn preflight_passed(&mut self, request: RequestId, settings: Settings, now: Time, out: &mut Vec<Action>) {
+    fn preflight_passed(
+        &mut self,
+        request: RequestId,
+        (settings, unchanged): (Settings, bool),
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
         if settings.workers < 2 {
             self.refuse_preflight(request, Refusal::NoWorkers, out);
         } else if !settings.databank_shared {
             let text = "the configured databank can't be shared between processes".to_owned();
             self.refuse_preflight(request, Refusal::BadDriver(text), out);
         } else {
-            self.start_roll(request, settings, now, out);
+            self.start_roll(request, (settings, unchanged), now, out);
         }
     }
 

@@ -142,7 +142,7 @@ pub enum Event {
         request: RequestId,
         /// The candidate's settings.
         settings: Settings,
-        /// Whether it has the version and the configuration of the active generation.
+        /// Whether it has the version, the configuration and the secrets of the active generation.
         unchanged: bool,
     },
     /// The preflight found a reason to refuse.

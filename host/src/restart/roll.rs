@@ -24,6 +24,8 @@ pub(super) struct Roll {
     settings: Settings,
     /// The candidate's own number of workers.
     configured: u16,
+    /// Whether it is as the active generation is.
+    unchanged: bool,
     probation: Probation,
 }
 
@@ -49,7 +51,13 @@ impl Roll {
 }
 
 impl Machine {
-    pub(super) fn start_roll(&mut self, request: RequestId, settings: Settings, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn start_roll(
+        &mut self,
+        request: RequestId,
+        (settings, unchanged): (Settings, bool),
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
         self.last_generation.0 += 1;
         let candidate = self.last_generation;
         // From here on an empty slot waits for its candidate, and the candidate's code deserves
@@ -59,7 +67,8 @@ impl Machine {
         // What somebody has wanted since holds until the configuration says something else.
         let workers = if configured == self.configured { self.settings.workers } else { configured };
         let settings = Settings { workers, ..settings };
-        self.state = State::Rolling(Roll { request, candidate, settings, configured, probation: Probation::NotBegun });
+        let probation = Probation::NotBegun;
+        self.state = State::Rolling(Roll { request, candidate, settings, configured, unchanged, probation });
         out.push(Action::Adopt { request, generation: candidate });
         out.push(Action::Report(Report::RollStarted {
             request,
@@ -142,7 +151,7 @@ impl Machine {
         self.state = State::Serving;
         out.push(Action::Activate { generation: roll.candidate });
         out.push(Action::Discard { generation: old });
-        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Complete });
+        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Complete { unchanged: roll.unchanged } });
     }
 
     /// Ends the roll without success.

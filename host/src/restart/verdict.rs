@@ -11,7 +11,10 @@ use crate::ids::{Ended, Slot};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Every worker is of the new generation.
-    Complete,
+    Complete {
+        /// Whether that has the version, the configuration and the secrets of the one before: only the workers are new.
+        unchanged: bool,
+    },
     /// Nothing was touched.
     Refused(Refusal),
     /// Workers were touched, and it went wrong.
@@ -21,7 +24,7 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Complete => f.write_str("complete"),
+            Self::Complete { .. } => f.write_str("complete"),
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Failed(failure) => write!(f, "failed: {failure}"),
         }
@@ -32,7 +35,7 @@ impl Verdict {
     /// `complete`, `refused: REASON` or `failed: REASON`: what there is to compare.
     pub fn in_short(&self) -> String {
         match self {
-            Self::Complete => "complete".to_owned(),
+            Self::Complete { .. } => "complete".to_owned(),
             Self::Refused(refusal) => format!("refused: {}", refusal.reason()),
             Self::Failed(failure) => format!("failed: {}", failure.reason()),
         }

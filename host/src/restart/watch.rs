@@ -186,7 +186,7 @@ impl Watch {
             (Verdict::Failed(_), _) => Hold::Settled(Judged::Version(self.library.last.unwrap_or(self.active.version))),
             // Something else than what was seen lay there for a moment, and the watcher may not have
             // noticed.
-            (Verdict::Complete | Verdict::Refused(Refusal::Unchanged), _) | (Verdict::Refused(_), None) => {
+            (Verdict::Complete { .. } | Verdict::Refused(Refusal::Unchanged), _) | (Verdict::Refused(_), None) => {
                 let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(16)).min(LONGEST_PAUSE);
                 self.tries = self.tries.saturating_add(1);
                 Hold::Pausing { until: now.saturating_add(pause) }

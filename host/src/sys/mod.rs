@@ -7,9 +7,11 @@ pub mod packet;
 pub mod process;
 pub mod ready;
 pub mod signals;
+pub mod socket;
 pub mod stats;
 pub mod watch;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -63,6 +65,15 @@ pub fn take_inherited(first: usize, count: usize) -> io::Result<Vec<OwnedFd>> {
         }
     };
     (first..first + count).map(take).collect()
+}
+
+/// Whether this process has a symbol of this name, whichever library or preloaded one it is from.
+pub fn has_symbol(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    #[expect(unsafe_code, reason = "libc::dlsym has no safe wrapper")]
+    // SAFETY: the name is a C string, and what is found is only compared.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    !found.is_null()
 }
 
 /// Has `call` run when the process ends as a program does that returns from its `main`, behind all handlers that are

@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Pid, Uid, getpid, getppid, setsid};
+use nix::unistd::{Gid, Pid, Uid, fchdir, getpid, getppid, setsid};
 
 use super::signals;
 use crate::config::Environment;
@@ -29,6 +29,13 @@ pub fn set_name() -> io::Result<()> {
 /// become root's; whoever it spawns has its own say again.
 pub fn keep_memory_private() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
+}
+
+/// Does so where core dumps aren't allowed; says so where that can't be.
+pub fn allow_core_dumps(allowed: bool) {
+    if !allowed && let Err(error) = keep_memory_private() {
+        tracing::warn!(error = %error, "core dumps of this process may hold secrets");
+    }
 }
 
 /// How a child is spawned.
@@ -49,6 +56,8 @@ pub struct Spawn {
     pub environment: Environment,
     /// Variables that it gets besides, or in the place of ours.
     pub variables: Vec<(&'static str, OsString)>,
+    /// The directory where it is; ours when absent.
+    pub directory: Option<OwnedFd>,
     /// Whether it is killed when we die. A worker must not be: it drains.
     pub dies_with_us: bool,
 }
@@ -73,6 +82,11 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
         command.stderr(Stdio::from(stderr));
     }
     let (us, dies_with_us, identity) = (getpid(), spawn.dies_with_us, spawn.identity);
+    let directory = spawn.directory;
+    if directory.is_some() {
+        // The name that a shell has given to ours (POSIX, `cd`), which is no longer true.
+        command.env_remove("PWD");
+    }
     let score = sooner_killed();
     #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
     // SAFETY: the closure makes plain system calls and does nothing else; what they read was made before. The
@@ -83,8 +97,16 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
             signals::ignore_all(&signals::MASTERS)?;
             signals::ignore_all(&[Signal::SIGINT])?;
             if let Some(score) = &score {
-                // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may not be written, it stays as it is.
+                // Of a process that makes no core dump the file is root's; exec would allow them again anyway.
+                prctl::set_dumpable(true)?;
+                // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may
+                // not be written, it stays as it is.
                 let _ = write_file(c"/proc/self/oom_score_adj", score);
+            }
+            if let Some(directory) = &directory {
+                // By the descriptor, because its name may be gone; before the step to another user, who may not be
+                // allowed to go there, and gains nothing there then.
+                fchdir(directory)?;
             }
             if let Some((uid, gid)) = identity {
                 become_another(uid, gid)?;

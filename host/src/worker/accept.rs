@@ -107,6 +107,12 @@ enum Accepted {
     Unix(UnixStream),
 }
 
+/// An IPv4 address as itself, also where a socket of both families gives it as one of IPv6 (`::ffff:192.0.2.1`): a client
+/// is the same whichever listener it comes by.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl Open {
     /// Takes a duplicate of the listener into this thread's runtime.
     pub(super) fn take_over(listener: &Listener) -> Result<Self, TakeOverError> {
@@ -175,9 +181,10 @@ impl Open {
         match accepted {
             Accepted::Tcp(stream, peer) => {
                 // The client is gone when either fails; serving it would only tell so later.
-                let Ok(local) = self.local.map_or_else(|| stream.local_addr().map(Address::Tcp), Ok) else { return };
+                let local = || stream.local_addr().map(|address| Address::Tcp(plain(address)));
+                let Ok(local) = self.local.map_or_else(local, Ok) else { return };
                 if stream.set_nodelay(true).is_ok() {
-                    self.serve(stream, Address::Tcp(peer), local, seat.clone());
+                    self.serve(stream, Address::Tcp(plain(peer)), local, seat.clone());
                 }
             }
             Accepted::Unix(stream) => self.serve(stream, Address::Unix, Address::Unix, seat.clone()),

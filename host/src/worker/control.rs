@@ -25,7 +25,8 @@ use super::{Equipment, Listener, WorkerError, last, signals};
 use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::channel::Channel;
-use crate::databank::Databank;
+use crate::config::AppConfig;
+use crate::databank::{Databank, Making};
 use crate::dispatch::Dispatch;
 use crate::foreign;
 use crate::handover::{self, Road, Stance};
@@ -92,6 +93,8 @@ struct Control<'a> {
     road: Road<Detached>,
     stop: watch::Sender<bool>,
     idle_linger: Duration,
+    /// What must not be repeated.
+    app_config: AppConfig,
     /// The lock, held to the end.
     _held: OwnedFd,
 }
@@ -105,7 +108,8 @@ impl<'a> Control<'a> {
         terminate: Signal,
         log: ChildLog,
     ) -> Result<Self, WorkerError> {
-        let Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, access, _held: held } = equipment;
+        let Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, library, access, _held: held } =
+            equipment;
         let [stdout, stderr] = printed;
         let outputs = [(stdout, Stream::Stdout), (stderr, Stream::Stderr)]
             .map(|(pipe, stream)| Output::new(pipe, stream, log.app(), PRINTING).map(Arc::new));
@@ -143,11 +147,11 @@ impl<'a> Control<'a> {
             says: Says(says),
             heartbeat: setup.heartbeat,
         };
-        let databank = Databank::open(&setup.databank).map_err(WorkerError::Databank)?;
+        let databank = Databank::open(&setup.databank, Making::Never).map_err(WorkerError::Databank)?;
         let dispatch = Dispatch::open(dispatch).map_err(WorkerError::Dispatch)?;
         let app_listeners = AppListeners::new(app_listeners);
         let host = HostInfo {
-            config: setup.app_config,
+            config: setup.app_config.text.reveal().to_owned(),
             databank,
             dispatch: dispatch.clone(),
             listeners: app_listeners.clone(),
@@ -156,7 +160,7 @@ impl<'a> Control<'a> {
             generation: setup.generation.0,
             pid: std::process::id(),
         };
-        let mut start = Some(Start { library: setup.library, host, app });
+        let mut start = Some(Start { library: setup.library, file: library, host, app });
         let berths =
             lanes.iter().enumerate().map(|(index, lane)| serving::spawn(index, lane, start.take(), orders.clone()));
         let berths = Berths::new(berths.collect::<Result<_, _>>()?, &listeners, drain.clone());
@@ -185,6 +189,7 @@ impl<'a> Control<'a> {
             road,
             stop,
             idle_linger: setup.idle_linger,
+            app_config: setup.app_config,
             _held: held,
         })
     }
@@ -192,8 +197,8 @@ impl<'a> Control<'a> {
     /// Returns when every thread accepts on every listener. An order before that ends the process:
     /// nothing has been served yet.
     async fn wait_until_accepting(&mut self) -> Result<(), WorkerError> {
-        // An app's own words, of any length.
-        let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
+        // An app's own words, of any length, which may quote what it was given.
+        let bounded = |app_config: &AppConfig, error: &str| foreign::line(&app_config.hide(error), foreign::MAX_TEXT);
         let mut accepting = 0;
         while accepting < self.lanes.len() {
             let failure = match self.ears.hear().await {
@@ -202,10 +207,20 @@ impl<'a> Control<'a> {
                     continue;
                 }
                 Heard::Order(_) => self.exit(0),
-                Heard::Thread(Word::CannotListen(error)) => FromWorker::CannotListen { error: bounded(&error) },
-                Heard::Thread(Word::CannotStart(error)) => FromWorker::StartFailed { error: bounded(&error) },
+                Heard::Thread(Word::CannotListen(error)) => {
+                    FromWorker::CannotListen { error: bounded(&self.app_config, &error) }
+                }
+                Heard::Thread(Word::CannotStart(error)) => {
+                    FromWorker::StartFailed { error: bounded(&self.app_config, &error) }
+                }
                 Heard::Thread(word) => FromWorker::StartFailed {
-                    error: format!("a serving thread ended early ({word:?}), which is a bug in the host"),
+                    error: if logging::app_has_closed_ours() {
+                        format!(
+                            "a serving thread ended early ({word:?}): the app has closed a descriptor of the host's"
+                        )
+                    } else {
+                        format!("a serving thread ended early ({word:?}), which is a bug in the host")
+                    },
                 },
             };
             self.ears.channel.send(&failure).await.map_err(WorkerError::Send)?;
@@ -370,7 +385,11 @@ impl<'a> Control<'a> {
     }
 
     fn exit_for_a_bug(&self, word: &Word) -> ! {
-        tracing::error!(?word, "a serving thread ended early, which is a bug in the host");
+        if logging::app_has_closed_ours() {
+            tracing::error!(?word, "a serving thread ended early: the app has closed a descriptor of the host's");
+        } else {
+            tracing::error!(?word, "a serving thread ended early, which is a bug in the host");
+        }
         self.exit(FAILED)
     }
 
@@ -466,6 +485,7 @@ mod tests {
             drain,
             road: handover::plan().0,
             stop,
+            app_config: AppConfig::empty(),
             idle_linger: Duration::from_secs(5),
             _held: held(),
         }

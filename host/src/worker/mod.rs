@@ -97,6 +97,8 @@ struct Equipment {
     handover: OwnedFd,
     /// Where what the app prints comes out: standard output, standard error.
     printed: [OwnedFd; 2],
+    /// The version's file.
+    library: OwnedFd,
     /// The access log's own file.
     access: Option<OwnedFd>,
     /// Held until the process ends: the lock by which a new master learns that this magic still runs.
@@ -136,6 +138,7 @@ fn play() -> Result<ExitCode, WorkerError> {
         let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(ROOM));
         let (log, equipment) = unpack(descriptors, &setup)?;
         let log = logging::init_child(setup.log, Some(log))?;
+        sys::process::allow_core_dumps(setup.core_dumps);
         control::work(&channel, setup, equipment, log).await
     })
 }
@@ -144,12 +147,13 @@ fn play() -> Result<ExitCode, WorkerError> {
 fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Equipment), WorkerError> {
     let infos = &setup.listeners;
     let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
-    let (found, expected) = (descriptors.len(), 7 + usize::from(with_access) + infos.len());
+    let (found, expected) = (descriptors.len(), 8 + usize::from(with_access) + infos.len());
     let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
     let (log, dispatch, handover, stats, lock) = (next()?, next()?, next()?, next()?, next()?);
     let printed = [next()?, next()?];
+    let library = next()?;
     let access = with_access.then(&mut next).transpose()?;
     if found != expected {
         return Err(wrong());
@@ -163,5 +167,5 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
-    Ok((log, Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, access, _held: lock }))
+    Ok((log, Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, library, access, _held: lock }))
 }

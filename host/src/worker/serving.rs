@@ -4,7 +4,7 @@
 //! which never waits for it without a deadline.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,13 +19,14 @@ use super::handover::{self, Berth, Inbox};
 use super::rest::Dormitory;
 use super::{Listener, WorkerError};
 use crate::access::AccessLog;
+use crate::artifact::Loadable;
 use crate::causes::chain;
 use crate::handover::Road;
 use crate::http::{Application, DrainSignal, Upload};
 use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
+use crate::message;
 use crate::message::Library;
 use crate::sys::stats::Lane;
-use crate::{artifact, message};
 
 /// What a thread says to the control thread.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ impl Drop for Farewell {
 /// What thread 0 starts.
 pub(super) struct Start {
     pub(super) library: Library,
+    /// Its file.
+    pub(super) file: OwnedFd,
     pub(super) host: HostInfo,
     pub(super) app: watch::Sender<Option<LoadedApp>>,
 }
@@ -145,7 +148,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     let starts = start.is_some();
     if let Some(start) = start {
         let listeners = start.host.listeners.clone();
-        match load(&start.library, start.host).await {
+        match load(&start.library, start.file, start.host).await {
             Ok(app) => drop(start.app.send_replace(Some(app))),
             Err(error) => {
                 // An app that can't have its listener gives up: that is why, whatever it says itself.
@@ -238,11 +241,12 @@ async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
 }
 
 /// Makes sure that the version is what it was, loads it and starts the app.
-async fn load(library: &message::Library, host: HostInfo) -> Result<LoadedApp, String> {
-    let path: &Path = &library.path;
-    let verified = artifact::verify(path, library.version).map_err(|error| chain(&error))?;
-    let loaded = loader::open(path, app_abi::Magic(library.magic)).map_err(|error| chain(&error))?;
-    verified.is_at_its_path().map_err(|error| chain(&error))?;
+async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Result<LoadedApp, String> {
+    let mut file = Loadable::new(file, &library.path);
+    file.verify(library.version).map_err(|error| chain(&error))?;
+    let magic = app_abi::Magic(library.magic);
+    let loaded = loader::open(file.path(), &library.name, magic).map_err(|error| chain(&error))?;
+    file.is_at_its_path().map_err(|error| chain(&error))?;
     loaded.start(host).await.map_err(|error| chain(&error))
 }
 

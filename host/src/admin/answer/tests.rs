@@ -106,7 +106,7 @@ fn service_is_ready_while_somebody_serves_and_the_master_neither_starts_nor_stop
     }
     let down = Status { listeners_down: vec!["web".to_owned()], ..status("serving", &["ready"]) };
     assert!(!is_ready(&down), "clients are refused");
-    assert_eq!(standing_in_words(&down), "not ready: serving, 1 of 2 workers, shut down: web\n");
+    assert_eq!(standing_in_words(&down), "not ready: serving, 1 of 2 workers, turning clients away: web\n");
     // After SIGTTIN.
     let more = Status { workers_wanted: Some(3), ..status("serving", &["ready", "ready", "ready"]) };
     assert_eq!(standing_in_words(&more), "ready: serving, 3 of 3 workers\n");

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::databank::Fault;
+use crate::databank::{Fault, Making};
 
 /// What a file that is a databank says in its `user_version`. Whoever changes the tables raises it, and makes
 /// the new ones out of the old ones in [`prepare`].
@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
-    /// Whether this process has seen it: from then on it isn't made again. Who took it away may bring it
+    /// Whether this process, or its master, has seen it: from then on it isn't made again. Who took it away may bring it
     /// back; an empty one in its place would look as if nothing had ever been written.
     seen: AtomicBool,
 }
@@ -74,8 +74,8 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl File {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, seen: AtomicBool::new(false) }
+    pub fn new(path: PathBuf, making: Making) -> Self {
+        Self { path, seen: AtomicBool::new(making == Making::Never) }
     }
 
     /// A connection, with the tables there.

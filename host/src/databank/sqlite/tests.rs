@@ -65,7 +65,7 @@ async fn directory_and_file_are_made_for_nobody_else() {
 #[tokio::test]
 async fn what_is_acknowledged_is_on_the_disk() {
     let room = room(TIMEOUT);
-    let file = File::new(room.path.clone());
+    let file = File::new(room.path.clone(), Making::IfMissing);
     let opened = file.open(std::time::Instant::now() + TIMEOUT).unwrap();
     let setting = |name| opened.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     // 2 is FULL.

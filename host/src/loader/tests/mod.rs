@@ -6,7 +6,7 @@ mod listener;
 
 use super::*;
 use crate::config::databank::{Setup, Store};
-use crate::databank::Databank;
+use crate::databank::{Databank, Making};
 use crate::dispatch::Dispatch;
 use crate::sys::packet;
 use abi_stable::prefix_type::{PrefixRef, PrefixRefTrait, WithMetadata_};
@@ -170,7 +170,7 @@ fn info(greeting: &str) -> HostInfo {
 /// A databank of this test's own.
 fn memory() -> Databank {
     let setup = Setup { store: Store::Memory, timeout: Duration::from_secs(5) };
-    Databank::open(&setup).expect("a thread can be made")
+    Databank::open(&setup, Making::IfMissing).expect("a thread can be made")
 }
 
 async fn app() -> LoadedApp {
@@ -570,7 +570,7 @@ fn a_file_that_is_no_library_is_refused_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("libapp.so");
     std::fs::write(&path, "not a library").unwrap();
-    let error = open(&path, Magic(app_abi::magic(1))).err().unwrap();
+    let error = open(&path, &path, Magic(app_abi::magic(1))).err().unwrap();
     assert!(!error.is_incompatibility());
     assert_eq!(error.to_string(), format!("the library {} is refused", path.display()));
     let reason = error.source.to_string();

@@ -1,47 +1,43 @@
-//! Listeners that were shut down: what can be seen and done about them with all that a master holds.
-
-use tracing::warn;
+//! Listeners that were harmed: what can be seen and done about them with all that a master holds.
 
 use super::{Effects, Replace, settings};
 use crate::causes::chain;
 use crate::ids::RequestId;
-use crate::listeners::{Listeners, ShutDown};
+use crate::listeners::{AdminListener, Damage};
 use crate::preflight::{Prepared, Took};
 use crate::restart::{Event, Refusal};
 
 impl Effects {
-    /// The names of the active generation's listeners that somebody has shut down.
+    /// The names of the active generation's listeners that turn clients away, because a process has harmed them.
     pub(in crate::master) fn listeners_down(&self) -> Vec<String> {
         let active = self.active();
-        let admin = active.admin.as_ref().filter(|admin| !admin.is_open()).map(|_| "admin".to_owned());
-        active.listeners.shut_down().map(str::to_owned).chain(admin).collect()
+        let admin = active.admin.as_ref().filter(|admin| !admin.is_whole()).map(|_| "admin".to_owned());
+        active.listeners.harmed().map(str::to_owned).chain(admin).collect()
     }
 
-    /// Takes note that one was.
-    pub(in crate::master) fn shut_down_seen(&mut self) {
-        self.tally.listener_shut_down();
+    /// Takes note that one was harmed.
+    pub(in crate::master) fn harm_seen(&mut self) {
+        self.tally.listener_harmed();
     }
 
-    /// Has those listen again that can, without a worker being touched; says what else is to be done.
-    pub(in crate::master) fn heal_listeners(&mut self) -> Vec<ShutDown> {
+    /// Repairs those that can be, without a worker being touched; says what else is to be done.
+    pub(in crate::master) fn heal_listeners(&mut self) -> Vec<Damage> {
         let active = self.generations.get_mut(&self.active).expect("the active generation exists");
-        let found = active.listeners.heal();
-        if let Some(admin) = active.admin.as_ref().filter(|admin| !admin.is_open()) {
-            match admin.healed() {
-                Ok(healed) => {
-                    active.admin = Some(healed);
-                    self.serve_metrics(Replace::Anyway);
-                }
-                Err(error) => warn!(error = chain(&error), "metrics can't be served"),
+        let mut found = active.listeners.heal();
+        if let Some((damage, healed)) = active.admin.as_ref().and_then(AdminListener::heal) {
+            found.push(damage);
+            if healed.is_some() {
+                active.admin = healed;
+                self.serve_metrics(Replace::Anyway);
             }
         }
         found
     }
 
-    /// What is active once more, as it is but for listeners that were shut down.
+    /// What is active once more, as it is but for listeners that were harmed.
     pub(super) fn prepare_same(&mut self, request: RequestId) -> Event {
         let active = self.active();
-        match Listeners::for_config(&active.config, &active.listeners) {
+        match active.listeners.healed() {
             Ok(listeners) => {
                 let prepared = Prepared { listeners, ..active.clone() };
                 let settings = settings(&prepared);

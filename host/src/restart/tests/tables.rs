@@ -119,7 +119,7 @@ const fn discard(generation: u64) -> Action {
 /// The last actions of a complete restart.
 fn complete(number: u64, old: u64, new: u64) -> Vec<Action> {
     let generation = Generation(new);
-    vec![Action::Activate { generation }, discard(old), verdict(number, Verdict::Complete)]
+    vec![Action::Activate { generation }, discard(old), verdict(number, Verdict::Complete { unchanged: false })]
 }
 
 // Starting
@@ -314,6 +314,21 @@ fn what_is_active_already_is_unchanged_for_the_watcher_alone() {
             let phase = if is_refused && unchanged { Phase::Serving } else { Phase::Rolling };
             assert_eq!(bench.machine.phase(), phase, "{by}");
         }
+    }
+}
+
+#[test]
+fn a_restart_into_what_is_active_already_is_complete_and_says_that_nothing_has_changed() {
+    for unchanged in [true, false] {
+        let mut bench = Bench::serving(2);
+        let request = RequestId(1);
+        bench.on(Event::Request { request, by: By::Signal });
+        bench.on(Event::PreflightPassed { request, settings: settings(2), unchanged });
+        bench.on(ready(3));
+        bench.after(settings(2).probation);
+        bench.on(ready(4));
+        bench.on(exited(1, 0));
+        assert_eq!(bench.on(exited(2, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged })));
     }
 }
 
@@ -1629,5 +1644,8 @@ fn reasons_are_stable_and_lead_what_is_printed() {
         let verdict = Verdict::Failed(failure);
         assert_eq!(verdict.to_string(), format!("failed: {printed}"));
     }
-    assert_eq!(Verdict::Complete.to_string(), "complete");
+    for unchanged in [false, true] {
+        // Scripts compare it.
+        assert_eq!(Verdict::Complete { unchanged }.to_string(), "complete");
+    }
 }

@@ -75,7 +75,12 @@ impl Bench {
     }
 
     fn complete(&mut self, active: Pair) {
-        self.watch.verdict(RequestId(self.last_request), &Verdict::Complete, Some(Judged::Config(config(0))), self.now);
+        self.watch.verdict(
+            RequestId(self.last_request),
+            &Verdict::Complete { unchanged: false },
+            Some(Judged::Config(config(0))),
+            self.now,
+        );
         self.watch.set_active(active);
     }
 

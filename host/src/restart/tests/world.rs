@@ -86,6 +86,8 @@ pub(super) struct World {
     stop_in_hand: StopInHand,
     /// The quarantined generation, until that is written down.
     unwritten: Option<Generation>,
+    /// Whether the last preflight that passed has found nothing new.
+    passed_unchanged: bool,
     /// Whether the first workers were all ready once.
     has_served: bool,
     /// How many workers each slot has got.
@@ -119,6 +121,7 @@ impl World {
             returning: false,
             stop_in_hand: StopInHand::None,
             unwritten: None,
+            passed_unchanged: false,
             has_served: false,
             first_spawns: BTreeMap::new(),
             failed_starts: BTreeSet::new(),
@@ -185,6 +188,7 @@ impl World {
         if let Some(request) = self.preflight.take() {
             let refused = unchanged && self.asked_by[&request] == By::Watcher;
             self.to_adopt = (!refused).then_some(settings);
+            self.passed_unchanged = unchanged;
             self.deliver(Event::PreflightPassed { request, settings, unchanged });
             self.to_adopt = None;
             assert!(!refused || !self.waiting.contains(&request));
@@ -699,7 +703,8 @@ impl World {
     fn obey_verdict(&mut self, request: RequestId, verdict: &Verdict) {
         assert!(self.waiting.remove(&request), "one verdict a request");
         match verdict {
-            Verdict::Complete => {
+            Verdict::Complete { unchanged } => {
+                assert_eq!(*unchanged, self.passed_unchanged, "what the preflight said is what the verdict says");
                 assert_eq!(self.candidate, None, "the candidate is active");
                 let settings = self.settings[&self.active];
                 assert_eq!(self.serving(), usize::from(settings.workers));
