@@ -18,6 +18,7 @@
 
 mod build;
 mod cargo;
+mod ending;
 mod news;
 mod page;
 mod processes;
@@ -32,13 +33,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::config::Config;
-use crate::sys;
 use build::{Building, Built, Project};
+use ending::{Stop, Why};
 use news::{News, Outcome};
 use page::Page;
 use say::Terminal;
@@ -154,41 +154,6 @@ async fn sleep_until(limit: Option<Instant>) {
     match limit {
         Some(limit) => tokio::time::sleep_until(limit.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// SIGINT and SIGTERM, and SIGHUP unless we were started with it ignored, as by `nohup`.
-struct Stop {
-    int: Signal,
-    term: Signal,
-    hup: Option<Signal>,
-}
-
-/// Why it is to end.
-#[derive(Clone, Copy, Debug)]
-enum Why {
-    Asked,
-    HungUp,
-}
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        let hup = (!sys::signals::hangup_was_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
-        Ok(Self { int: signal(SignalKind::interrupt())?, term: signal(SignalKind::terminate())?, hup })
-    }
-
-    async fn next(&mut self) -> Why {
-        let hup = async {
-            match &mut self.hup {
-                Some(hup) => drop(hup.recv().await),
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.int.recv() => Why::Asked,
-            _ = self.term.recv() => Why::Asked,
-            () = hup => Why::HungUp,
-        }
     }
 }
 
