@@ -20,7 +20,7 @@ fn begun(host: &Host, times: usize) -> Line {
 }
 
 /// Stops it; says nothing of two at once.
-fn stop(host: Host) {
+fn stop(host: &Host) {
     assert!(host.lines_with("the job runs twice").is_empty());
     host.stop();
 }
@@ -36,7 +36,7 @@ fn a_job_runs_once_and_goes_on_in_another_worker_when_its_own_is_killed() {
         host.wait("a new worker", || (host.workers().len() == 3).then_some(()));
     }
     begun(&host, 5);
-    stop(host);
+    stop(&host);
 }
 
 #[test]
@@ -49,11 +49,12 @@ fn in_a_restart_the_new_generation_goes_on_when_the_old_one_has_let_go() {
         assert_eq!(begin.str("generation"), times.to_string(), "no worker that goes takes it in between");
         let order: Vec<_> =
             host.lines().into_iter().filter(|line| ["job begins", "job ends"].contains(&line.msg())).collect();
+        assert_eq!(order.len(), 2 * times - 1);
         assert!(order.chunks(2).all(|pair| pair[0].msg() == "job begins"), "one after the other");
     }
     // Who waits while it drains is told that it waits in vain.
     host.wait("the others' ends", || (host.lines_with("no job any more").len() == 9).then_some(()));
-    stop(host);
+    stop(&host);
 }
 
 #[test]
@@ -63,5 +64,5 @@ fn a_worker_that_is_stopped_keeps_what_it_holds_until_it_is_dead() {
     process::signal(begin.pid(), Signal::SIGSTOP);
     host.wait_for("worker hung, and is aborted", |line| line.worker_pid() == begin.pid());
     assert_ne!(begun(&host, 2).pid(), begin.pid());
-    stop(host);
+    stop(&host);
 }
