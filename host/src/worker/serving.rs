@@ -242,7 +242,7 @@ async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
 
 /// Makes sure that the version is what it was, loads it and starts the app.
 async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Result<LoadedApp, String> {
-    let mut file = Loadable::new(file, &library.path);
+    let file = Loadable::new(file, &library.path);
     file.verify(library.version).map_err(|error| chain(&error))?;
     let magic = app_abi::Magic(library.magic);
     let loaded = loader::open(file.path(), &library.name, magic).map_err(|error| chain(&error))?;
