@@ -26,6 +26,7 @@ use crate::http::{Application, DrainSignal, Upload};
 use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
 use crate::message;
 use crate::message::Library;
+use crate::sys;
 use crate::sys::stats::Lane;
 
 /// What a thread says to the control thread.
@@ -148,6 +149,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     let starts = start.is_some();
     if let Some(start) = start {
         let listeners = start.host.listeners.clone();
+        sys::pollers::remember();
         match load(&start.library, start.file, start.host).await {
             Ok(app) => drop(start.app.send_replace(Some(app))),
             Err(error) => {
