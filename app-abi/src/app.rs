@@ -23,7 +23,8 @@ pub trait App: Sized + Send + Sync + 'static {
     fn drain(&self) {}
 
     /// The last request has been answered. The worker exits when this is done, at the latest at the
-    /// shutdown timeout. The app isn't dropped afterwards.
+    /// shutdown timeout. The app isn't dropped afterwards; exit handlers (`atexit(3)`) run, so that a library built
+    /// with `-C instrument-coverage` writes its profile.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -67,6 +68,12 @@ impl<E: Error> From<E> for StartError {
 }
 
 impl From<StartError> for Box<dyn Error + Send + Sync> {
+    fn from(error: StartError) -> Self {
+        error.text.into()
+    }
+}
+
+impl From<StartError> for Box<dyn Error> {
     fn from(error: StartError) -> Self {
         error.text.into()
     }

@@ -9,6 +9,7 @@ use crate::abi::{
     InfoServiceRef, ListenerServiceRef, RequestServiceRef, Required, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO,
     SERVICE_LISTENER, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
+use crate::about::{About, For};
 use crate::panics::{self, Caught, Panic};
 use crate::runtime::Runs;
 use crate::{App, Body, Level, arena, host::Host, log, request::Handle};
@@ -127,7 +128,7 @@ unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<
         panics::install_hook();
     }
     #[cfg(feature = "tracing")]
-    crate::trace::install(host.log_service());
+    crate::trace::begin(host.log_service());
     // Never freed, as the app below: requests borrow both, and the process ends after `stop`.
     let runs: &'static R = match R::set_up() {
         Ok(runs) => Box::leak(Box::new(runs)),
@@ -137,9 +138,17 @@ unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<
         match Caught::new(async move { A::start(host).await }).await {
             Ok(Ok(app)) => ROk(FfiApp(std::ptr::from_ref(Box::leak(Box::new(Running { app, host, runs }))).cast())),
             Ok(Err(error)) => RErr(error.to_string().into()),
-            Err(Panic { message, place }) => RErr(format!("the app panicked in its start: {message} ({place})").into()),
+            Err(panic) => {
+                if panic.has_backtrace() {
+                    panics::log(&panic, "app panicked in its start");
+                }
+                let Panic { message, place, .. } = panic;
+                RErr(format!("the app panicked in its start: {message} ({place})").into())
+            }
         }
     };
+    #[cfg(feature = "tracing")]
+    let start = crate::trace::Start(Box::pin(start));
     runs.run(start, || RErr("the app's runtime has ended".into()))
 }
 
@@ -165,11 +174,13 @@ unsafe extern "C" fn call<A: App, R: Runs>(app: FfiApp, request: FfiRequest) -> 
     let call = Caught::new(async move {
         let Some(request) = handle.into_request() else {
             running.host.log(Level::Error, "a request's head is not valid to the app's version of `http`");
-            return encode(failure(), running.runs);
+            return encode(failure(), running.runs, About::default());
         };
-        encode(running.app.call(request).await, running.runs)
+        let about = About::of(&request, running.host.slot());
+        let (response, about) = For::new(about, running.app.call(request)).await;
+        encode(response, running.runs, about)
     });
-    running.runs.run(Call { call }, || encode(failure(), &Plain))
+    running.runs.run(Call { call }, || encode(failure(), &Plain, About::default()))
 }
 
 unsafe extern "C" fn drain<A: App, R: Runs>(app: FfiApp) {
@@ -210,18 +221,19 @@ impl<F: Future<Output = FfiResponse>> Future for Call<F> {
         call.poll(context).map(|outcome| {
             outcome.unwrap_or_else(|panic| {
                 panics::log(&panic, "app panicked");
-                encode(failure(), &Plain)
+                encode(failure(), &Plain, About::default())
             })
         })
     }
 }
 
-fn encode(response: Response<Body>, runs: &'static impl Runs) -> FfiResponse {
+/// A response of the app's, whose body is about the same request.
+fn encode(response: Response<Body>, runs: &'static impl Runs, about: About) -> FfiResponse {
     let (head, body) = response.into_parts();
     FfiResponse {
         status: head.status.as_u16(),
         headers: arena::encode(&head.headers),
-        body: body.hand_over(|stream| runs.stream(stream)),
+        body: body.hand_over(|stream| runs.stream(Box::pin(For::new(about, stream)))),
     }
 }
 

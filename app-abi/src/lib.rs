@@ -54,9 +54,14 @@
 //! [`Host::log`] and [`Host::log_with`] write lines to the host's log. With the feature `tracing` (also
 //! exported as `app_abi::tracing`) it is the app's events that are written, with level, target, fields
 //! as numbers, truth values or texts, and the spans that they are in, with theirs: those of `tracing`
-//! and those of the crate `log`. Nothing is to be set up: when the app starts, the subscriber is there,
-//! and a global one of the app's own would be refused. What the configuration's `log.level` leaves out
+//! and those of the crate `log`. Nothing is to be set up. What the configuration's `log.level` leaves out
 //! is decided on the app's side of the line and costs a load and a comparison.
+//!
+//! An app may set a global subscriber of its own in its start, for OpenTelemetry or Sentry: only where it has set none by
+//! the start's end is it the host's log. `HostLog` (feature `subscriber`) is the host's log as a layer of it. Events of
+//! the start itself, and of the app's runtime meanwhile, go to the host's log until then (those of the start: until the
+//! `.await` behind the app's own subscriber); those of the crate `log`, and of threads that the app makes
+//! by itself, from the start's end on.
 //!
 //! ```
 //! # #[cfg(feature = "tracing")] {
@@ -76,8 +81,7 @@
 //! its name.
 //!
 //! What the app or a child of it prints to standard output comes as lines of the level `info` with the
-//! target `stdout`. Standard error is the log itself: what is written there stands between its lines
-//! as it is.
+//! target `stdout`, and of standard error with the target `stderr`, without codes for colours.
 //!
 //! # Tests
 //! With the feature `testing`, for `[dev-dependencies]`, an app is tested in the process of the test, without a
@@ -89,6 +93,7 @@
 //! for the host.
 
 pub mod abi;
+mod about;
 mod app;
 pub mod arena;
 mod body;
@@ -140,5 +145,7 @@ pub use http::{self, HeaderMap, Method, Request, Response, StatusCode, Uri, head
 pub use http_body;
 pub use serde;
 pub use serde_json;
+#[cfg(feature = "subscriber")]
+pub use trace::HostLog;
 #[cfg(feature = "tracing")]
 pub use tracing;

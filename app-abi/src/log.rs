@@ -71,13 +71,18 @@ impl Log {
         if !self.enabled(level) {
             return;
         }
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(key, value)| FfiTraceField {
-                key: RStr::from_str(key),
-                value: FfiTraceValue::Text(RStr::from_str(value)),
-            })
-            .collect();
+        let fields: Vec<_> =
+            fields.iter().map(|(key, value)| (*key, FfiTraceValue::Text(RStr::from_str(value)))).collect();
+        self.write_values(level, message, &fields);
+    }
+
+    /// Writes a line, if its level is enabled.
+    pub(crate) fn write_values(self, level: Level, message: &str, fields: &[(&str, FfiTraceValue<'_>)]) {
+        if !self.enabled(level) {
+            return;
+        }
+        let fields: Vec<_> =
+            fields.iter().map(|(key, value)| FfiTraceField { key: RStr::from_str(key), value: *value }).collect();
         self.event(&FfiEvent {
             level: level as u8,
             target: RStr::from_str(TARGET),

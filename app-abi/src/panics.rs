@@ -2,12 +2,17 @@
 //!
 //! Owns the panic hook and every `catch_unwind`. A panic within [`catch`] isn't printed: its message
 //! and place are handed to the caller, who logs them once. A panic on a thread of the app's own goes
-//! to the host's log, or where it would go without us when the log isn't there to take it.
+//! to the host's log, or where it would go without us when the log isn't there to take it. The line says which request
+//! the panicking code was at work on, and has the backtrace where the environment asks for one (`RUST_BACKTRACE`).
 #![expect(unsafe_code, reason = "pinning through a wrapper without another allocation")]
 
+use crate::abi::FfiTraceValue;
+use crate::about::{self, Field, Value};
 use crate::log::{self, Level, Log};
+use abi_stable::std_types::RStr;
 use std::{
     any::Any,
+    backtrace::{Backtrace, BacktraceStatus},
     cell::{Cell, RefCell},
     future::Future,
     mem::ManuallyDrop,
@@ -22,7 +27,15 @@ pub(crate) struct Panic {
     pub(crate) message: String,
     /// `file:line:column`.
     pub(crate) place: String,
+    /// What else the line says: the request, and the backtrace.
+    more: Vec<Field>,
 }
+
+/// More of a backtrace isn't logged.
+const MAX_BACKTRACE: usize = 16 * 1024;
+
+/// The field that has it.
+const BACKTRACE: &str = "backtrace";
 
 thread_local! {
     /// How many calls of `catch` are on this thread's stack.
@@ -60,7 +73,13 @@ impl Panic {
         Self {
             message: info.payload_as_str().unwrap_or("(not a text)").to_owned(),
             place: info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string),
+            more: about::current().into_iter().chain(backtrace()).collect(),
         }
+    }
+
+    /// Whether there is something to see that is in no other text.
+    pub(crate) fn has_backtrace(&self) -> bool {
+        self.more.iter().any(|(key, _)| *key == BACKTRACE)
     }
 
     /// Whether the process ends with it, in the words of `core::panicking` (Rust 1.95): a second panic in a function
@@ -72,8 +91,21 @@ impl Panic {
 
     /// One line in the host's log.
     pub(crate) fn log(&self, log: Log, message: &str) {
-        log.write(Level::Error, message, &[("panic", &self.message), ("place", &self.place)]);
+        let text = |text| FfiTraceValue::Text(RStr::from_str(text));
+        let mut fields = vec![("panic", text(&self.message)), ("place", text(&self.place))];
+        fields.extend(self.more.iter().map(|(key, value)| match value {
+            Value::Text(value) => (*key, text(value)),
+            Value::Number(value) => (*key, FfiTraceValue::Uint(*value)),
+        }));
+        log.write_values(Level::Error, message, &fields);
     }
+}
+
+/// Where the calling code came from, if the environment asks for that.
+fn backtrace() -> Option<Field> {
+    let backtrace = Backtrace::capture();
+    (backtrace.status() == BacktraceStatus::Captured)
+        .then(|| (BACKTRACE, Value::Text(about::cut(&backtrace.to_string(), MAX_BACKTRACE))))
 }
 
 /// Where the panics of this library are logged: nowhere before its start.
@@ -99,6 +131,7 @@ pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
         LAST.take().unwrap_or_else(|| Panic {
             message: "(the app has replaced the panic hook)".to_owned(),
             place: "unknown".to_owned(),
+            more: Vec::new(),
         })
     });
     drop(guard);

@@ -96,8 +96,12 @@ mod with_tokio {
     impl<const THREADS: usize> Runs for Tokio<THREADS> {
         fn set_up() -> Result<Self, String> {
             const { assert!(0 < THREADS && THREADS <= 1024, "`threads` is 1 to 1024") };
-            let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("app").enable_all().build();
-            let runtime = runtime.map_err(|error| format!("the app's tokio runtime cannot be made: {error}"))?;
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(THREADS).thread_name("app").enable_all();
+            #[cfg(feature = "tracing")]
+            builder.on_thread_start(crate::trace::thread_begins).on_thread_park(crate::trace::thread_rests);
+            let runtime =
+                builder.build().map_err(|error| format!("the app's tokio runtime cannot be made: {error}"))?;
             Ok(Self { handle: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)) })
         }
 

@@ -50,6 +50,30 @@ pub fn line(text: &str, most: usize) -> String {
     out
 }
 
+/// The text without the codes for colours and styles (`ESC [ … m`, ECMA-48 8.3.117), which a subscriber prints that takes
+/// a log for a terminal. Other codes do something, and are left for [`line()`] to show.
+pub fn without_styles(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = "\u{1b}[";
+    if !text.contains(BEGIN) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(BEGIN) {
+        let code = &rest[at + BEGIN.len()..];
+        let end = code.find(|c: char| !matches!(c, '0'..='9' | ';' | ':'));
+        if let Some(end) = end.filter(|end| code[*end..].starts_with('m')) {
+            plain.push_str(&rest[..at]);
+            rest = &code[end + 1..];
+        } else {
+            plain.push_str(&rest[..at + BEGIN.len()]);
+            rest = code;
+        }
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
 /// As [`line()`], of any length.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.contains(is_unsafe) { Cow::Owned(line(text, usize::MAX)) } else { Cow::Borrowed(text) }
@@ -72,6 +96,19 @@ pub fn make_printable(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_and_styles_are_left_out_and_no_other_code_is() {
+        for (text, plain) in [
+            ("plain", "plain"),
+            ("\u{1b}[2m2026\u{1b}[0m \u{1b}[32m INFO\u{1b}[0m a\u{1b}[38;5;1mb\u{1b}[m", "2026  INFO ab"),
+            ("\u{1b}[2Ja\u{1b}[", "\u{1b}[2Ja\u{1b}["),
+            ("\u{1b}[31", "\u{1b}[31"),
+            ("\u{1b}[\u{1b}[1mé", "\u{1b}[é"),
+        ] {
+            assert_eq!(without_styles(text), plain, "{text:?}");
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

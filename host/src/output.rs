@@ -24,6 +24,7 @@ use nix::fcntl::{SpliceFFlags, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
+use crate::foreign;
 use crate::loader::AppEvent;
 use crate::logging::AppLines;
 
@@ -199,6 +200,7 @@ impl Output {
 
     fn log_line(&self, message: &str) {
         let (level, target) = (Level::INFO, self.stream.target());
+        let message = &*foreign::without_styles(message);
         let event = AppEvent { level, target, message, fields: Vec::new(), spans: Vec::new() };
         self.log.write_patiently(&event, self.patience);
     }

@@ -1,7 +1,7 @@
 //! Many of axum's examples in one app, each with its own routes, and what the runtime must be able to do.
 //!
 //! `app.config` has `files`, a directory that is served under `/files`; `fail`, which makes the start fail;
-//! `linger`, milliseconds that a blocking call goes on behind the stop.
+//! `linger`, milliseconds that a blocking call goes on behind the stop; `stop`, which makes the stop `fail` or `hang`.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -31,6 +31,7 @@ struct Config {
     files: PathBuf,
     fail: bool,
     linger: u64,
+    stop: String,
 }
 
 async fn router(host: Host) -> Result<Router, Box<dyn Error + Send + Sync>> {
@@ -69,7 +70,14 @@ async fn router(host: Host) -> Result<Router, Box<dyn Error + Send + Sync>> {
         .route("/refused", any(|_: WebSocketUpgrade| async { StatusCode::FORBIDDEN }))
         .route("/hold", any(hold))
         .route("/polite", any(polite));
-    Ok(examples.merge(runtime).layer(middleware::map_response(|mut response: Response| async {
+    let held = std::sync::Arc::new(Held(host));
+    let held = Router::new()
+        .route(
+            "/held",
+            get(|Extension(held): Extension<std::sync::Arc<Held>>| async move { held.0.slot().to_string() }),
+        )
+        .layer(Extension(held));
+    Ok(examples.merge(runtime).merge(held).layer(middleware::map_response(|mut response: Response| async {
         response.headers_mut().insert("x-middleware", HeaderValue::from_static("seen"));
         response
     })))
@@ -275,4 +283,24 @@ fn block_for(time: Duration) {
     std::thread::sleep(time);
 }
 
-app_abi::export_axum!(router, threads = 2);
+/// What the Router holds.
+struct Held(Host);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.log(Level::Info, "what the router holds is dropped");
+    }
+}
+
+async fn flush(host: Host) -> Result<(), Box<dyn Error>> {
+    // The runtime is there still.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    host.log(Level::Info, "the stop has flushed");
+    match host.config::<Config>()?.stop.as_str() {
+        "fail" => Err("nothing can be flushed".into()),
+        "hang" => std::future::pending().await,
+        _ => Ok(()),
+    }
+}
+
+app_abi::export_axum!(router, threads = 2, stop = flush);

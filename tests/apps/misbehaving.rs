@@ -31,12 +31,16 @@ struct Config {
     only_slot: Option<u16>,
     /// How long `start` takes.
     start_ms: u64,
+    /// The file that `start` makes while it is at work, and fails where another start is at it.
+    migration: Option<String>,
     /// The process ends this long after its start.
     die_after_ms: Option<u64>,
     /// `start` aborts while this file exists.
     die_if: Option<String>,
     /// `hang`.
     on_stop: String,
+    /// Has an exit handler: `print`, or `hang`.
+    on_exit: String,
     /// Shown by `/whoami`.
     marker: String,
     /// The file that `/noted` writes to.
@@ -52,7 +56,14 @@ struct Misbehaving {
 impl App for Misbehaving {
     async fn start(host: Host) -> Result<Self, StartError> {
         let config: Config = host.config()?;
+        if let Some(path) = &config.migration {
+            let claimed = OpenOptions::new().write(true).create_new(true).open(path);
+            claimed.map_err(|_| StartError::new("two migrations at a time"))?;
+        }
         sleep(Duration::from_millis(config.start_ms)).await;
+        if let Some(path) = &config.migration {
+            let _ = std::fs::remove_file(path);
+        }
         if config.die_if.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
             std::process::abort();
         }
@@ -74,6 +85,11 @@ impl App for Misbehaving {
                     std::process::abort();
                 });
             }
+        }
+        match config.on_exit.as_str() {
+            "print" => exits::register(exits::print),
+            "hang" => exits::register(exits::hang),
+            _ => {}
         }
         let open = |path: &String| OpenOptions::new().append(true).create(true).open(path);
         let notes = config.notes.as_ref().map(open).transpose().map_err(StartError::new)?;
@@ -429,6 +445,27 @@ mod listeners {
             )
         };
         result == 0 && listening == 1
+    }
+}
+
+mod exits {
+    #![expect(unsafe_code, reason = "an app can have exit handlers, and use C's streams")]
+
+    /// Has the function run when the process exits.
+    pub(crate) fn register(call: extern "C" fn()) {
+        // SAFETY: the library is never unloaded.
+        unsafe { libc::atexit(call) };
+    }
+
+    /// Prints a line at once, and another one into C's buffer, which is written behind all handlers.
+    pub(crate) extern "C" fn print() {
+        println!("an exit handler prints");
+        // SAFETY: both are C strings.
+        unsafe { libc::printf(c"%s".as_ptr(), c"an exit handler leaves this to C\n".as_ptr()) };
+    }
+
+    pub(crate) extern "C" fn hang() {
+        super::block()
     }
 }
 

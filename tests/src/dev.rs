@@ -3,19 +3,26 @@
 //! Owns the crate, the process and its lines. The crates of all tests are built in one target directory, so
 //! that what they need is built once; their names must differ.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::build::{App, cargo, profile_dir, workspace};
-use crate::host::pause;
+use crate::host::{pause, wait_until};
 use crate::machine::{self, Turn};
 use crate::{client::Connection, process};
 
@@ -32,12 +39,45 @@ pub struct Dev {
     directory: TempDir,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Closed when it is dropped.
+    terminal: Option<Terminal>,
     _turn: Turn,
+}
+
+/// The terminal that `dev` runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum In {
+    /// None: pipes.
+    Pipes,
+    /// Its own: the kernel tells it when the terminal goes (SIGHUP).
+    ItsTerminal,
+    /// Somebody else's, which it only writes to: nothing tells it.
+    AnothersTerminal,
+}
+
+/// Our end of a terminal, and who reads from it.
+struct Terminal {
+    closed: Arc<AtomicBool>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
 }
 
 impl Dev {
     /// A crate that answers each request with `one`.
     pub fn new(name: &str, arguments: &[&str]) -> Self {
+        Self::new_in(In::Pipes, name, arguments)
+    }
+
+    /// As [`Self::new`], in a terminal.
+    pub fn new_in(place: In, name: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("app-host-dev-").tempdir().expect("a temporary directory");
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
@@ -51,17 +91,17 @@ impl Dev {
         fs::write(directory.path().join("app-host.json"), config).expect("a configuration");
         let mut command = app_host();
         command.arg("dev").args(arguments).arg(directory.path());
-        Self::start(directory, command)
+        Self::start(directory, command, place)
     }
 
     /// In a crate that is there already, and in its directory.
     pub fn within(directory: TempDir) -> Self {
         let mut command = app_host();
         command.arg("dev").current_dir(directory.path());
-        Self::start(directory, command)
+        Self::start(directory, command, In::Pipes)
     }
 
-    fn start(directory: TempDir, mut command: Command) -> Self {
+    fn start(directory: TempDir, mut command: Command, place: In) -> Self {
         let turn = machine::beside();
         // Whoever opens a browser opens this one, which writes down what for.
         let tools = directory.path().join(".tools");
@@ -72,18 +112,38 @@ impl Dev {
         fs::set_permissions(&browser, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it can be run");
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", tools.display())).env("CARGO_TARGET_DIR", target_directory());
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("app-host can be run");
         let lines = Arc::<Mutex<Vec<String>>>::default();
-        let output = child.stdout.take().expect("it is piped");
-        let errors = child.stderr.take().expect("it is piped");
-        collect(output, Arc::clone(&lines));
-        collect(errors, Arc::clone(&lines));
-        Self { directory, child, lines, _turn: turn }
+        let (child, terminal) = match place {
+            In::Pipes => {
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                let mut child = command.spawn().expect("app-host can be run");
+                let output = child.stdout.take().expect("it is piped");
+                let errors = child.stderr.take().expect("it is piped");
+                collect(output, Arc::clone(&lines));
+                collect(errors, Arc::clone(&lines));
+                (child, None)
+            }
+            In::ItsTerminal | In::AnothersTerminal => {
+                let (ours, theirs) = terminal();
+                let end = || Stdio::from(theirs.try_clone().expect("a descriptor"));
+                command.stdin(end()).stdout(end()).stderr(end());
+                if place == In::ItsTerminal {
+                    in_a_session_of_its_own(&mut command);
+                }
+                let child = command.spawn().expect("app-host can be run");
+                // The command holds the other end until it goes.
+                drop(command);
+                drop(theirs);
+                (child, Some(Terminal::read(ours, Arc::clone(&lines))))
+            }
+        };
+        Self { directory, child, lines, terminal, _turn: turn }
+    }
+
+    /// Closes the terminal, and waits until `dev` has ended, but not for long.
+    pub fn close_terminal(&mut self) -> Option<std::process::ExitStatus> {
+        self.terminal = None;
+        wait_until(|| self.child.try_wait().expect("it can be waited for"))
     }
 
     /// A file of the crate.
@@ -151,6 +211,57 @@ impl Drop for Dev {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Terminal {
+    fn read(ours: OwnedFd, lines: Arc<Mutex<Vec<String>>>) -> Self {
+        let closed = Arc::<AtomicBool>::default();
+        let is_closed = Arc::clone(&closed);
+        let reader = thread::spawn(move || {
+            let (mut ours, mut text) = (File::from(ours), Vec::new());
+            while !is_closed.load(Ordering::Relaxed) {
+                let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut polled, PollTimeout::from(20_u8)).is_ok_and(|ready| ready > 0) {
+                    let mut buffer = [0; 4096];
+                    // An error says that nobody has the other end.
+                    let Ok(length) = ours.read(&mut buffer) else { return };
+                    text.extend_from_slice(&buffer[..length]);
+                    while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                        let line = String::from_utf8_lossy(&text[..end]).trim_end().to_owned();
+                        text.drain(..=end);
+                        lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                    }
+                }
+            }
+        });
+        Self { closed, reader: Some(reader) }
+    }
+}
+
+/// Both ends of a new terminal. No other child gets one, not even one that another thread makes at this moment.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let ours = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("there is a terminal");
+    grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("it is ours");
+    let name = ptsname_r(&ours).expect("it has a name");
+    let theirs = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name);
+    let ours = ours.as_fd().try_clone_to_owned().expect("a descriptor");
+    (ours, theirs.expect("it can be opened").into())
+}
+
+/// Makes the command the leader of a session whose terminal is its standard input.
+fn in_a_session_of_its_own(command: &mut Command) {
+    #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
+    // SAFETY: `setsid(2)`, `ioctl(2)` and `signal(2)` are plain system calls and the closure does nothing else.
+    unsafe {
+        command.pre_exec(|| {
+            // Whoever runs the tests may ignore it.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
     }
 }
 

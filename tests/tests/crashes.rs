@@ -113,3 +113,31 @@ fn panic_in_a_handler_is_a_500_and_a_line_in_the_log_and_kills_nobody() {
     assert_eq!(host.serving(), before);
     host.assert_all_serve(&before);
 }
+
+#[test]
+fn a_panics_line_says_which_request_it_was_and_has_no_query() {
+    let host = Host::misbehaving().with("/access_log", true).with_variable("RUST_BACKTRACE", "0").start();
+    assert_eq!(host.connect().get("/panic?secret=1").unwrap(), 500);
+    let line = host.wait_for("app panicked", |_| true);
+    assert_eq!((line.str("method"), line.str("path")), ("GET", "/panic"), "{}", line.text());
+    assert!(line.number("slot") < Some(2), "{}", line.text());
+    let id = line.str("request_id").to_owned();
+    assert!(!id.is_empty() && !line.text().contains("secret"), "{}", line.text());
+    host.wait_for("request", |line| line.str("request_id") == id && line.number("status") == Some(500));
+    assert!(!line.text().contains("backtrace"), "nobody has asked for one: {}", line.text());
+
+    // On a thread of the app's runtime, behind an await.
+    let host = Host::new(&App::build().app("axum_site")).start();
+    assert_eq!(host.connect().get("/panic/late").unwrap(), 500);
+    let line = host.wait_for("app panicked", |_| true);
+    assert_eq!((line.str("method"), line.str("path")), ("GET", "/panic/late"), "{}", line.text());
+}
+
+#[test]
+fn a_panics_line_has_a_backtrace_where_the_environment_asks_for_one() {
+    let host = Host::misbehaving().with_variable("RUST_BACKTRACE", "1").start();
+    assert_eq!(host.connect().get("/panic").unwrap(), 500);
+    let line = host.wait_for("app panicked", |_| true);
+    let backtrace = line.str("backtrace");
+    assert!(backtrace.contains("misbehaving") && backtrace.len() <= 16 * 1024 + 8, "{backtrace}");
+}

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use app_host_tests::admin::get;
-use app_host_tests::dev::Dev;
-use app_host_tests::host::wait_until;
+use app_host_tests::dev::{Dev, In};
+use app_host_tests::host::{pause, wait_until};
 use app_host_tests::{Address, App, Connection, process};
 use nix::sys::signal::Signal;
 
@@ -101,6 +101,99 @@ fn its_end_however_it_comes_is_the_end_of_the_service() {
     process::signal(dev.pid(), Signal::SIGKILL);
     let gone = || master.iter().chain(&workers).all(|pid| !process::is_alive(*pid)).then_some(());
     assert!(wait_until(gone).is_some(), "master {master:?} and workers {workers:?} end with it");
+}
+
+#[test]
+fn its_terminals_end_is_the_end_of_it_and_of_all_its_children() {
+    for (place, name) in [(In::ItsTerminal, "dev-terminal"), (In::AnothersTerminal, "dev-anothers-terminal")] {
+        let mut dev = Dev::new_in(place, name, &[]);
+        dev.wait_after(0, &["live", "version"]);
+        let masters = process::children(dev.pid());
+        let workers: Vec<_> = masters.iter().flat_map(|pid| process::children(*pid)).collect();
+        assert_eq!(workers.len(), 2);
+        let status = dev.close_terminal();
+        assert!(status.is_some_and(|status| status.success()), "{place:?}: {status:?}");
+        let is_gone = |pid: &u32| !process::is_alive(*pid);
+        assert!(
+            masters.iter().chain(&workers).all(is_gone),
+            "{place:?}: it has waited for {masters:?} and {workers:?}"
+        );
+    }
+}
+
+#[test]
+fn its_end_is_the_end_of_a_build_that_is_under_way() {
+    let mut dev = Dev::new("dev-end-building", &[]);
+    dev.wait_after(0, &["live", "version"]);
+    // A compiler that would be at work for a minute.
+    let script = "fn main() { println!(\"cargo:rerun-if-changed=build.rs\"); \
+                  std::thread::sleep(std::time::Duration::from_secs(60)); }";
+    std::fs::write(dev.path("build.rs"), script).unwrap();
+    let scripts = || -> Vec<u32> {
+        let children = process::children(dev.pid());
+        children
+            .into_iter()
+            .flat_map(process::children)
+            .filter(|pid| process::name(*pid).starts_with("build-script"))
+            .collect()
+    };
+    let running = wait_until(|| Some(scripts()).filter(|found| !found.is_empty())).expect("the script runs");
+    assert!(dev.interrupt().success());
+    let gone = || running.iter().all(|pid| !process::is_alive(*pid)).then_some(());
+    assert!(wait_until(gone).is_some(), "{running:?}");
+}
+
+#[test]
+fn what_the_app_writes_in_its_directory_is_no_change() {
+    let dev = Dev::new("dev-writes", &[]);
+    dev.wait_after(0, &["live", "version"]);
+    let writes = format!(
+        "{{ let mut file = std::fs::File::create({:?}).unwrap(); std::thread::spawn(move || loop {{ \
+         let _ = std::io::Write::write_all(&mut file, b\"x\"); \
+         std::thread::sleep(std::time::Duration::from_millis(20)); }}); Ok(Self) }}",
+        dev.path("visits.data")
+    );
+    let mark = dev.lines().len();
+    dev.edit("Ok(Self)", &writes);
+    dev.wait_after(mark, &["live", "version"]);
+    let length = || std::fs::metadata(dev.path("visits.data")).map_or(0, |file| file.len());
+    let before = length();
+    wait_until(|| (length() > before + 50).then_some(())).expect("the app writes");
+    // A database whose process we can't see, and the files beside it.
+    for name in ["notes.db-wal", "notes.db"] {
+        std::fs::write(dev.path(name), "x").unwrap();
+    }
+    dev.edit(">one<", ">two<");
+    wait_until(|| dev.get("/").contains(">two<").then_some(())).expect("the edit goes live");
+    let lines = dev.lines();
+    let changes: Vec<_> = lines[mark..].iter().filter(|line| line.trim_start().starts_with("changed")).collect();
+    assert!(changes.iter().all(|line| line.ends_with("changed  src/lib.rs")) && changes.len() == 2, "{changes:#?}");
+}
+
+#[test]
+fn what_was_built_is_live_although_something_changes_all_the_time() {
+    let dev = Dev::new("dev-restless", &[]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut text = String::new();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                text.push('x');
+                std::fs::write(dev.path("restless.txt"), &text).unwrap();
+                pause();
+            }
+        });
+        // Also when this panics, the other thread ends.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            dev.wait_after(0, &["live", "version"]);
+            dev.edit(">one<", ">two<");
+            wait_until(|| dev.get("/").contains(">two<").then_some(())).expect("the edit is live");
+        }));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }
 
 #[test]

@@ -1,20 +1,32 @@
 //! The app's `tracing` events and spans on their way to the host's log.
 //!
-//! Owns the subscriber that every app with the feature `tracing` has as its global default: the app's
-//! copy of `tracing` is its own, so the host's subscriber never sees these events by itself. What is
-//! enabled is the host's to say; it is asked once a callsite, and again when its answers have changed.
-//! The spans that are open are kept by [`spans`].
+//! Owns the subscriber that an app with the feature `tracing` has as its global default unless it sets another
+//! ([`start`]): the app's copy of `tracing` is its own, so the host's subscriber never sees these events by itself. What
+//! is enabled is the host's to say; it is asked once a callsite, and again when its answers have changed.
+//! The spans that are open are kept by [`spans`]. For a subscriber of the app's own the same is a [`layer`].
 
+#[cfg(feature = "subscriber")]
+mod layer;
 mod spans;
+mod start;
 mod values;
+
+#[cfg(feature = "subscriber")]
+pub use layer::HostLog;
+pub(crate) use start::{Start, begin};
+#[cfg(feature = "tokio")]
+pub(crate) use start::{thread_begins, thread_rests};
 
 use crate::abi::{FfiEvent, FfiTraceField, FfiTraceSpan};
 use crate::log::{self, Level, Log};
 use abi_stable::std_types::RStr;
 use spans::{Span, Spans};
-use std::sync::{Arc, Once};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tracing::{
-    Dispatch, Event, Metadata, Subscriber,
+    Event, Metadata, Subscriber,
     level_filters::LevelFilter,
     span::{Attributes, Id, Record},
     subscriber::Interest,
@@ -22,22 +34,13 @@ use tracing::{
 use tracing_core::span::Current;
 use values::{Field, Fields};
 
-/// Makes the host's log the place that this library's events go to, once.
-pub(crate) fn install(log: Log) {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        // Whoever was first stays: an app can only have done it in a constructor of its library.
-        let _ = tracing::dispatcher::set_global_default(Dispatch::new(Forward::default()));
-        let _ = ::log::set_logger(&Records);
-        changed();
-        log.on_change(changed);
-    });
-}
+/// Whether the crate `log` is ours.
+static OURS: AtomicBool = AtomicBool::new(false);
 
 /// Asks again what is enabled.
 extern "C" fn changed() {
     let rebuilt = crate::panics::catch(|| {
-        if let Some(log) = log::current() {
+        if let Some(log) = log::current().filter(|_| OURS.load(Ordering::Relaxed)) {
             ::log::set_max_level(match log.max_level() {
                 0 => ::log::LevelFilter::Off,
                 1 => ::log::LevelFilter::Error,

@@ -36,6 +36,17 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// None where it is too deep.
+    pub(super) fn new(
+        number: u64,
+        metadata: &'static Metadata<'static>,
+        parent: Option<Arc<Self>>,
+        fields: Vec<Field>,
+    ) -> Option<Self> {
+        let depth = parent.as_ref().map_or(0, |parent| parent.depth + 1);
+        (depth < MAX_DEPTH).then(|| Self { number, metadata, parent, depth, fields: Mutex::new(Arc::new(fields)) })
+    }
+
     pub(super) fn id(&self) -> Id {
         Id::from_u64(self.number)
     }
@@ -91,9 +102,8 @@ impl Spans {
         fields: Vec<Field>,
     ) -> Id {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let depth = parent.as_ref().map_or(0, |parent| parent.depth + 1);
-        if depth < MAX_DEPTH {
-            let span = Arc::new(Span { number, metadata, parent, depth, fields: Mutex::new(Arc::new(fields)) });
+        if let Some(span) = Span::new(number, metadata, parent, fields) {
+            let span = Arc::new(span);
             let mut shard = lock(self.shard(number));
             if shard.len() < MAX_OPEN {
                 shard.insert(number, Open { span, handles: 1 });

@@ -62,7 +62,8 @@ fn forwarded<T>(body: impl FnOnce() -> T) -> (T, Vec<String>) {
     let log = Log { data: std::ptr::null(), table: TraceServiceRef(TABLE.static_as_prefix()) };
     // Other tests of this process start apps.
     log::within(log, || {
-        install(log);
+        start::begin(log);
+        start::settle();
         let outcome = tracing::subscriber::with_default(Forward::default(), body);
         (outcome, written())
     })
@@ -230,4 +231,29 @@ fn lines_of_the_crate_log_come_with_the_spans_around_them() {
         }
     });
     assert_eq!(lines, ["2 said in around n=1i"]);
+}
+
+#[cfg(feature = "subscriber")]
+#[test]
+fn the_layer_writes_what_the_subscriber_would_with_late_fields_and_parents() {
+    use tracing_subscriber::prelude::*;
+
+    static TABLE: &WithMetadata<TraceService> =
+        &WithMetadata::new(TraceService { max_level, enabled, on_change, event });
+    let log = Log { data: std::ptr::null(), table: TraceServiceRef(TABLE.static_as_prefix()) };
+    let body = || {
+        let outer = info_span!("outer", user = field::Empty);
+        outer.record("user", 7);
+        let inner = info_span!(parent: &outer, "inner", step = 2_u64);
+        inner.in_scope(|| warn!(items = 3, "sold"));
+        info!(parent: &outer, "told");
+        info!(target: "silent", "left out by the host's log");
+        info!("alone");
+    };
+    let seen = log::within(log, || {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(HostLog), body);
+        written()
+    });
+    assert_eq!(seen, lines(body), "as without a subscriber of the app's own");
+    assert_eq!(seen, ["2 sold items=3i in outer user=7i in inner step=2u", "3 told in outer user=7i", "3 alone"]);
 }

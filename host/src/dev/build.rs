@@ -6,11 +6,14 @@
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package, PackageId};
+use nix::unistd::Pid;
 
-use super::cargo;
+use super::{cargo, processes};
+use crate::sys;
 
 /// A crate that can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +86,8 @@ impl Project {
         if self.release { "release" } else { "debug" }
     }
 
-    /// Builds on a thread of its own, and gives the outcome to `done`.
-    pub fn build(&self, aloud: bool, done: impl FnOnce(Built) + Send + 'static) {
+    /// Builds on a thread of its own, and gives the outcome to `done`. Cargo ends with us at the latest.
+    pub fn build(&self, aloud: bool, done: impl FnOnce(Built) + Send + 'static) -> Building {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--lib", "--message-format=json-render-diagnostics"]).current_dir(self.root());
         if self.release {
@@ -95,17 +98,46 @@ impl Project {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let id = self.id.clone();
+        sys::process::ends_with_us(&mut command);
+        let building = Building::default();
+        let cargo = building.clone();
         std::thread::spawn(move || {
-            done(run(command, &id).unwrap_or_else(|error| Built::Broken(format!("cargo can't be run: {error}"))));
+            done(
+                run(command, &id, &cargo).unwrap_or_else(|error| Built::Broken(format!("cargo can't be run: {error}"))),
+            );
         });
+        building
     }
 }
 
-fn run(mut command: Command, id: &PackageId) -> io::Result<Built> {
+/// A build that is under way.
+#[derive(Clone, Debug, Default)]
+pub struct Building {
+    /// Cargo, until it has been waited for.
+    cargo: Arc<Mutex<Option<Pid>>>,
+}
+
+impl Building {
+    /// Tells cargo, and the compilers that it runs, to end.
+    pub fn end(&self) {
+        if let Some(cargo) = *self.cargo() {
+            processes::terminate(cargo);
+        }
+    }
+
+    fn cargo(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.cargo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn run(mut command: Command, id: &PackageId, building: &Building) -> io::Result<Built> {
     let began = Instant::now();
     let mut cargo = command.spawn()?;
+    *building.cargo() = i32::try_from(cargo.id()).ok().map(Pid::from_raw);
     let output = cargo.stdout.take().map(BufReader::new);
     let library = output.map(|output| cargo::library(output, id)).transpose()?.flatten();
+    // Its output has ended, so it is about to. Once it was waited for, its number may be another's.
+    *building.cargo() = None;
     if !cargo.wait()?.success() {
         return Ok(Built::Failed);
     }

@@ -1,25 +1,30 @@
 //! `dev`: builds the app, serves it, and brings each change of its sources live.
 //!
 //! Owns the order of things: what a change, a build and a word of the service lead to. Everything
-//! comes through one inbox. [`sources`] sees changes, [`build`] runs cargo, [`service`] runs the
-//! master as a child and reads its log, [`page`] makes browsers reload, [`say`] has the words.
+//! comes through one inbox. [`sources`] sees changes, [`written`] what of them the service itself has made, [`build`]
+//! runs cargo, [`service`] runs the master as a child and reads its log, [`page`] makes browsers reload, [`say`] has the
+//! words.
 //!
 //! ```text
 //!            change                built, another library            verdict
 //! idle ───────────────▶ building ──────────────────────▶ restarting ─────────▶ idle
 //!  ▲                     │    ▲                               │ incompatibility, or locked before
 //!  └─────────────────────┘    └── changed meanwhile           ▼
-//!     an error, or the same library                  a new master (a full restart)
+//!     an error                                       a new master (a full restart)
 //! ```
-//! A build that failed touches nothing: what was live before stays so.
+//! A build that failed touches nothing: what was live before stays so. One that succeeded is served even if something has
+//! changed meanwhile, and then the next one begins: else what changes all the time would keep everything from being live.
+//! All of it ends with the terminal.
 
 mod build;
 mod cargo;
 mod news;
 mod page;
+mod processes;
 mod say;
 mod service;
 mod sources;
+mod written;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,12 +37,14 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::config::Config;
-use build::{Built, Project};
+use crate::sys;
+use build::{Building, Built, Project};
 use news::{News, Outcome};
 use page::Page;
 use say::Terminal;
 use service::Service;
 use sources::Change;
+use written::{Served, Written};
 
 /// How many happenings wait at most; who has one more waits.
 const INBOX: usize = 256;
@@ -65,7 +72,10 @@ enum Happening {
     Ended,
 }
 
-/// Serves the app of a directory until SIGINT or SIGTERM comes.
+/// How often is looked whether the terminal is still there, where no signal says so.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Serves the app of a directory until SIGINT, SIGTERM or SIGHUP comes, or its terminal goes.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, dev(options))
@@ -86,12 +96,25 @@ async fn dev(options: &Options) -> anyhow::Result<ExitCode> {
         without: without(&config, &project),
     };
     let changes = inbox.clone();
-    sources::watch(watched, move |change| changes.blocking_send(Happening::Changed(change)).is_ok())?;
+    let served = Served::default();
+    let written = Written::new(served.clone());
+    sources::watch(watched, written, move |change| changes.blocking_send(Happening::Changed(change)).is_ok())?;
     let terminal = Terminal::new();
     terminal.begin(&project, &config);
-    let mut dev =
-        Dev { project, config, page, terminal, inbox, first: true, building: None, changed: None, state: State::Down };
+    let mut dev = Dev {
+        project,
+        config,
+        page,
+        terminal,
+        inbox,
+        served,
+        first: true,
+        building: None,
+        changed: None,
+        state: State::Down,
+    };
     dev.build(Instant::now());
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         let limit = match &dev.state {
             State::Stopping { since, .. } => Some(*since + STOPPING),
@@ -108,8 +131,17 @@ async fn dev(options: &Options) -> anyhow::Result<ExitCode> {
                     }
                 }
             },
-            () = stop.asked() => {
-                if dev.quit() {
+            why = stop.next() => {
+                let is_over = match why {
+                    Why::Asked => dev.quit(),
+                    Why::HungUp => dev.has_lost_its_terminal(),
+                };
+                if is_over {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            _ = looks.tick() => {
+                if dev.terminal.has_gone() && dev.has_lost_its_terminal() {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -125,21 +157,37 @@ async fn sleep_until(limit: Option<Instant>) {
     }
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT and SIGTERM, and SIGHUP unless we were started with it ignored, as by `nohup`.
 struct Stop {
     int: Signal,
     term: Signal,
+    hup: Option<Signal>,
+}
+
+/// Why it is to end.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Asked,
+    HungUp,
 }
 
 impl Stop {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { int: signal(SignalKind::interrupt())?, term: signal(SignalKind::terminate())? })
+        let hup = (!sys::signals::hangup_was_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { int: signal(SignalKind::interrupt())?, term: signal(SignalKind::terminate())?, hup })
     }
 
-    async fn asked(&mut self) {
+    async fn next(&mut self) -> Why {
+        let hup = async {
+            match &mut self.hup {
+                Some(hup) => drop(hup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.int.recv() => {}
-            _ = self.term.recv() => {}
+            _ = self.int.recv() => Why::Asked,
+            _ = self.term.recv() => Why::Asked,
+            () = hup => Why::HungUp,
         }
     }
 }
@@ -183,8 +231,10 @@ struct Dev {
     inbox: mpsc::Sender<Happening>,
     /// Whether nothing has been built yet.
     first: bool,
-    /// Since when the sources that are being built were saved.
-    building: Option<Instant>,
+    /// For who asks which processes are the service's.
+    served: Served,
+    /// What is being built, and since when its sources were saved.
+    building: Option<(Building, Instant)>,
     /// What has changed since the build began.
     changed: Option<Change>,
     state: State,
@@ -201,10 +251,11 @@ struct Build {
 enum State {
     /// Nothing is served; a build brings it up.
     Down,
-    /// A master is on its way up.
+    /// A master is on its way up; `next` is built already and waits for it.
     Starting {
         service: Service,
         build: Build,
+        next: Option<Build>,
     },
     Serving {
         service: Service,
@@ -235,12 +286,12 @@ enum Next {
 
 impl Dev {
     fn build(&mut self, saved: Instant) {
-        self.building = Some(saved);
         let inbox = self.inbox.clone();
-        self.project.build(self.first, move |built| {
+        let building = self.project.build(self.first, move |built| {
             // The loop has ended: nobody is interested any more.
             let _ = inbox.blocking_send(Happening::Built(built));
         });
+        self.building = Some((building, saved));
         self.first = false;
     }
 
@@ -258,24 +309,20 @@ impl Dev {
     }
 
     fn built(&mut self, built: Built) -> anyhow::Result<()> {
-        let saved = self.building.take().unwrap_or_else(Instant::now);
-        if let Some(change) = self.changed.take() {
-            // What was built is out of date, and its errors with it.
-            self.terminal.changed(&change.paths, self.project.root());
-            self.build(saved);
-            return Ok(());
-        }
+        let saved = self.building.take().map_or_else(Instant::now, |(_, saved)| saved);
+        let changed = self.changed.take();
         match built {
-            Built::Library { path, took } => self.serve(Build { library: path, saved, took }),
-            Built::Failed => {
-                self.terminal.build_failed(self.is_serving());
-                Ok(())
-            }
-            Built::Broken(error) => {
-                self.terminal.broken(&error);
-                Ok(())
-            }
+            Built::Library { path, took } => self.serve(Build { library: path, saved, took })?,
+            // Its errors are out of date.
+            Built::Failed if changed.is_some() => {}
+            Built::Failed => self.terminal.build_failed(self.is_serving()),
+            Built::Broken(error) => self.terminal.broken(&error),
         }
+        if let Some(change) = changed {
+            self.terminal.changed(&change.paths, self.project.root());
+            self.build(change.at);
+        }
+        Ok(())
     }
 
     fn is_serving(&self) -> bool {
@@ -293,7 +340,10 @@ impl Dev {
             State::Restarting { service, build: first, live, .. } => {
                 State::Restarting { service, build: first, live, next: Some(build) }
             }
-            State::Starting { service, .. } | State::Locked { service } => Self::replace(service, build),
+            State::Starting { service, build: first, .. } => {
+                State::Starting { service, build: first, next: Some(build) }
+            }
+            State::Locked { service } => Self::replace(service, build),
             State::Stopping { service, since, next: Next::Serve(_) } => {
                 State::Stopping { service, since, next: Next::Serve(build) }
             }
@@ -308,7 +358,8 @@ impl Dev {
             let happening = news.map_or(Happening::Ended, Happening::News);
             inbox.blocking_send(happening).is_ok()
         })?;
-        Ok(State::Starting { service, build })
+        self.served.set(service.pid());
+        Ok(State::Starting { service, build, next: None })
     }
 
     /// A full restart: this master stops, and another one serves the build.
@@ -330,9 +381,10 @@ impl Dev {
                 self.terminal.address(address, self.page.as_ref().map(Page::address));
                 state
             }
-            (State::Starting { service, build }, News::Live { version }) => {
+            (State::Starting { service, build, next }, News::Live { version }) => {
                 self.live(&version, &build, service.began());
-                State::Serving { service }
+                self.state = State::Serving { service };
+                return next.map_or(Ok(()), |next| self.serve(next));
             }
             (State::Restarting { service, build, live: false, next }, News::Live { version }) => {
                 self.live(&version, &build, service.began());
@@ -396,7 +448,11 @@ impl Dev {
                 }
             }
             State::Down => {}
-            State::Starting { service, .. }
+            State::Starting { service, next: Some(next), .. } => {
+                service.reap();
+                self.state = self.start(next)?;
+            }
+            State::Starting { service, next: None, .. }
             | State::Serving { service }
             | State::Restarting { service, .. }
             | State::Locked { service } => {
@@ -407,8 +463,18 @@ impl Dev {
         Ok(false)
     }
 
+    /// Nobody sees any more what is said. Says whether there is nothing to wait for.
+    fn has_lost_its_terminal(&mut self) -> bool {
+        let is_quitting = matches!(self.state, State::Stopping { next: Next::Quit, .. });
+        // The kernel and the shell may both say so: that isn't being asked twice.
+        !is_quitting && self.quit()
+    }
+
     /// Stops everything. Says whether there is nothing to wait for.
     fn quit(&mut self) -> bool {
+        if let Some((building, _)) = self.building.take() {
+            building.end();
+        }
         self.state = match std::mem::replace(&mut self.state, State::Down) {
             State::Down => return true,
             // Asked twice: at once.

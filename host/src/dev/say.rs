@@ -1,14 +1,23 @@
 //! What `dev` says: a few lines on standard output, in colour where it is a terminal.
 
+use std::cell::Cell;
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::build::Project;
 use crate::console;
 use crate::foreign;
+
+/// `/dev/null` on Linux: character device 1, 3.
+const NULL_DEVICE: u64 = 0x103;
 
 /// How many changed files are named.
 const NAMED: usize = 3;
@@ -36,11 +45,27 @@ impl Colour {
 
 pub struct Terminal {
     colours: bool,
+    /// Whether a write has failed because the terminal has gone.
+    gone: Cell<bool>,
 }
 
 impl Terminal {
     pub fn new() -> Self {
-        Self { colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+        let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { colours, gone: Cell::new(false) }
+    }
+
+    /// Whether this is said to a terminal that has gone: an orphan of its session gets no SIGHUP.
+    pub fn has_gone(&self) -> bool {
+        let hung_up = |stream: BorrowedFd<'_>| {
+            let mut polled = [PollFd::new(stream, PollFlags::empty())];
+            let answered = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+            answered && polled[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
+        };
+        let stdout = io::stdout();
+        // A pipe whose reader has gone says the same, and is no terminal (a terminal that was hung up is none any more,
+        // for `isatty`).
+        self.gone.get() || (is_a_tty_device(stdout.as_fd()) && hung_up(stdout.as_fd()))
     }
 
     fn say(&self, colour: Colour, word: &str, text: impl Display) {
@@ -51,8 +76,13 @@ impl Terminal {
         } else {
             format!("{word:>9}  {text}\n")
         };
-        // Nobody reads it any more: that is no reason to end.
-        let _ = console::answer(&line);
+        // Nobody reads it any more: that is no reason to end, unless it was a terminal.
+        if let Err(error) = console::answer(&line)
+            && error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
+            && is_a_tty_device(io::stdout().as_fd())
+        {
+            self.gone.set(true);
+        }
     }
 
     pub fn begin(&self, project: &Project, config: &Path) {
@@ -125,6 +155,13 @@ impl Terminal {
 /// A reason and its detail, which begins with it where a master says it.
 fn once(reason: &str, detail: &str) -> String {
     if detail.starts_with(reason) { detail.to_owned() } else { format!("{reason}: {detail}") }
+}
+
+/// Whether this is a terminal, or was one before it was hung up.
+fn is_a_tty_device(stream: BorrowedFd<'_>) -> bool {
+    let is_character_device = |file: File| file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
+    let is_null = |file: &File| file.metadata().is_ok_and(|metadata| metadata.rdev() == NULL_DEVICE);
+    stream.try_clone_to_owned().map(File::from).is_ok_and(|file| !is_null(&file) && is_character_device(file))
 }
 
 fn seconds(duration: Duration) -> String {

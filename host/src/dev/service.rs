@@ -52,6 +52,11 @@ impl Service {
         Ok(Self { child, pid, began: Instant::now() })
     }
 
+    /// The master's.
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// When it was last started or restarted.
     pub const fn began(&self) -> Instant {
         self.began

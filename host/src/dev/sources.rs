@@ -3,7 +3,7 @@
 //! Owns the list of files that count: those below the crates' directories that git doesn't ignore, and
 //! a few more by name. Events of the file system only say when to look; what has changed is found by
 //! comparing two looks. So nothing is missed that comes in an unusual way, and nothing is reported that
-//! only was read.
+//! only was read. What the service itself writes is left out by [`written`](super::written).
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ignore::WalkBuilder;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::written::Written;
 
 /// How long it must be quiet before a change counts: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(15);
@@ -66,7 +68,11 @@ impl From<&Metadata> for Look {
 ///
 /// # Errors
 /// When the system gives no watch.
-pub fn watch(watched: Watched, mut on_change: impl FnMut(Change) -> bool + Send + 'static) -> io::Result<()> {
+pub fn watch(
+    watched: Watched,
+    mut written: Written,
+    mut on_change: impl FnMut(Change) -> bool + Send + 'static,
+) -> io::Result<()> {
     // One waiting sign is enough: what it stands for is looked up.
     let (sign, signs) = sync_channel(1);
     let mut events = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -80,8 +86,9 @@ pub fn watch(watched: Watched, mut on_change: impl FnMut(Change) -> bool + Send 
     std::thread::Builder::new().name("sources".to_owned()).spawn(move || {
         while let Some(at) = next(&signs) {
             let now = look(&watched, Some(&mut events));
-            let paths = difference(&known, &now);
+            let mut paths = difference(&known, &now);
             known = now;
+            written.leave_out(&mut paths);
             if !paths.is_empty() && !on_change(Change { paths, at }) {
                 return;
             }
@@ -151,6 +158,7 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::channel;
 
+    use super::super::written::Served;
     use super::*;
 
     fn write(path: &Path, text: &str) {
@@ -172,7 +180,7 @@ mod tests {
             files: vec![],
             without: vec![path("target"), path("state")],
         };
-        watch(watched, move |change| sender.send(change.paths).is_ok()).unwrap();
+        watch(watched, Written::new(Served::default()), move |change| sender.send(change.paths).is_ok()).unwrap();
         let next_change = || changes.recv_timeout(Duration::from_secs(20)).expect("a change is seen");
 
         write(&path("src/lib.rs"), "22");

@@ -163,8 +163,13 @@ impl Machine {
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
     pub(super) fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
+        if let State::Starting(first) = &mut self.state
+            && first.forgives(&failure)
+        {
+            return;
+        }
         match &self.state {
-            State::Starting => {
+            State::Starting(_) => {
                 self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
             }
             State::Rolling(roll) if roll.candidate == generation => {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
+use super::first::FirstStart;
 use super::respawn::BackOff;
 use super::retreat::Retreat;
 use super::roll::Roll;
@@ -37,7 +38,7 @@ pub struct Machine {
 pub(super) enum State {
     /// Before [`Event::Begin`].
     Fresh,
-    Starting,
+    Starting(FirstStart),
     Serving,
     Preflight {
         request: RequestId,
@@ -105,7 +106,7 @@ impl Machine {
     /// Where the machine stands.
     pub const fn phase(&self) -> Phase {
         match self.state {
-            State::Fresh | State::Starting => Phase::Starting,
+            State::Fresh | State::Starting(_) => Phase::Starting,
             State::Serving => Phase::Serving,
             State::Preflight { .. } => Phase::Preflight,
             State::Rolling(_) => Phase::Rolling,
@@ -188,16 +189,7 @@ impl Machine {
     /// Does whatever has become possible.
     fn advance(&mut self, now: Time, out: &mut Vec<Action>) {
         match &self.state {
-            State::Starting => {
-                if self.serving() == usize::from(self.settings.workers) {
-                    self.state = State::Serving;
-                    out.push(Action::Activate { generation: self.active });
-                    out.push(Action::Report(Report::Serving {
-                        generation: self.active,
-                        workers: self.settings.workers,
-                    }));
-                }
-            }
+            State::Starting(_) => self.advance_first_start(now, out),
             State::Serving | State::Preflight { .. } => {
                 self.fulfil_wish(now, out);
                 self.respawn_due(now, out);
@@ -213,21 +205,11 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.state != State::Fresh {
-            return;
-        }
-        self.state = State::Starting;
-        for slot in 0..self.settings.workers {
-            self.spawn(Slot(slot), self.active, self.settings, now, out);
-        }
-    }
-
     fn gate(&mut self, request: RequestId, by: By, out: &mut Vec<Action>) {
         let refusal = match self.state {
             // Nobody is left to be told anything; `handle` doesn't get here.
             State::Stopping { .. } | State::Exited => Refusal::Stopping,
-            State::Fresh | State::Starting => Refusal::Starting,
+            State::Fresh | State::Starting(_) => Refusal::Starting,
             State::Locked { .. } => Refusal::AbortedRestart,
             State::Preflight { .. } | State::Rolling(_) | State::Returning(_) => Refusal::RestartInFlight,
             State::Serving if self.configured < 2 => Refusal::NoWorkers,

@@ -37,6 +37,7 @@
 //! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
+mod first;
 mod heal;
 mod health;
 pub mod ledger;

@@ -64,7 +64,7 @@ impl Machine {
             }
             // Fulfilled in this very step.
             State::Serving | State::Preflight { .. } => self.wish = Some(wish),
-            State::Fresh | State::Starting | State::Rolling(_) | State::Returning(_) => {
+            State::Fresh | State::Starting(_) | State::Rolling(_) | State::Returning(_) => {
                 self.wish = Some(self.wish.map_or(wish, |before| before.then(wish)));
                 out.push(Action::Report(Report::ScalePutBy { phase: self.phase() }));
             }

@@ -29,7 +29,7 @@ impl Machine {
                 candidate = Some(retreat.failed);
             }
             State::Locked { candidate: failed } => candidate = *failed,
-            State::Fresh | State::Starting | State::Serving | State::Exited => {}
+            State::Fresh | State::Starting(_) | State::Serving | State::Exited => {}
         }
         self.begin_stopping(ExitReason::Stopped, candidate, now, out);
     }

@@ -77,6 +77,16 @@ pub fn has_symbol(name: &str) -> bool {
     !found.is_null()
 }
 
+/// Has `call` run when the process ends as a program does that returns from its `main`, behind all handlers that are
+/// registered after it (`atexit(3)`). Says whether there was room for it.
+pub fn at_exit(call: extern "C" fn()) -> bool {
+    #[expect(unsafe_code, reason = "libc::atexit has no safe wrapper")]
+    // SAFETY: it is a function of this executable, which stays for as long as the process.
+    unsafe {
+        libc::atexit(call) == 0
+    }
+}
+
 /// Ends the process at once: no destructor, no `atexit` handler, so background threads of the app
 /// never run against a half-dead process.
 pub fn exit_now(code: i32) -> ! {

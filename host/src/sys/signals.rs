@@ -5,6 +5,8 @@
 //! install handlers that do nothing, so that the app's own children get the default again
 //! (`execve(2)`: handlers are reset, what is ignored stays ignored).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
@@ -12,8 +14,20 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 /// else gets them (`killall -USR2 app-host`).
 pub const MASTERS: [Signal; 5] = [Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU];
 
+/// Whether SIGHUP was ignored when [`ignore()`] came.
+static HANGUP_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process was started with SIGHUP ignored, by `nohup` for instance: then it is to outlive its terminal.
+pub fn hangup_was_ignored() -> bool {
+    HANGUP_WAS_IGNORED.load(Ordering::Relaxed)
+}
+
 /// Ignores the signals in [`MASTERS`].
 pub fn ignore() {
+    #[expect(unsafe_code, reason = "changing a disposition may break handlers that others rely on")]
+    // SAFETY: as in `ignore_all`.
+    let before = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
+    HANGUP_WAS_IGNORED.store(matches!(before, Ok(SigHandler::SigIgn)), Ordering::Relaxed);
     ignore_all(&MASTERS).expect("these signals can be ignored (signal(2): only SIGKILL and SIGSTOP can't)");
 }
 

@@ -21,7 +21,7 @@ use super::handover::Berths;
 use super::hearing::{Ears, Heard, Master, Ordered};
 use super::schedule::Schedule;
 use super::serving::{self, LeftOvers, Orders, Says, Start, Word};
-use super::{Equipment, Listener, WorkerError, signals};
+use super::{Equipment, Listener, WorkerError, last, signals};
 use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::channel::Channel;
@@ -115,6 +115,7 @@ impl<'a> Control<'a> {
             .map(|(pipe, stream)| Output::new(pipe, stream, log.app(), PRINTING).map(Arc::new));
         let outputs: Arc<[_]> = outputs.into_iter().collect::<Result<_, _>>().map_err(WorkerError::Output)?;
         follow(Arc::clone(&outputs))?;
+        last::write_last_lines_at_exit(&outputs);
         let lanes = &lanes[..usize::from(setup.threads).clamp(1, lanes.len())];
         let listeners: Arc<[Listener]> = listeners.into();
         let (says, words) = mpsc::unbounded_channel();
@@ -284,10 +285,16 @@ impl<'a> Control<'a> {
                 }
             }
         };
-        if timeout_at(schedule.end, stopped).await.is_err() {
+        let has_stopped = timeout_at(schedule.end, stopped).await.is_ok();
+        if !has_stopped {
             tracing::warn!("the app's stop did not end in time");
         }
         tracing::info!(requests, cut, handed_over, received, closed, "drained");
+        self.say_last_words();
+        if has_stopped {
+            last::run_exit_handlers(schedule.end).await;
+            tracing::warn!("the app's exit handlers did not end in time");
+        }
         self.exit(0)
     }
 
@@ -388,16 +395,17 @@ impl<'a> Control<'a> {
 
     /// Ends the process once its messages are sent and its lines written.
     fn exit(&self, code: i32) -> ! {
+        self.say_last_words();
+        last::write_last_lines(&self.outputs);
+        sys::exit_now(code)
+    }
+
+    /// Sends what other workers are still to get, and writes the access log's last lines.
+    fn say_last_words(&self) {
         self.dispatch.finish(LAST_MESSAGES);
         if self.access.as_ref().is_some_and(|access| !access.finish(LAST_REQUESTS)) {
             tracing::warn!("access log takes nothing; its last lines are lost");
         }
-        // The master logs what is left, but there may be none any more.
-        for output in &*self.outputs {
-            output.drain();
-        }
-        logging::finish_unless_stalled();
-        sys::exit_now(code)
     }
 }
 

@@ -13,14 +13,15 @@
 //! databank …       the databank's connections and timers
 //! dispatch         messages from and to other workers
 //! handover         connections from and to other workers
+//! exit             exit handlers, the app's too, once it has stopped
 //! ```
 //! The control thread runs no code of the app's, so an app that blocks can't make the worker deaf. No thread but
 //! those whose business it is waits for a log.
 //! Each serving thread has its own runtime and its own accept loops: a connection stays on the thread
 //! that accepted it, and no request pays for a scheduler between threads.
 //!
-//! The process leaves by `_exit`, always from the control thread: no destructor of the app's, and no
-//! thread of it, runs against a half-dead process.
+//! A worker whose app has stopped in time leaves by `exit(3)`, so that exit handlers run, for as long as the drain may take.
+//! All others leave by `_exit` from the control thread.
 
 mod accept;
 mod control;
@@ -28,6 +29,7 @@ mod detached;
 mod gate;
 mod handover;
 mod hearing;
+mod last;
 mod papers;
 mod rest;
 mod schedule;

@@ -3,6 +3,7 @@
 
 mod examples;
 mod grpc;
+mod mistakes;
 mod runtime;
 mod sockets;
 

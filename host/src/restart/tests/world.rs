@@ -90,6 +90,10 @@ pub(super) struct World {
     passed_unchanged: bool,
     /// Whether the first workers were all ready once.
     has_served: bool,
+    /// How many workers each slot has got.
+    first_spawns: BTreeMap<Slot, u32>,
+    /// Slots whose app has failed to start.
+    failed_starts: BTreeSet<Slot>,
 }
 
 impl World {
@@ -119,6 +123,8 @@ impl World {
             unwritten: None,
             passed_unchanged: false,
             has_served: false,
+            first_spawns: BTreeMap::new(),
+            failed_starts: BTreeSet::new(),
         };
         world.deliver(Event::Begin);
         world
@@ -318,7 +324,9 @@ impl World {
         }
         match event {
             Event::Ready { .. } => self.set(worker, WorkerState::Ready),
-            Event::CannotListen { .. } | Event::StartFailed { .. } => {
+            Event::CannotListen { .. } => self.set(worker, WorkerState::Leaving),
+            Event::StartFailed { .. } => {
+                self.failed_starts.insert(self.alive[&worker].slot);
                 self.set(worker, WorkerState::Leaving);
             }
             Event::Terminated { .. } => self.tell_to_end(worker),
@@ -493,10 +501,15 @@ impl World {
         let settings = self.settings[&generation];
         assert!(slot.0 < settings.workers);
         assert!(is_active || slot == Slot(0) || self.probation_has_passed(generation));
+        assert!(
+            self.has_served || self.may_start_first(slot),
+            "the first worker starts alone, and so does a second try"
+        );
         let mut others = self.alive.values().filter(|it| it.stays());
         assert!(others.all(|it| (it.slot, it.generation) != (slot, generation)), "one that stays is enough");
         self.candidates_spawned += usize::from(!is_active);
         self.newest_worker = worker;
+        *self.first_spawns.entry(slot).or_default() += 1;
         self.alive.insert(
             worker,
             Process {
@@ -512,6 +525,19 @@ impl World {
                 requests: 0,
             },
         );
+    }
+
+    /// Whether this first worker may start now: in the first slot at first, in each other one when that one serves,
+    /// and a second time when everybody else does.
+    fn may_start_first(&self, slot: Slot) -> bool {
+        let spawned = self.first_spawns.get(&slot).copied().unwrap_or_default();
+        let serves = |it: &Process| it.state == WorkerState::Ready;
+        match spawned {
+            0 if slot == Slot(0) => self.alive.is_empty(),
+            0 => self.alive.values().any(|it| it.slot == Slot(0) && serves(it)),
+            1 => slot != Slot(0) && self.failed_starts.contains(&slot) && self.alive.values().all(serves),
+            _ => false,
+        }
     }
 
     fn obey_drain(&mut self, worker: WorkerId, successor: bool, timeout: Duration) {
@@ -733,6 +759,9 @@ impl World {
             state: process.state,
         });
         assert!(self.machine.workers().eq(books), "{:?}", self.machine);
+        let is_starting = self.end.is_none() && !self.has_served;
+        let someone_comes_or_goes = self.alive.values().any(|it| it.state != WorkerState::Ready);
+        assert!(!is_starting || someone_comes_or_goes, "somebody else may start");
         assert_eq!(self.machine.serving(), self.serving());
         assert_eq!(self.machine.active(), self.active);
         assert_eq!(self.machine.is_locked(), self.end == Some(End::Locked));

@@ -1,13 +1,24 @@
 //! Any tower service is an app; an axum `Router` is one.
 //!
-//! Owns what stands behind `export_tower!` and `export_axum!`: the forms that the function may have which
-//! makes the service, and the step between the app's requests and the service's. A request that asks for
-//! an upgrade is left to `seam`.
+//! Owns what stands behind `export_tower!` and `export_axum!`: the step between the app's requests and the
+//! service's, and the end of both. The [`forms`] that the function may have which makes the service are told apart
+//! by [`told`]. A request that asks for an upgrade is left to `seam`.
+
+mod forms;
+mod told;
+
+pub use forms::{Ended, Explains, Form, Made, Maker, Makes, Outcome};
+pub use told::Given;
+
+/// For the macros: the traits whose methods they call.
+#[doc(hidden)]
+pub mod __told {
+    pub use super::told::*;
+}
 
 use crate::export::failure;
 use crate::runtime::Runs;
-use crate::upgrade::Upgrade;
-use crate::{App, Body, Bytes, Host, Level, Request, RequestExt, Response, StartError, export, seam};
+use crate::{App, Body, Bytes, Host, Level, Request, RequestExt, Response, StartError, export, panics, seam};
 use abi_stable::library::LibHeader;
 use http_body::{Frame, SizeHint};
 use std::{
@@ -16,6 +27,7 @@ use std::{
     marker::PhantomData,
     mem,
     pin::Pin,
+    sync::{PoisonError, RwLock},
     task::{Context, Poll, Waker},
 };
 use tower_service::Service;
@@ -31,7 +43,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 )]
 pub trait Serves: Clone + Send + Sync + 'static {
     /// Answers one request. The error says why there is no answer.
-    fn serve(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send + 'static;
+    fn serve(self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send + 'static;
 }
 
 impl<S, B> Serves for S
@@ -43,13 +55,10 @@ where
         + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    fn serve(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send + 'static {
-        let mut service = self.clone();
-        async move {
-            poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
-            let response = service.call(request).await.map_err(Into::into)?;
-            Ok(response.map(begin))
-        }
+    async fn serve(mut self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        poll_fn(|context| self.poll_ready(context)).await.map_err(Into::into)?;
+        let response = self.call(request).await.map_err(Into::into)?;
+        Ok(response.map(begin))
     }
 }
 
@@ -125,128 +134,56 @@ where
     }
 }
 
-/// What a function that makes a service may return: the service, a `Result` of it, or a future of either.
-/// `K` tells the forms apart.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no service, no `Result` of one, and no future of either",
-    note = "the function may be `fn() -> S`, `fn(Host) -> S`, `fn() -> Result<S, E>`, or an `async fn` of one of these, \
-            where `S` is an `axum::Router` or another tower service"
-)]
-pub trait Made<K>: Send {
-    /// The service.
-    type Service: Serves;
-
-    /// The service, when it is there.
-    fn made(self) -> impl Future<Output = Result<Self::Service, StartError>> + Send;
-}
-
-/// Marks a service.
-pub struct Itself;
-/// Marks a `Result`.
-pub struct Fallible;
-/// Marks a future.
-pub struct Later<K>(PhantomData<K>);
-
-impl<S: Serves> Made<Itself> for S {
-    type Service = S;
-
-    async fn made(self) -> Result<S, StartError> {
-        Ok(self)
-    }
-}
-
-impl<S: Serves, E: Into<BoxError> + Send> Made<Fallible> for Result<S, E> {
-    type Service = S;
-
-    async fn made(self) -> Result<S, StartError> {
-        self.map_err(|error| {
-            let error: BoxError = error.into();
-            StartError::of(&*error)
-        })
-    }
-}
-
-impl<K, F> Made<Later<K>> for F
-where
-    F: Future<Output: Made<K>> + Send,
-{
-    type Service = <F::Output as Made<K>>::Service;
-
-    async fn made(self) -> Result<Self::Service, StartError> {
-        self.await.made().await
-    }
-}
-
-/// A function that makes a service. `M` tells the forms apart.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no function that makes a service",
-    note = "the function may be `fn() -> S`, `fn(Host) -> S`, `fn() -> Result<S, E>`, or an `async fn` of one of these, \
-            where `S` is an `axum::Router` or another tower service"
-)]
-pub trait Maker<M>: Copy + Send + Sync + 'static {
-    /// The service.
-    type Service: Serves;
-
-    /// Makes it.
-    fn make(self, host: Host) -> impl Future<Output = Result<Self::Service, StartError>> + Send;
-}
-
-/// Marks a function of nothing.
-pub struct OfNothing<K>(PhantomData<K>);
-/// Marks a function of the host.
-pub struct OfHost<K>(PhantomData<K>);
-
-impl<F, T, K> Maker<OfNothing<K>> for F
-where
-    F: Fn() -> T + Copy + Send + Sync + 'static,
-    T: Made<K>,
-{
-    type Service = T::Service;
-
-    async fn make(self, _host: Host) -> Result<Self::Service, StartError> {
-        let made = self();
-        made.made().await
-    }
-}
-
-impl<F, T, K> Maker<OfHost<K>> for F
-where
-    F: Fn(Host) -> T + Copy + Send + Sync + 'static,
-    T: Made<K>,
-{
-    type Service = T::Service;
-
-    async fn make(self, host: Host) -> Result<Self::Service, StartError> {
-        let made = self(host);
-        made.made().await
-    }
-}
-
 /// The app that a function's service is.
-struct Served<F: Maker<M>, M> {
-    service: F::Service,
+struct Served<F: Maker<M>, M, Z, N> {
+    /// Until the app stops.
+    service: RwLock<Option<F::Service>>,
     host: Host,
+    _stop: PhantomData<fn() -> (Z, N)>,
 }
 
-/// The header of a library whose app is the service that `maker` makes.
+/// The header of a library whose app is the service that `maker` makes, and whose last moment is `stop`. `form` is
+/// never called: its type says what form the maker has.
 #[must_use]
-pub const fn header<F, M, R>(maker: F) -> LibHeader
+pub const fn header<F, M, Z, A, K, R, G>(maker: F, stop: Z, form: G) -> LibHeader
+where
+    F: Maker<M>,
+    G: Fn() -> M + Copy,
+    M: 'static,
+    Z: Makes<A, Made: Ended<K>>,
+    A: 'static,
+    K: 'static,
+    R: Runs,
+{
+    const {
+        assert!(size_of::<F>() == 0, "the maker is a function, not a pointer to one and no closure with variables");
+        assert!(size_of::<Z>() == 0, "`stop` is a function, not a pointer to one and no closure with variables");
+    };
+    let _ = (maker, stop, form);
+    export::header::<Served<F, M, Z, (A, K)>, R>()
+}
+
+/// The `stop` of an app that has none.
+pub const fn nothing_to_stop() {}
+
+impl<F, M, Z, A, K> App for Served<F, M, Z, (A, K)>
 where
     F: Maker<M>,
     M: 'static,
-    R: Runs,
+    Z: Makes<A, Made: Ended<K>>,
+    A: 'static,
+    K: 'static,
 {
-    const { assert!(size_of::<F>() == 0, "the maker is a function, not a pointer to one and no closure with variables") };
-    let _ = maker;
-    export::header::<Served<F, M>, R>()
-}
-
-impl<F: Maker<M>, M: 'static> App for Served<F, M> {
     async fn start(host: Host) -> Result<Self, StartError> {
-        Ok(Self { service: maker::<F, M>().make(host).await?, host })
+        let service = function::<F>().make(host).await?;
+        Ok(Self { service: RwLock::new(Some(service)), host, _stop: PhantomData })
     }
 
     async fn call(&self, mut request: Request<Body>) -> Response<Body> {
+        // Gone only when the app has stopped, and then no request comes.
+        let Some(service) = self.service.read().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return failure();
+        };
         let info = request.connection();
         let extensions = request.extensions_mut();
         extensions.insert(self.host);
@@ -258,9 +195,9 @@ impl<F: Maker<M>, M: 'static> App for Served<F, M> {
             }
         }
         let served = match request.upgrade() {
-            None => self.service.serve(request).await,
+            None => service.serve(request).await,
             // Boxed, so that the many requests that ask for none don't take its room.
-            Some(upgrade) => Box::pin(self.upgrade(request, upgrade)).await,
+            Some(upgrade) => Box::pin(seam::serve(request, upgrade, |request| service.serve(request))).await,
         };
         served.unwrap_or_else(|error| {
             let text = StartError::of(&*error).to_string();
@@ -268,19 +205,22 @@ impl<F: Maker<M>, M: 'static> App for Served<F, M> {
             failure()
         })
     }
-}
 
-impl<F: Maker<M>, M: 'static> Served<F, M> {
-    async fn upgrade(&self, request: Request<Body>, upgrade: Upgrade) -> Result<Response<Body>, BoxError> {
-        seam::serve(request, upgrade, |request| self.service.serve(request)).await
+    /// As a `main` does behind its server: what is in the service goes first, then the rest.
+    async fn stop(&self) {
+        let service = self.service.write().unwrap_or_else(PoisonError::into_inner).take();
+        panics::drop_guarded(service);
+        if let Err(error) = function::<Z>().make(self.host).ended().await {
+            self.host.log_with(Level::Error, "the app's stop failed", &[("error", &error.to_string())]);
+        }
     }
 }
 
-/// The function that [`header`] was called with.
+/// A function that [`header`] was called with.
 #[expect(unsafe_code, reason = "a function's type can't be named, so its value can't be kept in a static")]
-fn maker<F: Maker<M>, M>() -> F {
+fn function<F: Copy + 'static>() -> F {
     const { assert!(size_of::<F>() == 0) };
-    // SAFETY: `F` has no bytes and can be copied, and `header`, the only one to name `Served<F, _>`, was
+    // SAFETY: `F` has no bytes and can be copied, and `header`, the only one to name `Served<F, …>`, was
     // given a value of it: this is a copy of that.
     unsafe { mem::zeroed() }
 }
@@ -291,20 +231,55 @@ fn maker<F: Maker<M>, M>() -> F {
 /// `fn(Host) -> S`, either of them returning `Result<S, E>`, and any of these as `async fn`. `S` is a
 /// `Service<Request<app_abi::Body>, Response = Response<_>>` that is `Clone`, `Send` and `Sync`. An error
 /// fails the start, as one of [`App::start`] does; `E` is any error, a boxed one, `anyhow::Error` or a
-/// text.
+/// text, and need be neither `Send` nor `Sync`.
 ///
 /// `epoch` and `threads` are those of `export_tokio!`, whose runtime is behind these apps as well; what
 /// blocking costs is said there.
+///
+/// # The last moment
+/// When the last request has been answered, the service and what is in it is dropped, as behind a server of
+/// one's own. Then the function that `stop = flush` names is called, if there is one: `fn()`, `fn(Host)`, either of
+/// them as `async fn`, with or without a `Result<(), E>`. Both run in the runtime, which ends after them; then the
+/// process exits as a program does that returns from its `main`: what was registered by `atexit(3)` runs, C's streams
+/// are flushed, and a library built with `-C instrument-coverage` writes its profile. All of it must be done at the
+/// shutdown timeout (`restart.shutdown_timeout`), when the worker is killed. Background threads that the app has
+/// not ended are still there meanwhile.
 ///
 /// [`Host`] and [`ConnectionInfo`](crate::ConnectionInfo) are among the extensions of each request. A
 /// request that asks for an upgrade carries hyper's `OnUpgrade`, as in a server of hyper's own.
 #[macro_export]
 macro_rules! export_tower {
-    ($maker:expr $(, epoch = $epoch:expr)? $(, threads = $threads:expr)? $(,)?) => {
-        $crate::__export!(
-            $crate::__first!($($epoch,)? 1),
-            $crate::tower::header::<_, _, $crate::export::Tokio<{ $crate::__first!($($threads,)? 1) }>>($maker)
-        );
+    ($maker:expr $(, $option:ident = $value:expr)* $(,)?) => {
+        $crate::__export_service!(($maker) (1) (1) ($crate::tower::nothing_to_stop) $(, $option = $value)*);
+    };
+}
+
+/// Takes the options one by one: the maker, the epoch, the threads, the stop.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_service {
+    ($maker:tt $epoch:tt $threads:tt $stop:tt, epoch = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker ($value) $threads $stop $(, $($rest)*)?);
+    };
+    ($maker:tt $epoch:tt $threads:tt $stop:tt, threads = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker $epoch ($value) $stop $(, $($rest)*)?);
+    };
+    ($maker:tt $epoch:tt $threads:tt $stop:tt, stop = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker $epoch $threads ($value) $(, $($rest)*)?);
+    };
+    ($maker:tt $epoch:tt $threads:tt $stop:tt, $option:ident = $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!(
+            "there is no option `", ::core::stringify!($option), "`: there are `epoch`, `threads` and `stop`"
+        ));
+    };
+    (($maker:expr) ($epoch:expr) ($threads:expr) ($stop:expr)) => {
+        $crate::__export!($epoch, {
+            #[allow(unused_imports)]
+            use $crate::tower::__told::*;
+            $crate::tower::header::<_, _, _, _, _, $crate::export::Tokio<{ $threads }>, _>($maker, $stop, || {
+                (&&&&(&&&&&(&&&(&&&$crate::tower::Given::new(&$maker)).called()).awaited()).unwrapped()).form()
+            })
+        });
     };
 }
 
@@ -330,14 +305,17 @@ macro_rules! export_tower {
 /// use app_abi::Host;
 /// use axum::{Router, routing::get};
 ///
-/// async fn router(host: Host) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
+/// async fn router(host: Host) -> Result<Router, Box<dyn std::error::Error>> {
 ///     let greeting: String = host.config()?;
 ///     Ok(Router::new().route("/", get(move || async move { greeting })))
 /// }
 ///
-/// app_abi::export_axum!(router, epoch = 3, threads = 2);
+/// # async fn flush() {}
+/// app_abi::export_axum!(router, epoch = 3, threads = 2, stop = flush);
 /// # fn main() {}
 /// ```
+///
+/// What `stop` is for, and what happens at an app's end, is said at [`export_tower!`](crate::export_tower).
 ///
 /// Handlers and middleware work as in a server of axum's own: `tokio::spawn`, timers, streaming bodies,
 /// SSE, uploads, trailers, and WebSockets by axum's own extractor. [`Host`] is an extractor, and
