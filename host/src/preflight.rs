@@ -5,10 +5,10 @@
 //! generation and for each restart, and by `check`. What it prepares is complete: a generation's
 //! workers need nothing from the file system that may still change.
 
-use std::fs::File;
-use std::io::{self, Read};
+mod secrets;
+
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -37,15 +37,14 @@ use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, Probe
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
 use crate::restart::{Judged, Pair, Refusal};
 use crate::state_dir;
+pub use secrets::Secrets;
+use secrets::{read_file, read_secrets};
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How much longer than one call of the databank its check may take: an exec and a connection.
 const CHECK_MARGIN: Duration = Duration::from_secs(5);
-
-/// The largest file of a secret, in bytes.
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// A generation before it has a number: configuration, version and listeners.
 #[derive(Clone, Debug)]
@@ -178,43 +177,6 @@ pub enum Source {
     Path,
     /// The copy of a version that was admitted before.
     Copy(VersionId),
-}
-
-/// What the configuration names by its file, read.
-#[derive(Clone, Debug)]
-pub struct Secrets {
-    pub databank: Arc<Setup>,
-    pub app_config: Arc<AppConfig>,
-}
-
-/// Reads the secrets that a configuration names, of which relative ones are in `directory`. Blocks on the disk.
-fn read_secrets(config: &Config, directory: &Path) -> Result<Secrets, Refusal> {
-    let read = |path: &Path| {
-        let bytes = read_file(path, MAX_SECRET_BYTES)?;
-        let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
-        if text.trim_end().is_empty() {
-            return Err(format!("{} is empty", path.display()));
-        }
-        Ok(text)
-    };
-    let databank = config.databank.setup(read).map_err(|error| Refusal::BadConfig(format!("databank.uri: {error}")))?;
-    let app_config = config.app.resolve(directory, read).map_err(|error| Refusal::BadConfig(error.to_string()))?;
-    Ok(Secrets { databank: Arc::new(databank), app_config: Arc::new(app_config) })
-}
-
-fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    // Non-blocking, so that a FIFO without a writer is an empty file and not a hang.
-    File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("{} can't be read: {error}", path.display()))?;
-    if bytes.len() as u64 > most {
-        return Err(format!("{} has more than {most} bytes", path.display()));
-    }
-    Ok(bytes)
 }
 
 impl Preflight {
@@ -477,13 +439,18 @@ impl Preflight {
             Err(NoAnswer::Spawn(error)) => {
                 Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}")).into())
             }
-            Err(NoAnswer::Died(how)) => Err(misfit(Refusal::BadArtifact(format!("the probe died loading it: {how}")))),
-            Err(NoAnswer::Garbage(what)) => {
-                Err(misfit(Refusal::BadArtifact(format!("the probe that loads it says what no probe says: {what}"))))
-            }
-            Err(NoAnswer::Late) => {
-                Err(misfit(Refusal::BadArtifact(format!("the probe hung loading it, for {limit:?}"))))
-            }
+            Err(NoAnswer::Died(how)) => Err(misfit(Refusal::BadArtifact(format!(
+                "the probe died loading {}: {how}",
+                version.library.display()
+            )))),
+            Err(NoAnswer::Garbage(what)) => Err(misfit(Refusal::BadArtifact(format!(
+                "the probe that loads {} says what no probe says: {what}",
+                version.library.display()
+            )))),
+            Err(NoAnswer::Late) => Err(misfit(Refusal::BadArtifact(format!(
+                "the probe hung loading {}, for {limit:?}",
+                version.library.display()
+            )))),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `app.config` has the keys of [`Config`]. Paths: `/whoami` answers JSON, `/block` says so in the log
 //! and never gives the thread back, `/spin` does the same with all the CPU it can get, `/deaf` ignores
-//! SIGABRT besides, `/close` closes what the host waits with, `/grow/MIB` needs so much memory more from now on, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
+//! SIGABRT besides, `/close` closes what the host waits with, `/close/all` all that it has open, `/grow/MIB` needs so much memory more from now on, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
 //! panics, `/upload` counts a body, `/download/BYTES` makes one of known length while it is sent and
 //! `/stream/BYTES` one of unknown length, `/whole/BYTES` has it ready, `/made` tells how many bytes were
 //! made, `/noted/NUMBER` writes the number down and answers as `/whoami`, `/noted_late/NUMBER` 5 ms later, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/child` shows
@@ -127,7 +127,7 @@ impl App for Misbehaving {
                 block()
             }
             "close" => {
-                listeners::close_pollers();
+                listeners::close(if argument == "all" { "" } else { "anon_inode:[eventpoll]" });
                 self.whoami()
             }
             "grow" => {
@@ -404,11 +404,13 @@ mod listeners {
     use std::fs::{self, File};
     use std::os::fd::AsRawFd;
 
-    /// Closes every descriptor that something waits with (`epoll(7)`), as code does that closes what it doesn't own.
-    pub(crate) fn close_pollers() {
-        for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
-            let is_poller = fs::read_link(entry.path()).is_ok_and(|link| link.ends_with("anon_inode:[eventpoll]"));
-            if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(|_| is_poller) {
+    /// Closes every descriptor of this kind beyond the standard three, as code does that closes what it doesn't own.
+    pub(crate) fn close(kind: &str) {
+        let entries: Vec<_> = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().collect();
+        for entry in entries {
+            let fits = fs::read_link(entry.path()).is_ok_and(|link| link.to_string_lossy().starts_with(kind));
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(number) = number.filter(|number| fits && *number > 2) {
                 // SAFETY: close(2) takes any number; that the descriptor is another's is what is tested.
                 unsafe { libc::close(number) };
             }

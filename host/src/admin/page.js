@@ -150,7 +150,8 @@ function updateRestart(element, verdict) {
   const [state, by, when] = element.querySelectorAll("span");
   const look = verdict.reason === null ? ["●", "good"] : verdict.verdict.startsWith("refused") ? ["◔", "busy"] : ["✕", "alarm"];
   setState(element, state, `${verdict.request} ${verdict.verdict}`, look);
-  put(by, `generation ${verdict.generation} ${verdict.reason === null ? "is" : "stays"} active`);
+  const unchanged = verdict.unchanged ? ", unchanged" : "";
+  put(by, `generation ${verdict.generation} ${verdict.reason === null ? "is" : "stays"} active${unchanged}`);
   const at = new Date(verdict.time);
   put(when, `${verdict.by}, took ${duration(verdict.took_ms)}, ${ago(at, clock)}`);
   when.title = at.toLocaleString();

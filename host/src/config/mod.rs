@@ -11,16 +11,15 @@ pub mod databank;
 mod environment;
 mod health;
 mod listen;
+mod section;
 mod watched;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -34,6 +33,7 @@ pub use environment::Environment;
 pub use health::Recycle;
 use listen::RawListen;
 pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+use section::{Section, section};
 pub use watched::Watched;
 
 /// The largest configuration file that is read, in bytes.
@@ -259,32 +259,6 @@ struct RawConfig {
     log: RawLog,
     #[serde(default, deserialize_with = "access::access_log")]
     access_log: Option<RawAccessLog>,
-}
-
-/// What is an object, with a key for each setting. A struct's own parser takes a list of its values as well, and calls it
-/// by the name that it has in the program.
-struct Section<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-            type Value = Section<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Section)
-            }
-        }
-        deserializer.deserialize_map(Object(PhantomData))
-    }
-}
-
-fn section<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Section::deserialize(deserializer).map(|Section(section)| section)
 }
 
 #[derive(Deserialize)]

@@ -36,6 +36,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::message::LogSetup;
+use crate::sys;
 
 pub use app_lines::AppLines;
 pub use relay::{Relay, RelayGuard, finish_relays};
@@ -310,7 +311,7 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let panic = info.payload_as_str().unwrap_or_default();
-        if is_foreign_close(panic) {
+        if is_foreign_close(panic) || sys::pollers::was_one_closed() {
             CLOSED.store(true, Ordering::Relaxed);
             let advice = "look for close(2) on numbers that the app was not given: close_range, daemon, a descriptor closed twice";
             tracing::error!(panic, place, advice, "a thread panicked: the app has closed a descriptor of the host's");

@@ -4,6 +4,7 @@
 //! policy: it does what it is told, to which process or descriptor it is told.
 
 pub mod packet;
+pub mod pollers;
 pub mod process;
 pub mod ready;
 pub mod signals;

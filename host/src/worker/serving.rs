@@ -26,6 +26,7 @@ use crate::http::{Application, DrainSignal, Upload};
 use crate::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
 use crate::message;
 use crate::message::Library;
+use crate::sys;
 use crate::sys::stats::Lane;
 
 /// What a thread says to the control thread.
@@ -148,6 +149,7 @@ async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, se
     let starts = start.is_some();
     if let Some(start) = start {
         let listeners = start.host.listeners.clone();
+        sys::pollers::remember();
         match load(&start.library, start.file, start.host).await {
             Ok(app) => drop(start.app.send_replace(Some(app))),
             Err(error) => {
@@ -242,7 +244,7 @@ async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
 
 /// Makes sure that the version is what it was, loads it and starts the app.
 async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Result<LoadedApp, String> {
-    let mut file = Loadable::new(file, &library.path);
+    let file = Loadable::new(file, &library.path);
     file.verify(library.version).map_err(|error| chain(&error))?;
     let magic = app_abi::Magic(library.magic);
     let loaded = loader::open(file.path(), &library.name, magic).map_err(|error| chain(&error))?;
