@@ -148,7 +148,7 @@ fn app_that_needs_more_than_the_host_has_is_refused_naming_it() {
 #[test]
 fn app_of_a_later_minor_is_refused_naming_the_least_that_it_needs() {
     let detail = refused("grown");
-    assert!(detail.contains("`host_minor_needed` is 3") && detail.contains("minor 2 of ABI 1"), "{detail}");
+    assert!(detail.contains("`host_minor_needed` is 4") && detail.contains("minor 3 of ABI 1"), "{detail}");
 }
 
 #[test]
