@@ -159,3 +159,27 @@ fn events_of_tracing_are_seen_with_their_spans() {
     assert_eq!((event.level, &*event.message, event.field("n")), (Level::Trace, "seen", Some(&json!(1))));
     assert_eq!(event.spans, [("request".to_owned(), vec![("path".to_owned(), json!("/b"))])]);
 }
+
+#[test]
+fn one_of_the_apps_of_a_test_host_holds_a_lock_and_the_next_one_gets_it() {
+    block_on(async {
+        let host = TestHost::new(&json!({}));
+        let connect = || Host::connect(Place::leak(host.clone()).ffi()).unwrap();
+        let (first, second) = (connect(), connect());
+        let held = first.only_one("job").await.unwrap();
+        assert_eq!(held.name(), "job");
+        drop(second.only_one("another").await.unwrap());
+        let mut waits = pin!(second.only_one("job"));
+        let mut gives_up = Box::pin(second.only_one("job"));
+        let is_pending = poll_fn(|context| {
+            let pending = waits.as_mut().poll(context).is_pending() && gives_up.as_mut().poll(context).is_pending();
+            Poll::Ready(pending)
+        });
+        assert!(is_pending.await);
+        drop(gives_up);
+        thread::spawn(move || drop(held));
+        assert_eq!(waits.await.unwrap().name(), "job");
+        let error = first.only_one("").await.unwrap_err();
+        assert!(matches!(error, crate::OnlyOneError::Invalid(_)), "{error}");
+    });
+}

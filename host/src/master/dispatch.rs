@@ -341,6 +341,11 @@ mod tests {
             Self(Socket::new(theirs).unwrap())
         }
 
+        async fn say_when_there_is_room(&self, packet: &Bytes) {
+            // One that isn't heard any more can't be told.
+            let _ = tokio::time::timeout(LIMIT, self.0.send(packet, &[])).await.expect("it is read");
+        }
+
         fn publish(&self, topic: &str, bytes: &[u8]) -> bool {
             packet::send(self.0.as_fd(), &wire::message(topic, bytes), &[]).is_ok()
         }
@@ -407,6 +412,81 @@ mod tests {
             assert_eq!(worker.hear().await, Ok((9, b"sense".to_vec())));
             assert_eq!(witness.hear().await, Ok((9, b"sense".to_vec())));
         }
+    }
+
+    impl Worker {
+        fn say(&self, packet: &Bytes) {
+            packet::send(self.0.as_fd(), packet, &[]).unwrap();
+        }
+
+        /// The next packet is word that this claim holds its lock.
+        async fn is_granted(&self, lock: &str, number: u64) {
+            let mut buffer = vec![0; wire::MAX_PACKET];
+            let received = tokio::time::timeout(LIMIT, self.0.receive_plain(&mut buffer)).await;
+            let length = received.expect("it comes soon").unwrap();
+            assert_eq!(wire::read(&buffer[..length]), Ok(Packet::Granted { lock, number }));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_goes_to_one_claim_after_the_other_and_is_freed_by_the_end_of_its_worker() {
+        let dispatch = Dispatch::open().unwrap();
+        let workers: [_; 3] = std::array::from_fn(|number| Worker::join(&dispatch, u16::try_from(number).unwrap()));
+        workers[0].say(&wire::claim("l", 7));
+        workers[0].is_granted("l", 7).await;
+        workers[1].say(&wire::claim("l", 1));
+        workers[1].say(&wire::claim("m", 2));
+        workers[1].is_granted("m", 2).await;
+        workers[0].say(&wire::release("l", 7));
+        workers[1].is_granted("l", 1).await;
+        workers[2].say(&wire::claim("l", 4));
+        let [first, second, third] = workers;
+        // It has closed its end, and may work all the same.
+        drop(second);
+        let witness = Worker::join(&dispatch, 5);
+        witness.say(&wire::claim("m", 1));
+        assert!(witness.publish("t", b"nothing was granted before"));
+        assert_eq!(witness.hear().await, Ok((5, b"nothing was granted before".to_vec())));
+        dispatch.leave(WorkerId(1));
+        witness.is_granted("m", 1).await;
+        drop(first);
+        // Its message comes before.
+        assert_eq!(third.hear().await, Ok((5, b"nothing was granted before".to_vec())));
+        third.is_granted("l", 4).await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_claims_too_much_is_not_heard_any_more_and_one_that_does_not_read_costs_little() {
+        let dispatch = Dispatch::open().unwrap();
+        let (greedy, witness) = (Worker::join(&dispatch, 0), Worker::join(&dispatch, 1));
+        for _ in 0..20_000 {
+            greedy.say_when_there_is_room(&wire::claim("l", 1)).await;
+            greedy.say_when_there_is_room(&wire::release("l", 1)).await;
+        }
+        witness.say(&wire::claim("l", 1));
+        witness.is_granted("l", 1).await;
+        for number in 0..=u64::try_from(crate::dispatch::queues::MAX_CLAIMS).unwrap() {
+            greedy.say_when_there_is_room(&wire::claim("m", number)).await;
+        }
+        let flood = async {
+            while greedy.publish("t", b"no sense") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, flood).await.expect("it can't send for ever");
+        dispatch.leave(WorkerId(0));
+        witness.say(&wire::claim("m", 2));
+        witness.is_granted("m", 2).await;
+    }
+
+    #[test]
+    fn what_was_granted_and_given_back_before_it_was_said_is_not_kept() {
+        let mut outgoing = Outgoing::default();
+        for number in 0..1000 {
+            outgoing.granted.push_back(wire::granted("l", number));
+            outgoing.take_back(&wire::granted("l", number));
+        }
+        assert_eq!(outgoing.next(), None);
     }
 
     #[tokio::test]
