@@ -49,6 +49,16 @@ impl App {
         self.profile_dir.join("libexample_app.so")
     }
 
+    /// The port of `docs/bringing-an-app.md` as an app.
+    pub fn ported_library(&self) -> PathBuf {
+        self.profile_dir.join("libported.so")
+    }
+
+    /// The same, as a program of its own.
+    pub fn ported(&self) -> PathBuf {
+        self.profile_dir.join("ported")
+    }
+
     /// The library of the test app `tests/apps/NAME.rs`.
     pub fn app(&self, name: &str) -> PathBuf {
         self.profile_dir.join("examples").join(format!("lib{name}.so"))

@@ -139,5 +139,7 @@ fn a_panics_line_has_a_backtrace_where_the_environment_asks_for_one() {
     assert_eq!(host.connect().get("/panic").unwrap(), 500);
     let line = host.wait_for("app panicked", |_| true);
     let backtrace = line.str("backtrace");
-    assert!(backtrace.contains("misbehaving") && backtrace.len() <= 16 * 1024 + 8, "{backtrace}");
+    // Which of the app's own functions are left is the optimizer's to say.
+    assert!(backtrace.contains("core::panicking::panic_fmt") && backtrace.contains("app_abi::"), "{backtrace}");
+    assert!(backtrace.len() <= 16 * 1024 + 8, "{backtrace}");
 }

@@ -375,3 +375,19 @@ fn localhost_is_every_loopback_address_that_it_has_and_stays_over_a_restart() {
     assert_eq!(host.lines_with("listening").len(), bound.len());
     host.stop();
 }
+
+#[test]
+fn an_app_that_opens_the_databanks_own_file_is_refused_and_one_with_a_file_of_its_own_serves() {
+    let host = Host::new(&App::build().app("second_sqlite")).with("/databank", json!({ "driver": "sqlite" }));
+    let own = host.path("state/data/databank.sqlite");
+    let mut host = host.with("/app/config", json!({ "database": own }));
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let expected = "the databank's own file, with a SQLite of its own";
+    assert!(host.report().contains(expected), "{}", host.report());
+    host.set("/app/config", json!({ "database": host.path("apps.sqlite") }));
+    let host = host.start();
+    host.restart_completes();
+    assert_eq!(host.get("/"), "second\n");
+    host.stop();
+}

@@ -16,6 +16,7 @@ mod sqlite;
 
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -51,6 +52,8 @@ pub struct Databank {
     /// That of the databank's own thread.
     runtime: Handle,
     timeout: Duration,
+    /// That of SQLite.
+    file: Option<PathBuf>,
 }
 
 impl Databank {
@@ -73,7 +76,17 @@ impl Databank {
         std::thread::Builder::new()
             .name("databank".to_owned())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-        Ok(Self { driver, runtime: handle, timeout: setup.timeout })
+        let file = match &setup.store {
+            Store::Sqlite { path } => Some(path.clone()),
+            Store::Mongodb { .. } | Store::Memory => None,
+        };
+        Ok(Self { driver, runtime: handle, timeout: setup.timeout, file })
+    }
+
+    /// The databank's own file, if this process has it open beside the databank.
+    pub fn file_in_foreign_use(&self) -> Option<&Path> {
+        // Where that can't be told, nothing is held against anybody.
+        self.file.as_deref().filter(|path| sqlite::is_open_beside_ours(path).unwrap_or(false))
     }
 
     fn bounded<T: Send + 'static>(&self, reply: Reply<T>) -> Reply<T> {

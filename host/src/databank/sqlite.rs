@@ -8,6 +8,8 @@
 mod file;
 mod threads;
 
+pub use file::is_open_beside_ours;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -253,6 +253,11 @@ impl Crew {
         }
     }
 
+    /// The service stops: what a worker gives back goes to nobody, who would begin for an instant.
+    pub(super) fn grant_no_locks(&self) {
+        self.dispatch.grant_no_locks();
+    }
+
     /// Gives an order. A worker that is gone or takes no orders is noticed elsewhere: by its exit,
     /// or by the machine's deadline.
     pub(super) fn order(&self, worker: WorkerId, order: ToWorker) {

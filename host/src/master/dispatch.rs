@@ -10,7 +10,7 @@
 //! worker 1 ── socket ──▶ reader ──┴───────┴──▶ outgoing 1 ──▶ writer ── socket ──▶ worker 1
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -47,6 +47,7 @@ pub(super) struct Dispatch(mpsc::UnboundedSender<Order>);
 enum Order {
     Join { worker: WorkerId, origin: Origin, socket: OwnedFd },
     Leave { worker: WorkerId },
+    GrantNoLocks,
 }
 
 impl Dispatch {
@@ -68,6 +69,11 @@ impl Dispatch {
         let _ = self.0.send(Order::Join { worker, origin, socket });
     }
 
+    /// From now on no lock is granted.
+    pub(super) fn grant_no_locks(&self) {
+        let _ = self.0.send(Order::GrantNoLocks);
+    }
+
     /// A worker has exited.
     pub(super) fn leave(&self, worker: WorkerId) {
         let _ = self.0.send(Order::Leave { worker });
@@ -85,6 +91,7 @@ async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
                 }
             }
             Order::Leave { worker } => switch.leave(worker),
+            Order::GrantNoLocks => switch.grants_none.set(true),
         }
     }
 }
@@ -109,6 +116,7 @@ struct Linked {
 struct Switch {
     links: RefCell<HashMap<WorkerId, Linked>>,
     locks: RefCell<Queues>,
+    grants_none: Cell<bool>,
 }
 
 /// A packet that no worker of ours sends.
@@ -174,7 +182,9 @@ impl Switch {
 
     /// Tells a worker that it holds a lock.
     fn grant(&self, lock: &str, claim: Claim) {
-        if let Some(Linked { link, .. }) = self.links.borrow().get(&claim.worker) {
+        if !self.grants_none.get()
+            && let Some(Linked { link, .. }) = self.links.borrow().get(&claim.worker)
+        {
             let Origin { slot, generation } = link.origin;
             debug!(lock = %printable(lock), slot, generation, "lock granted");
             link.outgoing.borrow_mut().granted.push_back(wire::granted(lock, claim.number));

@@ -256,6 +256,9 @@ impl Effects {
                     if let Report::Scaled { to, .. } = report {
                         self.scaled = Some(to);
                     }
+                    if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
+                        self.crew.grant_no_locks();
+                    }
                     manager::tell(&self.notify, &report, || self.serving());
                     news::tell(&report, &self.crew, &self.audience);
                     self.count(&report, now);

@@ -249,7 +249,16 @@ async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Resu
     let magic = app_abi::Magic(library.magic);
     let loaded = loader::open(file.path(), &library.name, magic).map_err(|error| chain(&error))?;
     file.is_at_its_path().map_err(|error| chain(&error))?;
-    loaded.start(host).await.map_err(|error| chain(&error))
+    let databank = host.databank.clone();
+    let app = loaded.start(host).await.map_err(|error| chain(&error))?;
+    match databank.file_in_foreign_use() {
+        None => Ok(app),
+        Some(file) => Err(format!(
+            "the app has opened {}, the databank's own file, with a SQLite of its own: when it closes it, this process \
+             loses its locks, and rows that were committed are lost; give the app a file of its own",
+            file.display()
+        )),
+    }
 }
 
 /// The app, as a connection reaches it.

@@ -4,6 +4,7 @@
 mod examples;
 mod grpc;
 mod mistakes;
+mod ported;
 mod runtime;
 mod sockets;
 

@@ -5,8 +5,8 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -49,6 +49,40 @@ pub struct File {
 pub struct Opened {
     pub connection: Connection,
     identity: Identity,
+    /// Behind the connection, which is closed first.
+    _counted: Counted,
+}
+
+/// How many connections this process has, at least: a connection is counted before it is opened, and until it is closed.
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        CONNECTIONS.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        CONNECTIONS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether this process has the file at `path` open without it being for one of our connections: an app with a SQLite of
+/// its own has. Closing it takes away all locks that this process has on it (`fcntl(2)`), and what was committed
+/// meanwhile is written over.
+pub fn is_open_beside_ours(path: &Path) -> io::Result<bool> {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let ours = identity(fs::metadata(path)?);
+    let mut open = 0;
+    for entry in fs::read_dir("/proc/self/fd")? {
+        // One that is closed by now isn't there.
+        open += usize::from(fs::metadata(entry?.path()).is_ok_and(|found| identity(found) == ours));
+    }
+    Ok(open > CONNECTIONS.load(Ordering::SeqCst))
 }
 
 /// Device and inode.
@@ -87,6 +121,7 @@ impl File {
             self.make().map_err(|error| self.unavailable(&error))?;
         }
         let identity = self.identity()?;
+        let counted = Counted::new();
         let connect = || {
             // No `CREATE`: see `seen`. No mutex: a connection stays on its thread.
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -103,7 +138,7 @@ impl File {
             Err(Failure::Store(error)) => return Err(self.fault(&error)),
         }
         self.seen.store(true, Ordering::Release);
-        Ok(Opened { connection, identity })
+        Ok(Opened { connection, identity, _counted: counted })
     }
 
     /// The connection, when it is still to the file at the path.
