@@ -1,8 +1,8 @@
 //! Any tower service is an app; an axum `Router` is one.
 //!
 //! Owns what stands behind `export_tower!` and `export_axum!`: the step between the app's requests and the
-//! service's, and the end of both. The [`forms`] that the function may have which makes the service are told apart
-//! by [`told`]. A request that asks for an upgrade is left to `seam`.
+//! service's, and the end of both. The `forms` that the function may have which makes the service are told apart
+//! by `told`. A request that asks for an upgrade is left to `seam`.
 
 mod forms;
 mod told;
