@@ -160,8 +160,21 @@ fn not_opened(reason: &str, path: &Path, name: &Path) -> LoadFault {
     match guilty {
         // Where the copy lies is what is wrong, and `/proc/self/fd/N` is no place.
         Some(path) => LoadFault::NoExec { path: path.read_link().unwrap_or(path), reason },
+        None if reason.contains("cannot open shared object file") && names_origin(path) => LoadFault::Open {
+            reason: format!(
+                "{reason}; hint: its RUNPATH says $ORIGIN, which is where the version's copy lies and not where the \
+                 library lay: name the directory itself in it, or install what is needed where ld.so(8) looks"
+            ),
+        },
         None => LoadFault::Open { reason },
     }
+}
+
+/// Whether a library, as far as can be read, has the token that stands for its own directory (`ld.so(8)`).
+fn names_origin(path: &Path) -> bool {
+    const TOKENS: [&[u8]; 2] = [b"$ORIGIN", b"${ORIGIN}"];
+    std::fs::read(path)
+        .is_ok_and(|bytes| TOKENS.iter().any(|token| bytes.windows(token.len()).any(|found| found == *token)))
 }
 
 /// Loads the library at `path`, a copy of the one that is called `name` in errors, and checks it. `expected` is the

@@ -576,3 +576,17 @@ fn a_file_that_is_no_library_is_refused_with_its_path() {
     let reason = error.source.to_string();
     assert!(reason.starts_with("the dynamic linker cannot load it: "), "{reason}");
 }
+
+#[test]
+fn a_library_that_is_not_found_beside_the_copy_is_said_to_be_looked_for_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let reason = "libneighbour.so: cannot open shared object file: No such file or directory";
+    for (runpath, is_said) in [("/opt/lib", false), ("$ORIGIN/../lib", true), ("${ORIGIN}", true)] {
+        let path = directory.path().join("copy");
+        std::fs::write(&path, format!("\x7fELF…\0{runpath}\0…")).unwrap();
+        let text = super::not_opened(reason, &path, Path::new("app.so")).to_string();
+        assert_eq!(text.contains("where the version's copy lies"), is_said, "{text}");
+        assert!(text.contains(reason));
+        assert!(!super::not_opened("undefined symbol: x", &path, &path).to_string().contains("hint"));
+    }
+}
