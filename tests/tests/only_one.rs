@@ -66,3 +66,17 @@ fn a_worker_that_is_stopped_keeps_what_it_holds_until_it_is_dead() {
     assert_ne!(begun(&host, 2).pid(), begin.pid());
     stop(&host);
 }
+
+#[test]
+fn a_new_master_grants_nothing_while_a_killed_ones_worker_may_still_hold_it() {
+    let host = jobs(2000).with("/restart/shutdown_timeout", "3s").start();
+    let begin = begun(&host, 1);
+    host.signal(Signal::SIGKILL);
+    host.wait_exit();
+    // The job goes on in its worker for two more seconds.
+    host.spawn();
+    host.wait_for("workers of an earlier master still drain: until then no lock is granted", |_| true);
+    host.wait("the orphan's end", || (!process::is_alive(begin.pid())).then_some(()));
+    host.wait("the job's begin", || host.lines_with("job begins").into_iter().find(|line| line.pid() != begin.pid()));
+    stop(&host);
+}

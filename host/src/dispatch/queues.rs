@@ -61,6 +61,11 @@ impl Queues {
         next
     }
 
+    /// Every claim that holds its lock.
+    pub fn held(&self) -> Vec<(String, Claim)> {
+        self.queues.iter().filter_map(|(name, queue)| Some((name.clone(), *queue.front()?))).collect()
+    }
+
     /// Takes back all claims of a worker that has exited; gives those that hold a lock in their place.
     pub fn leave(&mut self, worker: WorkerId) -> Vec<(String, Claim)> {
         if self.claims.remove(&worker).is_none_or(|claims| claims == 0) {

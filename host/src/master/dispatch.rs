@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -48,12 +49,13 @@ enum Order {
     Join { worker: WorkerId, origin: Origin, socket: OwnedFd },
     Leave { worker: WorkerId },
     GrantNoLocks,
+    GrantAfter(Duration),
 }
 
 impl Dispatch {
     /// Makes the thread.
     pub(super) fn open() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         // As many orders wait as workers were spawned or have exited in an instant.
         let (orders, queue) = mpsc::unbounded_channel();
         std::thread::Builder::new()
@@ -67,6 +69,11 @@ impl Dispatch {
         let origin = Origin { slot: slot.0, generation: generation.0 };
         // Without the thread, which only a bug ends, workers hear the end of their sockets.
         let _ = self.0.send(Order::Join { worker, origin, socket });
+    }
+
+    /// For so long no lock is granted: workers that an earlier master left behind may hold some until they have gone.
+    pub(super) fn grant_locks_after(&self, wait: Duration) {
+        let _ = self.0.send(Order::GrantAfter(wait));
     }
 
     /// From now on no lock is granted.
@@ -91,7 +98,11 @@ async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
                 }
             }
             Order::Leave { worker } => switch.leave(worker),
-            Order::GrantNoLocks => switch.grants_none.set(true),
+            Order::GrantNoLocks => switch.grants.set(Grants::Never),
+            Order::GrantAfter(wait) => {
+                switch.grants.set(Grants::Later);
+                spawn_local(grant_later(Rc::clone(&switch), wait));
+            }
         }
     }
 }
@@ -116,7 +127,27 @@ struct Linked {
 struct Switch {
     links: RefCell<HashMap<WorkerId, Linked>>,
     locks: RefCell<Queues>,
-    grants_none: Cell<bool>,
+    grants: Cell<Grants>,
+}
+
+/// Whether who holds a lock is told so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Grants {
+    #[default]
+    Now,
+    Later,
+    Never,
+}
+
+async fn grant_later(switch: Rc<Switch>, wait: Duration) {
+    tokio::time::sleep(wait).await;
+    if switch.grants.get() == Grants::Later {
+        switch.grants.set(Grants::Now);
+        let held = switch.locks.borrow().held();
+        for (lock, claim) in held {
+            switch.grant(&lock, claim);
+        }
+    }
 }
 
 /// A packet that no worker of ours sends.
@@ -182,7 +213,7 @@ impl Switch {
 
     /// Tells a worker that it holds a lock.
     fn grant(&self, lock: &str, claim: Claim) {
-        if !self.grants_none.get()
+        if self.grants.get() == Grants::Now
             && let Some(Linked { link, .. }) = self.links.borrow().get(&claim.worker)
         {
             let Origin { slot, generation } = link.origin;
@@ -334,8 +365,6 @@ impl Losses {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::dispatch::MAX_WAITING;
 
@@ -463,6 +492,21 @@ mod tests {
         // Its message comes before.
         assert_eq!(third.hear().await, Ok((5, b"nothing was granted before".to_vec())));
         third.is_granted("l", 4).await;
+    }
+
+    #[tokio::test]
+    async fn while_orphans_may_hold_locks_nothing_is_granted_and_then_everything_once() {
+        let dispatch = Dispatch::open().unwrap();
+        dispatch.grant_locks_after(Duration::from_millis(300));
+        let worker = Worker::join(&dispatch, 0);
+        worker.say(&wire::claim("l", 1));
+        worker.say(&wire::claim("given up", 2));
+        worker.say(&wire::release("given up", 2));
+        assert!(worker.publish("t", b"before"));
+        assert_eq!(worker.hear().await, Ok((0, b"before".to_vec())));
+        worker.is_granted("l", 1).await;
+        worker.say(&wire::claim("m", 3));
+        worker.is_granted("m", 3).await;
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::causes::chain;
 use crate::children::Children;
 use crate::config::Config;
 use crate::config::databank::Store as DatabankStore;
-use crate::control::{Ask, Control};
+use crate::control::{Ask, Control, millis};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign::printable;
@@ -115,6 +115,11 @@ pub(super) async fn start(
     let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
+    }
+    if !locks::held_magics(&state.locks, &config.locks_dir())?.is_empty() {
+        let wait = config.restart.shutdown_timeout + ORPHANS_MARGIN;
+        info!(wait_ms = millis(wait), "workers of an earlier master still drain: until then no lock is granted");
+        dispatch.grant_locks_after(wait);
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
