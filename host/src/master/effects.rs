@@ -48,6 +48,8 @@ pub(super) struct Effects {
     active: Generation,
     /// How many workers are wanted since somebody has said so under the active configuration.
     scaled: Option<u16>,
+    /// Whether the operator wants no more clients to be sent here.
+    out_of_rotation: bool,
     /// The magic of the library loaded when the master started.
     magic: Magic,
     preflight: Preflight,
@@ -106,6 +108,7 @@ impl Effects {
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
             scaled: None,
+            out_of_rotation: false,
             magic,
             preflight,
             checking: None,
@@ -250,6 +253,7 @@ impl Effects {
                     self.tally.discarded(generation);
                     self.prune();
                 }
+                Action::AnnounceStop => self.crew.announce_close(true),
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
                 Action::Report(report) => {
@@ -423,7 +427,11 @@ impl Effects {
             request,
             by: by.to_string(),
             verdict: verdict.in_short(),
-            unchanged: *verdict == Verdict::Complete { unchanged: true },
+            unchanged: matches!(verdict, Verdict::Complete { unchanged: true, .. }),
+            draining: match verdict {
+                Verdict::Complete { draining, .. } => *draining,
+                Verdict::Refused(_) | Verdict::Failed(_) => 0,
+            },
             reason: reason.map(str::to_owned),
             detail,
             generation: self.active,
@@ -494,6 +502,24 @@ impl Effects {
         self.audience.tell("log level changed", || json!({ "level": level }));
     }
 
+    /// Has whoever sends clients send no more, and clients ask elsewhere next time, or takes that back. Those that come
+    /// are served.
+    pub(super) fn take_out_of_rotation(&mut self, out: bool) {
+        self.out_of_rotation = out;
+        self.crew.announce_close(out);
+        if out {
+            warn!("taken out of rotation: not ready, and connections are told to close, until ctl drain off");
+        } else {
+            info!("back in rotation");
+        }
+        self.audience.tell(if out { "taken out of rotation" } else { "back in rotation" }, || json!({}));
+    }
+
+    /// Whether the operator has taken the service out of rotation.
+    pub(super) const fn is_out_of_rotation(&self) -> bool {
+        self.out_of_rotation
+    }
+
     /// Opens every log file anew, by its name, and has everybody write there.
     pub(super) fn reopen_logs(&mut self) {
         if let Err(error) = self.logging.reopen() {
@@ -529,6 +555,9 @@ fn settings(prepared: &Prepared) -> Settings {
         on_failure: config.restart.on_failure,
         hang_timeout: config.hang_timeout,
         recycle: config.recycle,
+        while_draining: config.restart.while_draining,
+        parallel: config.restart.parallel,
+        shutdown_delay: config.shutdown_delay,
     }
 }
 

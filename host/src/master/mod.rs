@@ -164,19 +164,19 @@ async fn serve(
             next = effects.follow_up();
         }
         lookout.follow(effects.active(), effects.barred(), effects.config_path(), machine.phase());
-        if lookout.asks(machine.phase(), begin.elapsed()) {
+        if lookout.asks(machine.phase_for(By::Watcher), begin.elapsed()) {
             event = requests.ask(&mut effects, By::Watcher);
             lookout.asked(requests.last());
             continue;
         }
-        if healer.asks(machine.phase(), begin.elapsed()) {
+        if healer.asks(machine.phase_for(By::Healing), begin.elapsed()) {
             event = requests.ask(&mut effects, By::Healing);
             healer.asked(requests.last(), begin.elapsed());
             continue;
         }
         balance.look(&machine, &effects, begin.elapsed());
-        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase()));
-        let deadlines = deadlines.chain(healer.deadline(machine.phase()));
+        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase_for(By::Watcher)));
+        let deadlines = deadlines.chain(healer.deadline(machine.phase_for(By::Healing)));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.looks_every().and_then(|every| looked.checked_add(every));
