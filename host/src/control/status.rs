@@ -18,7 +18,7 @@ pub struct Status {
     pub app_host: String,
     pub pid: u32,
     pub uptime_ms: u64,
-    /// `starting`, `serving`, `preflight`, `rolling`, `locked`, `stopping`.
+    /// `starting`, `serving`, `preflight`, `rolling`, `returning`, `locked`, `stopping`.
     pub phase: String,
     pub app: String,
     pub app_version: String,

@@ -326,9 +326,14 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
             console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
-            "restart {number} complete: generation {}, {}{}\n",
+            "restart {number} complete: generation {}, {}{}{}\n",
             verdict.generation,
             table::duration(took),
+            match verdict.draining {
+                0 => String::new(),
+                1 => ", 1 former worker still drains".to_owned(),
+                draining => format!(", {draining} former workers still drain"),
+            },
             if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" }
         ))?),
     }
