@@ -340,24 +340,32 @@ impl Crew {
         }
     }
 
+    /// Whether the access log's name is that of another file now, or of none.
+    pub(super) fn access_log_has_moved(&self) -> bool {
+        self.access_log.as_ref().is_some_and(|(path, file)| logging::has_moved(path, file))
+    }
+
     /// Gives each worker the file that has its log's name now.
-    pub(super) fn reopen_logs(&self, logging: &Logging) {
+    pub(super) fn reopen_logs(&mut self, logging: &Logging) {
+        let mut access_log = None;
         for process in self.processes.values() {
             if let Err(error) = process.reopen_log(logging) {
                 let worker_pid = process.pid.as_raw();
                 warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
             }
-            match process.access_file.as_deref().map(logging::open_file) {
-                None => {}
-                Some(Ok(file)) => {
+            let Some(path) = process.access_file.as_deref() else { continue };
+            match logging::open_file(path) {
+                Ok(file) => {
+                    access_log = file.try_clone().ok().map(|file| (path.to_owned(), file)).or(access_log);
                     process.live.send_modify(|live| live.access_file = Some(Arc::new(file.into())));
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     let worker_pid = process.pid.as_raw();
                     warn!(worker_pid, error = chain(&error), "a worker's access log stays as it was");
                 }
             }
         }
+        self.access_log = access_log.or(self.access_log.take());
     }
 
     pub(super) fn kill(&self, worker: WorkerId) {

@@ -20,16 +20,17 @@ use super::admin::{Admin, Replace};
 use super::audience::{self, Audience};
 use super::book::Book;
 use super::crew::Crew;
+use super::own_files::OwnFiles;
 use super::{Happening, manager, news, report};
 use crate::causes::chain;
 use crate::command::Level;
 use crate::config::Log;
-use crate::control::{Control, VerdictRecord, millis};
+use crate::control::{VerdictRecord, millis};
 use crate::databank;
 use crate::foreign;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
-use crate::locks::{PidFile, StateLock};
+use crate::locks::StateLock;
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
@@ -71,25 +72,18 @@ pub(super) struct Effects {
     admin: Admin,
     pub(super) audience: Audience,
     /// Behind the audience: whoever waits for nothing any more hears so before the end.
-    _control: Control,
+    own_files: OwnFiles,
     inbox: mpsc::Sender<Happening>,
-    _locks: Locks,
+    _state: StateLock,
 }
 
 /// What a master has made once and keeps until it exits.
 pub(super) struct Equipment {
     pub(super) logging: Logging,
     pub(super) notify: Notify,
-    pub(super) control: Control,
+    pub(super) own_files: OwnFiles,
     pub(super) book: Book,
     pub(super) crew: Crew,
-    pub(super) locks: Locks,
-}
-
-/// What is held until the master exits.
-#[expect(dead_code, reason = "held for its drop")]
-pub(super) struct Locks {
-    pub(super) pid_file: PidFile,
     pub(super) state: StateLock,
 }
 
@@ -100,7 +94,7 @@ impl Effects {
         equipment: Equipment,
         inbox: mpsc::Sender<Happening>,
     ) -> Self {
-        let Equipment { logging, notify, control, book, crew, locks } = equipment;
+        let Equipment { logging, notify, own_files, book, crew, state } = equipment;
         let magic = first.version.magic();
         let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
@@ -122,10 +116,10 @@ impl Effects {
             notify,
             tally: Tally::default(),
             admin,
-            audience: Audience::new(control.events()),
-            _control: control,
+            audience: Audience::new(own_files.control().events()),
+            own_files,
             inbox,
-            _locks: locks,
+            _state: state,
         };
         effects.prune();
         // Before the first workers are ready: whoever asks is told that they aren't.
@@ -140,6 +134,12 @@ impl Effects {
 
     /// Takes note of a request before the machine sees it.
     pub(super) fn requested(&mut self, request: RequestId, by: By, now: Time) {
+        self.look_at_own_files(now);
+        // Whoever rotates logs may have a restart for it, and who compresses the old one loses what comes later. Also
+        // where the restart is refused.
+        if self.logging.has_moved() || self.crew.access_log_has_moved() {
+            self.reopen_logs();
+        }
         info!(request = request.0, by = %by, "restart requested");
         self.audience.tell("restart requested", || json!({ "request": request, "by": by.to_string() }));
         self.requested.insert(request, (by, now));
@@ -518,6 +518,16 @@ impl Effects {
     /// Whether the operator has taken the service out of rotation.
     pub(super) const fn is_out_of_rotation(&self) -> bool {
         self.out_of_rotation
+    }
+
+    /// When the pid file and the control socket are to be looked at next.
+    pub(super) const fn looks_at_own_files(&self) -> Time {
+        self.own_files.looks_at()
+    }
+
+    /// Sees to it that they are where others look for them.
+    pub(super) fn look_at_own_files(&mut self, now: Time) {
+        self.own_files.look(now);
     }
 
     /// Opens every log file anew, by its name, and has everybody write there.

@@ -28,6 +28,7 @@ mod healer;
 mod lookout;
 mod manager;
 mod news;
+mod own_files;
 mod report;
 mod start;
 mod steer;
@@ -196,6 +197,7 @@ async fn serve(
             _ = signals.usr2.recv() => requests.ask(&mut effects, By::Signal),
             _ = signals.hup.recv() => requests.ask(&mut effects, By::Hangup),
             _ = signals.usr1.recv() => {
+                effects.look_at_own_files(begin.elapsed());
                 effects.reopen_logs();
                 Event::Tick
             }
@@ -212,6 +214,10 @@ async fn serve(
             () = sleep_until(begin.checked_add(healer.looks_at())) => {
                 healer.look(&mut effects, begin.elapsed());
                 // Of workers nothing is seen, and so nothing is said.
+                Event::Looked { found: Vec::new() }
+            }
+            () = sleep_until(begin.checked_add(effects.looks_at_own_files())) => {
+                effects.look_at_own_files(begin.elapsed());
                 Event::Looked { found: Vec::new() }
             }
             // Here, so that a loop that stands still is noticed.
