@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use app_host_tests::build::workspace;
@@ -88,14 +88,23 @@ impl Plan {
         }
         plan.copy(&built.host(), "local/bin/app-host", 0o755);
         plan.copy(&built.app("misbehaving"), "local/share/app.so", 0o644);
-        plan.write("etc/passwd", &format!("root:x:0:0::/root:/bin/sh\napp-host:x:{USER}:{USER}::/nonexistent:/bin/false\n"));
-        plan.write("etc/group", &format!("root:x:0:\nadm:x:4:\nsystemd-journal:x:101:\nutmp:x:43:\napp-host:x:{USER}:\n"));
+        plan.write(
+            "etc/passwd",
+            &format!("root:x:0:0::/root:/bin/sh\napp-host:x:{USER}:{USER}::/nonexistent:/bin/false\n"),
+        );
+        plan.write(
+            "etc/group",
+            &format!("root:x:0:\nadm:x:4:\nsystemd-journal:x:101:\nutmp:x:43:\napp-host:x:{USER}:\n"),
+        );
         plan.write("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n");
         plan.write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
         plan.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         plan.write("etc/systemd/journald.conf", "[Journal]\nStorage=volatile\nAudit=no\nRateLimitBurst=0\n");
         // What a system with a network manager has: the network is online when its unit says so.
-        plan.write("etc/systemd/system/machine.target", "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n");
+        plan.write(
+            "etc/systemd/system/machine.target",
+            "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n",
+        );
         plan.link("machine.target", "etc/systemd/system/default.target");
         for unit in MASKED {
             plan.link("/dev/null", &format!("etc/systemd/system/{unit}"));
@@ -123,7 +132,12 @@ impl Plan {
 
     /// Has the unit started at the boot, as `systemctl enable` does.
     pub fn enabled(self, unit: &str) -> Self {
-        self.link(&format!("../{unit}"), &format!("etc/systemd/system/machine.target.wants/{unit}"));
+        self.wanted(unit, "machine.target")
+    }
+
+    /// Has the unit started with another one.
+    pub fn wanted(self, unit: &str, by: &str) -> Self {
+        self.link(&format!("../{unit}"), &format!("etc/systemd/system/{by}.wants/{unit}"));
         self
     }
 
@@ -194,26 +208,21 @@ impl Machine {
 
     /// Runs a command in the machine, as root.
     pub fn run(&self, words: &[&str]) -> Said {
+        self.run_for(60, words)
+    }
+
+    /// As [`run`](Self::run), for so many seconds at most.
+    pub fn run_for(&self, seconds: u32, words: &[&str]) -> Said {
         let began = Instant::now();
-        let output = self.command(words).output().expect("nsenter (util-linux) is needed");
-        said(&output, began)
-    }
-
-    /// Runs a command in the machine beside what the test does.
-    pub fn spawn(&self, words: &[&str]) -> std::thread::JoinHandle<Said> {
-        let mut command = self.command(words);
-        std::thread::spawn(move || {
-            let began = Instant::now();
-            said(&command.output().expect("nsenter (util-linux) is needed"), began)
-        })
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["90", "nsenter", "--target", &self.init.to_string(), "--all", "--"]).args(words);
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
-        command.stdin(Stdio::null());
         command
+            .arg(seconds.to_string())
+            .args(["nsenter", "--target", &self.init.to_string(), "--all", "--"])
+            .args(words);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
+        let output = command.stdin(Stdio::null()).output().expect("nsenter (util-linux) is needed");
+        let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+        Said { code: output.status.code(), text, took: began.elapsed() }
     }
 
     /// Runs a command that must succeed; what it says.
@@ -254,24 +263,31 @@ impl Machine {
         let inside = self.property("app-host.service", "MainPID");
         self.processes()
             .into_iter()
-            .find(|pid| process::status(*pid, "NSpid").is_some_and(|pids| pids.split_whitespace().last() == Some(&inside)))
+            .find(|pid| {
+                process::status(*pid, "NSpid").is_some_and(|pids| pids.split_whitespace().last() == Some(&inside))
+            })
             .unwrap_or_else(|| panic!("there is no main process {inside}"))
     }
 
     /// The workers of the service, and what else runs as their user.
     pub fn workers(&self) -> Vec<u32> {
         let is_theirs = |pid: &u32| {
-            process::status(*pid, "Uid").is_some_and(|ids| ids.starts_with(&USER.to_string())) && process::is_alive(*pid)
+            process::status(*pid, "Uid").is_some_and(|ids| ids.starts_with(&USER.to_string()))
+                && process::is_alive(*pid)
         };
         self.processes().into_iter().filter(is_theirs).collect()
     }
 
-    /// All processes of the service's cgroup, as this machine numbers them.
+    /// Master, workers and helpers of the service.
     pub fn processes(&self) -> Vec<u32> {
+        self.all_of_the_service().into_iter().filter(|pid| process::name(*pid) == "app-host").collect()
+    }
+
+    /// All processes of the service's cgroup, as this machine numbers them.
+    pub fn all_of_the_service(&self) -> Vec<u32> {
         let namespace = fs::read_link(format!("/proc/{}/ns/pid", self.init)).expect("the machine runs");
         let is_ours = |pid: &u32| {
             fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|it| it == namespace)
-                && process::name(*pid) == "app-host"
                 && fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|it| it.contains("/app-host.service"))
         };
         process::all().into_iter().filter(is_ours).collect()
@@ -301,6 +317,20 @@ impl Machine {
         let mut connection = self.connect(address)?;
         let status = connection.get(path)?;
         Ok((status, connection.text()))
+    }
+
+    /// Waits until a worker has a request in hand.
+    pub fn wait_for_a_request(&self) {
+        self.wait("a request to be in flight", || {
+            let status: Value = serde_json::from_str(&self.ctl(&["status", "--json"]).text).ok()?;
+            let workers = status["workers"].as_array()?;
+            workers.iter().any(|worker| worker["in_flight"].as_u64() > Some(0)).then_some(())
+        });
+    }
+
+    /// Runs `app-host ctl` in the machine.
+    pub fn ctl(&self, words: &[&str]) -> Said {
+        self.run(&[&["app-host", "ctl", "--config", "/etc/app-host/app-host.json"], words].concat())
     }
 
     /// Asserts that the service answers.
@@ -351,11 +381,6 @@ impl Drop for Machine {
         drop(self.alive.take());
         let _ = self.launcher.wait();
     }
-}
-
-fn said(output: &Output, began: Instant) -> Said {
-    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
-    Said { code: output.status.code(), text, took: began.elapsed() }
 }
 
 fn set(config: &mut Value, pointer: &str, value: Value) {

@@ -1,7 +1,5 @@
 //! The first start of the unit as shipped, and later ones.
 
-use app_host_tests::process;
-
 use super::machine::{Plan, USER};
 
 #[test]
@@ -22,5 +20,4 @@ fn very_first_start_serves_without_a_user() {
     machine.assert_serves();
     assert!(machine.workers().is_empty(), "nothing runs as user {USER}");
     assert_eq!(machine.processes().len(), 3);
-    let _ = process::all();
 }
