@@ -43,6 +43,16 @@ const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 pub enum BindError {
     #[error("{address} can't be bound")]
     Bind { address: Address, source: io::Error },
+    #[error(
+        "{address} can't be bound: this machine doesn't have the address, or not yet; \"freebind\": true binds it all the \
+         same"
+    )]
+    NotThere { address: Address, source: io::Error },
+    #[error(
+        "listener \"{name}\": \"freebind\" is for sockets that the master binds, and this one was passed; say FreeBind=yes \
+         in its socket unit instead"
+    )]
+    FreebindOfPassed { name: String },
     #[error("unix:{} is in use: a process accepts connections on it", path.display())]
     Live { path: PathBuf },
     #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
@@ -69,7 +79,9 @@ impl BindError {
         match self {
             Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Live { .. } => true,
-            Self::NoSocket { .. }
+            Self::NotThere { .. }
+            | Self::FreebindOfPassed { .. }
+            | Self::NoSocket { .. }
             | Self::Localhost(_)
             | Self::Overlaps { .. }
             | Self::Family { .. }
@@ -111,7 +123,7 @@ impl Bound {
                 // on its port.
                 let _ = self.socket.shutdown(std::net::Shutdown::Both);
                 let _ = self.socket.set_reuse_address(true);
-                let bound = bind::tcp_socket(address, self.family).and_then(|socket| {
+                let bound = bind::tcp_socket(listen, address, self.family).and_then(|socket| {
                     guard.admits(&socket, || socket.bind(&address.into()))?;
                     Self::of_tcp(listen, socket, Rc::clone(guard))
                 });
@@ -140,8 +152,14 @@ impl Bound {
         if let Err(error) = self.socket.listen(backlog(listen)) {
             tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
         }
+        // It counts when the socket is bound anew.
+        if self.local.is_some()
+            && let Err(error) = bind::set_freebind(&self.socket, listen.freebind)
+        {
+            tracing::warn!(listener = listen.name, error = %error, "freebind can't be changed");
+        }
         if let Some(options) = &mut *self.options.borrow_mut() {
-            options.expect_backlog_of(&self.socket);
+            options.expect_settings_of(&self.socket);
         }
         if let (Some(mode), Some(file)) = (listen.mode, &self.file)
             && let Err(error) = file.change_mode(mode)
@@ -241,6 +259,9 @@ impl Listeners {
             .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
             .map(|(listen, server)| {
                 let mut known = running.passed.of(listen, config);
+                if listen.freebind && !known.is_empty() {
+                    return Err(BindError::FreebindOfPassed { name: listen.name.clone() });
+                }
                 if known.is_empty() {
                     known = running.find(listen)?;
                 }

@@ -7,6 +7,8 @@
 //! Not the crate sd-notify: its send waits when the manager doesn't read, and then the master would hang.
 //! Here a message that finds no room is lost, and the next one says all that counts.
 
+mod patience;
+
 use std::cell::{Cell, RefCell};
 use std::env;
 use std::ffi::OsStr;
@@ -14,9 +16,15 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
+
+pub use patience::Deadlines;
+use patience::Stage;
+
+/// How often more time is asked for before what was asked for last is over.
+const ASKED_AGAIN: u32 = 5;
 
 /// What the manager believes of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +39,15 @@ enum Told {
 #[derive(Debug)]
 pub struct Notify {
     socket: Option<UnixDatagram>,
+    unreachable: Option<NotifyError>,
     watchdog: Option<Duration>,
     told: Cell<Told>,
+    /// Since when.
+    since: Cell<Instant>,
+    /// Until when what we are at may take, once that is known.
+    deadlines: Cell<Option<Deadlines>>,
+    /// When more time is asked for again.
+    extends_at: Cell<Option<Instant>>,
     /// The last status, which a message that was lost may have carried.
     status: RefCell<String>,
 }
@@ -46,33 +61,80 @@ pub struct NotifyError {
 }
 
 impl Notify {
-    /// The way that our environment names.
-    ///
-    /// # Errors
-    /// When it names a socket that can't be reached.
-    pub fn from_environment() -> Result<Self, NotifyError> {
+    /// The way that our environment names. One that can't be had says nothing to anybody, and [why](Self::why_silent).
+    pub fn from_environment() -> Self {
         let watchdog = watchdog(|name| env::var(name).ok(), std::process::id());
         match env::var_os("NOTIFY_SOCKET") {
-            None => Ok(Self::new(None, None)),
+            None => Self::new(None, None),
             Some(address) => match connect(&address) {
-                Ok(socket) => Ok(Self::new(Some(socket), watchdog)),
-                Err(source) => Err(NotifyError { address: address.display().to_string(), source }),
+                Ok(socket) => Self::new(Some(socket), watchdog),
+                Err(source) => {
+                    let error = NotifyError { address: address.display().to_string(), source };
+                    Self { unreachable: Some(error), ..Self::new(None, None) }
+                }
             },
         }
     }
 
-    /// Says nothing to anybody.
-    pub fn silent() -> Self {
-        Self::new(None, None)
+    /// Why the manager that our environment names is told nothing, if it isn't.
+    pub const fn why_silent(&self) -> Option<&NotifyError> {
+        self.unreachable.as_ref()
     }
 
     fn new(socket: Option<UnixDatagram>, watchdog: Option<Duration>) -> Self {
-        Self { socket, watchdog, told: Cell::new(Told::Starting), status: RefCell::default() }
+        Self {
+            socket,
+            unreachable: None,
+            watchdog,
+            told: Cell::new(Told::Starting),
+            since: Cell::new(Instant::now()),
+            deadlines: Cell::default(),
+            extends_at: Cell::default(),
+            status: RefCell::default(),
+        }
     }
 
     /// How often the manager wants a sign of life, with time to spare: it gives up after twice as long.
     pub const fn watchdog(&self) -> Option<Duration> {
         self.watchdog
+    }
+
+    /// How long what we are at may take, as the configurations say that count now.
+    pub fn expect(&self, deadlines: Deadlines) {
+        self.deadlines.set(Some(deadlines));
+    }
+
+    /// When [`extend`](Self::extend) is to be called, if it is.
+    pub fn extends_at(&self) -> Option<Instant> {
+        self.extends_at.get()
+    }
+
+    /// Asks for more time for what we are at, if it may take longer.
+    pub fn extend(&self) {
+        let text = self.extension();
+        if !text.is_empty() {
+            self.send(&text);
+        }
+    }
+
+    /// The assignment that asks for more time; empty where none is asked for.
+    fn extension(&self) -> String {
+        let stage = match self.told.get() {
+            Told::Starting => Some(Stage::Starting),
+            Told::Ready => None,
+            Told::Reloading => Some(Stage::Restarting),
+            Told::Stopping => Some(Stage::Stopping),
+        };
+        let watchdog = self.watchdog.map(|half| half * 2);
+        let ask = stage.zip(self.deadlines.get()).filter(|_| self.socket.is_some());
+        let ask = ask.and_then(|(stage, it)| it.extension(stage, self.since.get().elapsed(), watchdog));
+        self.extends_at.set(ask.and_then(|ask| Instant::now().checked_add(ask / ASKED_AGAIN)));
+        ask.map(|ask| format!("EXTEND_TIMEOUT_USEC={}\n", ask.as_micros())).unwrap_or_default()
+    }
+
+    fn now(&self, told: Told) {
+        self.told.set(told);
+        self.since.set(Instant::now());
     }
 
     /// The first workers serve.
@@ -83,10 +145,11 @@ impl Notify {
     /// A restart goes beyond the gate.
     pub fn reloading(&self) {
         if self.told.get() == Told::Ready {
-            self.told.set(Told::Reloading);
+            self.now(Told::Reloading);
             // The manager compares it with when it asked for a reload.
             let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-            self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", now.as_micros()));
+            let extension = self.extension();
+            self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n{extension}", now.as_micros()));
         }
     }
 
@@ -107,8 +170,10 @@ impl Notify {
 
     /// The master is on its way out.
     pub fn stopping(&self) {
-        if self.told.replace(Told::Stopping) != Told::Stopping {
-            self.send("STOPPING=1\nSTATUS=stopping\n");
+        if self.told.get() != Told::Stopping {
+            self.now(Told::Stopping);
+            let extension = self.extension();
+            self.send(&format!("STOPPING=1\nSTATUS=stopping\n{extension}"));
         }
     }
 
@@ -121,7 +186,8 @@ impl Notify {
     }
 
     fn ready(&self, status: &str) {
-        self.told.set(Told::Ready);
+        self.now(Told::Ready);
+        self.extends_at.set(None);
         status.clone_into(&mut self.status.borrow_mut());
         self.send(&format!("READY=1\nSTATUS={}\n", one_line(status)));
     }
@@ -193,6 +259,34 @@ mod tests {
         let heard: Vec<_> =
             heard(&manager).iter().map(|message| message.split(['=', '\n']).next().unwrap().to_owned()).collect();
         assert_eq!(heard, ["READY", "STATUS", "RELOADING", "READY", "RELOADING", "STOPPING"]);
+    }
+
+    #[test]
+    fn more_time_is_asked_for_while_something_is_under_way_and_then_no_more() {
+        let (_directory, manager, notify) = pair();
+        let second = Duration::from_secs(1);
+        notify.extend();
+        assert!(heard(&manager).is_empty(), "how long it may take isn't known yet");
+        let deadlines =
+            Deadlines { preparation: second, start: second, probation: second, shutdown: second, workers: 2 };
+        notify.expect(deadlines);
+        notify.extend();
+        assert_eq!(heard(&manager), ["EXTEND_TIMEOUT_USEC=10000000\n"]);
+        assert!(notify.extends_at().is_some_and(|at| at <= Instant::now() + 2 * second));
+        notify.serving("two serve");
+        notify.extend();
+        assert_eq!(heard(&manager), ["READY=1\nSTATUS=two serve\n"]);
+        assert_eq!(notify.extends_at(), None);
+        notify.reloading();
+        assert!(heard(&manager)[0].ends_with("\nEXTEND_TIMEOUT_USEC=10000000\n"));
+        notify.verdict("complete");
+        assert_eq!((heard(&manager).len(), notify.extends_at()), (1, None));
+        notify.stopping();
+        assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=10000000\n"]);
+        // Long past all deadlines the manager is to do what it is for.
+        notify.since.set(Instant::now().checked_sub(100 * second).unwrap());
+        notify.extend();
+        assert_eq!((heard(&manager), notify.extends_at()), (Vec::<String>::new(), None));
     }
 
     #[test]

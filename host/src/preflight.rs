@@ -43,6 +43,14 @@ use secrets::{read_file, read_secrets};
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// How long a preflight may take: the configuration, the copy, the probe and the databank.
+pub fn longest(config: &Config) -> Duration {
+    let disk = DISK_TIMEOUT * 3;
+    disk.saturating_add(config.restart.start_timeout)
+        .saturating_add(config.databank.timeout)
+        .saturating_add(CHECK_MARGIN)
+}
+
 /// How much longer than one call of the databank its check may take: an exec and a connection.
 const CHECK_MARGIN: Duration = Duration::from_secs(5);
 

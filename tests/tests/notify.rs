@@ -36,6 +36,17 @@ impl Manager {
 
     /// The next message: its assignments.
     fn next(&mut self) -> Vec<(String, String)> {
+        loop {
+            let mut message = self.any();
+            // More time may be asked for at any moment: that has tests of its own.
+            message.retain(|(name, _)| name != "EXTEND_TIMEOUT_USEC");
+            if !message.is_empty() {
+                return message;
+            }
+        }
+    }
+
+    fn any(&mut self) -> Vec<(String, String)> {
         self.heard.pop_front().unwrap_or_else(|| {
             let mut buffer = [0; 4096];
             let len = self.socket.recv(&mut buffer).expect("a message comes in time");
@@ -94,6 +105,49 @@ fn manager_hears_of_start_restart_refusal_and_stop_in_their_order() {
     assert_eq!(host.wait_exit().code(), Some(0));
     manager.socket.set_nonblocking(true).unwrap();
     assert!(manager.socket.recv(&mut [0; 10]).is_err(), "nothing is said behind the end");
+}
+
+/// How long the manager is asked to wait from now on, in each message until the one that has `last`.
+fn asked_for(manager: &mut Manager, last: &str) -> Vec<u64> {
+    let mut asked = Vec::new();
+    loop {
+        let message = manager.any();
+        let value = message.iter().find(|(name, _)| name == "EXTEND_TIMEOUT_USEC").map(|(_, value)| value);
+        asked.extend(value.map(|value| value.parse::<u64>().unwrap()));
+        if message.iter().any(|(name, _)| name == last) {
+            return asked;
+        }
+    }
+}
+
+#[test]
+fn manager_is_asked_for_more_time_while_a_start_a_restart_and_a_stop_last() {
+    let mut manager = Manager::new();
+    let mut host = Host::misbehaving()
+        .with("/app/config", serde_json::json!({ "start_ms": 3000 }))
+        .with_variable("NOTIFY_SOCKET", manager.path())
+        .start();
+    let asked = asked_for(&mut manager, "READY");
+    assert!(asked.len() >= 3 && asked.iter().all(|asked| *asked == 10_000_000), "{asked:?}");
+    host.set("/app/config/start_ms", 3001);
+    host.restart();
+    assert_eq!(asked_for(&mut manager, "RELOADING").len(), 1);
+    let asked = asked_for(&mut manager, "READY");
+    assert!(asked.len() >= 2, "{asked:?}");
+    // Nothing is under way, and nothing asked for.
+    let mut slow = host.connect();
+    slow.send(b"GET /sleep/5000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    host.wait("the request to be in flight", || {
+        let status = host.control().ask_json("STATUS");
+        status["workers"].as_array()?.iter().any(|worker| worker["in_flight"] == 1).then_some(())
+    });
+    host.signal(Signal::SIGTERM);
+    assert_eq!(asked_for(&mut manager, "STOPPING").len(), 1);
+    assert_eq!(slow.receive().unwrap(), 200);
+    assert_eq!(host.wait_exit().code(), Some(0));
+    manager.socket.set_nonblocking(true).unwrap();
+    let asked = std::iter::from_fn(|| manager.socket.recv(&mut [0; 4096]).ok()).count();
+    assert!(asked >= 2, "{asked}");
 }
 
 #[test]

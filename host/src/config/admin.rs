@@ -16,7 +16,8 @@ const BACKLOG: u32 = 128;
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, mode"
+    expecting = "expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, mode, \
+                 freebind"
 )]
 enum RawAdmin {
     Port(u16),
@@ -29,17 +30,19 @@ enum RawAdmin {
 struct RawAdminObject {
     address: String,
     mode: Option<String>,
+    freebind: Option<bool>,
 }
 
 /// Checks it while its line is still known.
 pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawListen>, D::Error> {
     let Some(raw) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
-    let RawAdminObject { address, mode } = match raw {
-        RawAdmin::Port(port) => RawAdminObject { address: port.to_string(), mode: None },
-        RawAdmin::Text(address) => RawAdminObject { address, mode: None },
+    let text = |address| RawAdminObject { address, mode: None, freebind: None };
+    let RawAdminObject { address, mode, freebind } = match raw {
+        RawAdmin::Port(port) => text(port.to_string()),
+        RawAdmin::Text(address) => text(address),
         RawAdmin::Object(object) => object,
     };
-    let raw = RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode };
+    let raw = RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode, freebind };
     let listen = RawListen::Object(raw);
     let parsed = listen.parse(Path::new("/")).map_err(D::Error::custom)?;
     parsed.address.one_socket().map_err(D::Error::custom)?;

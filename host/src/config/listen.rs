@@ -28,6 +28,8 @@ pub struct Listen {
     pub mode: Option<u32>,
     /// Which clients an IPv6 socket takes.
     pub family: Family,
+    /// Whether it may be bound to an address that the machine doesn't have yet (`IP_FREEBIND`, `ip(7)`).
+    pub freebind: bool,
 }
 
 /// Which clients an IPv6 socket takes (`IPV6_V6ONLY`, `ipv6(7)`).
@@ -125,7 +127,7 @@ impl fmt::Display for Address {
 #[serde(
     untagged,
     expecting = "expected \"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
-                 address, name, backlog, mode"
+                 address, name, backlog, mode, freebind"
 )]
 pub(super) enum RawListen {
     Port(u16),
@@ -140,16 +142,18 @@ pub(super) struct RawListenObject {
     pub(super) name: Option<String>,
     pub(super) backlog: Option<u32>,
     pub(super) mode: Option<String>,
+    pub(super) freebind: Option<bool>,
 }
 
 /// The app finds a listener by its name, so each must have one.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with the keys name, address, backlog, mode")]
+#[serde(deny_unknown_fields, expecting = "an object with the keys name, address, backlog, mode, freebind")]
 pub(super) struct RawAppListener {
     name: String,
     address: String,
     backlog: Option<u32>,
     mode: Option<String>,
+    freebind: Option<bool>,
 }
 
 /// Checks the app's listeners, as far as it goes without those of `listen`.
@@ -159,8 +163,8 @@ pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
         let most = format!("at most {MAX_APP_LISTENERS} listeners of the app's");
         return Err(D::Error::invalid_length(raw.len(), &most.as_str()));
     }
-    let raw = raw.into_iter().map(|RawAppListener { name, address, backlog, mode }| {
-        RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode })
+    let raw = raw.into_iter().map(|RawAppListener { name, address, backlog, mode, freebind }| {
+        RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode, freebind })
     });
     let raw: Vec<_> = raw.collect();
     for listen in &raw {
@@ -264,7 +268,7 @@ impl Listen {
             Address::Everywhere(_) => Family::Both,
             _ => Family::System,
         };
-        Self { name, address, backlog: BACKLOG, mode: None, family }
+        Self { name, address, backlog: BACKLOG, mode: None, family, freebind: false }
     }
 }
 
@@ -282,6 +286,10 @@ impl RawListen {
                         return Err(format!("\"mode\" is for Unix sockets, and {address} is none"));
                     }
                 };
+                let freebind = object.freebind.unwrap_or(false);
+                if freebind && matches!(address, Address::Unix(_)) {
+                    return Err(format!("\"freebind\" is for IP addresses, and {address} is a Unix socket"));
+                }
                 let backlog = object.backlog.unwrap_or(BACKLOG);
                 if !(1..=65_535).contains(&backlog) {
                     return Err(format!("\"backlog\" is {backlog}, expected a number from 1 to 65535"));
@@ -290,7 +298,7 @@ impl RawListen {
                 if name.is_empty() || name.len() > 255 {
                     return Err("a listener's \"name\" must have from 1 to 255 bytes".to_owned());
                 }
-                Ok(Listen { backlog, mode, ..Listen::new(name, address) })
+                Ok(Listen { backlog, mode, freebind, ..Listen::new(name, address) })
             }
         }
     }

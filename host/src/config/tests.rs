@@ -166,6 +166,22 @@ fn every_error_names_its_place_and_key() {
             "app_listeners: a listener's \"name\" must have from 1 to 255 bytes",
         ),
         (r#"{"app": {"library": "a"}, "admin": {"address": "127.0.0.1:1", "mode": "600"}}"#, "\"mode\" is for Unix"),
+        (
+            r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "freebind": true}]}"#,
+            "listen: \"freebind\" is for IP addresses, and unix:/s is a Unix socket",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "unix:s", "freebind": true}]}"#,
+            "app_listeners: \"freebind\" is for IP addresses",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "app_listeners": [{"name": "s", "address": "127.0.0.1:25", "freebind": 1}]}"#,
+            "app_listeners[0].freebind: invalid type: integer `1`, expected a boolean",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "admin": {"address": "unix:s", "freebind": true}}"#,
+            "admin: \"freebind\" is for IP addresses",
+        ),
         (r#"{"app": {"library": "a"}, "admin": {"adress": "127.0.0.1:1"}}"#, "admin: expected null"),
         (
             r#"{"app": {"library": "a"}, "admin": "127.0.0.1:8080"}"#,
@@ -174,6 +190,18 @@ fn every_error_names_its_place_and_key() {
         (r#"{"app": {"library": "a"}, "app": {"library": "a"}}"#, "duplicate field `app`"),
         (r#"{"app": {"library": "a"}} x"#, "1:27: trailing characters"),
     ]);
+}
+
+#[test]
+fn an_address_that_may_come_later_is_one_where_it_is_asked_for() {
+    let config = parse(
+        r#"{"app": {"library": "a"}, "listen": [{"address": "192.0.2.1:80", "freebind": true}, "192.0.2.1:81"],
+            "app_listeners": [{"name": "smtp", "address": "[2001:db8::1]:25", "freebind": true}],
+            "admin": {"address": "192.0.2.1:82", "freebind": false}}"#,
+    )
+    .unwrap();
+    let all = config.listen.iter().chain(&config.app_listeners).chain(&config.admin);
+    assert_eq!(all.map(|listen| listen.freebind).collect::<Vec<_>>(), [true, false, true, false]);
 }
 
 #[test]

@@ -26,14 +26,14 @@ impl Bound {
             Address::Localhost(port) => Self::localhost(listen, *port, loopback),
             Address::Unix(_) => Self::unix(listen).map(|bound| vec![bound]),
         };
-        let sockets = sockets.map_err(|error| running.explain(listen, error))?;
+        let sockets = sockets.map_err(|error| running.explain(listen, not_there(error)))?;
         Ok(sockets.into_iter().map(Rc::new).collect())
     }
 
     /// Binds the one socket of a listener that has only one.
     pub(super) fn one(listen: &Listen) -> Result<Self, BindError> {
         match &listen.address {
-            Address::Tcp(address) => Self::tcp(listen, *address),
+            Address::Tcp(address) => Self::tcp(listen, *address).map_err(not_there),
             Address::Everywhere(port) => Self::everywhere(listen, *port),
             Address::Localhost(_) => Err(failed(listen.address.clone())(io::ErrorKind::Unsupported.into())),
             Address::Unix(_) => Self::unix(listen),
@@ -154,15 +154,25 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
+/// The same error with what can be done about it, where the machine doesn't have the address.
+fn not_there(error: BindError) -> BindError {
+    match error {
+        BindError::Bind { address, source } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+            BindError::NotThere { address, source }
+        }
+        error => error,
+    }
+}
+
 fn bind_tcp(listen: &Listen, address: SocketAddr, family: Family) -> io::Result<Bound> {
-    let socket = tcp_socket(address, family)?;
+    let socket = tcp_socket(listen, address, family)?;
     socket.bind(&address.into())?;
     let guard = Rc::new(PortGuard::of(&socket)?);
     Bound::of_tcp(listen, socket, guard)
 }
 
 /// A socket that can be bound to the address.
-pub(super) fn tcp_socket(address: SocketAddr, family: Family) -> io::Result<Socket> {
+pub(super) fn tcp_socket(listen: &Listen, address: SocketAddr, family: Family) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         match family {
@@ -173,8 +183,20 @@ pub(super) fn tcp_socket(address: SocketAddr, family: Family) -> io::Result<Sock
     }
     // So that connections in TIME_WAIT don't keep the next master from its port (socket(7)).
     socket.set_reuse_address(true)?;
+    if listen.freebind {
+        set_freebind(&socket, true)?;
+    }
     watch_clients(&socket)?;
     Ok(socket)
+}
+
+/// Whether the socket may have an address that the machine doesn't have (`ip(7)`, `ipv6(7)`).
+pub(super) fn set_freebind(socket: &Socket, on: bool) -> io::Result<()> {
+    if socket.domain()? == Domain::IPV6 { socket.set_freebind_v6(on) } else { socket.set_freebind_v4(on) }
+}
+
+pub(super) fn freebind(socket: &Socket) -> io::Result<bool> {
+    if socket.domain()? == Domain::IPV6 { socket.freebind_v6() } else { socket.freebind_v4() }
 }
 
 #[cfg(test)]
@@ -288,6 +310,32 @@ mod tests {
             let error = bind(&text, &lone).unwrap_err();
             assert!(matches!(error, BindError::Overlaps { .. } | BindError::Family { .. }), "{error}");
             assert!(error.to_string().contains("stop the master"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_machine_has_not_is_bound_where_that_is_asked_for_and_else_said_in_words() {
+        // Those of documentation (RFC 5737, RFC 3849).
+        for address in ["203.0.113.1", "[2001:db8::1]"] {
+            if address.starts_with('[') && TcpListener::bind("[::1]:0").is_err() {
+                continue;
+            }
+            let listen = |freebind: bool| format!(r#"[{{"address": "{address}:0", "freebind": {freebind}}}]"#);
+            let error = bind(&listen(false), &Listeners::default()).unwrap_err();
+            assert!(matches!(error, BindError::NotThere { .. }), "{error}");
+            assert!(error.to_string().contains(r#""freebind": true binds it"#), "{error}");
+            let first = bind(&listen(true), &Listeners::default()).unwrap();
+            assert!(first.addresses().next().unwrap().1.starts_with(address));
+            assert!(first.heal().is_empty(), "nothing is wrong with it");
+            // The socket stays when the setting goes, and nothing is wrong with it then.
+            let second = bind(&listen(false), &first).unwrap();
+            assert_eq!(second.without(&first).infos().len(), 0);
+            second.apply_settings();
+            assert!(second.heal().is_empty());
+            second.configured[0].bound.socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            set_freebind(&second.configured[0].bound.socket, true).unwrap();
+            let harm = format!("{:?}", second.heal()[0].harm);
+            assert!(harm.contains("FREEBIND"), "{harm}");
         }
     }
 

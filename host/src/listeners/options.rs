@@ -15,7 +15,7 @@ use crate::sys::socket::{filter_length, option, set_option};
 
 /// What is compared, by its name in the log (`socket(7)`, `ip(7)`, `ipv6(7)`, `tcp(7)`). Where a kernel doesn't know one
 /// of them it has no value, before and after.
-const COMPARED: [(&str, i32, i32); 38] = [
+const COMPARED: [(&str, i32, i32); 40] = [
     ("SO_LOCK_FILTER", libc::SOL_SOCKET, libc::SO_LOCK_FILTER),
     ("SO_BINDTODEVICE", libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
     ("SO_DONTROUTE", libc::SOL_SOCKET, libc::SO_DONTROUTE),
@@ -31,12 +31,14 @@ const COMPARED: [(&str, i32, i32); 38] = [
     ("SO_REUSEPORT", libc::SOL_SOCKET, libc::SO_REUSEPORT),
     ("SO_SNDBUF", libc::SOL_SOCKET, libc::SO_SNDBUF),
     ("SO_TIMESTAMP", libc::SOL_SOCKET, libc::SO_TIMESTAMP),
+    ("IP_FREEBIND", libc::IPPROTO_IP, libc::IP_FREEBIND),
     ("IP_MINTTL", libc::IPPROTO_IP, libc::IP_MINTTL),
     ("IP_MTU_DISCOVER", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
     ("IP_OPTIONS", libc::IPPROTO_IP, libc::IP_OPTIONS),
     ("IP_TOS", libc::IPPROTO_IP, libc::IP_TOS),
     ("IP_TTL", libc::IPPROTO_IP, libc::IP_TTL),
     ("IPV6_DSTOPTS", libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS),
+    ("IPV6_FREEBIND", libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
     ("IPV6_HOPOPTS", libc::IPPROTO_IPV6, libc::IPV6_HOPOPTS),
     ("IPV6_MINHOPCOUNT", libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
     ("IPV6_MTU_DISCOVER", libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
@@ -89,9 +91,16 @@ impl Options {
         changed
     }
 
-    /// Takes the backlog for right that the socket has now.
-    pub(super) fn expect_backlog_of(&mut self, socket: &Socket) {
-        self.backlog = Self::of(socket).backlog;
+    /// Takes for right what the socket has now of that which a configuration may change while it is open: the backlog, and
+    /// whether the address may be one that the machine doesn't have.
+    pub(super) fn expect_settings_of(&mut self, socket: &Socket) {
+        let Self { values, filter: _, backlog } = Self::of(socket);
+        self.backlog = backlog;
+        for ((name, ..), (expected, now)) in COMPARED.iter().zip(self.values.iter_mut().zip(values)) {
+            if matches!(*name, "IP_FREEBIND" | "IPV6_FREEBIND") {
+                *expected = now;
+            }
+        }
     }
 
     /// Puts back what can be put back; whether that was all is told by [`changed`](Self::changed).

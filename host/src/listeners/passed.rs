@@ -306,6 +306,17 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_passed_socket_may_have_an_address_that_is_missing_is_its_units_to_say() {
+        let (web, _) = tcp();
+        let freebind = config(r#""listen": [{"address": "127.0.0.1:0", "name": "web", "freebind": true}]"#);
+        let passed = Listeners::with_passed(passed(vec![("web", web)]).unwrap());
+        let error = Listeners::for_config(&freebind, &passed).unwrap_err().to_string();
+        assert!(error.starts_with("listener \"web\": \"freebind\"") && error.contains("say FreeBind=yes"), "{error}");
+        let without = config(r#""listen": [{"address": "127.0.0.1:0", "name": "web"}]"#);
+        assert_eq!(Listeners::for_config(&without, &passed).unwrap().infos()[0].origin, Origin::Passed);
+    }
+
+    #[test]
     fn a_unix_socket_is_served_and_its_file_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");

@@ -11,6 +11,8 @@ use std::io;
 
 use socket2::{Domain, Socket, Type};
 
+use super::bind::{freebind, set_freebind};
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PortGuard {
@@ -27,6 +29,9 @@ impl PortGuard {
             socket.set_only_v6(bound.only_v6()?)?;
         }
         socket.set_reuse_address(true)?;
+        if freebind(bound)? {
+            set_freebind(&socket, true)?;
+        }
         socket.bind(&bound.local_addr()?)?;
         socket.set_reuse_address(false)?;
         socket.set_reuse_port(true)?;

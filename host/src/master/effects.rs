@@ -7,6 +7,7 @@ mod healing;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -34,7 +35,7 @@ use crate::locks::StateLock;
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
-use crate::notify::Notify;
+use crate::notify::{Deadlines, Notify};
 use crate::preflight::{Preflight, Prepared, Refused, Took};
 use crate::restart::ledger::Listed;
 use crate::restart::{Action, By, Event, ExitReason, Judged, Pair, Refusal, Report, Settings, Verdict};
@@ -67,7 +68,7 @@ pub(super) struct Effects {
     follow_ups: VecDeque<Event>,
     book: Book,
     logging: Logging,
-    notify: Notify,
+    notify: Rc<Notify>,
     tally: Tally,
     admin: Admin,
     pub(super) audience: Audience,
@@ -80,7 +81,7 @@ pub(super) struct Effects {
 /// What a master has made once and keeps until it exits.
 pub(super) struct Equipment {
     pub(super) logging: Logging,
-    pub(super) notify: Notify,
+    pub(super) notify: Rc<Notify>,
     pub(super) own_files: OwnFiles,
     pub(super) book: Book,
     pub(super) crew: Crew,
@@ -217,6 +218,7 @@ impl Effects {
         for action in actions {
             match action {
                 Action::Preflight { request } => {
+                    self.notify.expect(self.deadlines());
                     self.notify.reloading();
                     self.tally.preflight(request, now);
                     self.start_preflight(request);
@@ -259,6 +261,9 @@ impl Effects {
                 Action::Report(report) => {
                     if let Report::Scaled { to, .. } = report {
                         self.scaled = Some(to);
+                    }
+                    if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
+                        self.notify.expect(self.deadlines());
                     }
                     if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
                         self.crew.grant_no_locks();
@@ -455,13 +460,25 @@ impl Effects {
     }
 
     /// How often the service manager wants a sign of life.
-    pub(super) const fn watchdog(&self) -> Option<Duration> {
+    pub(super) fn watchdog(&self) -> Option<Duration> {
         self.notify.watchdog()
     }
 
     /// The sign that it wants.
     pub(super) fn alive(&self) {
         self.notify.alive();
+    }
+
+    /// Asks the service manager for more time, for what is under way.
+    pub(super) fn ask_for_time(&self) {
+        self.notify.expect(self.deadlines());
+        self.notify.extend();
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        let prepared = self.prepared.iter().map(|(prepared, _)| prepared);
+        let configs = self.generations.values().chain(prepared).map(|prepared| &*prepared.config);
+        manager::deadlines(configs, self.scaled)
     }
 
     /// Whether a request has no verdict yet.

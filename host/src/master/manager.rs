@@ -1,7 +1,26 @@
 //! What the service manager hears of a master's life.
 
-use crate::notify::Notify;
+use std::time::Duration;
+
+use super::start::ORPHANS_MARGIN;
+use crate::config::Config;
+use crate::notify::{Deadlines, Notify};
+use crate::preflight;
 use crate::restart::{OnFailure, Report, Verdict};
+
+/// How long a start, a restart and a stop may take with these configurations, and so many workers.
+pub(super) fn deadlines<'a>(configs: impl Iterator<Item = &'a Config> + Clone, scaled: Option<u16>) -> Deadlines {
+    let longest = |of: fn(&Config) -> Duration| configs.clone().map(of).max().unwrap_or_default();
+    let workers = configs.clone().map(|config| config.workers).chain(scaled).max().unwrap_or_default();
+    Deadlines {
+        preparation: longest(preflight::longest).saturating_add(ORPHANS_MARGIN),
+        start: longest(|config| config.restart.start_timeout),
+        probation: longest(|config| config.restart.probation),
+        shutdown: longest(|config| config.restart.shutdown_timeout),
+        delay: longest(|config| config.shutdown_delay),
+        workers: workers.into(),
+    }
+}
 
 /// Tells a fact, if it is one for the manager. `serving` says for people what serves.
 pub(super) fn tell(notify: &Notify, report: &Report, serving: impl FnOnce() -> String) {

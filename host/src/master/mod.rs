@@ -33,9 +33,11 @@ mod report;
 mod start;
 mod steer;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::unistd::Uid;
@@ -50,6 +52,7 @@ use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::listeners::Passed;
 use crate::metrics::Snapshot;
+use crate::notify::Notify;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use crate::sys;
@@ -100,12 +103,14 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
     let mut signals = Signals::listen()?;
     let (inbox, happenings) = mpsc::channel(INBOX);
     let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
+    let notify = Rc::new(Notify::from_environment());
     let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, passed, inbox, questions) => effects?,
+        effects = start::start(config_path, dev_library, passed, Rc::clone(&notify), inbox, questions) => effects?,
+        never = ask_for_time(&notify) => match never {},
         () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
         () = turn_away(&mut asked) => return Ok(ExitCode::SUCCESS),
     };
-    let exit = serve(effects, signals, happenings, asked).await;
+    let exit = serve(effects, &notify, signals, happenings, asked).await;
     Ok(match exit {
         ExitReason::Stopped => ExitCode::SUCCESS,
         ExitReason::LockedAndEmpty => ExitCode::from(EXIT_LOCKED_AND_EMPTY),
@@ -124,9 +129,22 @@ async fn turn_away(asked: &mut mpsc::Receiver<Ask>) {
     }
 }
 
+/// Asks the service manager for more time while the master starts; for ever.
+async fn ask_for_time(notify: &Notify) -> Infallible {
+    /// How often it is looked whether more is to be asked for.
+    const EVERY: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if notify.extends_at().is_some_and(|at| at <= Instant::now()) {
+            notify.extend();
+        }
+    }
+}
+
 /// The loop. Ends when the machine says so.
 async fn serve(
     mut effects: Effects,
+    notify: &Notify,
     mut signals: Signals,
     mut happenings: mpsc::Receiver<Happening>,
     mut asked: mpsc::Receiver<Ask>,
@@ -219,6 +237,10 @@ async fn serve(
             () = sleep_until(begin.checked_add(effects.looks_at_own_files())) => {
                 effects.look_at_own_files(begin.elapsed());
                 Event::Looked { found: Vec::new() }
+            }
+            () = sleep_until(notify.extends_at()) => {
+                effects.ask_for_time();
+                Event::Tick
             }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {

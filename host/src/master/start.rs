@@ -3,6 +3,7 @@
 //! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::book::Book;
 use super::crew::Crew;
 use super::dispatch::Dispatch;
 use super::effects::{Effects, Equipment};
+use super::manager;
 use super::own_files::OwnFiles;
 use crate::artifact::Store;
 use crate::causes::chain;
@@ -41,7 +43,7 @@ use crate::state_dir::StateDir;
 use crate::sys;
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
-const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
+pub(super) const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
 
 /// How often it looks whether they have gone.
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
@@ -51,6 +53,7 @@ pub(super) async fn start(
     config_path: &Path,
     dev_library: Option<PathBuf>,
     passed: Passed,
+    notify: Rc<Notify>,
     inbox: mpsc::Sender<Happening>,
     questions: mpsc::Sender<Ask>,
 ) -> anyhow::Result<Effects> {
@@ -58,6 +61,8 @@ pub(super) async fn start(
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
     let snapshot = read_config(&config_path, dev_library.as_deref())?;
     let config = Arc::clone(&snapshot.config);
+    notify.expect(manager::deadlines(std::iter::once(&*config), None));
+    notify.extend();
     // Before the log, which must not lie where the workers' group may write.
     let identity = Identity::configured(&config)?;
     let mut logging = Logging::init(&config.log)?;
@@ -87,11 +92,10 @@ pub(super) async fn start(
         children: Children::watch()?,
         identity,
     };
-    let notify = Notify::from_environment().unwrap_or_else(|error| {
+    if let Some(error) = notify.why_silent() {
         // Whoever waits for us will say so in time; clients shouldn't wait for that.
-        warn!(error = chain(&error), "the service manager is told nothing");
-        Notify::silent()
-    });
+        warn!(error = chain(error), "the service manager is told nothing");
+    }
     let dispatch = Dispatch::open().context("the thread that carries messages between workers can't be made")?;
     let Choice { snapshot, source, held } = choose(&preflight, snapshot, &ledger).await?;
     if snapshot.config.log != config.log {
