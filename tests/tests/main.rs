@@ -48,6 +48,7 @@ mod scale;
 mod second_copy;
 mod serving;
 mod stalled_log;
+mod stop_wait;
 mod stopping;
 mod subscribers;
 mod system;

@@ -1,10 +1,12 @@
 //! A client of the control socket: lines out, answers and events in, everything with a deadline.
 
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::PidfdFlags;
 use socket2::{Domain, Socket, Type};
 
 use super::lines::{Line, Lines};
@@ -21,6 +23,8 @@ pub(super) enum ClientError {
     Silent { path: PathBuf, waited: Duration },
     #[error("the master at {} has gone", path.display())]
     Ended { path: PathBuf },
+    #[error("the master at {} is stopping, and isn't gone after {waited:?}", path.display())]
+    Stays { path: PathBuf, waited: Duration },
     #[error("the connection to the master at {} failed", path.display())]
     Failed { path: PathBuf, source: io::Error },
 }
@@ -29,7 +33,7 @@ impl ClientError {
     pub(super) const fn outcome(&self) -> Outcome {
         match self {
             Self::Connect { .. } => Outcome::NotReachable,
-            Self::Silent { .. } | Self::Ended { .. } | Self::Failed { .. } => Outcome::NoAnswer,
+            Self::Silent { .. } | Self::Ended { .. } | Self::Stays { .. } | Self::Failed { .. } => Outcome::NoAnswer,
         }
     }
 }
@@ -47,13 +51,19 @@ impl Client {
             // Bounds connect(2) as well, which waits where a stopped master's queue is full (unix(7)).
             socket.set_write_timeout(Some(limit))?;
             socket.connect(&Reachable::new(path)?.address)?;
-            Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+            Ok(UnixStream::from(OwnedFd::from(socket)))
         };
         match connect() {
             Ok(stream) => Ok(Self { path: path.to_owned(), stream, lines: Lines::default() }),
             Err(error) if is_late(&error) => Err(ClientError::Silent { path: path.to_owned(), waited: limit }),
             Err(source) => Err(ClientError::Connect { path: path.to_owned(), source }),
         }
+    }
+
+    /// The master's process; none where the kernel can't name it here, in another pid namespace for instance.
+    pub(super) fn process(&self) -> Option<OwnedFd> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.stream).ok()?;
+        rustix::process::pidfd_open(peer.pid, PidfdFlags::empty()).ok()
     }
 
     pub(super) fn say(&mut self, line: &str) -> Result<(), ClientError> {

@@ -6,6 +6,7 @@
 mod client;
 mod lines;
 mod progress;
+mod stop;
 mod table;
 
 use std::fs::File;
@@ -73,7 +74,15 @@ pub enum Order {
     Events,
     /// A level, or `restore`.
     LogLevel(String),
-    Stop,
+    Stop(Wait),
+}
+
+/// Whether a stop is followed until the master has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Not,
+    /// For so long; for as long as the master takes, when absent.
+    UntilGone(Option<Duration>),
 }
 
 /// What a restart is followed to.
@@ -179,8 +188,8 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
             client.order(&format!("LOGLEVEL {level}"), ANSWER)?;
             done(*form)
         }
-        Order::Stop => {
-            client.order("STOP", ANSWER)?;
+        Order::Stop(wait) => {
+            stop::stop(&mut client, &socket, *wait)?;
             done(*form)
         }
     }

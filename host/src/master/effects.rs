@@ -7,6 +7,7 @@ mod healing;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -29,7 +30,7 @@ use crate::databank;
 use crate::foreign;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
-use crate::locks::{PidFile, StateLock};
+use crate::locks::{PidFile, StateLock, StopMark};
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
@@ -71,6 +72,7 @@ pub(super) struct Effects {
     /// Behind the audience: whoever waits for nothing any more hears so before the end.
     _control: Control,
     inbox: mpsc::Sender<Happening>,
+    stop_mark: Rc<StopMark>,
     _locks: Locks,
 }
 
@@ -82,13 +84,15 @@ pub(super) struct Equipment {
     pub(super) book: Book,
     pub(super) crew: Crew,
     pub(super) locks: Locks,
+    pub(super) stop_mark: Rc<StopMark>,
 }
 
 /// What is held until the master exits.
 #[expect(dead_code, reason = "held for its drop")]
 pub(super) struct Locks {
-    pub(super) pid_file: PidFile,
     pub(super) state: StateLock,
+    /// Behind all else: the next master waits for nothing but this.
+    pub(super) pid_file: PidFile,
 }
 
 impl Effects {
@@ -98,7 +102,7 @@ impl Effects {
         equipment: Equipment,
         inbox: mpsc::Sender<Happening>,
     ) -> Self {
-        let Equipment { logging, notify, control, book, crew, locks } = equipment;
+        let Equipment { logging, notify, control, book, crew, locks, stop_mark } = equipment;
         let magic = first.version.magic();
         let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
@@ -122,6 +126,7 @@ impl Effects {
             audience: Audience::new(control.events()),
             _control: control,
             inbox,
+            stop_mark,
             _locks: locks,
         };
         effects.prune();
@@ -258,6 +263,7 @@ impl Effects {
                     }
                     if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
                         self.crew.grant_no_locks();
+                        self.stop_mark.set();
                     }
                     manager::tell(&self.notify, &report, || self.serving());
                     news::tell(&report, &self.crew, &self.audience);
@@ -396,6 +402,11 @@ impl Effects {
     pub(super) async fn finish(&mut self) {
         self.book.written().await;
         self.admin.end().await;
+    }
+
+    /// Has the next master wait for the end of this one.
+    pub(super) fn mark_stop(&self) {
+        self.stop_mark.set();
     }
 
     /// Drops the master's share in every listener; the workers shut them down.

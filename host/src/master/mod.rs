@@ -32,8 +32,10 @@ mod report;
 mod start;
 mod steer;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -48,6 +50,7 @@ use crate::console;
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::listeners::Passed;
+use crate::locks::StopMark;
 use crate::metrics::Snapshot;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::restart::{Action, By, Event, ExitReason, Machine, Scale};
@@ -99,11 +102,23 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
     let mut signals = Signals::listen()?;
     let (inbox, happenings) = mpsc::channel(INBOX);
     let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
-    let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, passed, inbox, questions) => effects?,
-        () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
-        () = turn_away(&mut asked) => return Ok(ExitCode::SUCCESS),
+    let stop_mark: OnceCell<Rc<StopMark>> = OnceCell::new();
+    let mark_stop = || {
+        if let Some(mark) = stop_mark.get() {
+            mark.set();
+        }
     };
+    // Marked before what was begun is dropped, which takes a moment.
+    let stopped = async {
+        stop(&mut signals.term, &mut signals.int).await;
+        mark_stop();
+    };
+    let effects = tokio::select! {
+        effects = start::start(config_path, dev_library, passed, (inbox, questions), &stop_mark) => effects?,
+        () = stopped => return Ok(ExitCode::SUCCESS),
+        () = turn_away(&mut asked, mark_stop) => return Ok(ExitCode::SUCCESS),
+    };
+    drop(stop_mark);
     let exit = serve(effects, signals, happenings, asked).await;
     Ok(match exit {
         ExitReason::Stopped => ExitCode::SUCCESS,
@@ -113,11 +128,11 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
 }
 
 /// Answers the control socket until the machine can; returns when the master is told to stop.
-async fn turn_away(asked: &mut mpsc::Receiver<Ask>) {
+async fn turn_away(asked: &mut mpsc::Receiver<Ask>, stops: impl Fn()) {
     loop {
         // Without anybody who could ask, the start has failed and says so.
         let Some(ask) = asked.recv().await else { return std::future::pending().await };
-        if steer::too_early(ask) {
+        if steer::too_early(ask, &stops) {
             return;
         }
     }

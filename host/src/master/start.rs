@@ -2,7 +2,9 @@
 //!
 //! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ use crate::held::{self, Directory};
 use crate::identity::Identity;
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
-use crate::locks::{self, MagicLock, PidFile, StateLock};
+use crate::locks::{self, LockError, MagicLock, PidFile, StateLock, StopMark};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::paths;
@@ -42,6 +44,9 @@ use crate::sys;
 /// How much longer than one drain a new master waits for the orphans of the last one.
 const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
 
+/// How long a master may take to notice a signal that tells it to stop.
+const STOP_NOTICE: Duration = Duration::from_millis(200);
+
 /// How often it looks whether they have gone.
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
 
@@ -50,8 +55,8 @@ pub(super) async fn start(
     config_path: &Path,
     dev_library: Option<PathBuf>,
     passed: Passed,
-    inbox: mpsc::Sender<Happening>,
-    questions: mpsc::Sender<Ask>,
+    (inbox, questions): (mpsc::Sender<Happening>, mpsc::Sender<Ask>),
+    stop_mark: &OnceCell<Rc<StopMark>>,
 ) -> anyhow::Result<Effects> {
     let config_path = paths::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
@@ -65,7 +70,9 @@ pub(super) async fn start(
     }
     sys::process::allow_core_dumps(config.core_dumps);
     let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
-    let pid_file = PidFile::acquire(&config.pid_file)?;
+    let pid_file = lock_pid_file(&config).await?;
+    let mark = pid_file.stop_mark().with_context(|| format!("{} can't be locked", config.pid_file.display()))?;
+    let stop_mark = Rc::clone(stop_mark.get_or_init(|| Rc::new(mark)));
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
     info!(
@@ -123,10 +130,36 @@ pub(super) async fn start(
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
-    let locks = Locks { pid_file, state: state_lock };
+    let locks = Locks { state: state_lock, pid_file };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
-    Ok(Effects::new(first, preflight, Equipment { logging, notify, control, book, crew, locks }, inbox))
+    Ok(Effects::new(first, preflight, Equipment { logging, notify, control, book, crew, locks, stop_mark }, inbox))
+}
+
+/// Locks the pid file. Waits for a master that is stopping to go, as long as for its orphans; one that runs, and isn't,
+/// is an error.
+async fn lock_pid_file(config: &Config) -> Result<PidFile, LockError> {
+    let limit = config.restart.shutdown_timeout + ORPHANS_MARGIN;
+    let begin = Instant::now();
+    let mut said = false;
+    loop {
+        let error = match PidFile::acquire(&config.pid_file) {
+            Err(error) => error,
+            acquired => return acquired,
+        };
+        let limit = match error {
+            LockError::Running { .. } => STOP_NOTICE,
+            LockError::Stopping { .. } => limit,
+            _ => return Err(error),
+        };
+        if begin.elapsed() >= limit {
+            return Err(error);
+        }
+        if matches!(error, LockError::Stopping { .. }) && !std::mem::replace(&mut said, true) {
+            info!(obstacle = %error, wait_ms = millis(limit), "waiting for a master that is stopping");
+        }
+        tokio::time::sleep(ORPHANS_POLL).await;
+    }
 }
 
 /// Reads what the last master has written down. One that can't be read keeps nobody from starting.
