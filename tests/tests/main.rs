@@ -47,6 +47,7 @@ mod rotation;
 mod scale;
 mod second_copy;
 mod serving;
+mod signals;
 mod stalled_log;
 mod stop_wait;
 mod stopping;

@@ -29,6 +29,7 @@ mod lookout;
 mod manager;
 mod news;
 mod report;
+mod signals;
 mod start;
 mod steer;
 
@@ -40,11 +41,10 @@ use std::time::Instant;
 
 use anyhow::Context;
 use nix::unistd::Uid;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Interval;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::console;
 use crate::control::{self, Ask};
@@ -59,6 +59,7 @@ use balance::Balance;
 use effects::Effects;
 use healer::Healer;
 use lookout::Lookout;
+use signals::{Hangup, Signals};
 use steer::Requests;
 
 /// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
@@ -110,7 +111,11 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
     };
     // Marked before what was begun is dropped, which takes a moment.
     let stopped = async {
-        stop(&mut signals.term, &mut signals.int).await;
+        let Signals { stops, hup, .. } = &mut signals;
+        tokio::select! {
+            () = stops.recv() => {}
+            () = hup.terminal_gone() => {}
+        }
         mark_stop();
     };
     let effects = tokio::select! {
@@ -119,6 +124,9 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
         () = turn_away(&mut asked, mark_stop) => return Ok(ExitCode::SUCCESS),
     };
     drop(stop_mark);
+    if signals.hup.are_ignored() {
+        info!("SIGHUP was ignored when the master was started, by nohup for instance, and stays so; SIGUSR2 restarts");
+    }
     let exit = serve(effects, signals, happenings, asked).await;
     Ok(match exit {
         ExitReason::Stopped => ExitCode::SUCCESS,
@@ -209,7 +217,10 @@ async fn serve(
                 steer::take(ask, &mut effects, &machine, &mut requests, begin.elapsed())
             }
             _ = signals.usr2.recv() => requests.ask(&mut effects, By::Signal),
-            _ = signals.hup.recv() => requests.ask(&mut effects, By::Hangup),
+            hangup = signals.hup.recv() => match hangup {
+                Hangup::Restart => requests.ask(&mut effects, By::Hangup),
+                Hangup::TerminalGone => Event::Stop,
+            },
             _ = signals.usr1.recv() => {
                 effects.reopen_logs();
                 Event::Tick
@@ -218,7 +229,7 @@ async fn serve(
             () = lookout.see() => Event::Tick,
             _ = signals.ttin.recv() => Event::Scale(Scale::By(1)),
             _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
-            () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
+            () = signals.stops.recv() => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
             () = sleep_until(look) => {
                 looked = Instant::now();
@@ -251,37 +262,5 @@ async fn tick(interval: &mut Option<Interval>) {
             interval.tick().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that the master acts on. All others that could hurt are ignored since `main`.
-struct Signals {
-    usr2: Signal,
-    hup: Signal,
-    usr1: Signal,
-    ttin: Signal,
-    ttou: Signal,
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            usr2: signal(SignalKind::user_defined2())?,
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
-            ttou: signal(SignalKind::from_raw(libc::SIGTTOU))?,
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
-async fn stop(term: &mut Signal, int: &mut Signal) {
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }

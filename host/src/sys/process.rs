@@ -91,11 +91,11 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
     // SAFETY: the closure makes plain system calls and does nothing else; what they read was made before. The
     // dispositions are needed because the master's own handlers would be reset to
-    // the default by exec, which is death. SIGINT reaches the whole terminal and is the master's.
+    // the default by exec, which is death. SIGINT and SIGQUIT reach the whole terminal and are the master's.
     unsafe {
         command.pre_exec(move || {
             signals::ignore_all(&signals::MASTERS)?;
-            signals::ignore_all(&[Signal::SIGINT])?;
+            signals::ignore_all(&signals::TERMINALS)?;
             if let Some(score) = &score {
                 // Of a process that makes no core dump the file is root's; exec would allow them again anyway.
                 prctl::set_dumpable(true)?;
