@@ -17,7 +17,7 @@ use crate::children::Children;
 use crate::console;
 use crate::desk::Desk;
 use crate::foreign::printable;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::logging;
 use crate::paths;
 use crate::preflight::{Preflight, Snapshot, read_config};
@@ -62,6 +62,11 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         Err(refused) => return Ok(Err(refused.refusal)),
     };
     let identity = Identity::configured(&config)?;
+    for (socket, rights) in config.socket_files() {
+        if let Err(error) = identity::owner(rights) {
+            return Ok(Err(Refusal::BadConfig(format!("{socket}: {}", chain(&error)))));
+        }
+    }
     // Where a master would load it from: what can be loaded here may not be there.
     let versions = match StateDir::look(&config, Identity::path_trust(identity.as_ref())) {
         Ok(directory) => directory,

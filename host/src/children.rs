@@ -110,7 +110,7 @@ impl Children {
             control: theirs,
             stdout: streams.stdout,
             stderr: streams.stderr,
-            identity: identity.map(|identity| (identity.uid, identity.gid)),
+            identity: identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone())),
             environment: environment.clone(),
             directory: directory.map(|directory| directory.as_fd().try_clone_to_owned()).transpose()?,
             variables: identity.map(Identity::variables).unwrap_or_default(),

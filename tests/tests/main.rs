@@ -42,6 +42,7 @@ mod recycle;
 mod refusals;
 mod resources;
 mod restart;
+mod rights;
 mod rollback;
 mod rotation;
 mod scale;

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use app_host_tests::{App, Host, process};
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -174,6 +175,8 @@ fn a_background_job_of_a_terminal_that_lets_none_write_logs_and_rests() {
     let mut read_until = |what: &str| {
         let mut chunk = [0; 4096];
         while !shown.contains(what) {
+            let readable = poll(&mut [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20_000_u16));
+            assert_eq!(readable, Ok(1), "no {what} on the terminal: {shown}");
             let length = terminal.read(&mut chunk).unwrap();
             shown.push_str(&String::from_utf8_lossy(&chunk[..length]));
         }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::causes::chain;
 use crate::command::Answer;
-use crate::config::{self, ConfigError};
+use crate::config::{self, Whereabouts};
 use crate::console::{self, Reader};
 use crate::control::{Status, VerdictRecord};
 use crate::foreign;
@@ -123,8 +123,6 @@ enum CtlError {
     NoConfig { directory: PathBuf },
     #[error("the configuration {} can't be read", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("the configuration doesn't say where the control socket is; hint: say it with --socket PATH")]
-    Config(#[source] ConfigError),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("the master says no: {0}")]
@@ -142,7 +140,6 @@ impl CtlError {
         match self {
             Self::NoConfig { .. }
             | Self::Read { .. }
-            | Self::Config(_)
             | Self::No(_)
             | Self::Answer(_)
             | Self::Print(_)
@@ -214,7 +211,12 @@ fn find(place: &Place) -> Result<PathBuf, CtlError> {
     File::open(&config)
         .and_then(|file| file.take(config::MAX_FILE_BYTES).read_to_end(&mut bytes))
         .map_err(|source| CtlError::Read { path: config.clone(), source })?;
-    config::find_control_socket(&bytes, &config).map_err(CtlError::Config)
+    let Whereabouts { socket, doubt } = config::find_control_socket(&bytes, &config);
+    if let Some(doubt) = doubt {
+        let doubt = foreign::printable(&doubt).into_owned();
+        console::note(&format!("app-host: {doubt}: {}; or say --socket PATH", socket.display()));
+    }
+    Ok(socket)
 }
 
 /// Prints to standard output.

@@ -29,7 +29,7 @@ use crate::databank;
 use crate::desk::Desk;
 use crate::foreign::printable;
 use crate::held::{self, Directory};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
 use crate::locks::{self, LockError, MagicLock, PidFile, StateLock, StopMark};
@@ -68,6 +68,11 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
+    if let Some(identity) = &identity
+        && identity::owner(&config.control_socket.rights)?.gid.is_some_and(|group| identity.has_group(group))
+    {
+        warn!("the workers' user may steer the master: control_socket has one of its groups");
+    }
     sys::process::allow_core_dumps(config.core_dumps);
     let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
     let pid_file = lock_pid_file(&config).await?;
@@ -78,7 +83,7 @@ pub(super) async fn start(
     info!(
         config = %printable(&config_path.to_string_lossy()),
         pid_file = %printable(&config.pid_file.to_string_lossy()),
-        control_socket = %printable(&config.control_socket.to_string_lossy()),
+        control_socket = %printable(&config.control_socket.path.to_string_lossy()),
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );

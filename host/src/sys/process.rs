@@ -49,9 +49,9 @@ pub struct Spawn {
     pub stdout: Option<OwnedFd>,
     /// Its standard error; ours when absent.
     pub stderr: Option<OwnedFd>,
-    /// Whom it runs as, in a session of its own, without supplementary groups and with no way back to any
+    /// Whom it runs as, with which supplementary groups, in a session of its own and with no way back to any
     /// privilege; as we do when absent.
-    pub identity: Option<(Uid, Gid)>,
+    pub identity: Option<(Uid, Gid, Vec<Gid>)>,
     /// Which of our variables it gets.
     pub environment: Environment,
     /// Variables that it gets besides, or in the place of ours.
@@ -108,8 +108,8 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
                 // allowed to go there, and gains nothing there then.
                 fchdir(directory)?;
             }
-            if let Some((uid, gid)) = identity {
-                become_another(uid, gid)?;
+            if let Some((uid, gid, groups)) = &identity {
+                become_another(*uid, *gid, groups)?;
             }
             // Behind the step to another user, which clears it.
             if dies_with_us {
@@ -159,14 +159,15 @@ fn write_file(path: &CStr, content: &[u8]) -> nix::Result<usize> {
 /// A session of its own has no terminal, so nothing can be typed into ours (`TIOCSTI` in `ioctl_tty(2)`). Behind
 /// the last step no program gives a privilege back: no set-user-ID bit counts (`PR_SET_NO_NEW_PRIVS`), and where
 /// we may, the bounding set is emptied as well. Root under another group stays root.
-fn become_another(uid: Uid, gid: Gid) -> io::Result<()> {
+fn become_another(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<()> {
     fn done(result: libc::c_int) -> io::Result<()> {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
     setsid()?;
     let (uid, gid) = (uid.as_raw(), gid.as_raw());
     #[expect(unsafe_code, reason = "no safe wrapper calls only the kernel")]
-    // SAFETY: plain system calls with numbers; the list of groups is empty, and capset gets one header and the two
+    // SAFETY: plain system calls with numbers; the list of groups lives as long as the call, and
+    // `Gid` is a `gid_t` (`repr(transparent)`); capset gets one header and the two
     // parts of a set that its version has, all on the stack. Raw ones, because libc's tell other threads, and after
     // a fork there are none.
     unsafe {
@@ -179,7 +180,7 @@ fn become_another(uid: Uid, gid: Gid) -> io::Result<()> {
             }
         }
         let call = |result: libc::c_long| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-        call(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
+        call(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
         call(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         call(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
         if uid != 0 {
