@@ -20,7 +20,7 @@ use crate::foreign::printable;
 use crate::identity::{self, Identity};
 use crate::logging;
 use crate::paths;
-use crate::preflight::{Preflight, Snapshot, read_config};
+use crate::preflight::{Place, Preflight, Snapshot, read_config};
 use crate::restart::Refusal;
 use crate::state_dir::StateDir;
 
@@ -82,8 +82,9 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         identity,
     };
     let checked = async {
-        preflight.secrets(&config).await?;
-        preflight.version(&config, &home, None).await
+        let secrets = preflight.secrets(&config).await?;
+        let place = Place { config: &config, home: &home, environment: &secrets.environment };
+        preflight.version(place, None).await
     };
     let checked = checked.await;
     logging::finish_relays(LAST_WORDS);

@@ -23,6 +23,7 @@ mod databank_restarts;
 mod dev;
 mod dispatch;
 mod distrust;
+mod environment;
 mod example;
 mod failures;
 mod first_start;

@@ -11,6 +11,7 @@ mod control;
 pub mod databank;
 mod environment;
 mod health;
+mod limits;
 mod listen;
 mod section;
 mod watched;
@@ -33,8 +34,9 @@ pub use control::ControlSocket;
 use control::RawControl;
 pub use databank::Databank;
 use databank::RawDatabank;
-pub use environment::Environment;
+pub use environment::{Environment, Inherit, MANAGERS, Variables};
 pub use health::Recycle;
+pub use limits::{Limit, Limits, UNLIMITED};
 use listen::RawListen;
 pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use section::{Section, section};
@@ -80,8 +82,11 @@ pub struct Config {
     pub group: Option<Account>,
     /// The supplementary groups of workers; those of the user when absent.
     pub groups: Option<Vec<Account>>,
-    /// Which of the master's variables its children get.
+    /// Which variables its children get.
     pub environment: Environment,
+    pub limits: Limits,
+    /// Where workers are; in the directory of the configuration, when absent.
+    pub directory: Option<PathBuf>,
     /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
     pub core_dumps: bool,
     pub databank: Databank,
@@ -173,8 +178,8 @@ impl fmt::Display for LogLevel {
 /// Every default, where a reader can see them together.
 mod defaults {
     use super::{
-        Arc, Duration, Environment, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart,
-        Watched,
+        Arc, Duration, Environment, Inherit, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue,
+        Restart, Watched,
     };
 
     pub(super) fn app_config() -> Arc<RawValue> {
@@ -195,7 +200,7 @@ mod defaults {
     }
 
     pub(super) const fn environment() -> Environment {
-        Environment::All
+        Environment { inherit: Inherit::All, file: None }
     }
 
     /// Under the state directory, when no other path is given.
@@ -255,6 +260,9 @@ struct RawConfig {
     groups: Option<Vec<Account>>,
     #[serde(default = "defaults::environment", deserialize_with = "environment::environment")]
     environment: Environment,
+    #[serde(default, deserialize_with = "section")]
+    limits: Limits,
+    directory: Option<PathBuf>,
     core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
     databank: RawDatabank,
@@ -506,7 +514,7 @@ impl RawConfig {
             return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
         }
         let state_dir = directory.join(self.state_dir);
-        let has_secrets = self.app.has_secrets();
+        let has_secrets = self.app.has_secrets() || self.environment.file.is_some();
         let databank = self.databank.resolve(directory, &state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },
@@ -524,6 +532,8 @@ impl RawConfig {
             group: self.group,
             groups: self.groups,
             environment: self.environment,
+            limits: self.limits,
+            directory: self.directory.map(|path| directory.join(path)),
             restart: self.restart,
             hang_timeout: self.hang_timeout,
             recycle: self.recycle,

@@ -16,7 +16,7 @@ fn a_library_is_enough() {
     assert_eq!(config.pid_file, Path::new("/etc/app/state/app-host.pid"));
     assert_eq!(config.restart.shutdown_timeout, Duration::from_secs(30));
     assert_eq!(config.restart.probation, Duration::from_millis(250));
-    assert_eq!(config.environment, Environment::All);
+    assert_eq!(config.environment, Environment { inherit: Inherit::All, file: None });
 }
 
 #[test]
@@ -124,7 +124,8 @@ fn every_error_names_its_place_and_key() {
         ),
         (
             r#"{"app": {"library": "a"}, "environment": "none"}"#,
-            "1:47: environment: invalid value: string \"none\", expected \"all\" or a list of names of variables",
+            "1:47: environment: invalid value: string \"none\", expected \"all\", a list of names of variables, or an \
+             object with the keys inherit, file",
         ),
         (
             r#"{"app": {"library": "a"}, "environment": ["A", "B=C"]}"#,
@@ -247,6 +248,38 @@ fn control_socket_has_a_path_and_rights() {
     let text = |more: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{more}}}"#)).unwrap();
     for more in [r#", "control_socket": "/run/c""#, r#", "control_socket": {"mode": "660"}"#] {
         assert_eq!(text(more).fixed_difference(&text("")), Some("control_socket"), "{more}");
+    }
+}
+
+#[test]
+fn environment_is_inherited_as_far_as_it_is_named_and_has_a_file() {
+    let parse = |value: &str| {
+        parse(&format!(r#"{{"app": {{"library": "a"}}, "environment": {value}}}"#))
+            .map(|config| (config.environment, config.core_dumps))
+    };
+    let only = |names: &[&str]| Inherit::Only(names.iter().map(|name| (*name).to_owned()).collect());
+    for (value, inherit, file) in [
+        (r#""all""#, Inherit::All, None),
+        (r#"["PATH"]"#, only(&["PATH"]), None),
+        (r#"{"file": "env"}"#, Inherit::All, Some("env")),
+        (r#"{"inherit": [], "file": "/run/env"}"#, only(&[]), Some("/run/env")),
+        (r#"{"inherit": ["A", "B"]}"#, only(&["A", "B"]), None),
+        ("{}", Inherit::All, None),
+    ] {
+        let (environment, core_dumps) = parse(value).unwrap();
+        assert_eq!(environment, Environment { inherit, file: file.map(PathBuf::from) }, "{value}");
+        assert_eq!(core_dumps, file.is_none(), "{value}: a file has secrets");
+    }
+    for (value, expected) in [
+        (r#"{"file": ""}"#, "environment: file: expected a path, and it is empty"),
+        (r#"{"file": 7}"#, "environment"),
+        (r#"{"path": "env"}"#, "unknown field `path`"),
+        (r#"{"inherit": {"file": "a"}}"#, "inherit: expected \"all\" or a list of names"),
+        (r#"{"inherit": ["A=B"]}"#, "the name of a variable"),
+        ("7", "expected \"all\", a list of names of variables, or an object"),
+    ] {
+        let error = parse(value).unwrap_err();
+        assert!(error.contains(expected) && error.contains("environment"), "{value}: {error}");
     }
 }
 

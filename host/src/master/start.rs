@@ -36,7 +36,7 @@ use crate::locks::{self, LockError, MagicLock, PidFile, StateLock, StopMark};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::paths;
-use crate::preflight::{Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
+use crate::preflight::{Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
 use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
 use crate::state_dir::StateDir;
 use crate::sys;
@@ -109,7 +109,7 @@ pub(super) async fn start(
         logging.change(&snapshot.config.log)?;
     }
     let Snapshot { config, home, id: config_id, text } = snapshot;
-    let Secrets { databank, app_config } = preflight.secrets(&config).await?;
+    let Secrets { databank, app_config, environment } = preflight.secrets(&config).await?;
     if !databank::is_shared(&databank.store) {
         let driver = databank.store.driver();
         warn!(driver, "each worker has a databank of its own, which ends with it; restarts will be refused");
@@ -119,8 +119,9 @@ pub(super) async fn start(
     {
         make_data_directory(directory, preflight.identity.as_ref())?;
     }
+    let place = Place { config: &config, home: &home, environment: &environment };
     let (version, _) = preflight
-        .version_and_databank((&config, &home), &databank, None, source, |_| Ok(()))
+        .version_and_databank(place, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
     let passed = Listeners::with_passed(passed);
@@ -134,7 +135,8 @@ pub(super) async fn start(
         dispatch.grant_locks_after(wait);
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
-    let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
+    let first =
+        Prepared { config, config_id, text, version, listeners, admin, databank, app_config, environment, home, held };
     let locks = Locks { state: state_lock, pid_file };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
