@@ -131,7 +131,16 @@ pub fn names(uid: u32, gid: u32) -> (String, String) {
 
 /// The first directory on the way to `path` that this process may not pass, if it is one.
 pub fn obstacle(path: &Path) -> Option<PathBuf> {
-    let mut directories: Vec<&Path> = path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    first_impassable(path.ancestors().skip(1))
+}
+
+/// As [`obstacle`], with `path` itself, which is a directory.
+pub fn obstacle_into(path: &Path) -> Option<PathBuf> {
+    first_impassable(path.ancestors())
+}
+
+fn first_impassable<'a>(path: impl Iterator<Item = &'a Path>) -> Option<PathBuf> {
+    let mut directories: Vec<&Path> = path.filter(|path| !path.as_os_str().is_empty()).collect();
     directories.reverse();
     directories.into_iter().find(|it| access(*it, AccessFlags::X_OK) == Err(Errno::EACCES)).map(Path::to_owned)
 }

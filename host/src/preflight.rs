@@ -466,10 +466,22 @@ impl Preflight {
         let begin = Instant::now();
         let limit = config.restart.start_timeout;
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
-        let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
+        let setup = ProbeSetup {
+            library: library(version),
+            directory: config.directory.clone(),
+            log: logging::for_child(&config.log),
+        };
         match self.ask(Role::Probe, place, &setup, &[version.file.as_fd()], limit).await {
             Ok(FromProbe::Fits) => Ok(begin.elapsed()),
             Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(bounded(&error)))),
+            Ok(FromProbe::NoWay { obstacle }) => {
+                let directory = config.directory.as_deref().unwrap_or(Path::new("")).display();
+                let obstacle = foreign::line(&obstacle.display().to_string(), foreign::MAX_TEXT);
+                Err(Refusal::BadConfig(format!(
+                    "directory: the workers' user can't enter {directory}: it can't pass {obstacle}"
+                ))
+                .into())
+            }
             Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(bounded(&error)))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error).into()),
             Err(NoAnswer::Spawn(error)) => {

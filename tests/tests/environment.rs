@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use app_host_tests::{App, Host, process};
@@ -164,4 +164,32 @@ fn a_limit_above_the_hard_one_and_a_directory_that_is_not_there_are_bad_config()
         let expected = format!("directory: {} can't be entered: {said}", host.path(name).display());
         assert!(verdict.line.text().contains(&expected), "{}", verdict.line.text());
     }
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_directory_that_the_workers_user_cannot_pass_is_named() {
+    assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
+    let close = |path: &std::path::Path| fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut host = Host::misbehaving().with("/user", "nobody").start();
+    fs::create_dir_all(host.path("outer/inner/place")).unwrap();
+    close(&host.path("outer/inner"));
+    let inner = host.path("outer/inner").display().to_string();
+    host.set("/directory", "outer/inner/place");
+    let verdict = host.restart();
+    assert_eq!(verdict.verdict, "refused: bad config");
+    let expected = format!("directory: the workers' user can't enter {inner}/place: it can't pass {inner}");
+    assert!(verdict.line.text().contains(&expected), "{}", verdict.line.text());
+    let check = Command::new(App::build().host()).arg("check").arg(host.config_path()).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert!(check.status.code() == Some(1) && said.contains(&expected), "{said}");
+    drop(host);
+
+    let host = Host::misbehaving().with("/user", "nobody").with("/databank", json!({ "path": "closed/data/databank" }));
+    fs::create_dir(host.path("closed")).unwrap();
+    close(&host.path("closed"));
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    assert!(said.ends_with(&format!("the workers' user can't pass {}", host.path("closed").display())), "{said}");
 }
