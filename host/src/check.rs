@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::task::LocalSet;
 
-use crate::artifact::{Store, Version};
+use crate::artifact::{Store, UNLINKED, Version};
 use crate::causes::chain;
 use crate::children::Children;
 use crate::console;
@@ -46,6 +46,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
                 manifest.app_abi,
                 printable(&manifest.rustc)
             );
+            if version.is_unlinked {
+                let library = version.library.display().to_string();
+                console::note(&format!("note: {}: {UNLINKED}", printable(&library)));
+            }
             console::answer(&text).context("the answer can't be written")?;
             Ok(ExitCode::SUCCESS)
         }

@@ -29,6 +29,8 @@ pub enum LockError {
     Shared { path: PathBuf },
     #[error("{} can't be locked", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{} is locked, and can't be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
     #[error("{} can't be the pid file: it is no file of ours with one name; remove it", path.display())]
     Foreign { path: PathBuf },
 }
@@ -52,7 +54,7 @@ impl PidFile {
         let failed = |source| LockError::File { path: path.to_owned(), source };
         let (directory, name) = Directory::of(path).map_err(failed)?;
         loop {
-            let mut file = open(&directory, name, 0o644).map_err(failed)?;
+            let file = open(&directory, name, 0o644).map_err(failed)?;
             // Before it is emptied: whoever may write to the directory may have linked another file there.
             let found = file.metadata().map_err(failed)?;
             if !found.is_file() || found.nlink() > 1 || found.uid() != Uid::effective().as_raw() {
@@ -82,12 +84,14 @@ impl PidFile {
             if !is_at(&file, &directory, name) {
                 continue;
             }
+            // With this value it is removed, so that a disk that is full keeps no empty one.
+            let mut held = Self { directory, name: name.to_owned(), file };
+            let file = &mut held.file;
             file.set_len(0)
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", process::id()))
-                .map_err(failed)?;
-            let name = name.to_owned();
-            return Ok(Self { directory, name, file });
+                .map_err(|source| LockError::Write { path: path.to_owned(), source })?;
+            return Ok(held);
         }
     }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::artifact::{self, ArtifactError, Look, Store, Version};
+use crate::artifact::{self, ArtifactError, Look, Store, UNLINKED, Version};
 use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Children, Role, Streams, Surroundings};
@@ -236,11 +236,17 @@ impl Preflight {
             Source::Path => store.admit(&path),
             Source::Copy(version) => store.reopen(version, &path),
         };
-        self.desk
+        let version = self
+            .desk
             .run(DISK_TIMEOUT, take)
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
-            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })
+            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })?;
+        if version.is_unlinked {
+            let library = version.library.display().to_string();
+            tracing::warn!(library = %foreign::printable(&library), advice = UNLINKED, "the library is an old one");
+        }
+        Ok(version)
     }
 
     /// Whether a version fits this host, and beside what runs; says how long its probe took.

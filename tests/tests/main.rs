@@ -27,6 +27,7 @@ mod environment;
 mod example;
 mod failures;
 mod first_start;
+mod full_disk;
 mod handover;
 mod hang;
 mod inject;

@@ -261,6 +261,7 @@ pub fn reap_one() -> io::Result<Option<Reaped>> {
     let how = match pid {
         0 => return Ok(None),
         1.. if libc::WIFEXITED(status) => Ended::Code(libc::WEXITSTATUS(status)),
+        1.. if libc::WCOREDUMP(status) => Ended::Dumped(libc::WTERMSIG(status)),
         1.. => Ended::Signal(libc::WTERMSIG(status)),
         _ => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
