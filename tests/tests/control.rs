@@ -16,7 +16,7 @@ fn every_command_is_answered_byte_for_byte() {
     let host = Host::misbehaving().start();
     let mut control = host.control();
     for (line, answer) in [
-        ("CMDS", "ACK CMDS EVENTS LOGLEVEL RESTART ROLLBACK STATUS STOP VERSION VERSIONS WAIT WORKERS\n"),
+        ("CMDS", "ACK CMDS DRAIN EVENTS LOGLEVEL RESTART ROLLBACK STATUS STOP VERSION VERSIONS WAIT WORKERS\n"),
         ("version", concat!("ACK ", env!("CARGO_PKG_VERSION"), "\n")),
         ("LOGLEVEL debug", "ACK\n"),
         ("LogLevel restore", "ACK\n"),

@@ -283,19 +283,18 @@ where
                     }
                 }
                 // One that has just come here stays for a while.
-                Some(Phase::Serving) if protocol == Protocol::Http2 => {
-                    // One that comes when this is said already has nowhere else to go.
-                    if polled && wakes.announces_close() {
-                        shut_down_gracefully(Pin::new(connection));
-                    }
-                }
-                Some(Phase::Serving) => {
+                Some(Phase::Serving) if protocol == Protocol::Http1 => {
                     activity.keeps_alive(!wakes.announces_close());
+                    // One that has just come here stays for a while.
                     if polled && activity.begun() > 0 && activity.is_idle() && wakes.takes_invitation() {
                         activity.leaves(true);
                     }
                 }
-                None => {}
+                // One that comes when this is said already has nowhere else to go.
+                Some(Phase::Serving) if polled && wakes.announces_close() => {
+                    shut_down_gracefully(Pin::new(connection));
+                }
+                Some(Phase::Serving) | None => {}
             }
             polled = true;
             match Pin::new(&mut *connection).poll(cx) {

@@ -112,7 +112,7 @@ fn a_drain_that_was_overtaken_keeps_its_deadline() {
     bench.now += ms(1000);
     bench.on(rollback(2));
     bench.on(refused(2, Refusal::Unchanged));
-    assert!(bench.until_deadline() < Some(SHUTDOWN_TIMEOUT - ms(900)));
+    assert!(bench.until_deadline() < Some(SHUTDOWN_TIMEOUT.saturating_sub(ms(900))));
     let killed = bench.after(SHUTDOWN_TIMEOUT);
     assert_eq!(killed, [kill(1, KillReason::DrainTimedOut), kill(2, KillReason::DrainTimedOut)]);
 }
