@@ -54,9 +54,8 @@ fn clients_wait_over_stop_and_start_and_a_client_starts_the_service() {
     machine.ok(&["systemctl", "stop", "app-host.service"]);
     assert_eq!(machine.property("app-host.service", "ActiveState"), "inactive");
     assert_eq!(machine.get_at(ADDRESS, "/whoami").unwrap().0, 200);
-    machine.wait("the start to end", || {
-        (machine.property("app-host.service", "ActiveState") == "active").then_some(())
-    });
+    machine
+        .wait("the start to end", || (machine.property("app-host.service", "ActiveState") == "active").then_some(()));
 }
 
 #[test]
