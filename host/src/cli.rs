@@ -166,6 +166,13 @@ enum CtlOrder {
         #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
         number: u16,
     },
+    /// Take the service out of rotation: not ready, connections told to close, and everybody still served.
+    ///
+    /// `off` brings it back; a master that is started anew is in rotation.
+    Drain {
+        #[arg(value_name = "on|off", value_parser = ["on", "off"])]
+        state: String,
+    },
     /// Show the master and its workers.
     Status {
         /// Show it again every second. CPU is then that of the last one, and not of the whole life.
@@ -183,7 +190,7 @@ enum CtlOrder {
         #[arg(value_name = "LEVEL", value_parser = ["fatal", "error", "warn", "info", "debug", "trace", "restore"])]
         level: String,
     },
-    /// Stop the service gracefully; a second time: at once.
+    /// Stop the service gracefully; once more: without `shutdown_delay`, and then at once.
     Stop,
 }
 
@@ -197,6 +204,7 @@ impl From<Ctl> for Options {
         let order = match order {
             CtlOrder::Restart { wait } => Order::Restart(until(wait)),
             CtlOrder::Rollback { version, wait } => Order::Rollback(until(wait), version),
+            CtlOrder::Drain { state } => Order::Drain(state == "on"),
             CtlOrder::Versions => Order::Versions,
             CtlOrder::Workers { number } => Order::Workers(number),
             CtlOrder::Status { watch } => Order::Status(if watch { Looks::Again } else { Looks::Once }),

@@ -27,6 +27,8 @@ pub enum Command {
     /// A restart to an earlier generation: to the last good one before the active one, or to that whose
     /// version begins with these digits.
     Rollback(Until, Option<String>),
+    /// Say that no more clients are to be sent here, or no longer.
+    Drain(bool),
     /// So many workers from now on.
     Workers(u16),
     /// The generations that can be gone back to, and those in quarantine, a line of JSON.
@@ -85,8 +87,13 @@ const WORKERS: std::ops::RangeInclusive<u16> = 1..=512;
 type Maker = fn(&[&str]) -> Option<Command>;
 
 /// Every command: its name, which is also what it is called in `CMDS`, and what its parameters mean.
-const TABLE: [(&str, Maker); 11] = [
+const TABLE: [(&str, Maker); 12] = [
     ("CMDS", |parameters| alone(parameters, Command::Cmds)),
+    ("DRAIN", |parameters| match parameters {
+        [on] if on.eq_ignore_ascii_case("ON") => Some(Command::Drain(true)),
+        [off] if off.eq_ignore_ascii_case("OFF") => Some(Command::Drain(false)),
+        _ => None,
+    }),
     ("EVENTS", |parameters| alone(parameters, Command::Events)),
     ("LOGLEVEL", |parameters| match parameters {
         [level] => parse_level(level).map(Command::LogLevel),

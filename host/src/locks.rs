@@ -34,6 +34,7 @@ pub enum LockError {
 /// The pid file, locked for as long as this value lives and removed with it.
 #[derive(Debug)]
 pub struct PidFile {
+    path: PathBuf,
     /// Where it lies, whatever becomes of the path.
     directory: Directory,
     name: OsString,
@@ -78,8 +79,30 @@ impl PidFile {
                 .and_then(|()| writeln!(file, "{}", process::id()))
                 .map_err(failed)?;
             let name = name.to_owned();
-            return Ok(Self { directory, name, file });
+            return Ok(Self { path: path.to_owned(), directory, name, file });
         }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its path leads to it. A path that can't be looked at is taken to.
+    pub fn is_in_place(&self) -> bool {
+        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+            (Ok(found), Ok(ours)) => (found.dev(), found.ino()) == (ours.dev(), ours.ino()),
+            (Err(error), _) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+            _ => true,
+        }
+    }
+
+    /// Makes it anew at its path, from where it was removed.
+    ///
+    /// # Errors
+    /// As those of [`acquire`](Self::acquire); then the one that there was is held on to.
+    pub fn make_anew(&mut self) -> Result<(), LockError> {
+        *self = Self::acquire(&self.path)?;
+        Ok(())
     }
 }
 
@@ -203,6 +226,28 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         PidFile::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_pid_file_that_was_removed_is_made_anew_unless_its_path_is_anothers_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("run");
+        let path = place.join("pid");
+        fs::create_dir(&place).unwrap();
+        let mut ours = PidFile::acquire(&path).unwrap();
+        assert!(ours.is_in_place());
+        fs::remove_dir_all(&place).unwrap();
+        assert!(!ours.is_in_place());
+        assert!(matches!(ours.make_anew(), Err(LockError::File { .. })), "there is no directory");
+        fs::create_dir(&place).unwrap();
+        ours.make_anew().unwrap();
+        assert!(ours.is_in_place());
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", process::id()));
+        fs::remove_file(&path).unwrap();
+        let other = PidFile::acquire(&path).unwrap();
+        assert!(matches!(ours.make_anew(), Err(LockError::Running { .. })));
+        drop(ours);
+        assert!(other.is_in_place(), "and is left to whoever has it");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct WorkerSetup {
     pub connections: u64,
     pub listeners: Vec<ListenerInfo>,
     pub idle_linger: Duration,
+    /// Whether clients are told that their connections aren't kept.
+    pub announce_close: bool,
     /// What bounds a drain that nobody orders because the master has died.
     pub shutdown_timeout: Duration,
     /// How often each serving thread says on the stats page that it is alive.
@@ -165,6 +167,8 @@ pub enum ToWorker {
         /// What becomes of its connections.
         connections: Connections,
     },
+    /// Tell clients that their connections aren't kept, and go on serving them; or do so no longer.
+    AnnounceClose { on: bool },
     /// Log what is urgent up to this level.
     LogLevel { level: LogLevel },
     /// Log to the file whose descriptor comes with this, from now on.

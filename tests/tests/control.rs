@@ -403,3 +403,49 @@ fn slow_reader_of_events_is_told_how_many_it_has_lost() {
     assert!(lost > 0, "it was told");
     assert!(busy.ask("VERSION").starts_with("ACK "));
 }
+
+#[test]
+fn a_control_socket_and_a_pid_file_that_were_removed_come_back() {
+    const MADE: &str = "the master's own file was removed or replaced, and is made anew";
+    let host = Host::misbehaving().start();
+    let (socket, pid_file) = (host.path("state/control.sock"), host.path("state/app-host.pid"));
+    let mut before = host.control();
+    let pid = fs::read_to_string(&pid_file).unwrap();
+    let is_back = |mark: usize, what: &str| {
+        host.wait_after(mark, MADE, |line| line.str("what") == what);
+        assert_eq!(fs::symlink_metadata(&socket).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(host.control().ask("VERSION").starts_with("ACK "));
+        assert_eq!(fs::read_to_string(&pid_file).unwrap(), pid);
+    };
+    // By itself, within seconds; a stale file of somebody's is no reason not to.
+    let mark = host.mark();
+    fs::remove_file(&socket).unwrap();
+    is_back(mark, "control socket");
+    // At SIGUSR1 at once, and at a restart.
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        let mark = host.mark();
+        fs::write(host.path("stale"), "4711\n").unwrap();
+        fs::rename(host.path("stale"), &pid_file).unwrap();
+        fs::remove_file(&socket).unwrap();
+        host.signal(signal);
+        is_back(mark, "control socket");
+        is_back(mark, "pid file");
+    }
+    assert!(before.ask("VERSION").starts_with("ACK "), "who was connected still is");
+    // What is somebody else's is left alone, said once, and given up when it goes.
+    let mark = host.mark();
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "precious").unwrap();
+    for _ in 0..2 {
+        host.signal(Signal::SIGUSR1);
+        host.wait_after(mark, "log files reopened", |_| true);
+    }
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+    let complaints = host.look(mark, |new| new.iter().filter(|line| line.msg().contains("nobody finds it")).count());
+    assert_eq!(complaints, 1);
+    fs::remove_file(&socket).unwrap();
+    host.signal(Signal::SIGUSR1);
+    is_back(mark, "control socket");
+    host.stop();
+    assert!(!socket.exists() && !pid_file.exists(), "they go with the master");
+}

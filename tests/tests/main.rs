@@ -23,6 +23,7 @@ mod databank_restarts;
 mod dev;
 mod dispatch;
 mod distrust;
+mod draining;
 mod example;
 mod failures;
 mod first_start;

@@ -121,3 +121,50 @@ fn log_that_can_not_be_opened_anew_stays_as_it_was() {
     assert_eq!(host.wait_exit().code(), Some(0));
     assert!(read().contains("\"msg\":\"drained\""));
 }
+
+#[test]
+fn a_restart_opens_every_log_anew_also_where_it_is_refused() {
+    let host = Host::misbehaving()
+        .with("/log/level", "info")
+        .with("/log/file", "log-file")
+        .with("/access_log", serde_json::json!({ "file": "access-file" }));
+    host.spawn();
+    let read = |name: &str| fs::read_to_string(host.path(name)).unwrap_or_default();
+    host.wait("the workers to serve", || read("log-file").contains("\"msg\":\"serving\"").then_some(()));
+    let rotate = |number: u32| {
+        for log in ["log-file", "access-file"] {
+            fs::rename(host.path(log), host.path(&format!("{log}.{number}"))).unwrap();
+        }
+    };
+    let goes_on_in = |number: u32, verdict: &str| {
+        host.wait("the verdict in the new file", || read("log-file").contains(verdict).then_some(()));
+        assert!(!read(&format!("log-file.{number}")).contains(verdict));
+        // As a compressor does once it has read it: what is written now is lost.
+        let old = ["log-file", "access-file"].map(|log| host.path(&format!("{log}.{number}")));
+        let sizes = || old.clone().map(|path| fs::metadata(path).unwrap().len());
+        let before = sizes();
+        let workers = host.workers();
+        assert!(!workers.is_empty());
+        for worker in workers {
+            let open = process::descriptors(worker);
+            for log in ["log-file", "access-file"] {
+                assert!(open.iter().any(|(_, path)| *path == host.path(log)), "{log}: {open:?}");
+            }
+            assert!(open.iter().all(|(_, path)| !old.contains(path)), "{open:?}");
+        }
+        assert_eq!(sizes(), before);
+    };
+    rotate(1);
+    host.signal(Signal::SIGHUP);
+    goes_on_in(1, "zero-downtime restart complete");
+    rotate(2);
+    host.install_bytes(b"no library");
+    host.signal(Signal::SIGUSR2);
+    goes_on_in(2, "zero-downtime restart refused");
+    // Nothing was rotated, so nothing is said.
+    let said = |text: &str| text.matches("log files reopened").count();
+    assert_eq!(said(&read("log-file")), 1);
+    host.signal(Signal::SIGUSR2);
+    host.wait("the next verdict", || (read("log-file").matches("restart refused").count() == 2).then_some(()));
+    assert_eq!(said(&read("log-file")), 1);
+}

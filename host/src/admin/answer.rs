@@ -136,10 +136,11 @@ fn readiness(standing: Option<&Rc<Standing>>) -> Response<Body> {
 pub(super) fn standing_in_words(status: &Status) -> String {
     let word = if is_ready(status) { "ready" } else { "not ready" };
     let Status { phase, listeners_down, .. } = status;
+    let drained = if status.out_of_rotation { ", taken out of rotation" } else { "" };
     let wanted = status.workers_wanted.unwrap_or(status.workers_configured);
     let down = if listeners_down.is_empty() { "" } else { ", turning clients away: " };
     let names = listeners_down.join(", ");
-    format!("{word}: {phase}, {} of {wanted} workers{down}{names}\n", status.serving())
+    format!("{word}: {phase}, {} of {wanted} workers{drained}{down}{names}\n", status.serving())
 }
 
 /// Whether requests are taken, on each listener. A locked master's workers serve on, so that it is ready, too.
@@ -147,6 +148,7 @@ pub(super) fn is_ready(status: &Status) -> bool {
     !matches!(status.phase.as_str(), "starting" | "stopping")
         && status.serving() > 0
         && status.listeners_down.is_empty()
+        && !status.out_of_rotation
 }
 
 fn text(code: StatusCode, text: &str) -> Response<Body> {

@@ -76,6 +76,8 @@ pub struct Config {
     pub core_dumps: bool,
     pub databank: Databank,
     pub restart: Restart,
+    /// How long the service goes on serving once it was told to stop, while it says that it is about to.
+    pub shutdown_delay: Duration,
     /// How long a worker's serving threads may give no sign of life before it is aborted; for ever, when
     /// absent.
     pub hang_timeout: Option<Duration>,
@@ -105,6 +107,12 @@ pub struct Restart {
     #[serde(deserialize_with = "positive_duration")]
     pub shutdown_timeout: Duration,
     pub on_failure: OnFailure,
+    /// How many new workers start side by side, after the first one's probation.
+    #[serde(deserialize_with = "workers")]
+    pub parallel: u16,
+    /// Whether any restart may begin while nothing is left of the one before but workers that drain. A
+    /// rollback always may.
+    pub while_draining: bool,
     /// Whether workers of this configuration take over the connections of those that drain.
     pub handover: bool,
     /// Whether idle connections move from a worker that has many to one that has few. Not without `handover`.
@@ -206,6 +214,8 @@ mod defaults {
                 idle_linger: Duration::from_secs(5),
                 shutdown_timeout: Duration::from_secs(30),
                 on_failure: OnFailure::Lock,
+                parallel: 1,
+                while_draining: false,
                 handover: true,
                 balance: true,
             }
@@ -247,6 +257,8 @@ struct RawConfig {
     databank: RawDatabank,
     #[serde(default, deserialize_with = "section")]
     restart: Restart,
+    #[serde(default, deserialize_with = "duration")]
+    shutdown_delay: Duration,
     #[serde(default = "default_hang_timeout", deserialize_with = "health::hang_timeout")]
     hang_timeout: Option<Duration>,
     #[serde(default, deserialize_with = "section")]
@@ -392,6 +404,7 @@ impl Config {
         self.restart.probation = Duration::ZERO;
         self.restart.idle_linger = self.restart.idle_linger.min(DEVELOPMENT_LINGER);
         self.restart.shutdown_timeout = self.restart.shutdown_timeout.min(DEVELOPMENT_SHUTDOWN);
+        self.shutdown_delay = Duration::ZERO;
         // Somebody may look at a worker with a debugger, for as long as that takes.
         self.hang_timeout = None;
         self.recycle = Recycle::NEVER;
@@ -492,6 +505,7 @@ impl RawConfig {
             group: self.group,
             environment: self.environment,
             restart: self.restart,
+            shutdown_delay: self.shutdown_delay,
             hang_timeout: self.hang_timeout,
             recycle: self.recycle,
             versions_kept: self.versions_kept,

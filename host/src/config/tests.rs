@@ -15,6 +15,8 @@ fn a_library_is_enough() {
     assert_eq!((config.workers, config.threads), (2, 1));
     assert_eq!(config.pid_file, Path::new("/etc/app/state/app-host.pid"));
     assert_eq!(config.restart.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!((config.restart.parallel, config.restart.while_draining), (1, false));
+    assert_eq!(config.shutdown_delay, Duration::ZERO);
     assert_eq!(config.restart.probation, Duration::from_millis(250));
     assert_eq!(config.environment, Environment::All);
 }
@@ -116,6 +118,15 @@ fn every_error_names_its_place_and_key() {
             r#"{"app": {"library": "a"}, "restart": {"on_failure": "pray"}}"#,
             "restart.on_failure: unknown variant `pray`",
         ),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"parallel": 0}}"#,
+            "restart.parallel: invalid value: integer `0`, expected a number from 1 to 512",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"while_draining": "yes"}}"#,
+            "restart.while_draining: invalid type: string \"yes\", expected a boolean",
+        ),
+        (r#"{"app": {"library": "a"}, "shutdown_delay": "2d"}"#, "shutdown_delay: invalid value: string \"2d\""),
         (r#"{"app": {"library": "a"}, "listen": []}"#, "listen: invalid length 0"),
         (r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "mode": "999"}]}"#, "\"mode\" is \"999\""),
         (

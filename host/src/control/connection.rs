@@ -186,6 +186,7 @@ impl Connection {
             | Command::Rollback(..)
             | Command::Workers(_)
             | Command::LogLevel(_)
+            | Command::Drain(_)
             | Command::Stop => {
                 let command = String::from_utf8_lossy(line.trim_ascii()).to_ascii_uppercase();
                 info!(command, peer_uid = self.peer.uid, peer_pid = self.peer.pid, "control command");

@@ -109,7 +109,9 @@ pub struct Control {
     events: Events,
     closing: watch::Sender<bool>,
     closed: blocking::Receiver<()>,
-    _file: SocketFile,
+    /// Sockets that take the place of the one that is accepted on.
+    sockets: mpsc::UnboundedSender<Socket>,
+    file: SocketFile,
 }
 
 impl Control {
@@ -119,26 +121,18 @@ impl Control {
     /// When a process accepts connections at `path`, or something lies there that is no socket: neither is
     /// touched.
     pub fn open(path: &Path, questions: mpsc::Sender<Ask>) -> Result<Self, ControlError> {
-        let bind = |source| ControlError::Bind { path: path.to_owned(), source };
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(bind)?;
-        // Nobody can connect before `listen`, and the file never has another mode.
-        let file = SocketFile::bind(&socket, path, Some(0o600)).map_err(|error| match error {
-            SocketFileError::Live => ControlError::Live { path: path.to_owned() },
-            SocketFileError::NoSocket => ControlError::NoSocket { path: path.to_owned() },
-            SocketFileError::Exchanged => bind(io::Error::other(error)),
-            SocketFileError::System(source) => bind(source),
-        })?;
-        socket.set_nonblocking(true).and_then(|()| socket.listen(BACKLOG)).map_err(bind)?;
+        let (socket, file) = listen(path)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
         let events = Events(broadcast::Sender::new(EVENTS));
         let (closing, close) = watch::channel(false);
+        let (sockets, others) = mpsc::unbounded_channel();
         let (done, closed) = blocking::channel();
         let hall = Hall { owner: Uid::effective().as_raw(), questions, events: events.clone(), close };
         let serve = move || {
             runtime.block_on(async {
                 match UnixListener::from_std(socket.into()) {
-                    Ok(listener) => hall.serve(&listener).await,
+                    Ok(listener) => hall.serve(listener, others).await,
                     Err(error) => warn!(error = chain(&error), "the control socket can't be waited for"),
                 }
             });
@@ -146,12 +140,48 @@ impl Control {
             let _ = done.send(());
         };
         std::thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(ControlError::Thread)?;
-        Ok(Self { events, closing, closed, _file: file })
+        Ok(Self { events, closing, closed, sockets, file })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Whether its path leads to it.
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_in_place()
+    }
+
+    /// Makes it anew at its path, from where it was removed. Connections go on.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open); then the one that there was is accepted on.
+    pub fn make_anew(&mut self) -> Result<(), ControlError> {
+        let (socket, file) = listen(self.file.path())?;
+        // The thread ends with this value, or has said that it can't be.
+        let _ = self.sockets.send(socket);
+        self.file = file;
+        Ok(())
     }
 
     pub fn events(&self) -> Events {
         self.events.clone()
     }
+}
+
+/// A socket that listens at `path`, and its file.
+fn listen(path: &Path) -> Result<(Socket, SocketFile), ControlError> {
+    let bind = |source| ControlError::Bind { path: path.to_owned(), source };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(bind)?;
+    // Nobody can connect before `listen`, and the file never has another mode.
+    let file = SocketFile::bind(&socket, path, Some(0o600)).map_err(|error| match error {
+        SocketFileError::Live => ControlError::Live { path: path.to_owned() },
+        SocketFileError::NoSocket => ControlError::NoSocket { path: path.to_owned() },
+        SocketFileError::Exchanged => bind(io::Error::other(error)),
+        SocketFileError::System(source) => bind(source),
+    })?;
+    socket.set_nonblocking(true).and_then(|()| socket.listen(BACKLOG)).map_err(bind)?;
+    Ok((socket, file))
 }
 
 impl Drop for Control {
@@ -175,7 +205,7 @@ struct Hall {
 
 impl Hall {
     /// Accepts until the master closes, and then lets every connection finish.
-    async fn serve(mut self, listener: &UnixListener) {
+    async fn serve(mut self, mut listener: UnixListener, mut others: mpsc::UnboundedReceiver<Socket>) {
         let mut connections = JoinSet::new();
         let mut complained = false;
         loop {
@@ -200,6 +230,10 @@ impl Hall {
                         }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
+                },
+                Some(socket) = others.recv() => match UnixListener::from_std(socket.into()) {
+                    Ok(another) => listener = another,
+                    Err(error) => warn!(error = chain(&error), "the control socket can't be waited for"),
                 },
                 Some(_) = connections.join_next() => {}
             }

@@ -18,7 +18,7 @@ pub struct Status {
     pub app_host: String,
     pub pid: u32,
     pub uptime_ms: u64,
-    /// `starting`, `serving`, `preflight`, `rolling`, `locked`, `stopping`.
+    /// `starting`, `serving`, `preflight`, `rolling`, `returning`, `locked`, `stopping`.
     pub phase: String,
     pub app: String,
     pub app_version: String,
@@ -33,6 +33,9 @@ pub struct Status {
     #[serde(default)]
     pub workers_wanted: Option<u16>,
     pub log_level: String,
+    /// Whether the operator wants no more clients to be sent here: `ctl drain on`.
+    #[serde(default)]
+    pub out_of_rotation: bool,
     /// The names of the listeners that somebody has shut down: their clients are refused.
     #[serde(default)]
     pub listeners_down: Vec<String>,
@@ -90,6 +93,9 @@ pub struct VerdictRecord {
     /// Whether it is complete and nothing but the workers is new: library, configuration and secrets are what they were.
     #[serde(default)]
     pub unchanged: bool,
+    /// How many workers of former generations still drained, where another restart couldn't wait for them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub draining: usize,
     /// The stable reason string; absent when complete.
     pub reason: Option<String>,
     /// The reason and what more there is to say about it.
@@ -99,6 +105,11 @@ pub struct VerdictRecord {
     pub took_ms: u64,
     /// When it was given, RFC 3339.
     pub time: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl VerdictRecord {

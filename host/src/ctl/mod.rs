@@ -68,6 +68,8 @@ pub enum Order {
     /// To an earlier generation; the first digits of its version, or none for the last good one.
     Rollback(Until, Option<String>),
     Workers(u16),
+    /// Whether no more clients are to be sent here.
+    Drain(bool),
     Versions,
     Status(Looks),
     Events,
@@ -165,6 +167,10 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
             client.order(&format!("WORKERS {number}"), ANSWER)?;
             done(*form)
         }
+        Order::Drain(on) => {
+            client.order(if *on { "DRAIN ON" } else { "DRAIN OFF" }, ANSWER)?;
+            done(*form)
+        }
         Order::Versions => {
             print(&versions_text(&client.ask_for("VERSIONS", ANSWER)?, *form)?)?;
             Ok(Outcome::Done)
@@ -259,7 +265,9 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
 fn hint(reason: &str) -> &'static str {
     match reason {
         "aborted restart" => "; hint: an earlier restart failed: restart the master as soon as possible",
-        "restart in flight" => "; hint: wait for its verdict",
+        "restart in flight" => {
+            "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin"
+        }
         "no workers" => "; hint: set workers to 2 or more, and restart the master",
         "incompatibility" => "; hint: restart the master to bring it in",
         _ => "",
@@ -318,9 +326,14 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
             console::error(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
-            "restart {number} complete: generation {}, {}{}\n",
+            "restart {number} complete: generation {}, {}{}{}\n",
             verdict.generation,
             table::duration(took),
+            match verdict.draining {
+                0 => String::new(),
+                1 => ", 1 former worker still drains".to_owned(),
+                draining => format!(", {draining} former workers still drain"),
+            },
             if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" }
         ))?),
     }

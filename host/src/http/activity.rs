@@ -142,6 +142,15 @@ impl Activity {
         self.announce.store(number, Relaxed);
     }
 
+    /// Whether a connection that is served is kept: if not, its next response says so. What is to be announced for
+    /// another reason stays.
+    pub(super) fn keeps_alive(&self, keeps: bool) {
+        let (from, to) = if keeps { (IF_ALONE, NEVER) } else { (NEVER, IF_ALONE) };
+        if self.announce.load(Relaxed) == from {
+            self.announce.store(to, Relaxed);
+        }
+    }
+
     /// Whether the response that is about to go out says that the connection closes.
     pub(super) fn is_announced(&self) -> bool {
         match self.announce.load(Relaxed) {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -40,6 +40,7 @@ pub enum Ending {
 pub struct DrainControl {
     phase: watch::Sender<Phase>,
     invited: Arc<AtomicU64>,
+    announces: Arc<AtomicBool>,
 }
 
 /// What a connection listens to. A clone hears everything that the original does.
@@ -48,6 +49,8 @@ pub struct DrainSignal {
     phase: watch::Receiver<Phase>,
     /// How many more connections are to leave a worker that serves.
     invited: Arc<AtomicU64>,
+    /// Whether clients are told that their connections aren't kept.
+    announces: Arc<AtomicBool>,
     /// Nobody has taken this connection, so every drain ends it by a close.
     stays: bool,
 }
@@ -55,10 +58,10 @@ pub struct DrainSignal {
 /// A control and its signal, in [`Phase::Serving`].
 pub fn drain_signal() -> (DrainControl, DrainSignal) {
     let (sender, receiver) = watch::channel(Phase::Serving);
-    let invited = Arc::<AtomicU64>::default();
+    let (invited, announces) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     (
-        DrainControl { phase: sender, invited: Arc::clone(&invited) },
-        DrainSignal { phase: receiver, invited, stays: false },
+        DrainControl { phase: sender, invited: Arc::clone(&invited), announces: Arc::clone(&announces) },
+        DrainSignal { phase: receiver, invited, announces, stays: false },
     )
 }
 
@@ -81,6 +84,15 @@ impl DrainControl {
     }
 }
 
+impl DrainControl {
+    /// Has connections go on and say with their next answer that they aren't kept, or no longer.
+    pub fn announce_close(&self, on: bool) {
+        if self.announces.swap(on, Relaxed) != on {
+            self.phase.send_modify(|_| {});
+        }
+    }
+}
+
 impl DrainSignal {
     /// A signal for the connections of one thread, and what has to run there for it to say what this one says.
     ///
@@ -88,7 +100,8 @@ impl DrainSignal {
     /// wakes its connections. And they come between two polls of a connection, never in the middle of one.
     pub fn here(mut self) -> (Self, impl Future<Output = Infallible> + Send) {
         let (tells, phase) = watch::channel(*self.phase.borrow_and_update());
-        let here = Self { phase, invited: Arc::clone(&self.invited), stays: self.stays };
+        let (invited, announces) = (Arc::clone(&self.invited), Arc::clone(&self.announces));
+        let here = Self { phase, invited, announces, stays: self.stays };
         let relay = async move {
             while self.phase.changed().await.is_ok() {
                 let phase = *self.phase.borrow_and_update();
@@ -126,6 +139,11 @@ impl DrainSignal {
             }
             phase => phase,
         }
+    }
+
+    /// Whether a connection that is served says that it isn't kept.
+    pub(super) fn announces_close(&self) -> bool {
+        self.announces.load(Relaxed)
     }
 
     /// Whether one more connection is to leave a worker that serves, and this is the one.

@@ -100,6 +100,11 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
         self.drain.takes_invitation()
     }
 
+    /// Whether connections that are served say that they aren't kept.
+    fn announces_close(&self) -> bool {
+        self.drain.announces_close()
+    }
+
     /// Makes the phase new once more, for whoever polls next.
     pub(super) fn repeat_news(&mut self) {
         self.drain.repeat();
@@ -278,12 +283,19 @@ where
                     }
                 }
                 // One that has just come here stays for a while.
-                Some(Phase::Serving) if polled && protocol == Protocol::Http1 => {
-                    if activity.begun() > 0 && activity.is_idle() && wakes.takes_invitation() {
+                Some(Phase::Serving) if protocol == Protocol::Http2 => {
+                    // One that comes when this is said already has nowhere else to go.
+                    if polled && wakes.announces_close() {
+                        shut_down_gracefully(Pin::new(connection));
+                    }
+                }
+                Some(Phase::Serving) => {
+                    activity.keeps_alive(!wakes.announces_close());
+                    if polled && activity.begun() > 0 && activity.is_idle() && wakes.takes_invitation() {
                         activity.leaves(true);
                     }
                 }
-                Some(Phase::Serving) | None => {}
+                None => {}
             }
             polled = true;
             match Pin::new(&mut *connection).poll(cx) {

@@ -188,6 +188,11 @@ impl Logging {
         self.level.unwrap_or(self.settings.level)
     }
 
+    /// Whether the log file's name is that of another file now, or of none.
+    pub fn has_moved(&self) -> bool {
+        self.settings.file.as_ref().zip(self.file.as_ref()).is_some_and(|(path, file)| has_moved(path, file))
+    }
+
     /// Opens the log file anew, by its name: who rotates logs has renamed it.
     pub fn reopen(&mut self) -> Result<(), LoggingError> {
         self.take_file(open(&self.settings)?)
@@ -340,6 +345,11 @@ fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
 /// Opens a file for lines, and makes it where there is none. For what is refused see [`file`](mod@file).
 pub fn open_file(path: &Path) -> Result<File, LoggingError> {
     file::open(path).map_err(|error| LoggingError::Open { path: path.to_owned(), source: io::Error::other(error) })
+}
+
+/// Whether the name of a file for lines is another's now, or nobody's.
+pub fn has_moved(path: &Path, file: &File) -> bool {
+    file::has_moved(path, file)
 }
 
 /// Lines of one level for the writer.

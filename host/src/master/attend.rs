@@ -44,20 +44,30 @@ thread_local! {
 /// How much of what a dead worker's children print is logged; then their pipe is closed.
 const ORPHANS_BYTES: usize = 1 << 20;
 
-/// What a worker logs, and where to. Only the last word counts.
+/// What may change while a worker runs: what it logs and where to, and what it tells its clients. Only the last word
+/// counts.
 #[derive(Clone, Debug)]
-pub(super) struct LogsTo {
+pub(super) struct LiveSettings {
     pub(super) level: LogLevel,
     /// A file that has taken the place of the one it was spawned with.
     pub(super) file: Option<Arc<OwnedFd>>,
     /// The same for the access log's own.
     pub(super) access_file: Option<Arc<OwnedFd>>,
+    /// Whether clients are told that their connections aren't kept.
+    pub(super) announce_close: bool,
+}
+
+impl LiveSettings {
+    /// What a worker is set up with.
+    pub(super) const fn of(setup: &WorkerSetup) -> Self {
+        Self { level: setup.log.level, file: None, access_file: None, announce_close: setup.announce_close }
+    }
 }
 
 /// What is wanted of a worker.
 pub(super) struct Wants {
     pub(super) orders: mpsc::Receiver<ToWorker>,
-    pub(super) logs_to: watch::Receiver<LogsTo>,
+    pub(super) live: watch::Receiver<LiveSettings>,
 }
 
 /// Where what is known of a worker goes.
@@ -106,7 +116,7 @@ async fn talk(
     mut wants: Wants,
 ) -> Infallible {
     let worker_pid = says.pid.as_raw();
-    let mut logs_to = LogsTo { level: setup.log.level, file: None, access_file: None };
+    let mut live = LiveSettings::of(&setup);
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     if let Err(error) = to.send_with(&setup, &borrowed).await {
         warn!(worker_pid, error = chain(&error), "setup can't be sent, and the worker is killed");
@@ -124,12 +134,12 @@ async fn talk(
                     warn!(worker_pid, error = chain(&error), "order can't be sent");
                 }
             }
-            Ok(()) = wants.logs_to.changed() => {
-                let wanted = wants.logs_to.borrow_and_update().clone();
-                if let Err(error) = log_otherwise(to, &logs_to, &wanted).await {
+            Ok(()) = wants.live.changed() => {
+                let wanted = wants.live.borrow_and_update().clone();
+                if let Err(error) = apply_live(to, &live, &wanted).await {
                     warn!(worker_pid, error = chain(&error), "order can't be sent");
                 }
-                logs_to = wanted;
+                live = wanted;
             }
             else => std::future::pending().await,
         }
@@ -246,7 +256,7 @@ fn new_file<'a>(known: Option<&Arc<OwnedFd>>, wanted: Option<&'a Arc<OwnedFd>>) 
 }
 
 /// Tells a worker what of `wanted` it doesn't know.
-async fn log_otherwise(channel: &ToChild, known: &LogsTo, wanted: &LogsTo) -> Result<(), ChannelError> {
+async fn apply_live(channel: &ToChild, known: &LiveSettings, wanted: &LiveSettings) -> Result<(), ChannelError> {
     for (order, known, wanted) in [
         (ToWorker::LogFile, &known.file, &wanted.file),
         (ToWorker::AccessFile, &known.access_file, &wanted.access_file),
@@ -254,6 +264,9 @@ async fn log_otherwise(channel: &ToChild, known: &LogsTo, wanted: &LogsTo) -> Re
         if let Some(file) = new_file(known.as_ref(), wanted.as_ref()) {
             channel.send_with(&order, &[file.as_fd()]).await?;
         }
+    }
+    if wanted.announce_close != known.announce_close {
+        channel.send(&ToWorker::AnnounceClose { on: wanted.announce_close }).await?;
     }
     if wanted.level != known.level {
         channel.send(&ToWorker::LogLevel { level: wanted.level }).await?;

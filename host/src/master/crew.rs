@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::Happening;
-use super::attend::{LastWords, LogsTo, Says, Wants, attend};
+use super::attend::{LastWords, LiveSettings, Says, Wants, attend};
 use super::dispatch::Dispatch;
 use crate::causes::chain;
 use crate::channel::{self, ChannelError};
@@ -68,7 +68,7 @@ struct Process {
     /// The access log's own file.
     access_file: Option<PathBuf>,
     /// Apart from the orders, so that no number of them keeps a drain from being ordered.
-    logs_to: watch::Sender<LogsTo>,
+    live: watch::Sender<LiveSettings>,
     /// Links to other workers are sent on it.
     handover: OwnedFd,
     /// Whether its configuration has it take connections over.
@@ -104,6 +104,8 @@ pub(super) struct Crew {
     access_log: Option<(PathBuf, File)>,
     /// The operator's word, which counts more than a configuration's.
     log_level: Option<LogLevel>,
+    /// Whether workers tell their clients that connections aren't kept.
+    announce_close: bool,
     /// Who can give its connections to whom.
     linked: HashSet<(WorkerId, WorkerId)>,
 }
@@ -125,6 +127,7 @@ impl Crew {
             processes: HashMap::new(),
             access_log: None,
             log_level: None,
+            announce_close: false,
             linked: HashSet::new(),
         }
     }
@@ -193,6 +196,7 @@ impl Crew {
             connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
             listeners: prepared.listeners.infos(),
             idle_linger: config.restart.idle_linger,
+            announce_close: self.announce_close,
             shutdown_timeout: config.restart.shutdown_timeout,
             heartbeat: look_interval(config.hang_timeout),
             log: log_setup,
@@ -215,8 +219,8 @@ impl Crew {
         let last_words = LastWords { printed, lines: Arc::new(its_lines()), relay };
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
-        let (logs_to, log_orders) = watch::channel(LogsTo { level: setup.log.level, file: None, access_file: None });
-        let wants = Wants { orders: queue, logs_to: log_orders };
+        let (live, live_orders) = watch::channel(LiveSettings::of(&setup));
+        let wants = Wants { orders: queue, live: live_orders };
         let cpu = Rc::new(Cell::default());
         let says =
             Says { worker, pid, children: self.children.clone(), inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
@@ -225,7 +229,7 @@ impl Crew {
         let (log, takes_over) = (config.log.clone(), config.restart.handover);
         let since = Instant::now();
         let process =
-            Process { pid, orders, stats, cpu, since, log, log_file, access_file, logs_to, handover, takes_over };
+            Process { pid, orders, stats, cpu, since, log, log_file, access_file, live, handover, takes_over };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -318,34 +322,50 @@ impl Crew {
         Log { level: self.log_level.unwrap_or(configured.level), ..configured.clone() }
     }
 
+    /// Has all workers tell their clients that connections aren't kept, or no longer, those spawned later included.
+    pub(super) fn announce_close(&mut self, on: bool) {
+        self.announce_close = on;
+        for process in self.processes.values() {
+            process.live.send_modify(|live| live.announce_close = on);
+        }
+    }
+
     /// Has all workers log what is urgent up to `level`, those spawned later included; what their
     /// configurations say, when absent.
     pub(super) fn set_log_level(&mut self, level: Option<LogLevel>) {
         self.log_level = level;
         for process in self.processes.values() {
             let level = level.unwrap_or(process.log.level);
-            process.logs_to.send_modify(|logs_to| logs_to.level = level);
+            process.live.send_modify(|live| live.level = level);
         }
     }
 
+    /// Whether the access log's name is that of another file now, or of none.
+    pub(super) fn access_log_has_moved(&self) -> bool {
+        self.access_log.as_ref().is_some_and(|(path, file)| logging::has_moved(path, file))
+    }
+
     /// Gives each worker the file that has its log's name now.
-    pub(super) fn reopen_logs(&self, logging: &Logging) {
+    pub(super) fn reopen_logs(&mut self, logging: &Logging) {
+        let mut access_log = None;
         for process in self.processes.values() {
             if let Err(error) = process.reopen_log(logging) {
                 let worker_pid = process.pid.as_raw();
                 warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
             }
-            match process.access_file.as_deref().map(logging::open_file) {
-                None => {}
-                Some(Ok(file)) => {
-                    process.logs_to.send_modify(|logs_to| logs_to.access_file = Some(Arc::new(file.into())));
+            let Some(path) = process.access_file.as_deref() else { continue };
+            match logging::open_file(path) {
+                Ok(file) => {
+                    access_log = file.try_clone().ok().map(|file| (path.to_owned(), file)).or(access_log);
+                    process.live.send_modify(|live| live.access_file = Some(Arc::new(file.into())));
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     let worker_pid = process.pid.as_raw();
                     warn!(worker_pid, error = chain(&error), "a worker's access log stays as it was");
                 }
             }
         }
+        self.access_log = access_log.or(self.access_log.take());
     }
 
     pub(super) fn kill(&self, worker: WorkerId) {
@@ -427,7 +447,7 @@ impl Process {
         }
         if !relayed {
             let file = Arc::new(logging.descriptor(&self.log)?);
-            self.logs_to.send_modify(|logs_to| logs_to.file = Some(file));
+            self.live.send_modify(|live| live.file = Some(file));
         }
         Ok(())
     }

@@ -21,16 +21,17 @@ use super::admin::{Admin, Replace};
 use super::audience::{self, Audience};
 use super::book::Book;
 use super::crew::Crew;
+use super::own_files::OwnFiles;
 use super::{Happening, manager, news, report};
 use crate::causes::chain;
 use crate::command::Level;
 use crate::config::Log;
-use crate::control::{Control, VerdictRecord, millis};
+use crate::control::{VerdictRecord, millis};
 use crate::databank;
 use crate::foreign;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
-use crate::locks::{PidFile, StateLock};
+use crate::locks::StateLock;
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
@@ -49,6 +50,8 @@ pub(super) struct Effects {
     active: Generation,
     /// How many workers are wanted since somebody has said so under the active configuration.
     scaled: Option<u16>,
+    /// Whether the operator wants no more clients to be sent here.
+    out_of_rotation: bool,
     /// The magic of the library loaded when the master started.
     magic: Magic,
     preflight: Preflight,
@@ -70,25 +73,18 @@ pub(super) struct Effects {
     admin: Admin,
     pub(super) audience: Audience,
     /// Behind the audience: whoever waits for nothing any more hears so before the end.
-    _control: Control,
+    own_files: OwnFiles,
     inbox: mpsc::Sender<Happening>,
-    _locks: Locks,
+    _state: StateLock,
 }
 
 /// What a master has made once and keeps until it exits.
 pub(super) struct Equipment {
     pub(super) logging: Logging,
     pub(super) notify: Rc<Notify>,
-    pub(super) control: Control,
+    pub(super) own_files: OwnFiles,
     pub(super) book: Book,
     pub(super) crew: Crew,
-    pub(super) locks: Locks,
-}
-
-/// What is held until the master exits.
-#[expect(dead_code, reason = "held for its drop")]
-pub(super) struct Locks {
-    pub(super) pid_file: PidFile,
     pub(super) state: StateLock,
 }
 
@@ -99,7 +95,7 @@ impl Effects {
         equipment: Equipment,
         inbox: mpsc::Sender<Happening>,
     ) -> Self {
-        let Equipment { logging, notify, control, book, crew, locks } = equipment;
+        let Equipment { logging, notify, own_files, book, crew, state } = equipment;
         let magic = first.version.magic();
         let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
@@ -107,6 +103,7 @@ impl Effects {
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
             scaled: None,
+            out_of_rotation: false,
             magic,
             preflight,
             checking: None,
@@ -120,10 +117,10 @@ impl Effects {
             notify,
             tally: Tally::default(),
             admin,
-            audience: Audience::new(control.events()),
-            _control: control,
+            audience: Audience::new(own_files.control().events()),
+            own_files,
             inbox,
-            _locks: locks,
+            _state: state,
         };
         effects.prune();
         // Before the first workers are ready: whoever asks is told that they aren't.
@@ -138,6 +135,12 @@ impl Effects {
 
     /// Takes note of a request before the machine sees it.
     pub(super) fn requested(&mut self, request: RequestId, by: By, now: Time) {
+        self.look_at_own_files(now);
+        // Whoever rotates logs may have a restart for it, and who compresses the old one loses what comes later. Also
+        // where the restart is refused.
+        if self.logging.has_moved() || self.crew.access_log_has_moved() {
+            self.reopen_logs();
+        }
         info!(request = request.0, by = %by, "restart requested");
         self.audience.tell("restart requested", || json!({ "request": request, "by": by.to_string() }));
         self.requested.insert(request, (by, now));
@@ -252,6 +255,7 @@ impl Effects {
                     self.tally.discarded(generation);
                     self.prune();
                 }
+                Action::AnnounceStop => self.crew.announce_close(true),
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
                 Action::Report(report) => {
@@ -428,7 +432,11 @@ impl Effects {
             request,
             by: by.to_string(),
             verdict: verdict.in_short(),
-            unchanged: *verdict == Verdict::Complete { unchanged: true },
+            unchanged: matches!(verdict, Verdict::Complete { unchanged: true, .. }),
+            draining: match verdict {
+                Verdict::Complete { draining, .. } => *draining,
+                Verdict::Refused(_) | Verdict::Failed(_) => 0,
+            },
             reason: reason.map(str::to_owned),
             detail,
             generation: self.active,
@@ -511,6 +519,34 @@ impl Effects {
         self.audience.tell("log level changed", || json!({ "level": level }));
     }
 
+    /// Has whoever sends clients send no more, and clients ask elsewhere next time, or takes that back. Those that come
+    /// are served.
+    pub(super) fn take_out_of_rotation(&mut self, out: bool) {
+        self.out_of_rotation = out;
+        self.crew.announce_close(out);
+        if out {
+            warn!("taken out of rotation: not ready, and connections are told to close, until ctl drain off");
+        } else {
+            info!("back in rotation");
+        }
+        self.audience.tell(if out { "taken out of rotation" } else { "back in rotation" }, || json!({}));
+    }
+
+    /// Whether the operator has taken the service out of rotation.
+    pub(super) const fn is_out_of_rotation(&self) -> bool {
+        self.out_of_rotation
+    }
+
+    /// When the pid file and the control socket are to be looked at next.
+    pub(super) const fn looks_at_own_files(&self) -> Time {
+        self.own_files.looks_at()
+    }
+
+    /// Sees to it that they are where others look for them.
+    pub(super) fn look_at_own_files(&mut self, now: Time) {
+        self.own_files.look(now);
+    }
+
     /// Opens every log file anew, by its name, and has everybody write there.
     pub(super) fn reopen_logs(&mut self) {
         if let Err(error) = self.logging.reopen() {
@@ -546,6 +582,9 @@ fn settings(prepared: &Prepared) -> Settings {
         on_failure: config.restart.on_failure,
         hang_timeout: config.hang_timeout,
         recycle: config.recycle,
+        while_draining: config.restart.while_draining,
+        parallel: config.restart.parallel,
+        shutdown_delay: config.shutdown_delay,
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn deadlines<'a>(configs: impl Iterator<Item = &'a Config> + Clone, s
         start: longest(|config| config.restart.start_timeout),
         probation: longest(|config| config.restart.probation),
         shutdown: longest(|config| config.restart.shutdown_timeout),
+        delay: longest(|config| config.shutdown_delay),
         workers: workers.into(),
     }
 }
@@ -25,7 +26,7 @@ pub(super) fn deadlines<'a>(configs: impl Iterator<Item = &'a Config> + Clone, s
 pub(super) fn tell(notify: &Notify, report: &Report, serving: impl FnOnce() -> String) {
     match report {
         Report::Serving { .. } => notify.serving(&serving()),
-        Report::Stopping => notify.stopping(),
+        Report::StopDelayed { .. } | Report::Stopping => notify.stopping(),
         _ => {}
     }
 }
@@ -33,8 +34,8 @@ pub(super) fn tell(notify: &Notify, report: &Report, serving: impl FnOnce() -> S
 /// Tells a verdict. `on_failure` is that of the active generation.
 pub(super) fn verdict(notify: &Notify, verdict: &Verdict, serving: &str, on_failure: OnFailure) {
     notify.verdict(&match verdict {
-        Verdict::Complete { unchanged: false } => format!("restart complete: {serving}"),
-        Verdict::Complete { unchanged: true } => format!("restart complete, nothing has changed: {serving}"),
+        Verdict::Complete { unchanged: false, .. } => format!("restart complete: {serving}"),
+        Verdict::Complete { unchanged: true, .. } => format!("restart complete, nothing has changed: {serving}"),
         Verdict::Refused(refusal) => format!("restart refused: {refusal}; {serving}"),
         Verdict::Failed(failure) => match on_failure {
             OnFailure::Lock => format!("restart failed: {failure}; locked: restart the service"),

@@ -28,6 +28,7 @@ mod healer;
 mod lookout;
 mod manager;
 mod news;
+mod own_files;
 mod report;
 mod start;
 mod steer;
@@ -182,19 +183,19 @@ async fn serve(
             next = effects.follow_up();
         }
         lookout.follow(effects.active(), effects.barred(), effects.config_path(), machine.phase());
-        if lookout.asks(machine.phase(), begin.elapsed()) {
+        if lookout.asks(machine.phase_for(By::Watcher), begin.elapsed()) {
             event = requests.ask(&mut effects, By::Watcher);
             lookout.asked(requests.last());
             continue;
         }
-        if healer.asks(machine.phase(), begin.elapsed()) {
+        if healer.asks(machine.phase_for(By::Healing), begin.elapsed()) {
             event = requests.ask(&mut effects, By::Healing);
             healer.asked(requests.last(), begin.elapsed());
             continue;
         }
         balance.look(&machine, &effects, begin.elapsed());
-        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase()));
-        let deadlines = deadlines.chain(healer.deadline(machine.phase()));
+        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase_for(By::Watcher)));
+        let deadlines = deadlines.chain(healer.deadline(machine.phase_for(By::Healing)));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.looks_every().and_then(|every| looked.checked_add(every));
@@ -214,6 +215,7 @@ async fn serve(
             _ = signals.usr2.recv() => requests.ask(&mut effects, By::Signal),
             _ = signals.hup.recv() => requests.ask(&mut effects, By::Hangup),
             _ = signals.usr1.recv() => {
+                effects.look_at_own_files(begin.elapsed());
                 effects.reopen_logs();
                 Event::Tick
             }
@@ -230,6 +232,10 @@ async fn serve(
             () = sleep_until(begin.checked_add(healer.looks_at())) => {
                 healer.look(&mut effects, begin.elapsed());
                 // Of workers nothing is seen, and so nothing is said.
+                Event::Looked { found: Vec::new() }
+            }
+            () = sleep_until(begin.checked_add(effects.looks_at_own_files())) => {
+                effects.look_at_own_files(begin.elapsed());
                 Event::Looked { found: Vec::new() }
             }
             () = sleep_until(notify.extends_at()) => {

@@ -87,6 +87,7 @@ pub(super) fn tell(report: &Report, crew: &Crew, audience: &Audience) {
             audience.tell("restart rollback ended", || json!({ "request": request, "generation": generation }));
         }
         Report::Locked { serving } => audience.tell("locked", || json!({ "serving": serving })),
+        Report::StopDelayed { delay } => audience.tell("stop delayed", || json!({ "delay_ms": millis(*delay) })),
         Report::Stopping => audience.tell("stopping", none),
         Report::StoppingAtOnce => audience.tell("stopping at once", none),
     }

@@ -105,6 +105,10 @@ pub(super) fn log(report: &Report, crew: &mut Crew, active: Option<&Prepared>) {
                 "restart the master as soon as possible: until then restarts are refused and no worker is respawned";
             error!(serving, advice, "locked");
         }
+        Report::StopDelayed { delay } => info!(
+            delay_ms = millis(*delay),
+            "stopping after a delay: not ready, and served as ever until then; a second signal skips it"
+        ),
         Report::Stopping => info!("stopping"),
         Report::StoppingAtOnce => warn!("stopping at once"),
     }
@@ -121,13 +125,14 @@ pub(super) fn log_verdict(
 ) {
     let (request, took_ms) = (request.0, millis(took));
     match verdict {
-        Verdict::Complete { unchanged } => {
+        Verdict::Complete { unchanged, draining } => {
             let (version, app) = names(prepared);
             let generation = active.0;
             // Absent where something has changed.
             let unchanged = unchanged.then_some(true);
+            let draining = (*draining > 0).then_some(*draining);
             info!(
-                request, by = %by, verdict = "complete", unchanged, generation, version, app, took_ms,
+                request, by = %by, verdict = "complete", unchanged, draining, generation, version, app, took_ms,
                 "zero-downtime restart complete"
             );
         }

@@ -17,8 +17,9 @@ use super::Happening;
 use super::book::Book;
 use super::crew::Crew;
 use super::dispatch::Dispatch;
-use super::effects::{Effects, Equipment, Locks};
+use super::effects::{Effects, Equipment};
 use super::manager;
+use super::own_files::OwnFiles;
 use crate::artifact::Store;
 use crate::causes::chain;
 use crate::children::Children;
@@ -127,10 +128,11 @@ pub(super) async fn start(
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
-    let locks = Locks { pid_file, state: state_lock };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
-    Ok(Effects::new(first, preflight, Equipment { logging, notify, control, book, crew, locks }, inbox))
+    let own_files = OwnFiles::new(control, pid_file);
+    let equipment = Equipment { logging, notify, own_files, book, crew, state: state_lock };
+    Ok(Effects::new(first, preflight, equipment, inbox))
 }
 
 /// Reads what the last master has written down. One that can't be read keeps nobody from starting.

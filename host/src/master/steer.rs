@@ -10,7 +10,7 @@ use crate::command::{Answer, Command, Until};
 use crate::control::{Ask, Measured, Reply, Status, WorkerStatus, millis};
 use crate::ids::{RequestId, Time};
 use crate::metrics::Snapshot;
-use crate::restart::{By, Event, Machine, Scale, WorkerView};
+use crate::restart::{By, Event, Machine, Phase, Scale, WorkerView};
 
 use super::effects::Effects;
 
@@ -78,6 +78,12 @@ pub(super) fn take(ask: Ask, effects: &mut Effects, machine: &Machine, requests:
             effects.set_log_level(level);
             Answer::Ack
         }
+        // What a stop has announced isn't taken back.
+        Command::Drain(_) if machine.phase() == Phase::Stopping => Answer::nack("stopping"),
+        Command::Drain(on) => {
+            effects.take_out_of_rotation(on);
+            Answer::Ack
+        }
         Command::Stop => {
             let _ = reply.send(Reply::Answer(Answer::Ack));
             return Event::Stop;
@@ -126,6 +132,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
         workers_configured: active.config.workers,
         workers_wanted: Some(machine.workers_wanted()),
         log_level: effects.logging().level().to_string(),
+        out_of_rotation: effects.is_out_of_rotation(),
         listeners_down: effects.listeners_down(),
         workers: machine.workers().map(|view| worker(effects, &view)).collect(),
         verdicts: effects.audience.verdicts(),

@@ -176,7 +176,10 @@ fn verdicts() -> Vec<Verdict> {
         Failure::Stopped,
     ];
     let refusals = refusals.into_iter().map(Verdict::Refused);
-    refusals.chain(failures.into_iter().map(Verdict::Failed)).chain([Verdict::Complete { unchanged: false }]).collect()
+    refusals
+        .chain(failures.into_iter().map(Verdict::Failed))
+        .chain([Verdict::Complete { unchanged: false, draining: 0 }])
+        .collect()
 }
 
 #[test]
@@ -229,7 +232,7 @@ fn stages_of_a_restart_are_timed_and_add_up() {
         let timeout = Duration::ZERO;
         tally.reported(&Report::DrainOrdered { worker: first, successor: true, timeout }, at(millis));
     }
-    tally.judged(request, &Verdict::Complete { unchanged: false }, at(500));
+    tally.judged(request, &Verdict::Complete { unchanged: false, draining: 0 }, at(500));
     let expected = [("preflight", 30), ("start", 20), ("probation", 250), ("roll", 30), ("drain", 70), ("return", 0)];
     let expected = expected.map(|(name, sum)| (name.to_owned(), (sum, u64::from(sum > 0))));
     assert_eq!(stages(&tally), BTreeMap::from(expected));
@@ -280,6 +283,7 @@ fn snapshot(workers: Vec<WorkerStatus>, figures: Figures) -> Snapshot {
         workers_configured: 2,
         workers_wanted: None,
         log_level: "info".to_owned(),
+        out_of_rotation: false,
         listeners_down: vec!["web".to_owned()],
         workers,
         verdicts: Vec::new(),

@@ -31,6 +31,8 @@ pub struct Deadlines {
     pub probation: Duration,
     /// `restart.shutdown_timeout`.
     pub shutdown: Duration,
+    /// `shutdown_delay`.
+    pub delay: Duration,
     pub workers: u32,
 }
 
@@ -48,7 +50,7 @@ impl Deadlines {
                 let there = self.preparation.saturating_add(self.probation).saturating_add(roll);
                 there.saturating_add(roll)
             }
-            Stage::Stopping => self.shutdown,
+            Stage::Stopping => self.delay.saturating_add(self.shutdown),
         }
         .saturating_add(MARGIN)
     }
@@ -69,13 +71,20 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    const DEADLINES: Deadlines =
-        Deadlines { preparation: secs(60), start: secs(10), probation: secs(1), shutdown: secs(30), workers: 2 };
+    const DEADLINES: Deadlines = Deadlines {
+        preparation: secs(60),
+        start: secs(10),
+        probation: secs(1),
+        shutdown: secs(30),
+        delay: secs(0),
+        workers: 2,
+    };
 
     #[test]
     fn more_time_is_asked_for_until_the_masters_own_deadlines_are_over() {
         let slow = Deadlines { start: secs(100), workers: 8, ..DEADLINES };
         let long = Deadlines { shutdown: secs(3600), ..DEADLINES };
+        let announced = Deadlines { delay: secs(20), ..DEADLINES };
         for (deadlines, stage, end) in [
             (DEADLINES, Stage::Starting, 60 + 30 + 2 * 10 + 10),
             (DEADLINES, Stage::Restarting, 60 + 1 + 2 * (2 * 10 + 30) + 10),
@@ -85,6 +94,8 @@ mod tests {
             (slow, Stage::Stopping, 30 + 10),
             (long, Stage::Starting, 60 + 3600 + 2 * 10 + 10),
             (long, Stage::Stopping, 3600 + 10),
+            (announced, Stage::Restarting, 60 + 1 + 2 * (2 * 10 + 30) + 10),
+            (announced, Stage::Stopping, 20 + 30 + 10),
         ] {
             let asks = |elapsed| deadlines.extension(stage, elapsed, None);
             for (elapsed, expected) in [
@@ -113,6 +124,7 @@ mod tests {
             start: Duration::MAX,
             probation: Duration::MAX,
             shutdown: Duration::MAX,
+            delay: Duration::MAX,
             workers: u32::MAX,
         };
         for stage in [Stage::Starting, Stage::Restarting, Stage::Stopping] {

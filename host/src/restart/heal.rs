@@ -138,7 +138,7 @@ mod tests {
         assert!(healing.asks(Phase::Serving, at(9)));
         healing.verdict(RequestId(7), &Verdict::Refused(Refusal::NoWorkers));
         assert!(healing.asks(Phase::Serving, at(9)));
-        healing.verdict(RequestId(8), &Verdict::Complete { unchanged: true });
+        healing.verdict(RequestId(8), &Verdict::Complete { unchanged: true, draining: 0 });
         assert!(!healing.asks(Phase::Serving, at(9)));
     }
 }

@@ -108,7 +108,10 @@ impl Machine {
 
     /// Whether what is seen matters: nobody is replaced any more once the master is locked or stops.
     const fn minds_looks(&self) -> bool {
-        !matches!(self.state, State::Fresh | State::Locked { .. } | State::Stopping { .. } | State::Exited)
+        !matches!(
+            self.state,
+            State::Fresh | State::Locked { .. } | State::StopDelayed { .. } | State::Stopping { .. } | State::Exited
+        )
     }
 
     pub(super) fn looked(&mut self, found: &[(WorkerId, Signs)], now: Time, out: &mut Vec<Action>) {

@@ -55,7 +55,9 @@ impl Machine {
             State::Rolling(roll) => roll.candidate,
             State::Serving | State::Preflight { .. } | State::Returning(_) | State::Locked { .. } => self.active,
             // All end together.
-            State::Fresh | State::Starting(_) | State::Stopping { .. } | State::Exited => return Vec::new(),
+            State::Fresh | State::Starting(_) | State::StopDelayed { .. } | State::Stopping { .. } | State::Exited => {
+                return Vec::new();
+            }
         };
         let stays = |it: &Worker| matches!(it.life, Life::Ready { .. });
         let is_wanted = |it: &Worker| target != self.active || it.slot.0 < self.settings.workers;

@@ -3,7 +3,7 @@
 //! Each call goes the same way: the event first (so that what happened at a deadline counts as
 //! before it), then the deadlines that have passed, then whatever has become possible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
@@ -28,6 +28,8 @@ pub struct Machine {
     pub(super) wish: Option<Scale>,
     /// Everyone whose exit hasn't been seen yet.
     pub(super) workers: BTreeMap<WorkerId, Worker>,
+    /// Former generations whose last workers still drain, because another restart didn't wait for them.
+    pub(super) outgoing: BTreeSet<Generation>,
     /// Crash histories of the active generation's slots.
     pub(super) back_offs: BTreeMap<Slot, BackOff>,
     pub(super) last_generation: Generation,
@@ -50,6 +52,12 @@ pub(super) enum State {
         /// The failed generation, for as long as it has workers.
         candidate: Option<Generation>,
     },
+    /// The service will stop, and serves until then.
+    StopDelayed {
+        until: Time,
+        /// As in `Stopping`.
+        candidate: Option<Generation>,
+    },
     Stopping {
         exit: ExitReason,
         /// The generation whose roll was given up, for as long as it has workers.
@@ -68,6 +76,7 @@ impl Machine {
             configured: settings.workers,
             wish: None,
             workers: BTreeMap::new(),
+            outgoing: BTreeSet::new(),
             back_offs: BTreeMap::new(),
             last_generation: Generation(1),
             last_worker: WorkerId(0),
@@ -96,25 +105,34 @@ impl Machine {
     pub fn deadline(&self) -> Option<Time> {
         let workers = self.workers.values().filter_map(Worker::deadline);
         let respawns = self.back_offs.values().filter_map(BackOff::due);
-        let probation = match &self.state {
+        let own = match &self.state {
             State::Rolling(roll) => roll.probation_ends(),
+            State::StopDelayed { until, .. } => Some(*until),
             _ => None,
         };
-        workers.chain(respawns).chain(probation).min()
+        workers.chain(respawns).chain(own).min()
     }
 
     /// Where the machine stands.
-    pub const fn phase(&self) -> Phase {
+    pub fn phase(&self) -> Phase {
         match self.state {
             State::Fresh | State::Starting(_) => Phase::Starting,
+            // What was overtaken isn't over before its drains are.
+            State::Serving if !self.outgoing.is_empty() => Phase::Rolling,
             State::Serving => Phase::Serving,
             State::Preflight { .. } => Phase::Preflight,
             State::Rolling(_) => Phase::Rolling,
             State::Returning(_) => Phase::Returning,
             State::Locked { .. } => Phase::Locked,
-            State::Stopping { .. } => Phase::Stopping,
+            State::StopDelayed { .. } | State::Stopping { .. } => Phase::Stopping,
             State::Exited => Phase::Exited,
         }
+    }
+
+    /// Where the machine stands for who would ask for a restart: it serves where nothing but drains goes on that such a
+    /// request doesn't have to wait for.
+    pub fn phase_for(&self, by: By) -> Phase {
+        if self.may_overtake(by) { Phase::Serving } else { self.phase() }
     }
 
     /// Every worker whose exit hasn't been seen yet, oldest first.
@@ -188,6 +206,7 @@ impl Machine {
 
     /// Does whatever has become possible.
     fn advance(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.discard_outgoing(out);
         match &self.state {
             State::Starting(_) => self.advance_first_start(now, out),
             State::Serving | State::Preflight { .. } => {
@@ -197,6 +216,7 @@ impl Machine {
             }
             State::Rolling(roll) => self.advance_roll(*roll, now, out),
             State::Returning(_) => self.advance_return(now, out),
+            State::StopDelayed { .. } => self.advance_delay(now, out),
             State::Locked { .. } | State::Stopping { .. } => {
                 self.discard_candidate(out);
                 self.exit_when_empty(out);
@@ -206,12 +226,17 @@ impl Machine {
     }
 
     fn gate(&mut self, request: RequestId, by: By, out: &mut Vec<Action>) {
+        let overtakes = self.may_overtake(by);
+        if overtakes {
+            self.overtake(out);
+        }
         let refusal = match self.state {
             // Nobody is left to be told anything; `handle` doesn't get here.
-            State::Stopping { .. } | State::Exited => Refusal::Stopping,
+            State::StopDelayed { .. } | State::Stopping { .. } | State::Exited => Refusal::Stopping,
             State::Fresh | State::Starting(_) => Refusal::Starting,
             State::Locked { .. } => Refusal::AbortedRestart,
             State::Preflight { .. } | State::Rolling(_) | State::Returning(_) => Refusal::RestartInFlight,
+            State::Serving if !self.outgoing.is_empty() && !overtakes => Refusal::RestartInFlight,
             State::Serving if self.configured < 2 => Refusal::NoWorkers,
             State::Serving if !self.settings.databank_shared => {
                 Refusal::BadDriver("the active databank can't be shared between processes".to_owned())

@@ -37,6 +37,7 @@
 //! serving until the active generation has as many ready workers as are wanted.
 
 mod crew;
+mod draining;
 mod first;
 mod heal;
 mod health;
@@ -92,6 +93,14 @@ pub struct Settings {
     pub hang_timeout: Option<Duration>,
     /// What a worker may have done, or become, before another takes its place.
     pub recycle: Recycle,
+    /// Whether any restart may begin while former generations do nothing but drain. Where not, only
+    /// what undoes or mends may. The active generation's word counts.
+    pub while_draining: bool,
+    /// How many candidate workers may start side by side, once the first of them has lived through its
+    /// probation; at least 1.
+    pub parallel: u16,
+    /// How long the service goes on serving, while it says that it is about to stop.
+    pub shutdown_delay: Duration,
 }
 
 /// Who asks for a restart.
@@ -109,6 +118,14 @@ pub enum By {
     Rollback,
     /// The master itself, which has found a listener that only new workers can accept on.
     Healing,
+}
+
+impl By {
+    /// Whether what is asked for undoes a restart or mends what is broken, and must not wait for clients
+    /// that are slow to go.
+    const fn is_urgent(self) -> bool {
+        matches!(self, Self::Rollback | Self::Healing)
+    }
 }
 
 impl fmt::Display for By {
@@ -208,7 +225,7 @@ pub enum Event {
     },
     /// Somebody wants more or fewer workers than there are.
     Scale(Scale),
-    /// The service shall stop, gracefully the first time, at once the second time.
+    /// The service shall stop: after its shutdown delay, gracefully, at once. Each time goes one step on.
     Stop,
     /// Time has passed.
     Tick,
@@ -286,6 +303,9 @@ pub enum Action {
         /// The generation.
         generation: Generation,
     },
+    /// Say to whoever sends clients that no more should come, and to clients that their connections
+    /// aren't kept. New ones are served as ever.
+    AnnounceStop,
     /// Stop listening: new clients are to be refused from now on.
     CloseListeners,
     /// Tell whoever waits for this request what became of it.
@@ -469,9 +489,14 @@ pub enum Report {
         /// How many workers serve on.
         serving: usize,
     },
+    /// The service stops in so long, and serves until then.
+    StopDelayed {
+        /// How long.
+        delay: Duration,
+    },
     /// The service stops; living workers drain.
     Stopping,
-    /// The second order to stop: living workers are killed.
+    /// Another order to stop while workers drain: those that live are killed.
     StoppingAtOnce,
 }
 

@@ -58,14 +58,24 @@ impl Machine {
         let State::Returning(retreat) = &self.state else {
             return;
         };
-        let all_manned = (0..self.settings.workers).all(|slot| self.is_manned(Slot(slot)));
-        let is_written = retreat.written == Written::Done;
-        if !all_manned || !is_written || self.workers.values().any(|it| it.generation == retreat.failed) {
-            return;
+        if self.has_returned(retreat) && self.workers.values().all(|it| it.generation != retreat.failed) {
+            let retreat = retreat.clone();
+            self.returned(retreat, out);
         }
-        let Retreat { request, failed, failure, .. } = retreat.clone();
+    }
+
+    /// Whether every slot is the active generation's again, and whoever else there is goes.
+    pub(super) fn has_returned(&self, retreat: &Retreat) -> bool {
+        (0..self.settings.workers).all(|slot| self.is_manned(Slot(slot)))
+            && retreat.written == Written::Done
+            && self.workers.values().all(|it| it.generation == self.active || it.is_going())
+    }
+
+    pub(super) fn returned(&mut self, retreat: Retreat, out: &mut Vec<Action>) {
+        let Retreat { request, failed, failure, .. } = retreat;
         self.state = State::Serving;
-        out.push(Action::Discard { generation: failed });
+        self.outgoing.insert(failed);
+        self.discard_outgoing(out);
         out.push(Action::Report(Report::ReturnEnded { request, generation: self.active }));
         out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
     }

@@ -1,8 +1,9 @@
 //! The roll: from a passed preflight to the verdict.
 //!
 //! Owns the order in which candidate workers are spawned and active ones drained, and what a
-//! failure does. Candidates come one at a time, slot by slot; a drain is never waited for, except
-//! that the verdict waits for the last one.
+//! failure does. Candidates come slot by slot, the first alone and the others as many at a time as
+//! configured; a drain is never waited for, except that the verdict waits for the last one, unless
+//! another restart can't wait (see `draining`).
 //!
 //! A drain that isn't allowed yet is ordered later, and none is forbidden for ever: each candidate
 //! becomes ready or fails the restart within its start timeout, and once all of them are ready they
@@ -41,6 +42,10 @@ enum Probation {
 }
 
 impl Roll {
+    pub(super) fn has_lived_through_probation(&self) -> bool {
+        self.probation == Probation::Passed
+    }
+
     /// When the probation is over, if it is running.
     pub(super) const fn probation_ends(&self) -> Option<Time> {
         match self.probation {
@@ -86,7 +91,7 @@ impl Machine {
         if roll.probation != Probation::Passed {
             return;
         }
-        self.spawn_next_candidate(&roll, now, out);
+        self.spawn_next_candidates(&roll, now, out);
         self.drain_predecessors(&roll, now, out);
         if self.all_candidates_ready(&roll) && self.candidates(&roll).count() == self.workers.len() {
             self.complete(roll, out);
@@ -113,13 +118,13 @@ impl Machine {
         roll
     }
 
-    fn spawn_next_candidate(&mut self, roll: &Roll, now: Time, out: &mut Vec<Action>) {
+    fn spawn_next_candidates(&mut self, roll: &Roll, now: Time, out: &mut Vec<Action>) {
         // Candidates come in the order of their slots and none goes before the verdict, so their
         // number is the next one's slot.
-        let next = (0..roll.settings.workers).map(Slot).nth(self.candidates(roll).count());
-        if let Some(slot) = next
-            && self.candidates(roll).all(Worker::is_ready)
-        {
+        let next = (0..roll.settings.workers).map(Slot).skip(self.candidates(roll).count());
+        let starting = self.candidates(roll).filter(|it| !it.is_ready()).count();
+        let room = usize::from(roll.settings.parallel.max(1)).saturating_sub(starting);
+        for slot in next.take(room) {
             self.spawn(slot, roll.candidate, roll.settings, now, out);
         }
     }
@@ -144,14 +149,17 @@ impl Machine {
         }
     }
 
-    fn complete(&mut self, roll: Roll, out: &mut Vec<Action>) {
+    pub(super) fn complete(&mut self, roll: Roll, out: &mut Vec<Action>) {
         let old = std::mem::replace(&mut self.active, roll.candidate);
         self.settings = roll.settings;
         self.configured = roll.configured;
         self.state = State::Serving;
         out.push(Action::Activate { generation: roll.candidate });
-        out.push(Action::Discard { generation: old });
-        out.push(Action::Verdict { request: roll.request, verdict: Verdict::Complete { unchanged: roll.unchanged } });
+        self.outgoing.insert(old);
+        self.discard_outgoing(out);
+        let draining = self.workers.values().filter(|it| it.generation != self.active).count();
+        let verdict = Verdict::Complete { unchanged: roll.unchanged, draining };
+        out.push(Action::Verdict { request: roll.request, verdict });
     }
 
     /// Ends the roll without success.
@@ -180,7 +188,7 @@ impl Machine {
         self.candidates(roll).any(|it| it.slot == slot && it.is_ready())
     }
 
-    fn all_candidates_ready(&self, roll: &Roll) -> bool {
+    pub(super) fn all_candidates_ready(&self, roll: &Roll) -> bool {
         let ready = self.candidates(roll).filter(|it| it.is_ready()).count();
         ready == usize::from(roll.settings.workers)
     }

@@ -52,14 +52,14 @@ impl Machine {
     pub const fn may_scale(&self) -> Result<(), Refusal> {
         match self.state {
             State::Locked { .. } => Err(Refusal::AbortedRestart),
-            State::Stopping { .. } | State::Exited => Err(Refusal::Stopping),
+            State::StopDelayed { .. } | State::Stopping { .. } | State::Exited => Err(Refusal::Stopping),
             _ => Ok(()),
         }
     }
 
     pub(super) fn scale(&mut self, wish: Scale, out: &mut Vec<Action>) {
         match self.state {
-            State::Locked { .. } | State::Stopping { .. } | State::Exited => {
+            State::Locked { .. } | State::StopDelayed { .. } | State::Stopping { .. } | State::Exited => {
                 out.push(Action::Report(Report::ScaleIgnored { phase: self.phase() }));
             }
             // Fulfilled in this very step.

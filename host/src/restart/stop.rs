@@ -1,4 +1,10 @@
-//! The way out: a graceful stop, a fast one, and the end when the last worker has gone.
+//! The way out: a delay in which the service still serves, a graceful stop, a fast one, and the end when the last worker
+//! has gone.
+//!
+//! The delay is for whoever sends clients, a load balancer: it needs a while to notice that no more should come, and
+//! whoever it sends meanwhile is to be served. Nothing is spawned any more, and a restart in flight ends.
+
+use std::time::Duration;
 
 use crate::ids::{Generation, Time, WorkerId};
 
@@ -10,6 +16,10 @@ impl Machine {
         let mut candidate = None;
         match &self.state {
             State::Stopping { .. } => return self.stop_at_once(out),
+            State::StopDelayed { candidate, .. } => {
+                let candidate = *candidate;
+                return self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+            }
             State::Preflight { request, .. } => {
                 let request = *request;
                 out.push(Action::CancelPreflight { request });
@@ -31,7 +41,29 @@ impl Machine {
             State::Locked { candidate: failed } => candidate = *failed,
             State::Fresh | State::Starting(_) | State::Serving | State::Exited => {}
         }
-        self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+        // Before it has served nobody was sent to it.
+        let has_served = !matches!(self.state, State::Fresh | State::Starting(_));
+        let delay = self.settings.shutdown_delay;
+        if has_served && delay > Duration::ZERO {
+            self.back_offs.clear();
+            self.wish = None;
+            self.state = State::StopDelayed { until: now.saturating_add(delay), candidate };
+            out.push(Action::Report(Report::StopDelayed { delay }));
+            out.push(Action::AnnounceStop);
+        } else {
+            self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+        }
+    }
+
+    /// Stops when the delay is over, or when nobody serves any more who could.
+    pub(super) fn advance_delay(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.discard_candidate(out);
+        if let State::StopDelayed { until, candidate } = self.state
+            && (until <= now || self.workers.is_empty())
+        {
+            self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+            self.exit_when_empty(out);
+        }
     }
 
     pub(super) fn begin_stopping(
@@ -65,7 +97,8 @@ impl Machine {
 
     /// Lets go of a failed or given-up candidate once its last worker has gone.
     pub(super) fn discard_candidate(&mut self, out: &mut Vec<Action>) {
-        if let State::Locked { candidate } | State::Stopping { candidate, .. } = &mut self.state
+        if let State::Locked { candidate } | State::StopDelayed { candidate, .. } | State::Stopping { candidate, .. } =
+            &mut self.state
             && let Some(generation) = *candidate
             && self.workers.values().all(|it| it.generation != generation)
         {

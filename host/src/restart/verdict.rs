@@ -14,6 +14,8 @@ pub enum Verdict {
     Complete {
         /// Whether that has the version, the configuration and the secrets of the one before: only the workers are new.
         unchanged: bool,
+        /// How many workers of former generations still drain, because another restart couldn't wait for them.
+        draining: usize,
     },
     /// Nothing was touched.
     Refused(Refusal),

@@ -123,6 +123,7 @@ impl<'a> Control<'a> {
         let (stop, stop_order) = watch::channel(false);
         let (app, started) = watch::channel(None);
         let (drain, drain_signal) = http::drain_signal();
+        drain.announce_close(setup.announce_close);
         let left_over = Arc::<LeftOvers>::default();
         let place = (setup.slot, setup.generation);
         let open = |wanted: AccessSetup| {
@@ -173,6 +174,7 @@ impl<'a> Control<'a> {
             words,
             log,
             access: access.clone(),
+            drain: drain.clone(),
             shutdown_timeout: setup.shutdown_timeout,
         };
         Ok(Self {
@@ -471,6 +473,7 @@ mod tests {
             words,
             log,
             access: None,
+            drain: drain.clone(),
             shutdown_timeout: Duration::from_secs(30),
         };
         Control {

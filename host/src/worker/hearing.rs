@@ -15,6 +15,7 @@ use super::serving::Word;
 use crate::access::AccessLog;
 use crate::causes::chain;
 use crate::channel::{Channel, ChannelError};
+use crate::http::DrainControl;
 use crate::logging::ChildLog;
 use crate::message::{Connections, FromWorker, ToWorker};
 
@@ -69,6 +70,7 @@ pub(super) struct Ears<'a> {
     pub(super) words: mpsc::UnboundedReceiver<Word>,
     pub(super) log: ChildLog,
     pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) drain: DrainControl,
     pub(super) shutdown_timeout: Duration,
 }
 
@@ -81,6 +83,7 @@ impl Ears<'_> {
                     Ok(Some((ToWorker::Drain { successor, timeout, connections }, _))) => {
                         return Heard::Order(Ordered { successor, timeout, connections });
                     }
+                    Ok(Some((ToWorker::AnnounceClose { on }, _))) => self.drain.announce_close(on),
                     Ok(Some((ToWorker::LogLevel { level }, _))) => {
                         self.log.set_level(level);
                     }
@@ -151,6 +154,7 @@ mod tests {
             words: mpsc::unbounded_channel().1,
             log: ChildLog::for_tests(),
             access: None,
+            drain: crate::http::drain_signal().0,
             shutdown_timeout: Duration::from_secs(30),
         };
         // Longer than any packet of the master's.

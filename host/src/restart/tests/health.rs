@@ -151,7 +151,7 @@ fn an_active_worker_that_hangs_in_a_roll_is_aborted_and_its_slot_gets_the_candid
     bench.on(exited(2, 1));
     assert_eq!(bench.after(LOOK), [spawn(4, 1, 2)]);
     assert_eq!(bench.on(ready(4)), [drain(1)]);
-    assert_eq!(bench.on(exited(1, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged: false })));
+    assert_eq!(bench.on(exited(1, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged: false, draining: 0 })));
 }
 
 #[test]
@@ -335,6 +335,6 @@ fn a_restart_that_comes_while_a_worker_retires_replaces_it_too() {
     for worker in [1, 2] {
         bench.on(exited(worker, 0));
     }
-    assert_eq!(bench.on(exited(3, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged: false })));
+    assert_eq!(bench.on(exited(3, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged: false, draining: 0 })));
     assert_eq!(bench.machine.looks_every(), Some(LOOK));
 }

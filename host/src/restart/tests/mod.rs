@@ -1,5 +1,6 @@
 //! Tests of the pure machine: tables of claims, and properties of random worlds.
 
+mod draining;
 mod health;
 mod ledger;
 mod links;
@@ -29,6 +30,9 @@ const fn settings(workers: u16) -> Settings {
         on_failure: OnFailure::Lock,
         hang_timeout: Some(HANG_TIMEOUT),
         recycle: Recycle::NEVER,
+        while_draining: false,
+        parallel: 1,
+        shutdown_delay: Duration::ZERO,
     }
 }
 

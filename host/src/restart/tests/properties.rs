@@ -75,16 +75,22 @@ fn any_settings(workers: impl Strategy<Value = u16>) -> impl Strategy<Value = Se
         min_uptime: ms(uptime * 200),
         ..Recycle::NEVER
     });
-    (workers, probation, timeout(), timeout(), on_failure, hang_timeout, recycle).prop_map(
-        |(workers, probation, start_timeout, shutdown_timeout, on_failure, hang_timeout, recycle)| Settings {
+    let at_a_time = (any::<bool>(), 1_u16..4);
+    let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => (1_u64..4).prop_map(|it| ms(it * 200))];
+    let timeouts = (timeout(), timeout(), delay);
+    (workers, probation, timeouts, on_failure, hang_timeout, recycle, at_a_time).prop_map(
+        |(workers, probation, timeouts, on_failure, hang_timeout, recycle, (while_draining, parallel))| Settings {
             workers,
             databank_shared: true,
-            start_timeout,
+            start_timeout: timeouts.0,
             probation,
-            shutdown_timeout,
+            shutdown_timeout: timeouts.1,
             on_failure,
             hang_timeout,
             recycle,
+            while_draining,
+            parallel,
+            shutdown_delay: timeouts.2,
         },
     )
 }
@@ -105,6 +111,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => Just(Step::Request(By::Signal)),
         3 => Just(Step::Request(By::Watcher)),
+        5 => Just(Step::Request(By::Rollback)),
+        1 => Just(Step::Request(By::Healing)),
         6 => (any_settings(1_u16..5), any::<bool>()).prop_map(|(settings, unchanged)| Step::Pass(settings, unchanged)),
         1 => Just(Step::Refuse),
         1 => Just(Step::StalePreflight),
@@ -262,8 +270,10 @@ proptest! {
             prop_assert!(world.bury() || world.sleep_until_deadline(), "{:?}", world.machine);
         }
         prop_assert!(world.nobody_waits());
-        world.stop();
-        world.stop();
+        // Without its delay, and at once.
+        for _ in 0..3 {
+            world.stop();
+        }
         while world.bury() {}
         prop_assert!(world.is_over());
     }

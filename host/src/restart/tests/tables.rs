@@ -119,7 +119,11 @@ const fn discard(generation: u64) -> Action {
 /// The last actions of a complete restart.
 fn complete(number: u64, old: u64, new: u64) -> Vec<Action> {
     let generation = Generation(new);
-    vec![Action::Activate { generation }, discard(old), verdict(number, Verdict::Complete { unchanged: false })]
+    vec![
+        Action::Activate { generation },
+        discard(old),
+        verdict(number, Verdict::Complete { unchanged: false, draining: 0 }),
+    ]
 }
 
 // Starting
@@ -328,7 +332,7 @@ fn a_restart_into_what_is_active_already_is_complete_and_says_that_nothing_has_c
         bench.after(settings(2).probation);
         bench.on(ready(4));
         bench.on(exited(1, 0));
-        assert_eq!(bench.on(exited(2, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged })));
+        assert_eq!(bench.on(exited(2, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged, draining: 0 })));
     }
 }
 
@@ -1646,6 +1650,6 @@ fn reasons_are_stable_and_lead_what_is_printed() {
     }
     for unchanged in [false, true] {
         // Scripts compare it.
-        assert_eq!(Verdict::Complete { unchanged }.to_string(), "complete");
+        assert_eq!(Verdict::Complete { unchanged, draining: 0 }.to_string(), "complete");
     }
 }

@@ -77,7 +77,7 @@ impl Bench {
     fn complete(&mut self, active: Pair) {
         self.watch.verdict(
             RequestId(self.last_request),
-            &Verdict::Complete { unchanged: false },
+            &Verdict::Complete { unchanged: false, draining: 0 },
             Some(Judged::Config(config(0))),
             self.now,
         );

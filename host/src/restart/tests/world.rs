@@ -43,6 +43,10 @@ impl Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Locked,
+    /// It will stop, and serves until then.
+    Delayed {
+        until: Time,
+    },
     Stopping,
     StoppingAtOnce,
     Exited,
@@ -84,6 +88,8 @@ pub(super) struct World {
     /// Whether the candidate has failed and every slot returns to the active generation.
     returning: bool,
     stop_in_hand: StopInHand,
+    /// Whether the request in hand doesn't wait for the drains of the restart before.
+    overtakes: bool,
     /// The quarantined generation, until that is written down.
     unwritten: Option<Generation>,
     /// Whether the last preflight that passed has found nothing new.
@@ -120,6 +126,7 @@ impl World {
             end: None,
             returning: false,
             stop_in_hand: StopInHand::None,
+            overtakes: false,
             unwritten: None,
             passed_unchanged: false,
             has_served: false,
@@ -154,7 +161,44 @@ impl World {
             self.waiting.insert(request);
         }
         self.asked_by.insert(request, by);
+        self.overtakes = self.may_overtake(by);
+        let overtakes = self.overtakes;
+        assert_eq!(self.machine.phase_for(by) == Phase::Serving, overtakes || self.machine.phase() == Phase::Serving);
+        let starts = self.preflight.is_none();
         self.deliver(Event::Request { request, by });
+        self.overtakes = false;
+        let settings = self.settings[&self.active];
+        let possible = self.configured[&self.active] > 1 && settings.databank_shared;
+        assert!(!(overtakes && possible && starts) || self.preflight == Some(request), "only drains are in its way");
+    }
+
+    /// Whether nothing but drains keeps a request from its preflight, and it doesn't wait for them.
+    fn may_overtake(&self, by: By) -> bool {
+        let goes = |it: &Process| !it.serves() && it.state != WorkerState::Starting;
+        let newest = self.candidate.filter(|_| !self.returning).unwrap_or(self.active);
+        let former: BTreeSet<_> = self.alive.values().map(|it| it.generation).filter(|it| *it != newest).collect();
+        let others_go = self.alive.values().filter(|it| it.generation != newest).all(goes);
+        let only_drains = match self.candidate {
+            _ if self.end.is_some() || !self.has_served || self.preflight.is_some() => false,
+            Some(_) if self.returning => self.unwritten.is_none() && self.is_manned() && others_go,
+            Some(candidate) => {
+                let ready = self.alive.values().filter(|it| it.generation == candidate && it.serves()).count();
+                ready == usize::from(self.settings[&candidate].workers)
+                    && others_go
+                    && self.probation_has_passed(candidate)
+            }
+            None => !former.is_empty(),
+        };
+        let urgent = matches!(by, By::Rollback | By::Healing);
+        let most = if urgent { 4 } else { 3 };
+        only_drains && former.len() <= most && (urgent || self.settings[&self.active].while_draining)
+    }
+
+    /// Whether every slot has an active worker that serves and stays.
+    fn is_manned(&self) -> bool {
+        let is_ready = |it: &Process| it.generation == self.active && it.state == WorkerState::Ready;
+        let slots = (0..self.settings[&self.active].workers).map(Slot);
+        slots.into_iter().all(|slot| self.alive.values().any(|it| it.slot == slot && is_ready(it)))
     }
 
     /// Somebody wants another number of workers.
@@ -479,8 +523,24 @@ impl World {
                 assert!(self.settings.remove(&generation).is_some(), "discarded once");
                 self.candidate.take_if(|it| *it == generation);
             }
+            Action::AnnounceStop => {
+                assert!(self.has_served && matches!(self.end, None | Some(End::Locked)));
+                assert_eq!(self.stop_in_hand, StopInHand::First);
+                self.stop_in_hand = StopInHand::None;
+                self.end = Some(End::Delayed { until: self.now + self.settings[&self.active].shutdown_delay });
+            }
             Action::CloseListeners => {
-                assert!(matches!(self.end, None | Some(End::Locked)));
+                match self.end {
+                    Some(End::Delayed { until }) => {
+                        let skipped = self.stop_in_hand == StopInHand::First;
+                        assert!(until <= self.now || skipped || self.alive.is_empty(), "before its time");
+                    }
+                    end => {
+                        assert!(matches!(end, None | Some(End::Locked)));
+                        let delay = self.settings[&self.active].shutdown_delay;
+                        assert!(!self.has_served || delay.is_zero(), "not announced");
+                    }
+                }
                 self.end = Some(End::Stopping);
             }
             Action::Verdict { request, verdict } => self.obey_verdict(request, &verdict),
@@ -500,6 +560,9 @@ impl World {
         assert!(is_active || (Some(generation) == self.candidate && !self.returning));
         let settings = self.settings[&generation];
         assert!(slot.0 < settings.workers);
+        let starting =
+            self.alive.values().filter(|it| it.generation == generation && it.state == WorkerState::Starting);
+        assert!(is_active || starting.count() < usize::from(settings.parallel), "as many at a time as configured");
         assert!(is_active || slot == Slot(0) || self.probation_has_passed(generation));
         assert!(
             self.has_served || self.may_start_first(slot),
@@ -568,7 +631,8 @@ impl World {
 
     /// A drain of one while the others serve on.
     fn allow_drain(&self, worker: WorkerId, process: &Process) {
-        if process.told_to_end && (process.state == WorkerState::Starting || self.end == Some(End::Locked)) {
+        let ends = matches!(self.end, Some(End::Locked | End::Delayed { .. }));
+        if process.told_to_end && (process.state == WorkerState::Starting || ends) {
             // It doesn't serve yet, or nobody will ever come in its place.
             return;
         }
@@ -703,12 +767,18 @@ impl World {
     fn obey_verdict(&mut self, request: RequestId, verdict: &Verdict) {
         assert!(self.waiting.remove(&request), "one verdict a request");
         match verdict {
-            Verdict::Complete { unchanged } => {
+            Verdict::Complete { unchanged, draining } => {
                 assert_eq!(*unchanged, self.passed_unchanged, "what the preflight said is what the verdict says");
                 assert_eq!(self.candidate, None, "the candidate is active");
                 let settings = self.settings[&self.active];
                 assert_eq!(self.serving(), usize::from(settings.workers));
-                assert!(self.alive.values().all(|it| it.generation == self.active));
+                let others: Vec<_> = self.alive.values().filter(|it| it.generation != self.active).collect();
+                assert!(others.iter().all(|it| !it.serves() && it.state != WorkerState::Starting));
+                assert_eq!(others.len(), *draining);
+                assert!(others.is_empty() || self.overtakes, "somebody is left");
+            }
+            Verdict::Refused(Refusal::RestartInFlight) => {
+                assert!(!self.overtakes, "only drains are in its way");
             }
             Verdict::Refused(_) => {}
             Verdict::Failed(Failure::Stopped) => assert_eq!((self.end, self.returning), (None, false)),
@@ -717,10 +787,16 @@ impl World {
                 assert!(is_written || self.stop_in_hand == StopInHand::First, "not written down");
                 assert_eq!(self.end, None);
                 assert!(
-                    self.stop_in_hand == StopInHand::First || (self.candidate.is_none() && self.is_back()),
+                    self.overtakes
+                        || self.stop_in_hand == StopInHand::First
+                        || (self.candidate.is_none() && self.is_back()),
                     "not back yet"
                 );
                 self.returning = false;
+                if self.overtakes {
+                    // It drains on.
+                    self.candidate = None;
+                }
             }
             Verdict::Failed(_) => {
                 assert_eq!(self.end, None);
@@ -765,14 +841,14 @@ impl World {
         assert_eq!(self.machine.serving(), self.serving());
         assert_eq!(self.machine.active(), self.active);
         assert_eq!(self.machine.is_locked(), self.end == Some(End::Locked));
-        let stopping = matches!(self.end, Some(End::Stopping | End::StoppingAtOnce));
+        let stopping = matches!(self.end, Some(End::Delayed { .. } | End::Stopping | End::StoppingAtOnce));
         assert_eq!(self.machine.phase() == Phase::Stopping, stopping);
         assert_eq!(self.machine.phase() == Phase::Exited, self.is_over());
         assert!(self.end.is_some() || self.returning || !self.has_lost_a_candidate());
         assert_eq!(self.machine.phase() == Phase::Returning, self.returning);
         let is_free = matches!(self.machine.phase(), Phase::Serving | Phase::Preflight);
         assert!(!is_free || self.wish.is_none(), "wanted and nothing in the way");
-        assert!(self.settings.len() <= 2, "at most one candidate");
+        assert!(self.settings.len() <= 6, "at most one candidate, and four that drain");
         // A slot has one that stays and one that retires, or as many serve as are wanted, and those above the number that is wanted now go
         // when enough others serve; how many drain is bounded by the back-off.
         let staying = self.alive.values().filter(|it| it.serves() || it.state == WorkerState::Starting).count();
