@@ -267,8 +267,14 @@ mod tests {
         let second = Duration::from_secs(1);
         notify.extend();
         assert!(heard(&manager).is_empty(), "how long it may take isn't known yet");
-        let deadlines =
-            Deadlines { preparation: second, start: second, probation: second, shutdown: second, workers: 2 };
+        let deadlines = Deadlines {
+            preparation: second,
+            start: second,
+            probation: second,
+            shutdown: second,
+            delay: second,
+            workers: 2,
+        };
         notify.expect(deadlines);
         notify.extend();
         assert_eq!(heard(&manager), ["EXTEND_TIMEOUT_USEC=10000000\n"]);

@@ -95,11 +95,8 @@ fn a_service_that_cannot_start_says_so_as_an_error() {
 
 #[test]
 fn a_log_in_a_file_has_no_priorities() {
-    let machine = Plan::new()
-        .with("/log/file", "/var/log/app-host/log")
-        .with_file("etc/systemd/system/app-host.service.d/log.conf", "[Service]\nLogsDirectory=app-host\n")
-        .boot();
+    let machine = Plan::new().with("/log/file", "/var/log/app-host/service.log").boot();
     machine.start();
-    let text = machine.read("/var/log/app-host/log");
+    let text = machine.read("/var/log/app-host/service.log");
     assert!(text.lines().count() > 3 && text.lines().all(|line| line.starts_with('{')), "{text}");
 }
