@@ -90,6 +90,18 @@ fn rename_and_reload_loses_no_line_though_the_file_is_compressed_at_once() {
 }
 
 #[test]
+fn rename_and_a_reload_that_is_refused_rotates_all_the_same_and_tells() {
+    let plan = Plan::new().with("/log/file", LOG).with("/access_log", json!(true)).with_logrotate();
+    let machine = plan.with_file("etc/logrotate.d/app-host", &configuration(1)).boot();
+    machine.start();
+    machine.write("/usr/local/share/app.so", "no library");
+    let said = machine.try_logrotate("/etc/logrotate.d/app-host");
+    assert!(said.code == Some(1) && said.text.contains("error running shared postrotate script"), "{said:?}");
+    machine.get("/whoami?n=1").unwrap();
+    machine.wait("the line in the new file", || machine.read(LOG).lines().find_map(number));
+}
+
+#[test]
 fn copy_and_truncate_leaves_no_hole_and_loses_only_what_comes_in_between() {
     let (_machine, seen) = rotate_under_load(&configuration(2));
     assert!(seen.values().all(|count| *count <= 1), "{seen:?}");
