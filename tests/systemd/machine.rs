@@ -205,6 +205,21 @@ impl Plan {
 }
 
 impl Machine {
+    /// Its first process, as this machine numbers it.
+    pub const fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Who has booted it and waits for its end.
+    pub fn launcher(&self) -> u32 {
+        self.launcher.id()
+    }
+
+    /// Where this machine has what was laid into it.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
     /// Waits for a condition, for [`DEADLINE`] at most.
     pub fn wait<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
