@@ -11,16 +11,16 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::task::LocalSet;
 
-use crate::artifact::{Store, Version};
+use crate::artifact::{Store, UNLINKED, Version};
 use crate::causes::chain;
 use crate::children::Children;
 use crate::console;
 use crate::desk::Desk;
 use crate::foreign::printable;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::logging;
 use crate::paths;
-use crate::preflight::{Preflight, Snapshot, read_config};
+use crate::preflight::{Place, Preflight, Snapshot, read_config};
 use crate::restart::Refusal;
 use crate::state_dir::StateDir;
 
@@ -46,6 +46,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
                 manifest.app_abi,
                 printable(&manifest.rustc)
             );
+            if version.is_unlinked {
+                let library = version.library.display().to_string();
+                console::note(&format!("note: {}: {UNLINKED}", printable(&library)));
+            }
             console::answer(&text).context("the answer can't be written")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -62,6 +66,11 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         Err(refused) => return Ok(Err(refused.refusal)),
     };
     let identity = Identity::configured(&config)?;
+    for (socket, rights) in config.socket_files() {
+        if let Err(error) = identity::owner(rights) {
+            return Ok(Err(Refusal::BadConfig(format!("{socket}: {}", chain(&error)))));
+        }
+    }
     // Where a master would load it from: what can be loaded here may not be there.
     let versions = match StateDir::look(&config, Identity::path_trust(identity.as_ref())) {
         Ok(directory) => directory,
@@ -77,8 +86,9 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         identity,
     };
     let checked = async {
-        preflight.secrets(&config).await?;
-        preflight.version(&config, &home, None).await
+        let secrets = preflight.secrets(&config).await?;
+        let place = Place { config: &config, home: &home, environment: &secrets.environment };
+        preflight.version(place, None).await
     };
     let checked = checked.await;
     logging::finish_relays(LAST_WORDS);

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::channel::MasterEnd;
-use crate::config::Environment;
+use crate::config::{Limits, Variables};
 use crate::held::Directory;
 use crate::identity::Identity;
 use crate::sys::process::{self, Reaped, Spawn};
@@ -62,6 +62,15 @@ impl From<[OwnedFd; 2]> for Streams {
     }
 }
 
+/// What a child finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    pub environment: &'a Variables,
+    pub limits: Limits,
+    /// The directory where it is; ours when absent.
+    pub directory: Option<&'a Directory>,
+}
+
 /// A child that has just been spawned.
 #[derive(Debug)]
 pub struct Child {
@@ -91,8 +100,7 @@ impl Children {
         Ok(children)
     }
 
-    /// Spawns the running binary in `role`, with those of our variables that `environment` names, in `directory`; in
-    /// ours when absent.
+    /// Spawns the running binary in `role`.
     ///
     /// # Errors
     /// Those of socketpair, fork, setuid and exec.
@@ -101,8 +109,7 @@ impl Children {
         role: Role,
         streams: Streams,
         identity: Option<&Identity>,
-        environment: &Environment,
-        directory: Option<&Directory>,
+        surroundings: Surroundings<'_>,
     ) -> io::Result<Child> {
         let (channel, theirs) = MasterEnd::pair()?;
         let pid = process::spawn(Spawn {
@@ -110,9 +117,10 @@ impl Children {
             control: theirs,
             stdout: streams.stdout,
             stderr: streams.stderr,
-            identity: identity.map(|identity| (identity.uid, identity.gid)),
-            environment: environment.clone(),
-            directory: directory.map(|directory| directory.as_fd().try_clone_to_owned()).transpose()?,
+            identity: identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone())),
+            environment: surroundings.environment.clone(),
+            limits: surroundings.limits,
+            directory: surroundings.directory.map(|directory| directory.as_fd().try_clone_to_owned()).transpose()?,
             variables: identity.map(Identity::variables).unwrap_or_default(),
             dies_with_us: role.dies_with_us(),
         })?;

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::console;
-use crate::ctl::{Form, Looks, Options, Order, Place, Until};
+use crate::ctl::{Form, Looks, Options, Order, Place, Until, Wait};
 
 /// Keeps a Rust service running while its code changes.
 #[derive(Debug, Parser)]
@@ -93,7 +94,7 @@ pub enum Command {
     /// Exits with 0 when it was done (`restart --wait`: the restart is complete), with 1 when something was
     /// wrong here, with 2 when the command line wasn't understood, with 3 when the restart was refused, with 4
     /// when it failed, with 5 when no master could be reached, and with 6 when it didn't answer in time or
-    /// went in the middle.
+    /// went in the middle (`stop --wait`: isn't gone after the time given).
     Ctl(Ctl),
     /// Print what SHELL needs to complete this program's command lines.
     Completions {
@@ -191,7 +192,14 @@ enum CtlOrder {
         level: String,
     },
     /// Stop the service gracefully; once more: without `shutdown_delay`, and then at once.
-    Stop,
+    Stop {
+        /// Wait until the master has gone.
+        #[arg(long)]
+        wait: bool,
+        /// Wait no longer than this, `30s` for instance, and exit with 6 if the master is still there.
+        #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
 }
 
 impl From<Ctl> for Options {
@@ -210,7 +218,7 @@ impl From<Ctl> for Options {
             CtlOrder::Status { watch } => Order::Status(if watch { Looks::Again } else { Looks::Once }),
             CtlOrder::Events => Order::Events,
             CtlOrder::Loglevel { level } => Order::LogLevel(level),
-            CtlOrder::Stop => Order::Stop,
+            CtlOrder::Stop { wait, timeout } => Order::Stop(if wait { Wait::UntilGone(timeout) } else { Wait::Not }),
         };
         Self { place, form: if json { Form::Json } else { Form::Text }, order }
     }

@@ -183,6 +183,9 @@ pub fn names() -> String {
     TABLE.map(|(name, _)| name).join(" ")
 }
 
+/// The reason for whoever may not speak to the master at all.
+pub const NOT_ALLOWED: &str = "not allowed";
+
 /// What a command is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

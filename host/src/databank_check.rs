@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use crate::causes::chain;
 use crate::channel::Channel;
-use crate::config::databank::redact;
+use crate::config::databank::{Store, redact};
 use crate::databank::{Databank, Driver};
 use crate::foreign;
+use crate::identity;
 use crate::message::{DatabankSetup, FromDatabankCheck};
 use crate::{logging, sys};
 
@@ -28,6 +29,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Ok(databank) => databank.prepare().await.map_err(|fault| fault.to_string()),
             Err(error) => Err(chain(&error)),
         };
+        let prepared = prepared.map_err(|error| match &setup.databank.store {
+            // The system's own word for it doesn't say which.
+            Store::Sqlite { path } => match identity::obstacle(path) {
+                Some(directory) => format!("{error}: the workers' user can't pass {}", directory.display()),
+                None => error,
+            },
+            _ => error,
+        });
         let answer = match prepared {
             Ok(()) => FromDatabankCheck::Reached,
             Err(error) => FromDatabankCheck::Unreachable { error: foreign::line(&redact(&error), foreign::MAX_TEXT) },

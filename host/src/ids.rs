@@ -133,6 +133,8 @@ pub enum Ended {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// So did this one, and the kernel has made a core dump of it (`WCOREDUMP`), where `core(5)` says.
+    Dumped(i32),
 }
 
 impl fmt::Display for Ended {
@@ -140,6 +142,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Code(code) => write!(f, "exit {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Dumped(signal) => write!(f, "signal {signal} (core dumped)"),
         }
     }
 }

@@ -23,6 +23,7 @@ use socket2::{Socket, TcpKeepalive};
 
 use crate::causes::chain;
 use crate::config::{Address, Config, Family, Listen};
+use crate::identity::IdentityError;
 use crate::message::{ListenerInfo, Origin, Server};
 use crate::socket_file::SocketFile;
 pub use health::{Damage, Harm, Remedy, is_open};
@@ -57,6 +58,8 @@ pub enum BindError {
     Live { path: PathBuf },
     #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
     NoSocket { path: PathBuf },
+    #[error("{address} can't be bound with its owner and group")]
+    Owner { address: Address, source: IdentityError },
     #[error("localhost can't be resolved")]
     Localhost(#[source] io::Error),
     #[error(
@@ -82,6 +85,7 @@ impl BindError {
             Self::NotThere { .. }
             | Self::FreebindOfPassed { .. }
             | Self::NoSocket { .. }
+            | Self::Owner { .. }
             | Self::Localhost(_)
             | Self::Overlaps { .. }
             | Self::Family { .. }
@@ -161,11 +165,14 @@ impl Bound {
         if let Some(options) = &mut *self.options.borrow_mut() {
             options.expect_settings_of(&self.socket);
         }
-        if let (Some(mode), Some(file)) = (listen.mode, &self.file)
-            && let Err(error) = file.change_mode(mode)
-        {
+        if let Some(file) = &self.file {
             let path = file.path().display();
-            tracing::warn!(listener = listen.name, path = %path, error = chain(&error), "mode can't be changed");
+            let changed = bind::owner(listen)
+                .map_err(|error| chain(&error))
+                .and_then(|owner| file.change_rights(listen.rights.mode, owner).map_err(|error| chain(&error)));
+            if let Err(error) = changed {
+                tracing::warn!(listener = listen.name, path = %path, error, "mode, owner or group can't be changed");
+            }
         }
     }
 

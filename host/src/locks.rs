@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use app_abi::Magic;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 
@@ -23,10 +23,14 @@ use crate::held::{self, Directory};
 pub enum LockError {
     #[error("{} is locked: a master runs already, as process {}", path.display(), holder.trim())]
     Running { path: PathBuf, holder: String },
+    #[error("{} is locked: the master that runs as process {} is stopping, and isn't gone", path.display(), holder.trim())]
+    Stopping { path: PathBuf, holder: String },
     #[error("state_dir {} is used by another master; give each its own", path.display())]
     Shared { path: PathBuf },
     #[error("{} can't be locked", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{} is locked, and can't be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
     #[error("{} can't be the pid file: it is no file of ours with one name; remove it", path.display())]
     Foreign { path: PathBuf },
 }
@@ -45,12 +49,13 @@ impl PidFile {
     /// Locks the file at `path` and writes this process's id into it.
     ///
     /// # Errors
-    /// [`LockError::Running`] when another master holds it.
+    /// [`LockError::Running`] when another master holds it, [`LockError::Stopping`] when that one has said that it
+    /// is on its way out.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::File { path: path.to_owned(), source };
         let (directory, name) = Directory::of(path).map_err(failed)?;
         loop {
-            let mut file = open(&directory, name, 0o644).map_err(failed)?;
+            let file = open(&directory, name, 0o644).map_err(failed)?;
             // Before it is emptied: whoever may write to the directory may have linked another file there.
             let found = file.metadata().map_err(failed)?;
             if !found.is_file() || found.nlink() > 1 || found.uid() != Uid::effective().as_raw() {
@@ -64,9 +69,15 @@ impl PidFile {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
+                    let stops = is_marked(&file);
                     // Only for the message: the lock is what counts.
                     let _ = file.take(32).read_to_string(&mut holder);
-                    return Err(LockError::Running { path: path.to_owned(), holder });
+                    let path = path.to_owned();
+                    return Err(if stops {
+                        LockError::Stopping { path, holder }
+                    } else {
+                        LockError::Running { path, holder }
+                    });
                 }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
@@ -74,12 +85,14 @@ impl PidFile {
             if !is_at(&file, &directory, name) {
                 continue;
             }
+            // With this value it is removed, so that a disk that is full keeps no empty one.
+            let mut held = Self { path: path.to_owned(), directory, name: name.to_owned(), file };
+            let file = &mut held.file;
             file.set_len(0)
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", process::id()))
-                .map_err(failed)?;
-            let name = name.to_owned();
-            return Ok(Self { path: path.to_owned(), directory, name, file });
+                .map_err(|source| LockError::Write { path: path.to_owned(), source })?;
+            return Ok(held);
         }
     }
 
@@ -103,6 +116,43 @@ impl PidFile {
     pub fn make_anew(&mut self) -> Result<(), LockError> {
         *self = Self::acquire(&self.path)?;
         Ok(())
+    }
+
+    /// What tells the next master that this one is on its way out. Drop it no later than the pid file: it keeps the
+    /// lock held.
+    pub fn stop_mark(&self) -> io::Result<StopMark> {
+        Ok(StopMark(self.file.try_clone()?))
+    }
+}
+
+/// Says, to whoever finds the pid file locked, that its holder is stopping and worth waiting for.
+///
+/// It is a second lock, on the file's first byte (`F_OFD_SETLK` in `fcntl(2)`): so it ends with its holder like the
+/// first one, and scripts find nothing in the file but the process id.
+#[derive(Debug)]
+pub struct StopMark(File);
+
+impl StopMark {
+    /// Sets the mark, for good. A file system without such locks costs the next master its wait, and nothing else.
+    pub fn set(&self) {
+        if let Err(error) = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&first_byte(libc::F_WRLCK))) {
+            tracing::debug!(error = %error, "the next master can't be told that this one stops");
+        }
+    }
+}
+
+fn is_marked(file: &File) -> bool {
+    let mut lock = first_byte(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+fn first_byte(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).expect("F_RDLCK, F_WRLCK and F_UNLCK are small"),
+        l_whence: i16::try_from(libc::SEEK_SET).expect("it is 0"),
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
     }
 }
 
@@ -248,6 +298,23 @@ mod tests {
         assert!(matches!(ours.make_anew(), Err(LockError::Running { .. })));
         drop(ours);
         assert!(other.is_in_place(), "and is left to whoever has it");
+    }
+
+    #[test]
+    fn a_holder_that_stops_is_told_from_one_that_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        let first = PidFile::acquire(&path).unwrap();
+        let mark = first.stop_mark().unwrap();
+        assert!(matches!(PidFile::acquire(&path), Err(LockError::Running { .. })));
+        mark.set();
+        assert!(matches!(PidFile::acquire(&path), Err(LockError::Stopping { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", process::id()));
+        drop(first);
+        // What lies there now is another file.
+        let second = PidFile::acquire(&path).unwrap();
+        assert!(matches!(PidFile::acquire(&path), Err(LockError::Running { .. })));
+        drop((mark, second));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub enum AccessPlace {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProbeSetup {
     pub library: Library,
+    /// Where workers are to be, if the configuration says so.
+    pub directory: Option<PathBuf>,
     pub log: LogSetup,
 }
 
@@ -220,6 +222,8 @@ pub enum FromProbe {
     Incompatible { error: String },
     /// It doesn't load.
     Bad { error: String },
+    /// Nothing of it was looked at: this user may not enter the workers' directory, because of this one on its path.
+    NoWay { obstacle: PathBuf },
 }
 
 /// From a databank check to the master.

@@ -18,12 +18,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::artifact::{self, ArtifactError, Look, Store, Version};
+use crate::artifact::{self, ArtifactError, Look, Store, UNLINKED, Version};
 use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
-use crate::children::{Children, Role, Streams};
+use crate::children::{Children, Role, Streams, Surroundings};
 use crate::config::databank::{Making, Setup, Store as DatabankStore};
-use crate::config::{self, AppConfig, Config};
+use crate::config::{self, AppConfig, Config, UNLIMITED, Variables};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign;
@@ -37,6 +37,7 @@ use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, Probe
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
 use crate::restart::{Judged, Pair, Refusal};
 use crate::state_dir;
+use crate::sys::process;
 pub use secrets::Secrets;
 use secrets::{read_file, read_secrets};
 
@@ -68,6 +69,8 @@ pub struct Prepared {
     /// Both with their secrets, as they were when the generation was prepared.
     pub databank: Arc<Setup>,
     pub app_config: Arc<AppConfig>,
+    /// The variables of its children, as they were then.
+    pub environment: Arc<Variables>,
     /// Where its workers and what looks at its library are: the directory of the configuration, wherever its path leads
     /// later.
     pub home: Arc<Directory>,
@@ -84,7 +87,10 @@ impl Prepared {
     /// Whether workers of it are what workers of the other are.
     pub fn is_as(&self, other: &Self) -> bool {
         // A secret in a file of its own changes and the configuration doesn't.
-        self.pair() == other.pair() && self.databank == other.databank && self.app_config == other.app_config
+        self.pair() == other.pair()
+            && self.databank == other.databank
+            && self.app_config == other.app_config
+            && self.environment == other.environment
     }
 
     /// What a child needs to load this version.
@@ -168,13 +174,46 @@ impl Snapshot {
             None => config,
         };
         let text = std::str::from_utf8(bytes).map_err(|error| judged(format!("{}: {error}", path.display())))?;
-        let home = match dev_library {
+        let (key, home) = match (&config.directory, dev_library) {
+            (Some(directory), _) => ("directory: ", directory.as_path()),
             // One that has no configuration of its own is at home where it is built, and so are we.
-            Some(_) => Path::new("."),
-            None => path.parent().unwrap_or(Path::new("/")),
+            (None, Some(_)) => ("", Path::new(".")),
+            (None, None) => ("", path.parent().unwrap_or(Path::new("/"))),
         };
-        let home = Directory::open(home).map_err(|error| Refusal::BadConfig(format!("{}: {error}", home.display())))?;
+        let home = Directory::open(home)
+            .map_err(|error| Refusal::BadConfig(format!("{key}{} can't be entered: {error}", home.display())))?;
+        for (key, limit, value) in config.limits.set() {
+            let hard = process::hard_limit(limit).map_err(|error| Refusal::BadConfig(format!("{key}: {error}")))?;
+            if value > hard {
+                return Err(Refusal::BadConfig(above(key, value, hard)).into());
+            }
+        }
         Ok(Self { config: Arc::new(config), home: Arc::new(home), id, text: text.into() })
+    }
+}
+
+/// Says that a limit is more than we may give.
+fn above(key: &str, value: u64, hard: u64) -> String {
+    let value = if value == UNLIMITED { "unlimited".to_owned() } else { value.to_string() };
+    let flag = if key == "limits.core" { "c" } else { "n" };
+    format!(
+        "{key}: {value} is above the hard limit of {hard} that the master was started with (`ulimit -H{flag}`, Limit…= of \
+         a unit, --ulimit of a container)"
+    )
+}
+
+/// What a child of a generation is told, and finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub config: &'a Config,
+    pub home: &'a Directory,
+    pub environment: &'a Variables,
+}
+
+impl<'a> Place<'a> {
+    const fn surroundings(self) -> Surroundings<'a> {
+        let Self { config, home, environment } = self;
+        Surroundings { environment, limits: config.limits, directory: Some(home) }
     }
 }
 
@@ -190,16 +229,11 @@ pub enum Source {
 impl Preflight {
     /// The version at the path that `config` names, if it fits this host and, where one is given, the
     /// magic that the master started with. The first library and every later one go this way.
-    pub async fn version(
-        &self,
-        config: &Config,
-        home: &Directory,
-        beside: Option<Magic>,
-    ) -> Result<(Version, Took), Refused> {
+    pub async fn version(&self, place: Place<'_>, beside: Option<Magic>) -> Result<(Version, Took), Refused> {
         let begin = Instant::now();
-        let version = self.admit(config, Source::Path).await?;
+        let version = self.admit(place.config, Source::Path).await?;
         let copy = begin.elapsed();
-        let probe = self.examine(config, home, &version, beside).await?;
+        let probe = self.examine(place, &version, beside).await?;
         Ok((version, Took { copy, probe }))
     }
 
@@ -210,21 +244,21 @@ impl Preflight {
             Source::Path => store.admit(&path),
             Source::Copy(version) => store.reopen(version, &path),
         };
-        self.desk
+        let version = self
+            .desk
             .run(DISK_TIMEOUT, take)
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
-            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })
+            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })?;
+        if version.is_unlinked {
+            let library = version.library.display().to_string();
+            tracing::warn!(library = %foreign::printable(&library), advice = UNLINKED, "the library is an old one");
+        }
+        Ok(version)
     }
 
     /// Whether a version fits this host, and beside what runs; says how long its probe took.
-    async fn examine(
-        &self,
-        config: &Config,
-        home: &Directory,
-        version: &Version,
-        beside: Option<Magic>,
-    ) -> Result<Duration, Refused> {
+    async fn examine(&self, place: Place<'_>, version: &Version, beside: Option<Magic>) -> Result<Duration, Refused> {
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
         version.manifest.fits_host().map_err(|error| misfit(Refusal::Incompatibility(error.to_string())))?;
         if let Some(started_with) = beside {
@@ -239,7 +273,7 @@ impl Preflight {
                 .map_err(|error| Refusal::BadArtifact(error.to_string()))?
                 .map_err(|error| Refused::from(Refusal::BadArtifact(chain(&error))))
         };
-        let (probe, ()) = tokio::try_join!(self.probe(config, home, version), sync)?;
+        let (probe, ()) = tokio::try_join!(self.probe(place, version), sync)?;
         Ok(probe)
     }
 
@@ -253,7 +287,7 @@ impl Preflight {
     /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
     pub async fn version_and_databank(
         &self,
-        (config, home): (&Config, &Directory),
+        place: Place<'_>,
         databank: &Setup,
         beside: Option<Magic>,
         source: Source,
@@ -261,16 +295,16 @@ impl Preflight {
     ) -> Result<(Version, Took), Refused> {
         let version = async {
             let begin = Instant::now();
-            let version = self.admit(config, source).await?;
+            let version = self.admit(place.config, source).await?;
             may_take(version.id)?;
             let copy = begin.elapsed();
-            let probe = self.examine(config, home, &version, beside).await?;
+            let probe = self.examine(place, &version, beside).await?;
             Ok::<_, Refused>((version, Took { copy, probe }))
         };
         // What is wrong with the library is said first, whichever of the two was faster.
         // Beside running workers it is the store that they have had all the time, or none.
         let making = if beside.is_some() { Making::Never } else { Making::IfMissing };
-        let reached = async { Ok(self.reach((config, home), databank, making).await) };
+        let reached = async { Ok(self.reach(place, databank, making).await) };
         let ((version, took), reached) = tokio::try_join!(version, reached)?;
         reached?;
         Ok((version, took))
@@ -351,7 +385,7 @@ impl Preflight {
             return Err(misfit(fixed(key)));
         }
         self.state_dir_is_there(&config).await?;
-        let Secrets { databank, app_config } = self.secrets(&config).await?;
+        let Secrets { databank, app_config, environment } = self.secrets(&config).await?;
         if let Some(key) = databank.difference(&running.databank) {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
@@ -368,14 +402,26 @@ impl Preflight {
                 ))))
             }
         };
-        let (version, took) =
-            self.version_and_databank((&config, &home), &databank, Some(magic), source, may_take).await?;
+        let place = Place { config: &config, home: &home, environment: &environment };
+        let (version, took) = self.version_and_databank(place, &databank, Some(magic), source, may_take).await?;
         let cannot_bind = |error: BindError| Refusal::CannotBind(chain(&error));
         let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
         let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
         let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;
         Ok((
-            Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held: None },
+            Prepared {
+                config,
+                config_id,
+                text,
+                version,
+                listeners,
+                admin,
+                databank,
+                app_config,
+                environment,
+                home,
+                held: None,
+            },
             took,
         ))
     }
@@ -398,23 +444,18 @@ impl Preflight {
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.
-    async fn reach(
-        &self,
-        (config, home): (&Config, &Directory),
-        databank: &Setup,
-        making: Making,
-    ) -> Result<(), Refusal> {
+    async fn reach(&self, place: Place<'_>, databank: &Setup, making: Making) -> Result<(), Refusal> {
         if databank.store == DatabankStore::Memory {
             return Ok(());
         }
         let setup = DatabankSetup {
             databank: databank.clone(),
             making,
-            core_dumps: config.core_dumps,
-            log: logging::for_child(&config.log),
+            core_dumps: place.config.core_dumps,
+            log: logging::for_child(&place.config.log),
         };
         let limit = databank.timeout + CHECK_MARGIN;
-        match self.ask(Role::DatabankCheck, (config, home), &setup, &[], limit).await {
+        match self.ask(Role::DatabankCheck, place, &setup, &[], limit).await {
             Ok(FromDatabankCheck::Reached) => Ok(()),
             Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(bounded(&error))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
@@ -430,7 +471,8 @@ impl Preflight {
     }
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.
-    async fn probe(&self, config: &Config, home: &Directory, version: &Version) -> Result<Duration, Refused> {
+    async fn probe(&self, place: Place<'_>, version: &Version) -> Result<Duration, Refused> {
+        let config = place.config;
         // As with the log, of which the probe gets its end.
         if let Some(path) = config.access_log.as_ref().and_then(|access_log| access_log.file.as_deref()) {
             logging::open_file(path).map_err(|error| Refusal::BadConfig(chain(&error)))?;
@@ -438,10 +480,22 @@ impl Preflight {
         let begin = Instant::now();
         let limit = config.restart.start_timeout;
         let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
-        let setup = ProbeSetup { library: library(version), log: logging::for_child(&config.log) };
-        match self.ask(Role::Probe, (config, home), &setup, &[version.file.as_fd()], limit).await {
+        let setup = ProbeSetup {
+            library: library(version),
+            directory: config.directory.clone(),
+            log: logging::for_child(&config.log),
+        };
+        match self.ask(Role::Probe, place, &setup, &[version.file.as_fd()], limit).await {
             Ok(FromProbe::Fits) => Ok(begin.elapsed()),
             Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(bounded(&error)))),
+            Ok(FromProbe::NoWay { obstacle }) => {
+                let directory = config.directory.as_deref().unwrap_or(Path::new("")).display();
+                let obstacle = foreign::line(&obstacle.display().to_string(), foreign::MAX_TEXT);
+                Err(Refusal::BadConfig(format!(
+                    "directory: the workers' user can't enter {directory}: it can't pass {obstacle}"
+                ))
+                .into())
+            }
             Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(bounded(&error)))),
             Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error).into()),
             Err(NoAnswer::Spawn(error)) => {
@@ -466,15 +520,16 @@ impl Preflight {
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         role: Role,
-        (config, home): (&Config, &Directory),
+        place: Place<'_>,
         question: &Q,
         descriptors: &[BorrowedFd<'_>],
         limit: Duration,
     ) -> Result<A, NoAnswer> {
+        let config = place.config;
         let log = ChildPipe::open(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
         let spawn_failed = |error: io::Error| NoAnswer::Spawn(chain(&error));
         let streams = Streams::from(log.ends().map_err(spawn_failed)?);
-        let child = self.children.spawn(role, streams, self.identity.as_ref(), &config.environment, Some(home));
+        let child = self.children.spawn(role, streams, self.identity.as_ref(), place.surroundings());
         let child = child.map_err(spawn_failed)?;
         let _leash = self.children.leash(child.pid);
         let _relay = log.follow(child.pid, &config.log).map_err(spawn_failed)?;

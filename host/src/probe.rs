@@ -11,6 +11,7 @@ use app_abi::Magic;
 use crate::artifact::Loadable;
 use crate::causes::chain;
 use crate::channel::Channel;
+use crate::identity;
 use crate::loader;
 use crate::message::{FromProbe, Library, ProbeSetup};
 use crate::{logging, sys};
@@ -24,6 +25,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
         // The master has died or given up: nobody wants an answer.
         let Some((setup, descriptors)) = channel.receive::<ProbeSetup>().await? else { return Ok(ExitCode::SUCCESS) };
         logging::init_child(setup.log, None)?;
+        // Before the library's own code has a say.
+        if let Some(obstacle) = setup.directory.as_deref().and_then(identity::obstacle_into) {
+            channel.send(&FromProbe::NoWay { obstacle }).await?;
+            sys::exit_now(0);
+        }
         let Library { path, name, magic, .. } = setup.library;
         let file = descriptors.into_iter().next().context("the version's file didn't come with the setup")?;
         let file = Loadable::new(file, &path);

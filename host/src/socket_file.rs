@@ -4,6 +4,7 @@
 //! directory may belong to somebody who may do less than we: so it is held, the file is held, and nothing is
 //! done by a path to what was found before. What is said on the socket is for its user.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, stat};
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::held::{self, Directory, FileId};
+use crate::held::{self, Directory, FileId, Owner};
 
 /// A path where no socket can be made.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub enum SocketFileError {
     NoSocket,
     #[error("the file that was made is another's now")]
     Exchanged,
+    #[error("its file can't be given to {to}: a file is given away by root alone, and to a group by its members")]
+    Give { to: String, source: io::Error },
     #[error(transparent)]
     System(#[from] io::Error),
 }
@@ -39,27 +42,38 @@ pub struct SocketFile {
     name: OsString,
     /// The file itself (`O_PATH`), whatever has its name now.
     node: OwnedFd,
+    /// Whose we have made it.
+    given: Cell<Owner>,
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`, with `mode` where one is given and as the umask has it where none is. A file
-    /// that a dead process has left there is replaced; whatever else lies there is left alone.
-    pub fn bind(socket: &Socket, path: &Path, mode: Option<u32>) -> Result<Self, SocketFileError> {
+    /// Binds `socket` to `path`, with `mode` where one is given and as the umask has it where none is, and gives the
+    /// file to `owner`. A file that a dead process has left there is replaced; whatever else lies there is left alone.
+    /// Nobody can connect before the socket listens, which is for the caller.
+    pub fn bind(socket: &Socket, path: &Path, mode: Option<u32>, owner: Owner) -> Result<Self, SocketFileError> {
         let (directory, name) = Directory::of(path)?;
         make_room(&directory, path)?;
         let mode = mode.map(Mode::from_bits_truncate);
         if let Some(mode) = mode {
-            // What the file's mode is made of, less the umask (`unix_bind` in Linux): it never allows more.
-            fchmod(socket, mode).map_err(io::Error::from)?;
+            // What the file's mode is made of, less the umask (`unix_bind` in Linux): it never allows more. Those whose
+            // it isn't yet have no rights.
+            let first = if owner == Owner::default() { mode } else { mode & Mode::S_IRWXU };
+            fchmod(socket, first).map_err(io::Error::from)?;
         }
         let address = Reachable::new(path)?;
         socket.bind(&address.address)?;
         let node = directory.hold(name)?;
-        let file = Self { path: path.to_owned(), name: name.to_owned(), directory, node };
-        if let Some(mode) = mode {
-            file.set_mode(mode)?;
+        let file = Self { path: path.to_owned(), name: name.to_owned(), directory, node, given: Cell::default() };
+        if mode.is_some() || owner != Owner::default() {
+            file.set_rights(mode, owner)?;
         }
         Ok(file)
+    }
+
+    /// Who has it, and its mode: its user and group by their numbers.
+    pub fn rights(&self) -> io::Result<(u32, u32, u32)> {
+        let found = fstat(&self.node)?;
+        Ok((found.st_uid, found.st_gid, held::permissions(&found).bits()))
     }
 
     pub fn path(&self) -> &Path {
@@ -76,23 +90,54 @@ impl SocketFile {
         }
     }
 
-    /// Sets the mode of the file that we have made, wherever it lies now.
-    pub fn change_mode(&self, mode: u32) -> Result<(), SocketFileError> {
-        self.set_mode(Mode::from_bits_truncate(mode))
+    /// Sets mode and owner of the file that we have made, wherever it lies now. Without an owner it is ours again.
+    pub fn change_rights(&self, mode: Option<u32>, owner: Owner) -> Result<(), SocketFileError> {
+        self.set_rights(mode.map(Mode::from_bits_truncate), owner)
     }
 
-    fn set_mode(&self, mode: Mode) -> Result<(), SocketFileError> {
+    fn set_rights(&self, mode: Option<Mode>, owner: Owner) -> Result<(), SocketFileError> {
         let found = fstat(&self.node).map_err(io::Error::from)?;
+        let (us, given) = (Uid::effective(), self.given.get());
         // Between `bind` and `hold` somebody may have put something in its place, and a link to a file of ours
         // has more than one name.
-        let ours =
-            held::kind(&found) == SFlag::S_IFSOCK && found.st_uid == Uid::effective().as_raw() && found.st_nlink <= 1;
+        let ours = held::kind(&found) == SFlag::S_IFSOCK
+            && found.st_uid == given.uid.unwrap_or(us).as_raw()
+            && found.st_nlink <= 1;
         if !ours {
             return Err(SocketFileError::Exchanged);
         }
-        if held::permissions(&found) != mode {
+        let give = |to: String, owner: Owner| {
+            held::set_owner(&self.node, owner).map_err(|source| SocketFileError::Give { to, source })
+        };
+        let uid = owner.uid.unwrap_or(us);
+        let gid = owner.gid.or(given.gid.map(|_| Gid::effective())).map_or(found.st_gid, Gid::as_raw);
+        let now = held::permissions(&found);
+        let mode = mode.unwrap_or(now);
+        if (uid.as_raw(), gid, mode) == (found.st_uid, found.st_gid, now) {
+            self.given.set(owner);
+            return Ok(());
+        }
+        // Only whose it is may change its mode without a privilege, and in between nobody has rights that he has neither
+        // before nor behind it.
+        if found.st_uid != us.as_raw() {
+            give(format!("user {us}"), Owner { uid: Some(us), gid: None })?;
+            self.given.set(Owner { uid: None, gid: given.gid });
+        }
+        if gid != found.st_gid {
+            if now.intersects(!Mode::S_IRWXU) {
+                held::set_mode(&self.node, now & Mode::S_IRWXU)?;
+            }
+            let gid = Gid::from_raw(gid);
+            give(format!("group {gid}"), Owner { uid: None, gid: Some(gid) })?;
+        }
+        // Changed above, or as it was found.
+        if gid != found.st_gid || mode != now {
             held::set_mode(&self.node, mode)?;
         }
+        if uid != us {
+            give(format!("user {uid}"), Owner { uid: Some(uid), gid: None })?;
+        }
+        self.given.set(owner);
         Ok(())
     }
 }
@@ -173,7 +218,7 @@ mod tests {
         fs::create_dir_all(&deep).unwrap();
         let path = deep.join("s");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, &path, None).unwrap();
+        let file = SocketFile::bind(&socket, &path, None, Owner::default()).unwrap();
         assert!(!is_live(&path).unwrap(), "nobody listens yet");
         socket.listen(1).unwrap();
         assert!(is_live(&path).unwrap());
@@ -190,7 +235,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, &path, None).unwrap();
+        let file = SocketFile::bind(&socket, &path, None, Owner::default()).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         drop(file);
@@ -207,9 +252,9 @@ mod tests {
         for (name, wanted) in [("closed", 0o600), ("open", 0o666), ("group", 0o660)] {
             let path = directory.path().join(name);
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-            let file = SocketFile::bind(&socket, &path, Some(wanted)).unwrap();
+            let file = SocketFile::bind(&socket, &path, Some(wanted), Owner::default()).unwrap();
             assert_eq!(mode(&path), wanted);
-            file.change_mode(0o640).unwrap();
+            file.change_rights(Some(0o640), Owner::default()).unwrap();
             assert_eq!(mode(&path), 0o640);
         }
     }
@@ -222,14 +267,14 @@ mod tests {
         fs::write(&precious, "precious").unwrap();
         fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, &path, Some(0o600)).unwrap();
+        let file = SocketFile::bind(&socket, &path, Some(0o600), Owner::default()).unwrap();
         fs::rename(&path, &aside).unwrap();
         symlink(&precious, &path).unwrap();
-        file.change_mode(0o666).unwrap();
+        file.change_rights(Some(0o666), Owner::default()).unwrap();
         assert_eq!((mode(&precious), mode(&aside)), (0o600, 0o666));
         // Another name of a file of ours is none that we have made.
         fs::hard_link(&aside, directory.path().join("second")).unwrap();
-        assert!(matches!(file.change_mode(0o777), Err(SocketFileError::Exchanged)));
+        assert!(matches!(file.change_rights(Some(0o777), Owner::default()), Err(SocketFileError::Exchanged)));
         drop(file);
         assert!(fs::symlink_metadata(&path).unwrap().is_symlink() && precious.exists());
     }
@@ -243,11 +288,41 @@ mod tests {
         fs::create_dir(&other).unwrap();
         let theirs = UnixListener::bind(other.join("s")).unwrap();
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, &real.join("s"), None).unwrap();
+        let file = SocketFile::bind(&socket, &real.join("s"), None, Owner::default()).unwrap();
         fs::rename(&real, &moved).unwrap();
         symlink(&other, &real).unwrap();
         drop(file);
         assert!(other.join("s").exists() && !moved.join("s").exists());
         drop(theirs);
+    }
+
+    #[test]
+    fn the_file_is_given_away_with_its_mode_and_taken_back_in_between() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let (uid, gid) = (Some(Uid::from_raw(12_345)), Some(Gid::from_raw(54_321)));
+        if !Uid::effective().is_root() {
+            let error = SocketFile::bind(&socket, &path, Some(0o660), Owner { uid, gid: None }).unwrap_err();
+            assert!(error.to_string().starts_with("its file can't be given to user 12345"), "{error}");
+            assert!(!path.exists(), "what can't be had as it is wanted isn't there");
+            return;
+        }
+        let whose = || {
+            let found = fs::symlink_metadata(&path).unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o777)
+        };
+        let file = SocketFile::bind(&socket, &path, Some(0o660), Owner { uid: None, gid }).unwrap();
+        assert_eq!(whose(), (0, 54_321, 0o660));
+        file.change_rights(Some(0o600), Owner { uid, gid }).unwrap();
+        assert_eq!(whose(), (12_345, 54_321, 0o600));
+        assert_eq!(file.rights().unwrap(), whose());
+        // Twice: the owner that is expected is the one that it was given.
+        file.change_rights(Some(0o640), Owner { uid, gid: Some(Gid::from_raw(7)) }).unwrap();
+        assert_eq!(whose(), (12_345, 7, 0o640));
+        file.change_rights(None, Owner::default()).unwrap();
+        assert_eq!(whose(), (0, Gid::effective().as_raw(), 0o640));
+        std::os::unix::fs::lchown(&path, Some(4), None).unwrap();
+        assert!(matches!(file.change_rights(Some(0o666), Owner::default()), Err(SocketFileError::Exchanged)));
     }
 }

@@ -143,3 +143,28 @@ fn a_panics_line_has_a_backtrace_where_the_environment_asks_for_one() {
     assert!(backtrace.contains("core::panicking::panic_fmt") && backtrace.contains("app_abi::"), "{backtrace}");
     assert!(backtrace.len() <= 16 * 1024 + 8, "{backtrace}");
 }
+
+#[test]
+fn a_core_dump_is_said_where_the_kernel_has_made_one() {
+    let host = Host::misbehaving().with("/core_dumps", true).with("/limits", json!({ "core": 0 })).start();
+    let worker = host.serving()[0];
+    process::signal(worker, Signal::SIGABRT);
+    assert_eq!(host.wait_for("worker exited", |line| line.worker_pid() == worker).str("status"), "signal 6");
+    drop(host);
+    let hard = fs::read_to_string("/proc/self/limits").unwrap();
+    let hard = hard.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap().to_owned();
+    let unlimited = hard.split_whitespace().nth(1) == Some("unlimited");
+    // A plain name is a file where the worker is; behind a `|` it may be anything (`core(5)`).
+    let is_here = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().starts_with("core");
+    if !(unlimited && is_here) {
+        eprintln!("not tried: this machine makes no core dumps where a test could see them");
+        return;
+    }
+    let host = Host::misbehaving().with("/core_dumps", true).with("/limits", json!({ "core": "unlimited" })).start();
+    let worker = host.serving()[0];
+    process::signal(worker, Signal::SIGABRT);
+    let exited = host.wait_for("worker exited", |line| line.worker_pid() == worker);
+    assert_eq!(exited.str("status"), "signal 6 (core dumped)");
+    let names = fs::read_dir(host.directory()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().any(|name| name.to_string_lossy().starts_with("core")));
+}

@@ -89,7 +89,11 @@ fn children_of_another_user_have_neither_terminal_nor_privilege_nor_a_way_to_one
         ] {
             assert_eq!(process::status(pid, key).unwrap().trim(), expected, "{line}: {key}");
         }
-        assert_eq!(process::status(pid, "Groups").unwrap().trim(), "", "{line}");
+        assert_eq!(
+            process::status(pid, "Groups").unwrap(),
+            user.gid.to_string(),
+            "its own, and none of root's: {line}"
+        );
         // Session and terminal.
         assert_eq!((stat(pid, 6), stat(pid, 7)), (i64::from(pid), 0), "{line}");
         assert_eq!(oom_score(pid), (oom_score(master) + 100).min(1000), "{line}");

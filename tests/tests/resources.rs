@@ -116,6 +116,8 @@ fn children_of_an_app_inherit_no_descriptor_and_the_default_of_every_signal() {
         Signal::SIGTTIN,
         Signal::SIGTTOU,
         Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGXFSZ,
         Signal::SIGTERM,
         Signal::SIGPIPE,
     ] {

@@ -290,7 +290,15 @@ fn killall_reaches_master_and_workers_and_is_as_safe_as_kill() {
 fn no_signal_of_the_masters_kills_a_worker() {
     let host = Host::misbehaving().start();
     let workers = host.serving();
-    for signal in [Signal::SIGUSR2, Signal::SIGUSR1, Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGINT] {
+    for signal in [
+        Signal::SIGUSR2,
+        Signal::SIGUSR1,
+        Signal::SIGHUP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+    ] {
         let mark = host.mark();
         for pid in &workers {
             process::signal(*pid, signal);

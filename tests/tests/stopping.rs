@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT end the service in order: nothing in flight is lost, nobody is left behind.
+//! SIGTERM, SIGINT and SIGQUIT end the service in order: nothing in flight is lost, nobody is left behind.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[test]
 fn request_in_flight_is_answered_before_the_master_exits() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let host = Host::misbehaving().start();
         let address = host.address();
         let mut slow = host.connect();
@@ -85,7 +85,7 @@ fn sigterm_with_both_generations_serving_drains_both() {
 #[test]
 fn second_signal_while_draining_stops_at_once() {
     // FAULTS 4
-    for second in [Signal::SIGTERM, Signal::SIGINT] {
+    for second in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let host = Host::misbehaving().with("/restart/shutdown_timeout", "5m").start();
         let workers = host.workers();
         let mut never = host.connect();

@@ -70,8 +70,14 @@ pub struct Version {
     pub file: Arc<File>,
     /// What it is a copy of, as people know it.
     pub library: PathBuf,
+    /// Whether that file has no name any more where it comes from, and is here by a mount of its own.
+    pub is_unlinked: bool,
     pub manifest: Manifest,
 }
+
+/// What is to be done about a library that is there by a mount of its own and has lost its name.
+pub const UNLINKED: &str = "its file was replaced or removed where it is mounted from, and a mount of a single file goes \
+                            on showing the old one: mount its directory instead";
 
 impl Version {
     pub fn magic(&self) -> Magic {
@@ -126,6 +132,23 @@ impl Store {
     /// # Errors
     /// When it is no complete library for this machine, or can't be copied; no copy remains then.
     pub fn admit(&self, path: &Path) -> Result<Version, ArtifactError> {
+        match self.copy(path) {
+            // One that was admitted before needs no room.
+            Err(ArtifactError::Copy { source, path, directory }) if is_full(&source) => {
+                self.known(&path)?.ok_or(ArtifactError::Copy { source, path, directory })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The version at `path`, if its copy is here already.
+    fn known(&self, path: &Path) -> Result<Option<Version>, ArtifactError> {
+        let is_unlinked = is_unlinked(&open_regular(path)?);
+        let Look::Whole(id) = look(path)? else { return Ok(None) };
+        Ok(self.reopen(id, path).ok().map(|known| Version { is_unlinked, ..known }))
+    }
+
+    fn copy(&self, path: &Path) -> Result<Version, ArtifactError> {
         let mut source = open_regular(path)?;
         let copy_failed =
             |source| ArtifactError::Copy { path: path.to_owned(), directory: self.directory.clone(), source };
@@ -155,7 +178,8 @@ impl Store {
                 }
             }
         };
-        Ok(Version { id, path: self.path(id), file: Arc::new(file), library: path.to_owned(), manifest })
+        let is_unlinked = is_unlinked(&source);
+        Ok(Version { id, path: self.path(id), file: Arc::new(file), library: path.to_owned(), is_unlinked, manifest })
     }
 
     /// Makes sure that a version outlives a loss of power. Blocks on the disk.
@@ -183,7 +207,7 @@ impl Store {
             version: id,
             source,
         })?;
-        Ok(Version { id, path, file: Arc::new(file), library: library.to_owned(), manifest })
+        Ok(Version { id, path, file: Arc::new(file), library: library.to_owned(), is_unlinked: false, manifest })
     }
 
     /// Removes all versions but those to `keep`.
@@ -280,6 +304,16 @@ fn has_hash(file: &mut File, path: &Path, expected: VersionId) -> Result<(), Art
     let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
     let found = copy_hashed(file, &mut io::sink(), path, read_failed)?;
     if found == expected { Ok(()) } else { Err(ArtifactError::Changed { path: path.to_owned(), found, expected }) }
+}
+
+/// Whether a file that was just opened by its path has no name (`st_nlink` in `inode(7)`): it is mounted there.
+fn is_unlinked(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.nlink() == 0)
+}
+
+/// Whether there is no room for more.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What changes when somebody writes to a file.

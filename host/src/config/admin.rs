@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::account::Account;
 use super::listen::{self, Address, Listen, RawListen, RawListenObject};
 
 /// What the log calls it.
@@ -16,8 +17,8 @@ const BACKLOG: u32 = 128;
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, mode, \
-                 freebind"
+    expecting = "expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, \
+                 mode, owner, group, freebind"
 )]
 enum RawAdmin {
     Port(u16),
@@ -31,18 +32,21 @@ struct RawAdminObject {
     address: String,
     mode: Option<String>,
     freebind: Option<bool>,
+    owner: Option<Account>,
+    group: Option<Account>,
 }
 
 /// Checks it while its line is still known.
 pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawListen>, D::Error> {
     let Some(raw) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
-    let text = |address| RawAdminObject { address, mode: None, freebind: None };
-    let RawAdminObject { address, mode, freebind } = match raw {
-        RawAdmin::Port(port) => text(port.to_string()),
-        RawAdmin::Text(address) => text(address),
+    let plain = |address| RawAdminObject { address, mode: None, owner: None, group: None, freebind: None };
+    let RawAdminObject { address, mode, owner, group, freebind } = match raw {
+        RawAdmin::Port(port) => plain(port.to_string()),
+        RawAdmin::Text(address) => plain(address),
         RawAdmin::Object(object) => object,
     };
-    let raw = RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode, freebind };
+    let raw =
+        RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode, owner, group, freebind };
     let listen = RawListen::Object(raw);
     let parsed = listen.parse(Path::new("/")).map_err(D::Error::custom)?;
     parsed.address.one_socket().map_err(D::Error::custom)?;

@@ -21,6 +21,9 @@ const MAX_DEPTH: usize = 127;
 /// A secret that is shorter is not looked for in a text: every other word has it.
 const MIN_HIDDEN: usize = 4;
 
+/// Nor is a variable's value that is shorter: `true`, `8080` and `release` are no secrets, and say much.
+const MIN_HIDDEN_VARIABLE: usize = 8;
+
 /// The app: its library, and what is handed to it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,7 +64,12 @@ impl App {
         directory: &Path,
         read: impl Fn(&Path) -> Result<String, String>,
     ) -> Result<AppConfig, AppConfigError> {
-        let read = |file: &str| read(&directory.join(file)).map(|text| trimmed(&text).to_owned());
+        let read = |file: &str| {
+            if file.is_empty() {
+                return Err("\"file\" is empty; expected the path of a file".to_owned());
+            }
+            read(&directory.join(file)).map(|text| trimmed(&text).to_owned())
+        };
         let whole = |message| AppConfigError { key: String::new(), message };
         if let Some(file) = file_of(&self.config) {
             let text = read(&file).map_err(whole)?;
@@ -93,6 +101,11 @@ impl AppConfig {
     #[cfg(test)]
     pub fn empty() -> Self {
         Self { text: Secret::new("{}".to_owned()), secrets: Vec::new() }
+    }
+
+    /// Has these hidden as well: variables of the app's, of which short ones are words.
+    pub fn hide_also<'a>(&mut self, variables: impl Iterator<Item = &'a Secret>) {
+        self.secrets.extend(variables.filter(|value| value.reveal().len() >= MIN_HIDDEN_VARIABLE).cloned());
     }
 
     /// Text without the secrets that stand in it as they are, or quoted as a parser does.

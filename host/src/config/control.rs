@@ -1,32 +1,71 @@
-//! The key `control_socket`: where the operator steers the master.
+//! The key `control_socket`: where the operator steers the master, and who may.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
-use super::{ConfigError, databank, defaults, without_place};
+use super::account::{Account, Rights};
+use super::defaults;
+
+/// Where it is, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocket {
+    pub path: PathBuf,
+    /// Always with a mode.
+    pub rights: Rights,
+}
+
+/// Its owner alone, and with a group that one as well.
+const MODE: u32 = 0o600;
+const MODE_OF_A_GROUP: u32 = 0o660;
+
+#[derive(Default)]
+pub(super) struct RawControl {
+    path: Option<PathBuf>,
+    rights: Rights,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a path or an object with the keys path, mode, owner, group")]
+enum Either {
+    Path(PathBuf),
+    Object(Object),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Object {
+    path: Option<PathBuf>,
+    mode: Option<String>,
+    owner: Option<Account>,
+    group: Option<Account>,
+}
+
+/// Checks it while its line is still known.
+pub(super) fn control<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RawControl, D::Error> {
+    let Object { path, mode, owner, group } = match Either::deserialize(deserializer)? {
+        Either::Path(path) => return Ok(RawControl { path: Some(path), rights: Rights::NONE }),
+        Either::Object(object) => object,
+    };
+    let rights = Rights::parse(mode.as_deref(), owner, group).map_err(D::Error::custom)?;
+    if let Some(mode) = rights.mode.filter(|mode| mode & 0o007 != 0) {
+        return Err(D::Error::custom(format!(
+            "\"mode\" is \"{mode:o}\", which lets everybody steer the master; expected nothing for others, as \"660\""
+        )));
+    }
+    Ok(RawControl { path, rights })
+}
+
+impl RawControl {
+    pub(super) fn resolve(self, directory: &Path, state_dir: &Path) -> ControlSocket {
+        let mut rights = self.rights;
+        rights.mode.get_or_insert(if rights.group.is_some() { MODE_OF_A_GROUP } else { MODE });
+        ControlSocket { path: path(self.path, directory, state_dir), rights }
+    }
+}
 
 /// The path of the socket: under the state directory, when none is given.
 pub(super) fn path(given: Option<PathBuf>, directory: &Path, state_dir: &Path) -> PathBuf {
     given.map_or_else(|| state_dir.join(defaults::CONTROL_SOCKET), |path| directory.join(path))
-}
-
-/// The control socket of the master that runs with the file at `path`, which must be absolute, whatever
-/// else is wrong in its bytes: a master goes on with what it has read, and must be reached meanwhile.
-pub fn find(bytes: &[u8], path: &Path) -> Result<PathBuf, ConfigError> {
-    #[derive(Deserialize)]
-    struct Where {
-        #[serde(default = "defaults::state_dir")]
-        state_dir: PathBuf,
-        control_socket: Option<PathBuf>,
-    }
-    let found: Where = serde_json::from_slice(bytes).map_err(|error| ConfigError::Invalid {
-        path: path.to_owned(),
-        line: error.line(),
-        column: error.column(),
-        key: ".".to_owned(),
-        message: databank::redact(&without_place(&error)),
-    })?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    Ok(self::path(found.control_socket, directory, &directory.join(found.state_dir)))
 }

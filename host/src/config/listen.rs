@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::account::{Account, Rights};
+
 /// The most listeners of either kind: their descriptors must fit into one message with a few more
 /// (`SCM_MAX_FD` is 253, `unix(7)`).
 pub const MAX_LISTENERS: usize = 128;
@@ -24,8 +26,8 @@ pub struct Listen {
     /// How many connections may wait to be accepted (`listen(2)`; the kernel caps it at
     /// `net.core.somaxconn`).
     pub backlog: u32,
-    /// The permissions of a Unix socket; the umask decides when absent.
-    pub mode: Option<u32>,
+    /// Those of the file of a Unix socket.
+    pub rights: Rights,
     /// Which clients an IPv6 socket takes.
     pub family: Family,
     /// Whether it may be bound to an address that the machine doesn't have yet (`IP_FREEBIND`, `ip(7)`).
@@ -127,7 +129,7 @@ impl fmt::Display for Address {
 #[serde(
     untagged,
     expecting = "expected \"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
-                 address, name, backlog, mode, freebind"
+                 address, name, backlog, mode, owner, group, freebind"
 )]
 pub(super) enum RawListen {
     Port(u16),
@@ -143,17 +145,24 @@ pub(super) struct RawListenObject {
     pub(super) backlog: Option<u32>,
     pub(super) mode: Option<String>,
     pub(super) freebind: Option<bool>,
+    pub(super) owner: Option<Account>,
+    pub(super) group: Option<Account>,
 }
 
 /// The app finds a listener by its name, so each must have one.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with the keys name, address, backlog, mode, freebind")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with the keys name, address, backlog, mode, owner, group, freebind"
+)]
 pub(super) struct RawAppListener {
     name: String,
     address: String,
     backlog: Option<u32>,
     mode: Option<String>,
     freebind: Option<bool>,
+    owner: Option<Account>,
+    group: Option<Account>,
 }
 
 /// Checks the app's listeners, as far as it goes without those of `listen`.
@@ -163,8 +172,8 @@ pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
         let most = format!("at most {MAX_APP_LISTENERS} listeners of the app's");
         return Err(D::Error::invalid_length(raw.len(), &most.as_str()));
     }
-    let raw = raw.into_iter().map(|RawAppListener { name, address, backlog, mode, freebind }| {
-        RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode, freebind })
+    let raw = raw.into_iter().map(|RawAppListener { name, address, backlog, mode, owner, group, freebind }| {
+        RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode, owner, group, freebind })
     });
     let raw: Vec<_> = raw.collect();
     for listen in &raw {
@@ -268,7 +277,7 @@ impl Listen {
             Address::Everywhere(_) => Family::Both,
             _ => Family::System,
         };
-        Self { name, address, backlog: BACKLOG, mode: None, family, freebind: false }
+        Self { name, address, backlog: BACKLOG, rights: Rights::NONE, family, freebind: false }
     }
 }
 
@@ -279,13 +288,17 @@ impl RawListen {
             Self::Text(address) => Ok(Listen::new(address.clone(), parse_address(address, directory)?)),
             Self::Object(object) => {
                 let address = parse_address(&object.address, directory)?;
-                let mode = match (&object.mode, &address) {
-                    (None, _) => None,
-                    (Some(mode), Address::Unix(_)) => Some(parse_mode(mode)?),
-                    (Some(_), address) => {
-                        return Err(format!("\"mode\" is for Unix sockets, and {address} is none"));
-                    }
-                };
+                let unix_only = [
+                    ("mode", object.mode.is_some()),
+                    ("owner", object.owner.is_some()),
+                    ("group", object.group.is_some()),
+                ];
+                if !matches!(address, Address::Unix(_))
+                    && let Some((key, _)) = unix_only.into_iter().find(|(_, given)| *given)
+                {
+                    return Err(format!("\"{key}\" is for Unix sockets, and {address} is none"));
+                }
+                let rights = Rights::parse(object.mode.as_deref(), object.owner.clone(), object.group.clone())?;
                 let freebind = object.freebind.unwrap_or(false);
                 if freebind && matches!(address, Address::Unix(_)) {
                     return Err(format!("\"freebind\" is for IP addresses, and {address} is a Unix socket"));
@@ -298,7 +311,7 @@ impl RawListen {
                 if name.is_empty() || name.len() > 255 {
                     return Err("a listener's \"name\" must have from 1 to 255 bytes".to_owned());
                 }
-                Ok(Listen { backlog, mode, freebind, ..Listen::new(name, address) })
+                Ok(Listen { backlog, rights, freebind, ..Listen::new(name, address) })
             }
         }
     }
@@ -342,11 +355,4 @@ fn parse_address(text: &str, directory: &Path) -> Result<Address, String> {
         "listener \"{text}\" is neither \"IP:PORT\", \"localhost:PORT\", \":PORT\" or a port (for all addresses) nor \
          \"unix:PATH\"{hint}"
     ))
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("\"mode\" is \"{text}\", expected octal digits up to \"777\""))
 }

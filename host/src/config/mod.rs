@@ -4,15 +4,18 @@
 //! whoever wants it, and whether a path or an address exists is for the rooms that use it.
 
 mod access;
+mod account;
 mod admin;
 mod app;
 mod control;
 pub mod databank;
 mod environment;
 mod health;
+mod limits;
 mod listen;
 mod section;
 mod watched;
+mod whereabouts;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,16 +28,20 @@ use serde_json::value::RawValue;
 
 use access::RawAccessLog;
 pub use access::{AccessLog, Trusted};
+pub use account::{Account, Rights};
 pub use app::{App, AppConfig};
-pub use control::find as find_control_socket;
+pub use control::ControlSocket;
+use control::RawControl;
 pub use databank::Databank;
 use databank::RawDatabank;
-pub use environment::Environment;
+pub use environment::{Environment, Inherit, MANAGERS, Variables};
 pub use health::Recycle;
+pub use limits::{Limit, Limits, UNLIMITED};
 use listen::RawListen;
 pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use section::{Section, section};
 pub use watched::Watched;
+pub use whereabouts::{Whereabouts, find as find_control_socket};
 
 /// The largest configuration file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -44,6 +51,9 @@ pub const MAX_WORKERS: u16 = 512;
 
 /// The most generations that may be kept beside the active one. Each has a copy of its library.
 pub const MAX_VERSIONS_KEPT: u16 = 100;
+
+/// The most supplementary groups that workers may be given.
+pub const MAX_GROUPS: usize = 1024;
 
 /// The most serving threads that a worker may have.
 pub const MAX_THREADS: u16 = 64;
@@ -67,11 +77,16 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub pid_file: PathBuf,
     /// Where the operator steers the master.
-    pub control_socket: PathBuf,
-    pub user: Option<String>,
-    pub group: Option<String>,
-    /// Which of the master's variables its children get.
+    pub control_socket: ControlSocket,
+    pub user: Option<Account>,
+    pub group: Option<Account>,
+    /// The supplementary groups of workers; those of the user when absent.
+    pub groups: Option<Vec<Account>>,
+    /// Which variables its children get.
     pub environment: Environment,
+    pub limits: Limits,
+    /// Where workers are; in the directory of the configuration, when absent.
+    pub directory: Option<PathBuf>,
     /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
     pub core_dumps: bool,
     pub databank: Databank,
@@ -171,8 +186,8 @@ impl fmt::Display for LogLevel {
 /// Every default, where a reader can see them together.
 mod defaults {
     use super::{
-        Arc, Duration, Environment, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue, Restart,
-        Watched,
+        Arc, Duration, Environment, Inherit, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue,
+        Restart, Watched,
     };
 
     pub(super) fn app_config() -> Arc<RawValue> {
@@ -193,7 +208,7 @@ mod defaults {
     }
 
     pub(super) const fn environment() -> Environment {
-        Environment::All
+        Environment { inherit: Inherit::All, file: None }
     }
 
     /// Under the state directory, when no other path is given.
@@ -247,11 +262,17 @@ struct RawConfig {
     #[serde(default = "defaults::state_dir")]
     state_dir: PathBuf,
     pid_file: Option<PathBuf>,
-    control_socket: Option<PathBuf>,
-    user: Option<String>,
-    group: Option<String>,
+    #[serde(default, deserialize_with = "control::control")]
+    control_socket: RawControl,
+    user: Option<Account>,
+    group: Option<Account>,
+    #[serde(default, deserialize_with = "groups")]
+    groups: Option<Vec<Account>>,
     #[serde(default = "defaults::environment", deserialize_with = "environment::environment")]
     environment: Environment,
+    #[serde(default, deserialize_with = "section")]
+    limits: Limits,
+    directory: Option<PathBuf>,
     core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
     databank: RawDatabank,
@@ -307,6 +328,16 @@ fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> 
 
 fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     within(deserializer, MAX_THREADS)
+}
+
+fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Account>>, D::Error> {
+    let groups = Option::<Vec<Account>>::deserialize(deserializer)?;
+    match &groups {
+        Some(groups) if groups.len() > MAX_GROUPS => {
+            Err(D::Error::invalid_length(groups.len(), &format!("at most {MAX_GROUPS} groups").as_str()))
+        }
+        _ => Ok(groups),
+    }
 }
 
 fn within<'de, D: Deserializer<'de>>(deserializer: D, most: u16) -> Result<u16, D::Error> {
@@ -428,9 +459,18 @@ impl Config {
             Some("user")
         } else if self.group != running.group {
             Some("group")
+        } else if self.groups != running.groups {
+            Some("groups")
         } else {
             None
         }
+    }
+
+    /// The sockets with a file, what they are called, and their rights.
+    pub fn socket_files(&self) -> impl Iterator<Item = (String, &Rights)> {
+        let listeners = self.listen.iter().chain(&self.app_listeners).chain(&self.admin);
+        let listeners = listeners.map(|listen| (listen.address.to_string(), &listen.rights));
+        listeners.chain([("control_socket".to_owned(), &self.control_socket.rights)])
     }
 
     /// Where the master keeps its own copies of artifacts.
@@ -487,7 +527,7 @@ impl RawConfig {
             return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
         }
         let state_dir = directory.join(self.state_dir);
-        let has_secrets = self.app.has_secrets();
+        let has_secrets = self.app.has_secrets() || self.environment.file.is_some();
         let databank = self.databank.resolve(directory, &state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },
@@ -497,13 +537,16 @@ impl RawConfig {
             workers: self.workers,
             threads: self.threads,
             pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),
-            control_socket: control::path(self.control_socket, directory, &state_dir),
+            control_socket: self.control_socket.resolve(directory, &state_dir),
             core_dumps: self.core_dumps.unwrap_or(!databank.may_have_password() && !has_secrets),
             databank,
             state_dir,
             user: self.user,
             group: self.group,
+            groups: self.groups,
             environment: self.environment,
+            limits: self.limits,
+            directory: self.directory.map(|path| directory.join(path)),
             restart: self.restart,
             shutdown_delay: self.shutdown_delay,
             hang_timeout: self.hang_timeout,

@@ -18,7 +18,7 @@ fn a_library_is_enough() {
     assert_eq!((config.restart.parallel, config.restart.while_draining), (1, false));
     assert_eq!(config.shutdown_delay, Duration::ZERO);
     assert_eq!(config.restart.probation, Duration::from_millis(250));
-    assert_eq!(config.environment, Environment::All);
+    assert_eq!(config.environment, Environment { inherit: Inherit::All, file: None });
 }
 
 #[test]
@@ -135,7 +135,8 @@ fn every_error_names_its_place_and_key() {
         ),
         (
             r#"{"app": {"library": "a"}, "environment": "none"}"#,
-            "1:47: environment: invalid value: string \"none\", expected \"all\" or a list of names of variables",
+            "1:47: environment: invalid value: string \"none\", expected \"all\", a list of names of variables, or an \
+             object with the keys inherit, file",
         ),
         (
             r#"{"app": {"library": "a"}, "environment": ["A", "B=C"]}"#,
@@ -182,6 +183,8 @@ fn every_error_names_its_place_and_key() {
             r#"{"app": {"library": "a"}, "admin": {"address": "unix:s", "freebind": true}}"#,
             "admin: \"freebind\" is for IP addresses",
         ),
+        (r#"{"app": {"library": "a"}, "listen": [{"address": ":1", "group": "www"}]}"#, "\"group\" is for Unix"),
+        (r#"{"app": {"library": "a"}, "listen": [{"address": "localhost:1", "owner": 0}]}"#, "\"owner\" is for Unix"),
         (r#"{"app": {"library": "a"}, "admin": {"adress": "127.0.0.1:1"}}"#, "admin: expected null"),
         (
             r#"{"app": {"library": "a"}, "admin": "127.0.0.1:8080"}"#,
@@ -259,17 +262,93 @@ fn what_cannot_change_is_named() {
 }
 
 #[test]
-fn control_socket_is_found_in_a_file_that_is_being_edited() {
-    let running = parse(r#"{"app": {"library": "a"}}"#).unwrap();
-    assert_eq!(running.control_socket, Path::new("/etc/app/state/control.sock"));
-    let moved = parse(r#"{"app": {"library": "a"}, "control_socket": "/run/c.sock"}"#).unwrap();
-    assert_eq!(moved.control_socket, Path::new("/run/c.sock"));
-    assert_eq!(moved.fixed_difference(&running), Some("control_socket"));
-    let find = |text: &str| find_control_socket(text.as_bytes(), Path::new("/etc/app/host.json"));
-    assert_eq!(find(r#"{"nonsense": 1}"#).unwrap(), running.control_socket);
-    assert_eq!(find(r#"{"state_dir": "/var/s", "workers": "x"}"#).unwrap(), Path::new("/var/s/control.sock"));
-    assert_eq!(find(r#"{"control_socket": "../c"}"#).unwrap(), Path::new("/etc/app/../c"));
-    assert!(find("{").unwrap_err().to_string().starts_with("/etc/app/host.json:1:1: "));
+fn control_socket_has_a_path_and_rights() {
+    let control = |more: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{more}}}"#)).map(|it| it.control_socket);
+    let running = control("").unwrap();
+    assert_eq!((running.path.as_path(), running.rights.mode), (Path::new("/etc/app/state/control.sock"), Some(0o600)));
+    let moved = control(r#", "control_socket": "/run/c.sock""#).unwrap();
+    assert_eq!((moved.path.as_path(), &moved.rights), (Path::new("/run/c.sock"), &running.rights));
+    let shared = control(r#", "control_socket": {"group": "deploy", "owner": 7}"#).unwrap();
+    assert_eq!((shared.path, shared.rights.mode), (running.path, Some(0o660)));
+    assert_eq!(shared.rights.group, Some(Account::Name("deploy".to_owned())));
+    assert_eq!(shared.rights.owner, Some(Account::Id(7)));
+    let narrow = control(r#", "control_socket": {"path": "../c", "group": "g", "mode": "620"}"#).unwrap();
+    assert_eq!((narrow.path.as_path(), narrow.rights.mode), (Path::new("/etc/app/../c"), Some(0o620)));
+    for (value, expected) in [
+        (r#"{"mode": "666"}"#, "lets everybody steer the master"),
+        (r#"{"mode": "9"}"#, "expected octal digits"),
+        (r#"{"group": ""}"#, "expected a path or an object with the keys path, mode, owner, group"),
+        (r#"{"socket": "a"}"#, "expected a path or an object with the keys path, mode, owner, group"),
+        ("7", "expected a path or an object"),
+    ] {
+        let error = control(&format!(r#", "control_socket": {value}"#)).unwrap_err();
+        assert!(error.contains("control_socket: ") && error.contains(expected), "{value}: {error}");
+    }
+    let text = |more: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{more}}}"#)).unwrap();
+    for more in [r#", "control_socket": "/run/c""#, r#", "control_socket": {"mode": "660"}"#] {
+        assert_eq!(text(more).fixed_difference(&text("")), Some("control_socket"), "{more}");
+    }
+}
+
+#[test]
+fn environment_is_inherited_as_far_as_it_is_named_and_has_a_file() {
+    let parse = |value: &str| {
+        parse(&format!(r#"{{"app": {{"library": "a"}}, "environment": {value}}}"#))
+            .map(|config| (config.environment, config.core_dumps))
+    };
+    let only = |names: &[&str]| Inherit::Only(names.iter().map(|name| (*name).to_owned()).collect());
+    for (value, inherit, file) in [
+        (r#""all""#, Inherit::All, None),
+        (r#"["PATH"]"#, only(&["PATH"]), None),
+        (r#"{"file": "env"}"#, Inherit::All, Some("env")),
+        (r#"{"inherit": [], "file": "/run/env"}"#, only(&[]), Some("/run/env")),
+        (r#"{"inherit": ["A", "B"]}"#, only(&["A", "B"]), None),
+        ("{}", Inherit::All, None),
+    ] {
+        let (environment, core_dumps) = parse(value).unwrap();
+        assert_eq!(environment, Environment { inherit, file: file.map(PathBuf::from) }, "{value}");
+        assert_eq!(core_dumps, file.is_none(), "{value}: a file has secrets");
+    }
+    for (value, expected) in [
+        (r#"{"file": ""}"#, "environment: file: expected a path, and it is empty"),
+        (r#"{"file": 7}"#, "environment"),
+        (r#"{"path": "env"}"#, "unknown field `path`"),
+        (r#"{"inherit": {"file": "a"}}"#, "inherit: expected \"all\" or a list of names"),
+        (r#"{"inherit": ["A=B"]}"#, "the name of a variable"),
+        ("7", "expected \"all\", a list of names of variables, or an object"),
+    ] {
+        let error = parse(value).unwrap_err();
+        assert!(error.contains(expected) && error.contains("environment"), "{value}: {error}");
+    }
+}
+
+#[test]
+fn users_and_groups_are_names_or_numbers() {
+    let parse = |more: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{more}}}"#));
+    let config = parse(r#", "user": 1000, "group": "www", "groups": ["cert", 12]"#).unwrap();
+    assert_eq!((config.user, config.group), (Some(Account::Id(1000)), Some(Account::Name("www".to_owned()))));
+    assert_eq!(config.groups, Some(vec![Account::Name("cert".to_owned()), Account::Id(12)]));
+    assert_eq!(parse("").unwrap().groups, None);
+    for (more, key) in [
+        (r#", "user": -1"#, "user: "),
+        (r#", "user": """#, "user: "),
+        (r#", "user": "a:b""#, "user: "),
+        (r#", "user": 4294967295"#, "user: "),
+        (r#", "group": 1.5"#, "group: "),
+        (r#", "groups": "www""#, "groups: "),
+        (r#", "groups": [true]"#, "groups[0]: "),
+    ] {
+        let error = parse(more).map(drop).unwrap_err();
+        assert!(error.contains(key), "{more}: {error}");
+    }
+    let many = format!(r#", "groups": {:?}"#, vec![1; 1025]);
+    assert!(parse(&many).map(drop).unwrap_err().contains("at most 1024 groups"));
+    assert_eq!(
+        ["7", "+7", "seven", "4294967295"].map(|it| Account::Name(it.to_owned()).id()),
+        [Some(7), None, None, None]
+    );
+    let running = parse("").unwrap();
+    assert_eq!(parse(r#", "groups": []"#).unwrap().fixed_difference(&running), Some("groups"));
 }
 
 #[test]
@@ -314,7 +393,7 @@ fn hanging_is_noticed_after_a_minute_unless_another_time_or_none_is_said() {
 fn metrics_are_served_where_the_configuration_says_and_nowhere_else() {
     let admin = |text: &str| {
         let config = parse(&format!(r#"{{"app": {{"library": "a"}}, "listen": ["127.0.0.1:0"], {text}}}"#)).unwrap();
-        config.admin.map(|admin| (admin.address.to_string(), admin.mode))
+        config.admin.map(|admin| (admin.address.to_string(), admin.rights.mode))
     };
     assert_eq!(parse(r#"{"app": {"library": "a"}}"#).unwrap().admin, None);
     assert_eq!(admin(r#""admin": null"#), None);

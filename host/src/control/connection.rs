@@ -247,7 +247,7 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
-    use super::super::{EVENTS, Events};
+    use super::super::{Admitted, EVENTS, Events};
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
@@ -267,7 +267,7 @@ mod tests {
         let (questions, asked) = mpsc::channel(1);
         let (closing, close) = watch::channel(false);
         let events = Events(broadcast::Sender::new(EVENTS));
-        let hall = Hall { owner: 0, questions, events: events.clone(), close };
+        let hall = Hall { admitted: Admitted { users: [0; 3], group: None }, questions, events: events.clone(), close };
         let began = Instant::now();
         let connection = Connection::new(ours, Peer { uid: 0, pid: 1 }, hall);
         let served = tokio::spawn(async move {

@@ -30,8 +30,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::causes::chain;
-use crate::command::{Answer, Command};
+use crate::command::{Answer, Command, NOT_ALLOWED};
+use crate::config::ControlSocket;
+use crate::identity::{self, IdentityError};
 use crate::socket_file::{SocketFile, SocketFileError};
+use crate::sys::socket;
 use connection::Connection;
 pub use status::{Measured, Status, VerdictRecord, WorkerStatus, millis};
 
@@ -62,6 +65,8 @@ pub enum ControlError {
     NoSocket { path: PathBuf },
     #[error("control_socket {} can't be bound", path.display())]
     Bind { path: PathBuf, source: io::Error },
+    #[error("control_socket")]
+    Owner(#[source] IdentityError),
     #[error("the thread of the control socket can't be made")]
     Thread(#[source] io::Error),
 }
@@ -111,6 +116,7 @@ pub struct Control {
     closed: blocking::Receiver<()>,
     /// Sockets that take the place of the one that is accepted on.
     sockets: mpsc::UnboundedSender<Socket>,
+    place: ControlSocket,
     file: SocketFile,
 }
 
@@ -120,15 +126,16 @@ impl Control {
     /// # Errors
     /// When a process accepts connections at `path`, or something lies there that is no socket: neither is
     /// touched.
-    pub fn open(path: &Path, questions: mpsc::Sender<Ask>) -> Result<Self, ControlError> {
-        let (socket, file) = listen(path)?;
+    pub fn open(place: &ControlSocket, questions: mpsc::Sender<Ask>) -> Result<Self, ControlError> {
+        let (socket, file) = listen(place)?;
+        let admitted = Admitted::to(&file).map_err(|source| ControlError::Bind { path: place.path.clone(), source })?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
         let events = Events(broadcast::Sender::new(EVENTS));
         let (closing, close) = watch::channel(false);
         let (sockets, others) = mpsc::unbounded_channel();
         let (done, closed) = blocking::channel();
-        let hall = Hall { owner: Uid::effective().as_raw(), questions, events: events.clone(), close };
+        let hall = Hall { admitted, questions, events: events.clone(), close };
         let serve = move || {
             runtime.block_on(async {
                 match UnixListener::from_std(socket.into()) {
@@ -140,7 +147,7 @@ impl Control {
             let _ = done.send(());
         };
         std::thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(ControlError::Thread)?;
-        Ok(Self { events, closing, closed, sockets, file })
+        Ok(Self { events, closing, closed, sockets, place: place.clone(), file })
     }
 
     pub fn path(&self) -> &Path {
@@ -157,7 +164,7 @@ impl Control {
     /// # Errors
     /// As those of [`open`](Self::open); then the one that there was is accepted on.
     pub fn make_anew(&mut self) -> Result<(), ControlError> {
-        let (socket, file) = listen(self.file.path())?;
+        let (socket, file) = listen(&self.place)?;
         // The thread ends with this value, or has said that it can't be.
         let _ = self.sockets.send(socket);
         self.file = file;
@@ -169,15 +176,16 @@ impl Control {
     }
 }
 
-/// A socket that listens at `path`, and its file.
-fn listen(path: &Path) -> Result<(Socket, SocketFile), ControlError> {
+/// A socket that listens, and its file.
+fn listen(ControlSocket { path, rights }: &ControlSocket) -> Result<(Socket, SocketFile), ControlError> {
+    let owner = identity::owner(rights).map_err(ControlError::Owner)?;
     let bind = |source| ControlError::Bind { path: path.to_owned(), source };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(bind)?;
-    // Nobody can connect before `listen`, and the file never has another mode.
-    let file = SocketFile::bind(&socket, path, Some(0o600)).map_err(|error| match error {
+    // Nobody can connect before `listen`, and the file never allows more than is configured.
+    let file = SocketFile::bind(&socket, path, rights.mode, owner).map_err(|error| match error {
         SocketFileError::Live => ControlError::Live { path: path.to_owned() },
         SocketFileError::NoSocket => ControlError::NoSocket { path: path.to_owned() },
-        SocketFileError::Exchanged => bind(io::Error::other(error)),
+        SocketFileError::Exchanged | SocketFileError::Give { .. } => bind(io::Error::other(error)),
         SocketFileError::System(source) => bind(source),
     })?;
     socket.set_nonblocking(true).and_then(|()| socket.listen(BACKLOG)).map_err(bind)?;
@@ -196,8 +204,7 @@ impl Drop for Control {
 /// What every connection needs.
 #[derive(Clone)]
 struct Hall {
-    /// Besides root, who may say something.
-    owner: u32,
+    admitted: Admitted,
     questions: mpsc::Sender<Ask>,
     events: Events,
     close: watch::Receiver<bool>,
@@ -252,11 +259,54 @@ impl Hall {
             }
         };
         let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or_default() };
-        if peer.uid != 0 && peer.uid != self.owner {
+        if !self.admitted.admits(peer.uid, credentials.gid(), || socket::peer_groups(stream).unwrap_or_default()) {
             warn!(peer_uid = peer.uid, peer_pid = peer.pid, "control connection of somebody else closed");
+            // Whether the line arrives or not.
+            let _ = stream.try_write(format!("{}\n", Answer::nack(NOT_ALLOWED)).as_bytes());
             return None;
         }
         debug!(peer_uid = peer.uid, peer_pid = peer.pid, "control connection accepted");
         Some(peer)
+    }
+}
+
+/// Who may say something: root, we, the file's user, and its group where the mode lets that one connect.
+#[derive(Clone, Debug)]
+struct Admitted {
+    users: [u32; 3],
+    group: Option<u32>,
+}
+
+impl Admitted {
+    fn to(file: &SocketFile) -> io::Result<Self> {
+        let (owner, group, mode) = file.rights()?;
+        Ok(Self { users: [0, Uid::effective().as_raw(), owner], group: (mode & 0o020 != 0).then_some(group) })
+    }
+
+    fn admits(&self, uid: u32, gid: u32, supplementary: impl FnOnce() -> Vec<u32>) -> bool {
+        let is_member = |group| gid == group || supplementary().contains(&group);
+        self.users.contains(&uid) || self.group.is_some_and(is_member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_the_file_and_members_of_its_group_are_admitted_and_nobody_else() {
+        let admitted = Admitted { users: [0, 10, 20], group: Some(7) };
+        for (uid, gid, groups, expected) in [
+            (0, 1, vec![], true),
+            (10, 1, vec![], true),
+            (20, 1, vec![], true),
+            (30, 7, vec![], true),
+            (30, 1, vec![6, 7], true),
+            (30, 1, vec![6, 8], false),
+        ] {
+            assert_eq!(admitted.admits(uid, gid, || groups), expected, "{uid} {gid}");
+        }
+        let admitted = Admitted { group: None, ..admitted };
+        assert!(!admitted.admits(30, 7, || vec![7]), "the mode doesn't let the group connect");
     }
 }

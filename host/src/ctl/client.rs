@@ -1,15 +1,21 @@
 //! A client of the control socket: lines out, answers and events in, everything with a deadline.
 
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::PidfdFlags;
 use socket2::{Domain, Socket, Type};
 
 use super::lines::{Line, Lines};
 use super::{CtlError, Outcome};
-use crate::command::Answer;
+use crate::command::{Answer, NOT_ALLOWED};
+use crate::foreign;
+use crate::identity;
 use crate::socket_file::Reachable;
 
 /// A master that can't be talked to.
@@ -17,10 +23,14 @@ use crate::socket_file::Reachable;
 pub(super) enum ClientError {
     #[error("no master can be reached at {}", path.display())]
     Connect { path: PathBuf, source: io::Error },
+    #[error("not allowed to speak to the master at {}: {whose}", path.display())]
+    NotAllowed { path: PathBuf, whose: String },
     #[error("the master at {} doesn't answer, for {waited:?}", path.display())]
     Silent { path: PathBuf, waited: Duration },
     #[error("the master at {} has gone", path.display())]
     Ended { path: PathBuf },
+    #[error("the master at {} is stopping, and isn't gone after {waited:?}", path.display())]
+    Stays { path: PathBuf, waited: Duration },
     #[error("the connection to the master at {} failed", path.display())]
     Failed { path: PathBuf, source: io::Error },
 }
@@ -28,8 +38,8 @@ pub(super) enum ClientError {
 impl ClientError {
     pub(super) const fn outcome(&self) -> Outcome {
         match self {
-            Self::Connect { .. } => Outcome::NotReachable,
-            Self::Silent { .. } | Self::Ended { .. } | Self::Failed { .. } => Outcome::NoAnswer,
+            Self::Connect { .. } | Self::NotAllowed { .. } => Outcome::NotReachable,
+            Self::Silent { .. } | Self::Ended { .. } | Self::Stays { .. } | Self::Failed { .. } => Outcome::NoAnswer,
         }
     }
 }
@@ -47,13 +57,20 @@ impl Client {
             // Bounds connect(2) as well, which waits where a stopped master's queue is full (unix(7)).
             socket.set_write_timeout(Some(limit))?;
             socket.connect(&Reachable::new(path)?.address)?;
-            Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+            Ok(UnixStream::from(OwnedFd::from(socket)))
         };
         match connect() {
             Ok(stream) => Ok(Self { path: path.to_owned(), stream, lines: Lines::default() }),
             Err(error) if is_late(&error) => Err(ClientError::Silent { path: path.to_owned(), waited: limit }),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed(path)),
             Err(source) => Err(ClientError::Connect { path: path.to_owned(), source }),
         }
+    }
+
+    /// The master's process; none where the kernel can't name it here, in another pid namespace for instance.
+    pub(super) fn process(&self) -> Option<OwnedFd> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.stream).ok()?;
+        rustix::process::pidfd_open(peer.pid, PidfdFlags::empty()).ok()
     }
 
     pub(super) fn say(&mut self, line: &str) -> Result<(), ClientError> {
@@ -88,8 +105,12 @@ impl Client {
         let deadline = Instant::now() + limit;
         let mut chunk = [0; 16 * 1024];
         loop {
-            if let Some(line) = self.lines.next()? {
-                return Ok(Some(line));
+            match self.lines.next()? {
+                Some(Line::Answer(Answer::Nack(reason))) if reason == NOT_ALLOWED => {
+                    return Err(not_allowed(&self.path).into());
+                }
+                Some(line) => return Ok(Some(line)),
+                None => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -118,4 +139,22 @@ fn is_the_end(error: &io::Error) -> bool {
 
 fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Says whose the socket is, or which directory before it can't be passed.
+fn not_allowed(path: &Path) -> ClientError {
+    let whose = match fs::symlink_metadata(path) {
+        Ok(found) => {
+            let (user, group) = identity::names(found.uid(), found.gid());
+            let (user, group) = (foreign::printable(&user), foreign::printable(&group));
+            format!("it belongs to user {user} and group {group}, with mode {:04o}", found.mode() & 0o7777)
+        }
+        Err(_) => match identity::obstacle(path) {
+            Some(directory) => {
+                format!("the directory {} can't be passed by us", foreign::printable(&directory.display().to_string()))
+            }
+            None => "it can't be looked at".to_owned(),
+        },
+    };
+    ClientError::NotAllowed { path: path.to_owned(), whose }
 }

@@ -6,6 +6,7 @@
 mod client;
 mod lines;
 mod progress;
+mod stop;
 mod table;
 
 use std::fs::File;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::causes::chain;
 use crate::command::Answer;
-use crate::config::{self, ConfigError};
+use crate::config::{self, Whereabouts};
 use crate::console::{self, Reader};
 use crate::control::{Status, VerdictRecord};
 use crate::foreign;
@@ -75,7 +76,15 @@ pub enum Order {
     Events,
     /// A level, or `restore`.
     LogLevel(String),
-    Stop,
+    Stop(Wait),
+}
+
+/// Whether a stop is followed until the master has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Not,
+    /// For so long; for as long as the master takes, when absent.
+    UntilGone(Option<Duration>),
 }
 
 /// What a restart is followed to.
@@ -116,8 +125,6 @@ enum CtlError {
     NoConfig { directory: PathBuf },
     #[error("the configuration {} can't be read", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("the configuration doesn't say where the control socket is; hint: say it with --socket PATH")]
-    Config(#[source] ConfigError),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("the master says no: {0}")]
@@ -135,7 +142,6 @@ impl CtlError {
         match self {
             Self::NoConfig { .. }
             | Self::Read { .. }
-            | Self::Config(_)
             | Self::No(_)
             | Self::Answer(_)
             | Self::Print(_)
@@ -185,8 +191,8 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
             client.order(&format!("LOGLEVEL {level}"), ANSWER)?;
             done(*form)
         }
-        Order::Stop => {
-            client.order("STOP", ANSWER)?;
+        Order::Stop(wait) => {
+            stop::stop(&mut client, &socket, *wait)?;
             done(*form)
         }
     }
@@ -211,7 +217,12 @@ fn find(place: &Place) -> Result<PathBuf, CtlError> {
     File::open(&config)
         .and_then(|file| file.take(config::MAX_FILE_BYTES).read_to_end(&mut bytes))
         .map_err(|source| CtlError::Read { path: config.clone(), source })?;
-    config::find_control_socket(&bytes, &config).map_err(CtlError::Config)
+    let Whereabouts { socket, doubt } = config::find_control_socket(&bytes, &config);
+    if let Some(doubt) = doubt {
+        let doubt = foreign::printable(&doubt).into_owned();
+        console::note(&format!("app-host: {doubt}: {}; or say --socket PATH", socket.display()));
+    }
+    Ok(socket)
 }
 
 /// Prints to standard output.

@@ -6,10 +6,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::sys;
 
-/// SIGINT and SIGTERM, and SIGHUP unless we were started with it ignored, as by `nohup`.
+/// SIGINT, SIGTERM and SIGQUIT, and SIGHUP unless we were started with it ignored, as by `nohup`.
 pub struct Stop {
     int: Signal,
     term: Signal,
+    quit: Signal,
     hup: Option<Signal>,
 }
 
@@ -25,7 +26,8 @@ impl Stop {
     /// When a handler can't be installed.
     pub fn listen() -> std::io::Result<Self> {
         let hup = (!sys::signals::hangup_was_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
-        Ok(Self { int: signal(SignalKind::interrupt())?, term: signal(SignalKind::terminate())?, hup })
+        let (int, term, quit) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit());
+        Ok(Self { int: signal(int)?, term: signal(term)?, quit: signal(quit)?, hup })
     }
 
     /// The next sign of it.
@@ -39,6 +41,7 @@ impl Stop {
         tokio::select! {
             _ = self.int.recv() => Why::Asked,
             _ = self.term.recv() => Why::Asked,
+            _ = self.quit.recv() => Why::Asked,
             () = hup => Why::HungUp,
         }
     }

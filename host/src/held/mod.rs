@@ -16,9 +16,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
-pub use trusted::{UntrustedPath, distrust_group, open_trusted};
+pub use trusted::{UntrustedPath, distrust_groups, open_trusted};
 
 /// Which file it is, as long as somebody holds it: the number of its device and its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +237,18 @@ pub fn path_of(held: &impl AsFd) -> PathBuf {
 /// Sets the mode of what is held, also where it is held with `O_PATH`, which `fchmod(2)` refuses.
 pub fn set_mode(held: &impl AsFd, mode: Mode) -> io::Result<()> {
     Ok(fchmodat(AT_FDCWD, &path_of(held), mode, FchmodatFlags::FollowSymlink)?)
+}
+
+/// Whose a file is to be; absent: it stays whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: Option<Uid>,
+    pub gid: Option<Gid>,
+}
+
+/// Gives away what is held, also where it is held with `O_PATH`, which `fchown(2)` refuses.
+pub fn set_owner(held: &impl AsFd, owner: Owner) -> io::Result<()> {
+    Ok(fchownat(held, "", owner.uid, owner.gid, AtFlags::AT_EMPTY_PATH)?)
 }
 
 /// Who may be able to lead a path elsewhere.

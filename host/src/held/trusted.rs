@@ -2,7 +2,7 @@
 //!
 //! Root uses paths from the configuration, and whoever owns a directory on a path decides where it leads. So
 //! every directory on it, and every link to one, belongs to root or to us, and isn't writable by all unless it
-//! is sticky (`/tmp`). A group may write to it, because `/var/log` is `root:syslog 775` on Ubuntu, but not the workers':
+//! is sticky (`/tmp`). A group may write to it, because `/var/log` is `root:syslog 775` on Ubuntu, but not one of the workers':
 //! it could rename what root has made.
 
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ const MOST_LINKS: u32 = 40;
 pub enum UntrustedPath {
     #[error("{} belongs to user {owner}, who decides what lies there; make it root's, or choose another place", path.display())]
     Owner { path: PathBuf, owner: u32 },
-    #[error("the workers' group may write to {}; take that right away, or choose another place", path.display())]
+    #[error("a group of the workers may write to {}; take that right away, or choose another place", path.display())]
     Group { path: PathBuf },
     #[error("everybody may write to {}; take that right away, or choose another place", path.display())]
     Mode { path: PathBuf },
@@ -33,12 +33,13 @@ pub enum UntrustedPath {
     System { path: PathBuf, source: io::Error },
 }
 
-/// The group that workers run as, where that isn't ours.
-static WORKERS_GROUP: OnceLock<Gid> = OnceLock::new();
+/// The groups that workers run with, where those aren't ours.
+static WORKERS_GROUPS: OnceLock<Vec<Gid>> = OnceLock::new();
 
-/// From now on no path is trusted on which this group may write to a directory. It is the same for all of a master's life.
-pub fn distrust_group(workers: Gid) {
-    let _ = WORKERS_GROUP.set(workers);
+/// From now on no path is trusted on which one of these groups may write to a directory. They are the same for all of a
+/// master's life.
+pub fn distrust_groups(workers: Vec<Gid>) {
+    let _ = WORKERS_GROUPS.set(workers);
 }
 
 /// Whose directories are walked through.
@@ -46,8 +47,8 @@ struct Trust {
     us: u32,
     /// Who owns `/`: root, who has another number where this process's user namespace doesn't know it.
     root: u32,
-    /// The workers' group.
-    workers: Option<u32>,
+    /// The workers' groups.
+    workers: Vec<u32>,
 }
 
 impl Trust {
@@ -55,7 +56,7 @@ impl Trust {
         Ok(Self {
             us: Uid::effective().as_raw(),
             root: Directory::open(Path::new("/"))?.stat()?.st_uid,
-            workers: WORKERS_GROUP.get().map(|group| group.as_raw()),
+            workers: WORKERS_GROUPS.get().into_iter().flatten().map(|group| group.as_raw()).collect(),
         })
     }
 
@@ -75,7 +76,7 @@ impl Trust {
         if mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX) {
             return Err(UntrustedPath::Mode { path: path.to_owned() });
         }
-        if self.workers == Some(found.st_gid) && mode.contains(Mode::S_IWGRP) && !mode.contains(Mode::S_ISVTX) {
+        if self.workers.contains(&found.st_gid) && mode.contains(Mode::S_IWGRP) && !mode.contains(Mode::S_ISVTX) {
             return Err(UntrustedPath::Group { path: path.to_owned() });
         }
         Ok(())
@@ -151,10 +152,10 @@ mod tests {
         set_permissions(path, Permissions::from_mode(0o775)).unwrap();
         let held = Directory::open(path).unwrap();
         let group = held.stat().unwrap().st_gid;
-        let trust = |workers| Trust { workers, ..Trust::ours().unwrap() };
-        assert!(matches!(trust(Some(group)).directory(&held, path), Err(UntrustedPath::Group { .. })));
-        trust(Some(group + 1)).directory(&held, path).unwrap();
+        let trust = |workers| Trust { workers: vec![4_000_000, workers], ..Trust::ours().unwrap() };
+        assert!(matches!(trust(group).directory(&held, path), Err(UntrustedPath::Group { .. })));
+        trust(group + 1).directory(&held, path).unwrap();
         set_permissions(path, Permissions::from_mode(0o755)).unwrap();
-        trust(Some(group)).directory(&held, path).unwrap();
+        trust(group).directory(&held, path).unwrap();
     }
 }

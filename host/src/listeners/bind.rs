@@ -11,6 +11,8 @@ use socket2::{Domain, Socket, Type};
 use super::port_guard::PortGuard;
 use super::{BindError, Bound, Listeners, Loopback, watch_clients};
 use crate::config::{Address, Family, Listen};
+use crate::held::Owner;
+use crate::identity;
 use crate::message::Origin;
 use crate::socket_file::{SocketFile, SocketFileError};
 
@@ -91,10 +93,11 @@ impl Bound {
         let failed = failed(listen.address.clone());
         let Address::Unix(path) = &listen.address else { return Err(failed(io::ErrorKind::Unsupported.into())) };
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(&failed)?;
-        let file = SocketFile::bind(&socket, path, listen.mode).map_err(|error| match error {
+        let owner = owner(listen)?;
+        let file = SocketFile::bind(&socket, path, listen.rights.mode, owner).map_err(|error| match error {
             SocketFileError::Live => BindError::Live { path: path.clone() },
             SocketFileError::NoSocket => BindError::NoSocket { path: path.clone() },
-            SocketFileError::Exchanged => failed(io::Error::other(error)),
+            SocketFileError::Exchanged | SocketFileError::Give { .. } => failed(io::Error::other(error)),
             SocketFileError::System(source) => failed(source),
         })?;
         socket.set_nonblocking(true).map_err(&failed)?;
@@ -143,6 +146,11 @@ impl Listeners {
             None => error,
         }
     }
+}
+
+/// Whose the file of a listener's socket is to be.
+pub(super) fn owner(listen: &Listen) -> Result<Owner, BindError> {
+    identity::owner(&listen.rights).map_err(|source| BindError::Owner { address: listen.address.clone(), source })
 }
 
 fn failed(address: Address) -> impl Fn(io::Error) -> BindError {

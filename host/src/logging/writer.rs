@@ -19,6 +19,7 @@ use tracing::Level;
 
 use super::journal;
 use crate::causes::chain;
+use crate::sys::signals;
 
 /// How many bytes of lines wait at most.
 const ROOM: usize = 1024 * 1024;
@@ -277,6 +278,8 @@ fn next(shared: &Shared, lines: &mut Vec<u8>, file: &mut Option<OwnedFd>, untold
 /// The life of the thread.
 fn work(kind: Kind, shared: &Shared, mut file: Option<OwnedFd>) {
     WRITES.set(true);
+    // Where that can't be, it writes as it can.
+    let _ = signals::write_in_the_background();
     let mut lines = Vec::new();
     let mut losses = Losses { kind, lines: 0, last: None, told: Told::default() };
     loop {

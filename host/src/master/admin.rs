@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use super::Happening;
 use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
-use crate::children::{Child, Children, Leash, Role, Streams};
-use crate::config::{Address, Environment, Log};
+use crate::children::{Child, Children, Leash, Role, Streams, Surroundings};
+use crate::config::{Address, Limits, Log, Variables};
 use crate::identity::Identity;
 use crate::listeners::AdminListener;
 use crate::logging::{self, ChildPipe, LoggingError, RelayGuard};
@@ -174,8 +174,8 @@ impl Attendant {
         let log = ChildPipe::open(&self.log)?;
         let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
         // The app's user can read what its environment was, and it needs nothing there.
-        let environment = Environment::Only(Vec::new());
-        let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), &environment, None);
+        let surroundings = Surroundings { environment: &Variables::NONE, limits: Limits::default(), directory: None };
+        let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), surroundings);
         let child = spawned.map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);
         let relay = log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;

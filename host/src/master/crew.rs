@@ -23,7 +23,7 @@ use super::attend::{LastWords, LiveSettings, Says, Wants, attend};
 use super::dispatch::Dispatch;
 use crate::causes::chain;
 use crate::channel::{self, ChannelError};
-use crate::children::{Children, Role, Streams};
+use crate::children::{Children, Role, Streams, Surroundings};
 use crate::config::{AccessLog, Log, LogLevel};
 use crate::control::Measured;
 use crate::dispatch::{SOCKET_BYTES, is_the_end};
@@ -202,13 +202,9 @@ impl Crew {
             log: log_setup,
             access_log: config.access_log.as_ref().map(access_setup),
         };
-        let spawned = self.children.spawn(
-            Role::Worker,
-            streams,
-            self.identity.as_ref(),
-            &config.environment,
-            Some(&prepared.home),
-        );
+        let surroundings =
+            Surroundings { environment: &prepared.environment, limits: config.limits, directory: Some(&prepared.home) };
+        let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), surroundings);
         let child = spawned.map_err(SpawnError::Process)?;
         let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
         let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };

@@ -31,7 +31,6 @@ use crate::databank;
 use crate::foreign;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
-use crate::locks::StateLock;
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
@@ -72,10 +71,10 @@ pub(super) struct Effects {
     tally: Tally,
     admin: Admin,
     pub(super) audience: Audience,
-    /// Behind the audience: whoever waits for nothing any more hears so before the end.
-    own_files: OwnFiles,
     inbox: mpsc::Sender<Happening>,
-    _state: StateLock,
+    /// Behind all else: whoever waits for nothing any more hears so before the end, and the next master waits for nothing
+    /// but this.
+    own_files: OwnFiles,
 }
 
 /// What a master has made once and keeps until it exits.
@@ -85,7 +84,6 @@ pub(super) struct Equipment {
     pub(super) own_files: OwnFiles,
     pub(super) book: Book,
     pub(super) crew: Crew,
-    pub(super) state: StateLock,
 }
 
 impl Effects {
@@ -95,7 +93,7 @@ impl Effects {
         equipment: Equipment,
         inbox: mpsc::Sender<Happening>,
     ) -> Self {
-        let Equipment { logging, notify, own_files, book, crew, state } = equipment;
+        let Equipment { logging, notify, own_files, book, crew } = equipment;
         let magic = first.version.magic();
         let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
@@ -118,9 +116,8 @@ impl Effects {
             tally: Tally::default(),
             admin,
             audience: Audience::new(own_files.control().events()),
-            own_files,
             inbox,
-            _state: state,
+            own_files,
         };
         effects.prune();
         // Before the first workers are ready: whoever asks is told that they aren't.
@@ -262,8 +259,9 @@ impl Effects {
                     if let Report::Scaled { to, .. } = report {
                         self.scaled = Some(to);
                     }
-                    if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
+                    if matches!(report, Report::StopDelayed { .. } | Report::Stopping | Report::StoppingAtOnce) {
                         self.notify.expect(self.deadlines());
+                        self.mark_stop();
                     }
                     if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
                         self.crew.grant_no_locks();
@@ -405,6 +403,11 @@ impl Effects {
     pub(super) async fn finish(&mut self) {
         self.book.written().await;
         self.admin.end().await;
+    }
+
+    /// Has the next master wait for the end of this one.
+    pub(super) fn mark_stop(&self) {
+        self.own_files.mark_stop();
     }
 
     /// Drops the master's share in every listener; the workers shut them down.

@@ -30,9 +30,11 @@ mod manager;
 mod news;
 mod own_files;
 mod report;
+mod signals;
 mod start;
 mod steer;
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,16 +43,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::unistd::Uid;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Interval;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::console;
 use crate::control::{self, Ask};
 use crate::ids::{RequestId, Time};
 use crate::listeners::Passed;
+use crate::locks::StopMark;
 use crate::metrics::Snapshot;
 use crate::notify::Notify;
 use crate::preflight::{Prepared, Refused, Took};
@@ -60,6 +62,7 @@ use balance::Balance;
 use effects::Effects;
 use healer::Healer;
 use lookout::Lookout;
+use signals::{Hangup, Signals};
 use steer::Requests;
 
 /// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
@@ -104,12 +107,31 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
     let (inbox, happenings) = mpsc::channel(INBOX);
     let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
     let notify = Rc::new(Notify::from_environment());
-    let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, passed, Rc::clone(&notify), inbox, questions) => effects?,
-        never = ask_for_time(&notify) => match never {},
-        () = stop(&mut signals.term, &mut signals.int) => return Ok(ExitCode::SUCCESS),
-        () = turn_away(&mut asked) => return Ok(ExitCode::SUCCESS),
+    let stop_mark: OnceCell<StopMark> = OnceCell::new();
+    let mark_stop = || {
+        if let Some(mark) = stop_mark.get() {
+            mark.set();
+        }
     };
+    // Marked before what was begun is dropped, which takes a moment.
+    let stopped = async {
+        let Signals { stops, hup, .. } = &mut signals;
+        tokio::select! {
+            () = stops.recv() => {}
+            () = hup.terminal_gone() => {}
+        }
+        mark_stop();
+    };
+    let effects = tokio::select! {
+        effects = start::start(config_path, dev_library, passed, Rc::clone(&notify), (inbox, questions), &stop_mark) => effects?,
+        never = ask_for_time(&notify) => match never {},
+        () = stopped => return Ok(ExitCode::SUCCESS),
+        () = turn_away(&mut asked, mark_stop) => return Ok(ExitCode::SUCCESS),
+    };
+    drop(stop_mark);
+    if signals.hup.are_ignored() {
+        info!("SIGHUP was ignored when the master was started, by nohup for instance, and stays so; SIGUSR2 restarts");
+    }
     let exit = serve(effects, &notify, signals, happenings, asked).await;
     Ok(match exit {
         ExitReason::Stopped => ExitCode::SUCCESS,
@@ -119,11 +141,11 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
 }
 
 /// Answers the control socket until the machine can; returns when the master is told to stop.
-async fn turn_away(asked: &mut mpsc::Receiver<Ask>) {
+async fn turn_away(asked: &mut mpsc::Receiver<Ask>, stops: impl Fn()) {
     loop {
         // Without anybody who could ask, the start has failed and says so.
         let Some(ask) = asked.recv().await else { return std::future::pending().await };
-        if steer::too_early(ask) {
+        if steer::too_early(ask, &stops) {
             return;
         }
     }
@@ -213,7 +235,10 @@ async fn serve(
                 steer::take(ask, &mut effects, &machine, &mut requests, begin.elapsed())
             }
             _ = signals.usr2.recv() => requests.ask(&mut effects, By::Signal),
-            _ = signals.hup.recv() => requests.ask(&mut effects, By::Hangup),
+            hangup = signals.hup.recv() => match hangup {
+                Hangup::Restart => requests.ask(&mut effects, By::Hangup),
+                Hangup::TerminalGone => Event::Stop,
+            },
             _ = signals.usr1.recv() => {
                 effects.look_at_own_files(begin.elapsed());
                 effects.reopen_logs();
@@ -223,7 +248,7 @@ async fn serve(
             () = lookout.see() => Event::Tick,
             _ = signals.ttin.recv() => Event::Scale(Scale::By(1)),
             _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
-            () = stop(&mut signals.term, &mut signals.int) => Event::Stop,
+            () = signals.stops.recv() => Event::Stop,
             () = sleep_until(deadline) => Event::Tick,
             () = sleep_until(look) => {
                 looked = Instant::now();
@@ -264,37 +289,5 @@ async fn tick(interval: &mut Option<Interval>) {
             interval.tick().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that the master acts on. All others that could hurt are ignored since `main`.
-struct Signals {
-    usr2: Signal,
-    hup: Signal,
-    usr1: Signal,
-    ttin: Signal,
-    ttou: Signal,
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            usr2: signal(SignalKind::user_defined2())?,
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
-            ttou: signal(SignalKind::from_raw(libc::SIGTTOU))?,
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
-async fn stop(term: &mut Signal, int: &mut Signal) {
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }

@@ -12,14 +12,16 @@ use tracing::{error, warn};
 use crate::causes::chain;
 use crate::control::Control;
 use crate::ids::Time;
-use crate::locks::PidFile;
+use crate::locks::{PidFile, StateLock};
 
 /// How often they are looked at, besides at SIGUSR1 and before each restart.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// See the module. Dropped in this order: whoever asks is answered before the pid file goes.
+/// See the module. Dropped in this order: whoever asks is answered first, and the next master, which waits for the pid file,
+/// finds the state directory free.
 pub(super) struct OwnFiles {
     control: Control,
+    _state: StateLock,
     pid_file: PidFile,
     next: Time,
     /// What can't be made anew is said once.
@@ -33,12 +35,20 @@ struct Complained {
 }
 
 impl OwnFiles {
-    pub(super) fn new(control: Control, pid_file: PidFile) -> Self {
-        Self { control, pid_file, next: EVERY, complained: Complained::default() }
+    pub(super) fn new(control: Control, state: StateLock, pid_file: PidFile) -> Self {
+        Self { control, _state: state, pid_file, next: EVERY, complained: Complained::default() }
     }
 
     pub(super) const fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Has the next master wait for the end of this one.
+    pub(super) fn mark_stop(&self) {
+        match self.pid_file.stop_mark() {
+            Ok(mark) => mark.set(),
+            Err(error) => warn!(error = chain(&error), "the next master can't be told that this one stops"),
+        }
     }
 
     /// When the next look is due.

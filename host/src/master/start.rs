@@ -2,6 +2,7 @@
 //!
 //! Whatever goes wrong here is the operator's to mend: it is said once, and the master exits.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,20 +31,23 @@ use crate::databank;
 use crate::desk::Desk;
 use crate::foreign::printable;
 use crate::held::{self, Directory};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
-use crate::locks::{self, MagicLock, PidFile, StateLock};
+use crate::locks::{self, LockError, MagicLock, PidFile, StateLock, StopMark};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::paths;
-use crate::preflight::{Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
+use crate::preflight::{Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
 use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
 use crate::state_dir::StateDir;
 use crate::sys;
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 pub(super) const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long a master may take to notice a signal that tells it to stop.
+const STOP_NOTICE: Duration = Duration::from_millis(200);
 
 /// How often it looks whether they have gone.
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
@@ -54,8 +58,8 @@ pub(super) async fn start(
     dev_library: Option<PathBuf>,
     passed: Passed,
     notify: Rc<Notify>,
-    inbox: mpsc::Sender<Happening>,
-    questions: mpsc::Sender<Ask>,
+    (inbox, questions): (mpsc::Sender<Happening>, mpsc::Sender<Ask>),
+    stop_mark: &OnceCell<StopMark>,
 ) -> anyhow::Result<Effects> {
     let config_path = paths::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
@@ -69,15 +73,22 @@ pub(super) async fn start(
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
     }
+    if let Some(identity) = &identity
+        && identity::owner(&config.control_socket.rights)?.gid.is_some_and(|group| identity.has_group(group))
+    {
+        warn!("the workers' user may steer the master: control_socket has one of its groups");
+    }
     sys::process::allow_core_dumps(config.core_dumps);
     let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
-    let pid_file = PidFile::acquire(&config.pid_file)?;
+    let pid_file = lock_pid_file(&config).await?;
+    let mark = pid_file.stop_mark().with_context(|| format!("{} can't be locked", config.pid_file.display()))?;
+    stop_mark.get_or_init(|| mark);
     let state_lock = StateLock::acquire(&state.directory, &config.state_dir)?;
     let control = Control::open(&config.control_socket, questions)?;
     info!(
         config = %printable(&config_path.to_string_lossy()),
         pid_file = %printable(&config.pid_file.to_string_lossy()),
-        control_socket = %printable(&config.control_socket.to_string_lossy()),
+        control_socket = %printable(&config.control_socket.path.to_string_lossy()),
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
@@ -102,7 +113,7 @@ pub(super) async fn start(
         logging.change(&snapshot.config.log)?;
     }
     let Snapshot { config, home, id: config_id, text } = snapshot;
-    let Secrets { databank, app_config } = preflight.secrets(&config).await?;
+    let Secrets { databank, app_config, environment } = preflight.secrets(&config).await?;
     if !databank::is_shared(&databank.store) {
         let driver = databank.store.driver();
         warn!(driver, "each worker has a databank of its own, which ends with it; restarts will be refused");
@@ -112,8 +123,9 @@ pub(super) async fn start(
     {
         make_data_directory(directory, preflight.identity.as_ref())?;
     }
+    let place = Place { config: &config, home: &home, environment: &environment };
     let (version, _) = preflight
-        .version_and_databank((&config, &home), &databank, None, source, |_| Ok(()))
+        .version_and_databank(place, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
     let passed = Listeners::with_passed(passed);
@@ -127,12 +139,38 @@ pub(super) async fn start(
         dispatch.grant_locks_after(wait);
     }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
-    let first = Prepared { config, config_id, text, version, listeners, admin, databank, app_config, home, held };
+    let first =
+        Prepared { config, config_id, text, version, listeners, admin, databank, app_config, environment, home, held };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
-    let own_files = OwnFiles::new(control, pid_file);
-    let equipment = Equipment { logging, notify, own_files, book, crew, state: state_lock };
-    Ok(Effects::new(first, preflight, equipment, inbox))
+    let own_files = OwnFiles::new(control, state_lock, pid_file);
+    Ok(Effects::new(first, preflight, Equipment { logging, notify, own_files, book, crew }, inbox))
+}
+
+/// Locks the pid file. Waits for a master that is stopping to go, as long as for its orphans; one that runs, and isn't,
+/// is an error.
+async fn lock_pid_file(config: &Config) -> Result<PidFile, LockError> {
+    let limit = config.shutdown_delay + config.restart.shutdown_timeout + ORPHANS_MARGIN;
+    let begin = Instant::now();
+    let mut said = false;
+    loop {
+        let error = match PidFile::acquire(&config.pid_file) {
+            Err(error) => error,
+            acquired => return acquired,
+        };
+        let limit = match error {
+            LockError::Running { .. } => STOP_NOTICE,
+            LockError::Stopping { .. } => limit,
+            _ => return Err(error),
+        };
+        if begin.elapsed() >= limit {
+            return Err(error);
+        }
+        if matches!(error, LockError::Stopping { .. }) && !std::mem::replace(&mut said, true) {
+            info!(obstacle = %error, wait_ms = millis(limit), "waiting for a master that is stopping");
+        }
+        tokio::time::sleep(ORPHANS_POLL).await;
+    }
 }
 
 /// Reads what the last master has written down. One that can't be read keeps nobody from starting.

@@ -85,6 +85,8 @@ pub(super) fn take(ask: Ask, effects: &mut Effects, machine: &Machine, requests:
             Answer::Ack
         }
         Command::Stop => {
+            // Before the answer, after which a script may start the next master.
+            effects.mark_stop();
             let _ = reply.send(Reply::Answer(Answer::Ack));
             return Event::Stop;
         }
@@ -103,9 +105,13 @@ fn await_it(effects: &mut Effects, request: RequestId, until: Until, reply: ones
     }
 }
 
-/// What a client is told before there is a machine; whether the master is to stop.
-pub(super) fn too_early(ask: Ask) -> bool {
+/// What a client is told before there is a machine; whether the master is to stop, which `stops` is called for before
+/// the answer.
+pub(super) fn too_early(ask: Ask, stops: impl FnOnce()) -> bool {
     let stop = ask.command == Command::Stop;
+    if stop {
+        stops();
+    }
     let answer = if stop { Answer::Ack } else { Answer::nack("starting") };
     let _ = ask.answer.send(Reply::Answer(answer));
     stop

@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid, fchdir, getpid, getppid, setsid};
 
 use super::signals;
-use crate::config::Environment;
+use crate::config::{Inherit, Limit, Limits, MANAGERS, Variables};
 use crate::ids::Ended;
 
 /// Names this process in `/proc/PID/comm` (`PR_SET_NAME`); call it on the main thread.
@@ -49,11 +49,13 @@ pub struct Spawn {
     pub stdout: Option<OwnedFd>,
     /// Its standard error; ours when absent.
     pub stderr: Option<OwnedFd>,
-    /// Whom it runs as, in a session of its own, without supplementary groups and with no way back to any
+    /// Whom it runs as, with which supplementary groups, in a session of its own and with no way back to any
     /// privilege; as we do when absent.
-    pub identity: Option<(Uid, Gid)>,
-    /// Which of our variables it gets.
-    pub environment: Environment,
+    pub identity: Option<(Uid, Gid, Vec<Gid>)>,
+    /// Which of our variables it gets, and what goes before all others.
+    pub environment: Variables,
+    /// What it may use of the system; as we may where nothing is said.
+    pub limits: Limits,
     /// Variables that it gets besides, or in the place of ours.
     pub variables: Vec<(&'static str, OsString)>,
     /// The directory where it is; ours when absent.
@@ -62,11 +64,6 @@ pub struct Spawn {
     pub dies_with_us: bool,
 }
 
-/// The variables by which a service manager speaks with the process that it has started. They are not
-/// meant for children: an app that thinks it is watched would speak in the master's name.
-const MANAGERS: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
-
 /// Spawns the running binary again. Nothing is inherited but what is named.
 ///
 /// # Errors
@@ -74,7 +71,7 @@ const MANAGERS: [&str; 6] =
 pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(super::PROCESS_NAME).arg(spawn.role).stdin(Stdio::from(spawn.control));
-    set_environment(&mut command, &spawn.environment, spawn.variables);
+    set_environment(&mut command, &spawn.environment, spawn.variables, spawn.directory.is_some());
     if let Some(stdout) = spawn.stdout {
         command.stdout(Stdio::from(stdout));
     }
@@ -83,19 +80,16 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     }
     let (us, dies_with_us, identity) = (getpid(), spawn.dies_with_us, spawn.identity);
     let directory = spawn.directory;
-    if directory.is_some() {
-        // The name that a shell has given to ours (POSIX, `cd`), which is no longer true.
-        command.env_remove("PWD");
-    }
     let score = sooner_killed();
+    let limits = spawn.limits;
     #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
     // SAFETY: the closure makes plain system calls and does nothing else; what they read was made before. The
     // dispositions are needed because the master's own handlers would be reset to
-    // the default by exec, which is death. SIGINT reaches the whole terminal and is the master's.
+    // the default by exec, which is death. SIGINT and SIGQUIT reach the whole terminal and are the master's.
     unsafe {
         command.pre_exec(move || {
             signals::ignore_all(&signals::MASTERS)?;
-            signals::ignore_all(&[Signal::SIGINT])?;
+            signals::ignore_all(&signals::TERMINALS)?;
             if let Some(score) = &score {
                 // Of a process that makes no core dump the file is root's; exec would allow them again anyway.
                 prctl::set_dumpable(true)?;
@@ -108,8 +102,11 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
                 // allowed to go there, and gains nothing there then.
                 fchdir(directory)?;
             }
-            if let Some((uid, gid)) = identity {
-                become_another(uid, gid)?;
+            for (_, limit, value) in limits.set() {
+                setrlimit(resource(limit), value, value)?;
+            }
+            if let Some((uid, gid, groups)) = &identity {
+                become_another(*uid, *gid, groups)?;
             }
             // Behind the step to another user, which clears it.
             if dies_with_us {
@@ -126,8 +123,13 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
 }
 
 /// The variables of a child, without those that are the manager's.
-fn set_environment(command: &mut Command, environment: &Environment, variables: Vec<(&'static str, OsString)>) {
-    if let Environment::Only(names) = environment {
+fn set_environment(
+    command: &mut Command,
+    environment: &Variables,
+    variables: Vec<(&'static str, OsString)>,
+    is_elsewhere: bool,
+) {
+    if let Inherit::Only(names) = &environment.inherit {
         command.env_clear();
         command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     }
@@ -135,6 +137,24 @@ fn set_environment(command: &mut Command, environment: &Environment, variables: 
     for variable in MANAGERS {
         command.env_remove(variable);
     }
+    if is_elsewhere {
+        // The name that a shell has given to our directory (POSIX, `cd`), which is no longer true.
+        command.env_remove("PWD");
+    }
+    command.envs(environment.own.iter().map(|(name, value)| (name, value.reveal())));
+}
+
+/// What the kernel calls a limit.
+const fn resource(limit: Limit) -> Resource {
+    match limit {
+        Limit::Nofile => Resource::RLIMIT_NOFILE,
+        Limit::Core => Resource::RLIMIT_CORE,
+    }
+}
+
+/// The most that a limit of a child may be (`RLIMIT_*` in `getrlimit(2)`): our own hard limit.
+pub fn hard_limit(limit: Limit) -> io::Result<u64> {
+    Ok(getrlimit(resource(limit))?.1)
 }
 
 /// How much sooner than its master a child is killed where memory runs out, in thousandths of the memory there
@@ -159,14 +179,15 @@ fn write_file(path: &CStr, content: &[u8]) -> nix::Result<usize> {
 /// A session of its own has no terminal, so nothing can be typed into ours (`TIOCSTI` in `ioctl_tty(2)`). Behind
 /// the last step no program gives a privilege back: no set-user-ID bit counts (`PR_SET_NO_NEW_PRIVS`), and where
 /// we may, the bounding set is emptied as well. Root under another group stays root.
-fn become_another(uid: Uid, gid: Gid) -> io::Result<()> {
+fn become_another(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<()> {
     fn done(result: libc::c_int) -> io::Result<()> {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
     setsid()?;
     let (uid, gid) = (uid.as_raw(), gid.as_raw());
     #[expect(unsafe_code, reason = "no safe wrapper calls only the kernel")]
-    // SAFETY: plain system calls with numbers; the list of groups is empty, and capset gets one header and the two
+    // SAFETY: plain system calls with numbers; the list of groups lives as long as the call, and
+    // `Gid` is a `gid_t` (`repr(transparent)`); capset gets one header and the two
     // parts of a set that its version has, all on the stack. Raw ones, because libc's tell other threads, and after
     // a fork there are none.
     unsafe {
@@ -179,7 +200,7 @@ fn become_another(uid: Uid, gid: Gid) -> io::Result<()> {
             }
         }
         let call = |result: libc::c_long| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-        call(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
+        call(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
         call(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         call(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
         if uid != 0 {
@@ -240,6 +261,7 @@ pub fn reap_one() -> io::Result<Option<Reaped>> {
     let how = match pid {
         0 => return Ok(None),
         1.. if libc::WIFEXITED(status) => Ended::Code(libc::WEXITSTATUS(status)),
+        1.. if libc::WCOREDUMP(status) => Ended::Dumped(libc::WTERMSIG(status)),
         1.. => Ended::Signal(libc::WTERMSIG(status)),
         _ => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),

@@ -17,6 +17,25 @@ pub fn option(socket: &impl AsFd, level: i32, name: i32) -> io::Result<Vec<u8>> 
     Ok(value)
 }
 
+/// The supplementary groups of whoever is at the other end of a Unix socket, as they were when it connected
+/// (`SO_PEERGROUPS`, `unix(7)`).
+pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+    const SIZE: usize = size_of::<libc::gid_t>();
+    // As many as a process may have (`NGROUPS_MAX`), if there are so many.
+    for most in [64, 1 << 16] {
+        let mut value = vec![0_u8; most * SIZE];
+        match get(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, &mut value) {
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {}
+            length => {
+                value.truncate(length?);
+                let (groups, _) = value.as_chunks::<SIZE>();
+                return Ok(groups.iter().copied().map(u32::from_ne_bytes).collect());
+            }
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ERANGE))
+}
+
 /// How many instructions the classic filter of a socket has, 0 where it has none (`SO_GET_FILTER`; `sk_get_filter` in
 /// net/core/filter.c).
 ///

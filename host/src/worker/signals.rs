@@ -5,19 +5,19 @@
 
 use std::io;
 
-use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::sys::signals::MASTERS;
+use crate::sys::signals::{MASTERS, TERMINALS};
 
 /// Installs the handlers. Must run inside the control thread's runtime.
 ///
-/// SIGINT is among them: a terminal sends it to the whole process group, and the master decides.
+/// SIGINT and SIGQUIT are among them: a terminal sends them to the whole process group, and the master decides.
 pub(super) fn leave_to_master() -> io::Result<()> {
-    for number in MASTERS.into_iter().chain([Number::SIGINT]) {
+    for number in MASTERS.into_iter().chain(TERMINALS) {
         tokio::spawn(note(signal(SignalKind::from_raw(number as i32))?, number.as_str()));
     }
-    Ok(())
+    // The write that it comes with fails. A line about it could be the next such write.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
 
 /// What asks this worker alone to drain.

@@ -1,0 +1,195 @@
+//! What children find: variables of a file that is read at each restart, limits, and the directory.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+use app_host_tests::{App, Host, process};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+fn variables(pid: u32) -> HashMap<String, String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    text.split('\0').filter_map(|it| it.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+#[track_caller]
+fn assert_variable(host: &Host, name: &str, value: Option<&str>) {
+    for pid in host.serving() {
+        assert_eq!(variables(pid).get(name).map(String::as_str), value, "{name} of {pid}");
+    }
+}
+
+const SECRET: &str = "correct-horse-battery";
+
+#[test]
+fn a_generation_has_the_variables_that_the_file_had_when_it_was_prepared() {
+    let host = Host::misbehaving()
+        .with_variable("FROM_THE_MASTER", "yes")
+        .with_variable("BOTH", "the master's")
+        .with("/core_dumps", true)
+        .with("/environment", json!({ "file": "env" }));
+    let file = host.path("env");
+    fs::write(&file, format!("# for the app\nPASSWORD='{SECRET}'\nBOTH=the file's\n")).unwrap();
+    let host = host.start();
+    let first = host.serving();
+    assert_variable(&host, "PASSWORD", Some(SECRET));
+    assert_variable(&host, "BOTH", Some("the file's"));
+    assert_variable(&host, "FROM_THE_MASTER", Some("yes"));
+    assert!(!variables(host.master()).contains_key("PASSWORD"), "the master has none of it");
+
+    // What is respawned is of its generation, whatever the file says.
+    fs::write(&file, "PASSWORD=second\n").unwrap();
+    let mark = host.mark();
+    process::signal(first[0], Signal::SIGKILL);
+    host.wait_after(mark, "worker ready", |_| true);
+    assert_variable(&host, "PASSWORD", Some(SECRET));
+
+    let restarted = host.restart();
+    assert_eq!(restarted.verdict, "complete");
+    assert!(!restarted.line.text().contains("unchanged"), "{}", restarted.line.text());
+    assert_variable(&host, "PASSWORD", Some("second"));
+    assert_variable(&host, "BOTH", Some("the master's"));
+    let again = host.restart();
+    assert!(again.line.text().contains("unchanged"), "{}", again.line.text());
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    assert!(!log.contains(SECRET), "{log}");
+    assert!(!host.control().ask("STATUS").contains(SECRET));
+}
+
+#[test]
+fn a_file_that_is_wrong_is_bad_config_with_its_line_and_no_word_of_it() {
+    let host = Host::misbehaving().with("/environment", json!({ "inherit": [], "file": "env" }));
+    let file = host.path("env");
+    fs::write(&file, "A=1\n").unwrap();
+    let host = host.start();
+    let path = file.display().to_string();
+    let serving = host.serving();
+    for (content, expected) in [
+        (format!("A=1\n{SECRET}\n"), format!("environment.file: {path}:2: expected NAME=VALUE")),
+        (format!("A=\"{SECRET}\n"), format!("environment.file: {path}:1: a quote is opened here and never closed")),
+        (format!("{SECRET}=1\n"), format!("environment.file: {path}:1: expected NAME=VALUE, with a name of letters")),
+        ("A=".to_owned() + &"x".repeat(70_000), format!("environment.file: {path} has more than 65536 bytes")),
+    ] {
+        fs::write(&file, content).unwrap();
+        let verdict = host.restart();
+        assert_eq!(verdict.verdict, "refused: bad config");
+        assert!(verdict.line.text().contains(&expected), "{expected}: {}", verdict.line.text());
+        let check = Command::new(App::build().host()).arg("check").arg(host.config_path()).output().unwrap();
+        assert_eq!(check.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&check.stderr).into_owned();
+        assert!(said.contains(&expected) && !said.contains(SECRET), "{said}");
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(host.restart().line.text().contains(&format!("{path} can't be read")));
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(host.restart().line.text().contains(&format!("{path} is a FIFO, expected a file")));
+    fs::remove_file(&file).unwrap();
+    symlink(host.directory(), &file).unwrap();
+    assert!(host.restart().line.text().contains(&format!("{path} is a directory, expected a file")));
+    assert_eq!(host.serving(), serving);
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    assert!(!log.contains(SECRET), "{log}");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "").unwrap();
+    assert_eq!(host.restart().verdict, "complete");
+    assert_variable(&host, "A", None);
+    assert_variable(&host, "PATH", None);
+}
+
+#[test]
+fn what_an_app_says_of_its_start_has_no_variable_of_the_file_in_it() {
+    let host = Host::misbehaving()
+        .with("/environment", json!({ "file": "env" }))
+        .with("/app/config", json!({ "on_start": SECRET }));
+    fs::write(host.path("env"), format!("PASSWORD={SECRET}\n")).unwrap();
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    assert!(log.contains("unknown on_start: (secret)") && !log.contains(SECRET), "{log}");
+}
+
+/// A limit of a process as `/proc/PID/limits` shows it: soft and hard.
+fn limit(pid: u32, name: &str) -> (String, String) {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[test]
+fn workers_have_the_limits_and_the_directory_that_are_configured() {
+    let host =
+        Host::misbehaving().with("/limits", json!({ "nofile": 512, "core": "2MiB" })).with("/directory", "work/place");
+    fs::create_dir_all(host.path("work/place")).unwrap();
+    let mut host = host.start();
+    let directory = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    for pid in host.serving() {
+        assert_eq!(limit(pid, "Max open files"), ("512".to_owned(), "512".to_owned()));
+        assert_eq!(limit(pid, "Max core file size"), ("2097152".to_owned(), "2097152".to_owned()));
+        assert_eq!(directory(pid), host.path("work/place"));
+        assert!(!variables(pid).contains_key("PWD"));
+    }
+    assert_ne!(limit(host.master(), "Max open files").0, "512", "the master has its own");
+    // All three change with a restart.
+    host.set("/limits", json!({ "core": 0 }));
+    host.set("/directory", json!(null));
+    assert_eq!(host.restart().verdict, "complete");
+    for pid in host.serving() {
+        assert_eq!(limit(pid, "Max open files"), limit(host.master(), "Max open files"));
+        assert_eq!(limit(pid, "Max core file size"), ("0".to_owned(), "0".to_owned()));
+        assert_eq!(directory(pid), host.directory());
+    }
+}
+
+#[test]
+fn a_limit_above_the_hard_one_and_a_directory_that_is_not_there_are_bad_config() {
+    let mut host = Host::misbehaving().start();
+    let hard: u64 = limit(host.master(), "Max open files").1.parse().unwrap();
+    host.set("/limits", json!({ "nofile": hard + 1 }));
+    let verdict = host.restart();
+    assert_eq!(verdict.verdict, "refused: bad config");
+    let expected = format!("limits.nofile: {} is above the hard limit of {hard}", hard + 1);
+    assert!(verdict.line.text().contains(&expected), "{}", verdict.line.text());
+    let check = Command::new(App::build().host()).arg("check").arg(host.config_path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&check.stderr).contains(&expected));
+    host.set("/limits", json!({}));
+    fs::write(host.path("file"), "").unwrap();
+    for (name, said) in [("nowhere", "No such file"), ("file", "Not a directory")] {
+        host.set("/directory", name);
+        let verdict = host.restart();
+        assert_eq!(verdict.verdict, "refused: bad config");
+        let expected = format!("directory: {} can't be entered: {said}", host.path(name).display());
+        assert!(verdict.line.text().contains(&expected), "{}", verdict.line.text());
+    }
+}
+
+#[test]
+#[ignore = "second ring: needs root"]
+fn a_directory_that_the_workers_user_cannot_pass_is_named() {
+    assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
+    let close = |path: &std::path::Path| fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut host = Host::misbehaving().with("/user", "nobody").start();
+    fs::create_dir_all(host.path("outer/inner/place")).unwrap();
+    close(&host.path("outer/inner"));
+    let inner = host.path("outer/inner").display().to_string();
+    host.set("/directory", "outer/inner/place");
+    let verdict = host.restart();
+    assert_eq!(verdict.verdict, "refused: bad config");
+    let expected = format!("directory: the workers' user can't enter {inner}/place: it can't pass {inner}");
+    assert!(verdict.line.text().contains(&expected), "{}", verdict.line.text());
+    let check = Command::new(App::build().host()).arg("check").arg(host.config_path()).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert!(check.status.code() == Some(1) && said.contains(&expected), "{said}");
+    drop(host);
+
+    let host = Host::misbehaving().with("/user", "nobody").with("/databank", json!({ "path": "closed/data/databank" }));
+    fs::create_dir(host.path("closed")).unwrap();
+    close(&host.path("closed"));
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    assert!(said.ends_with(&format!("the workers' user can't pass {}", host.path("closed").display())), "{said}");
+}
