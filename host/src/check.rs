@@ -54,7 +54,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(refusal) => {
-            console::note(&format!("refused: {}", printable(&refusal.to_string())));
+            console::error(&format!("refused: {}", printable(&refusal.to_string())));
             Ok(ExitCode::FAILURE)
         }
     }

@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tracing::Level;
+
 use crate::logging::{Kind, LineWriter};
 
 /// How long a note waits to be written.
@@ -35,11 +37,25 @@ pub fn answer(text: &str) -> io::Result<Reader> {
 
 /// Says something besides. Where nobody can be told, or nobody reads, the exit code has to do.
 pub fn note(text: &str) {
+    say(Level::INFO, text);
+}
+
+/// As [`note`], of what an operator should know.
+pub fn warning(text: &str) {
+    say(Level::WARN, text);
+}
+
+/// As [`note`], of what went wrong.
+pub fn error(text: &str) {
+    say(Level::ERROR, text);
+}
+
+fn say(level: Level, text: &str) {
     static STDERR: OnceLock<Option<LineWriter>> = OnceLock::new();
     let line = format!("{text}\n");
     match STDERR.get_or_init(|| LineWriter::open(Kind::Main, None).ok()) {
         Some(writer) => {
-            writer.write(line.as_bytes());
+            writer.write(level, line.as_bytes());
             writer.flush_unless_stalled(PATIENCE);
         }
         // Without a thread to spare.

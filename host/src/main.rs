@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         if tracing::dispatcher::has_been_set() {
             tracing::error!(error, "could not start");
         } else {
-            console::note(&format!("app-host: {error}"));
+            console::error(&format!("app-host: {error}"));
         }
         ExitCode::FAILURE
     });

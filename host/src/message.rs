@@ -118,6 +118,15 @@ pub struct Library {
 pub struct LogSetup {
     pub format: LogFormat,
     pub level: LogLevel,
+    /// What a log is that is the journal.
+    pub journal: Option<JournalStream>,
+}
+
+/// The socket that systemd's journal reads, as `fstat(2)` knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStream {
+    pub device: u64,
+    pub inode: u64,
 }
 
 /// What a worker must know of a listener besides its descriptor.

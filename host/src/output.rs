@@ -264,7 +264,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn output(log: impl Into<OwnedFd>) -> (Output, File) {
-        let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error };
+        let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error, journal: None };
         let writer = LineWriter::open(Kind::Main, Some(log.into())).unwrap();
         let log = logging::app_lines(writer, setup, 7);
         let Pipe { ours, writer, .. } = Pipe::open().unwrap();

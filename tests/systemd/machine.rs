@@ -130,6 +130,17 @@ impl Plan {
         self
     }
 
+    /// With logrotate, which `.ci/systemd` has unpacked.
+    pub fn with_logrotate(self) -> Self {
+        let unpacked = std::env::var_os("LOGROTATE").map(PathBuf::from).expect("run the tests by .ci/systemd");
+        self.copy(&unpacked.join("usr/sbin/logrotate"), "local/sbin/logrotate", 0o755);
+        let library = format!("lib/{}-linux-gnu/libpopt.so.0", std::env::consts::ARCH);
+        let places = [unpacked.join("usr").join(&library), unpacked.join(&library)];
+        let found = places.iter().find(|place| place.exists()).expect("libpopt is unpacked beside it");
+        self.copy(found, "local/lib/libpopt.so.0", 0o644);
+        self
+    }
+
     /// Has the unit started at the boot, as `systemctl enable` does.
     pub fn enabled(self, unit: &str) -> Self {
         self.wanted(unit, "machine.target")
@@ -194,6 +205,21 @@ impl Plan {
 }
 
 impl Machine {
+    /// Its first process, as this machine numbers it.
+    pub const fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Who has booted it and waits for its end.
+    pub fn launcher(&self) -> u32 {
+        self.launcher.id()
+    }
+
+    /// Where this machine has what was laid into it.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
     /// Waits for a condition, for [`DEADLINE`] at most.
     pub fn wait<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
@@ -331,6 +357,18 @@ impl Machine {
     /// Runs `app-host ctl` in the machine.
     pub fn ctl(&self, words: &[&str]) -> Said {
         self.run(&[&["app-host", "ctl", "--config", "/etc/app-host/app-host.json"], words].concat())
+    }
+
+    /// Has logrotate rotate now what a file of its configurations names.
+    pub fn logrotate(&self, file: &str) {
+        let said = self.try_logrotate(file);
+        assert_eq!(said.code, Some(0), "{}", said.text);
+    }
+
+    /// As [`logrotate`](Self::logrotate), whatever comes of it.
+    pub fn try_logrotate(&self, file: &str) -> Said {
+        let state = ["--state", "/var/lib/logrotate.status"];
+        self.run(&[&["env", "LD_LIBRARY_PATH=/usr/local/lib", "logrotate", "--force"], &state[..], &[file]].concat())
     }
 
     /// Asserts that the service answers.

@@ -7,6 +7,7 @@ mod death;
 mod journal;
 mod machine;
 mod reload;
+mod ring;
 mod rotation;
 mod socket;
 mod start;

@@ -1,5 +1,10 @@
 //! The first start of the unit as shipped, and later ones.
 
+use std::fs;
+
+use app_host_tests::build::workspace;
+use nix::sys::signal::Signal;
+
 use super::machine::{Plan, USER};
 
 #[test]
@@ -20,4 +25,41 @@ fn very_first_start_serves_without_a_user() {
     machine.assert_serves();
     assert!(machine.workers().is_empty(), "nothing runs as user {USER}");
     assert_eq!(machine.processes().len(), 3);
+}
+
+#[test]
+fn very_first_start_serves_where_the_unit_has_the_user_and_the_lines_in_brackets() {
+    // Those of the unit's own comment.
+    let unit = fs::read_to_string(workspace().join("host/systemd/app-host.service")).unwrap();
+    let brackets = unit.split("# (* ").nth(1).and_then(|rest| rest.split(" besides)").next()).expect("the comment");
+    let lines: Vec<&str> = brackets.split(", ").collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let unit = format!("[Service]\nUser=app-host\n{}\n", lines.join("\n"));
+    let machine =
+        Plan::new().without("user").with_file("etc/systemd/system/app-host.service.d/one-user.conf", &unit).boot();
+    machine.start();
+    assert_eq!(machine.workers().len(), 3, "master and workers are one user's");
+    machine.ok(&["systemctl", "reload", "app-host.service"]);
+    machine.ok(&["systemctl", "restart", "app-host.service"]);
+    machine.assert_serves();
+    machine.ok(&["systemctl", "stop", "app-host.service"]);
+    assert!(machine.all_of_the_service().is_empty());
+}
+
+#[test]
+fn workers_die_before_the_master_when_memory_runs_out_and_one_of_them_takes_nobody_along() {
+    let machine = Plan::new().boot();
+    machine.start();
+    assert_eq!(machine.property("app-host.service", "OOMPolicy"), "continue");
+    let (master, workers) = (machine.master(), machine.workers());
+    let score =
+        |pid: u32| -> i32 { fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap() };
+    assert!(workers.iter().all(|worker| score(*worker) > score(master)));
+    machine.signal(workers[0], Signal::SIGKILL);
+    machine.wait("another worker", || {
+        let now = machine.workers();
+        (now.len() == 2 && !now.contains(&workers[0]) && now.contains(&workers[1])).then_some(())
+    });
+    assert_eq!(machine.master(), master);
+    assert_eq!(machine.property("app-host.service", "NRestarts"), "0");
 }

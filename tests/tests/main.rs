@@ -33,6 +33,7 @@ mod handover;
 mod hang;
 mod inject;
 mod inspect;
+mod journal;
 mod last_moment;
 mod logs;
 mod new;

@@ -228,7 +228,7 @@ impl Entry {
             }
         }
         let event = AppEvent { level: Level::INFO, target: "access", message: "request", fields, spans: Vec::new() };
-        log.writer.write(&log.lines.render(&event));
+        log.writer.write(Level::INFO, &log.lines.render(&event));
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
     /// A log and its other end.
     fn log(trusted: &[Trusted]) -> (Arc<AccessLog>, io::PipeReader) {
         let (reader, writer) = io::pipe().unwrap();
-        let setup = LogSetup { format: LogFormat::Bunyan, level: LogLevel::Error };
+        let setup = LogSetup { format: LogFormat::Bunyan, level: LogLevel::Error, journal: None };
         let writer = LineWriter::open(Kind::Access, Some(writer.into())).unwrap();
         let lines = logging::app_lines(writer.clone(), setup, 7);
         let log = AccessLog::open(writer, lines, trusted.to_vec(), (Slot(1), Generation(3))).unwrap();

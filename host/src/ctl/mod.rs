@@ -154,7 +154,7 @@ impl CtlError {
 /// Carries out an order.
 pub fn run(options: &Options) -> ExitCode {
     let outcome = carry_out(options).unwrap_or_else(|error| {
-        console::note(&format!("app-host: {}", chain(&error)));
+        console::error(&format!("app-host: {}", chain(&error)));
         error.outcome()
     });
     ExitCode::from(outcome as u8)
@@ -266,7 +266,7 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
         (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))?),
         (Form::Text, None) => drop(print("restart accepted\n")?),
         (Form::Text, Some(reason)) => {
-            console::note(&format!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason)));
+            console::error(&format!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason)));
         }
     }
     Ok(if accepted { Outcome::Done } else { Outcome::Refused })
@@ -334,7 +334,7 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
         (Some(reason), detail) => {
             let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
             let detail = foreign::printable(detail.as_ref().unwrap_or(reason));
-            console::note(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
+            console::error(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
         }
         (None, _) => drop(print(&format!(
             "restart {number} complete: generation {}, {}{}{}\n",

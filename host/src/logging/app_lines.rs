@@ -53,7 +53,7 @@ impl AppLines {
     /// Writes a line that has no level, so that none leaves it out. Waits for room in memory up to `patience`; what
     /// finds none is counted as lost.
     pub fn write_patiently(&self, event: &AppEvent<'_>, patience: Duration) {
-        self.writer.write_patiently(&self.render(event), patience);
+        self.writer.write_patiently(event.level, &self.render(event), patience);
     }
 
     /// Waits until all is written: up to `patience`, and not at all where the log is stalled already.
@@ -69,8 +69,8 @@ impl AppLines {
 
     /// A line that another process has made, which ends up in the log as it is if it is one.
     pub(super) fn pass_on(&self, line: &str, patience: Duration) {
-        if let Some(line) = line::foreign(self.format, line) {
-            self.writer.write_patiently(&line, patience);
+        if let Some((level, line)) = line::foreign(self.format, line) {
+            self.writer.write_patiently(level, &line, patience);
         } else {
             let (level, target) = (Level::INFO, "stderr");
             let event = AppEvent { level, target, message: line, fields: Vec::new(), spans: Vec::new() };
@@ -103,7 +103,7 @@ impl AppLog for AppLines {
     /// Doesn't wait for the log, but for an instant where the event is an error.
     fn write(&self, event: &AppEvent<'_>) {
         if self.enabled(event.level, event.target) {
-            self.writer.write(&self.render(event));
+            self.writer.write(event.level, &self.render(event));
             if event.level == Level::ERROR {
                 self.writer.flush_unless_stalled(LAST_WORDS);
             }

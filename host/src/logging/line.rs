@@ -243,14 +243,18 @@ fn bunyan(frame: Frame<'_>, line: &Line<'_>) -> Vec<u8> {
 }
 
 /// A line that another process has made, as it may stand in the log: with its end, and with everything escaped that
-/// no line of ours has. Nothing where it is none of this format.
-pub(super) fn foreign(format: LogFormat, line: &str) -> Option<Vec<u8>> {
+/// no line of ours has. With the level that it says it has. Nothing where it is none of this format.
+pub(super) fn foreign(format: LogFormat, line: &str) -> Option<(Level, Vec<u8>)> {
     match format {
         LogFormat::Text => {
             let mut out = String::with_capacity(line.len() + 1);
             escape(&mut out, line, Quotes::Without);
             out.push('\n');
-            Some(out.into_bytes())
+            // Behind the time, as `text` has it; in words, because a number would be taken for a level, too.
+            let word = line.split_ascii_whitespace().nth(1);
+            let word = word.filter(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()));
+            let level = word.and_then(|word| word.parse().ok());
+            Some((level.unwrap_or(Level::INFO), out.into_bytes()))
         }
         LogFormat::Bunyan => {
             /// What makes a line one of bunyan's.
@@ -265,10 +269,16 @@ pub(super) fn foreign(format: LogFormat, line: &str) -> Option<Vec<u8>> {
                 #[serde(borrow)]
                 msg: std::borrow::Cow<'a, str>,
             }
-            serde_json::from_str::<Core<'_>>(line).ok()?;
+            let level = match serde_json::from_str::<Core<'_>>(line).ok()?.level {
+                50.. => Level::ERROR,
+                40.. => Level::WARN,
+                30.. => Level::INFO,
+                20.. => Level::DEBUG,
+                _ => Level::TRACE,
+            };
             let mut line = plain(line);
             line.push(b'\n');
-            Some(line)
+            Some((level, line))
         }
     }
 }
@@ -349,6 +359,20 @@ mod tests {
             "spans": [{ "name": "request", "id": 3, "name_": "n" }, { "name": "sale" }],
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_line_of_another_process_keeps_its_level() {
+        for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
+            for format in [LogFormat::Text, LogFormat::Bunyan] {
+                let made = line(format, &AppEvent { level, ..event("m \"level\":10 ERROR", Vec::new()) });
+                let (found, passed_on) = foreign(format, made.trim_end()).unwrap();
+                assert_eq!((found, String::from_utf8(passed_on).unwrap()), (level, made), "{format:?}");
+            }
+        }
+        let (level, _) = foreign(LogFormat::Text, "thread 'main' panicked").unwrap();
+        assert_eq!(level, Level::INFO, "whatever it is");
+        assert_eq!(foreign(LogFormat::Text, "2026-11-22T01:02:03Z 1 error").unwrap().0, Level::INFO);
     }
 
     #[test]

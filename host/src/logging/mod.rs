@@ -14,6 +14,7 @@
 
 mod app_lines;
 mod file;
+mod journal;
 mod line;
 mod relay;
 mod writer;
@@ -28,7 +29,9 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -247,7 +250,7 @@ impl ChildLog {
     /// One that nobody reads, and no subscriber.
     #[cfg(test)]
     pub fn for_tests() -> Self {
-        let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Info };
+        let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Info, journal: None };
         let null = File::options().write(true).open("/dev/null").expect("there is a /dev/null");
         let writer = LineWriter::open(Kind::Main, Some(null.into())).expect("a thread can be made");
         let (_, layer) = reload::Layer::new(layer(writer.clone(), setup.format, setup.level, false));
@@ -275,6 +278,7 @@ impl ChildLog {
 /// # Errors
 /// When the thread that writes can't be made, or standard error isn't open.
 pub fn init_child(setup: LogSetup, log: Option<OwnedFd>) -> Result<ChildLog, LoggingError> {
+    journal::expect(setup.journal);
     let log = log.map_or_else(|| descriptor(None), Ok)?;
     let colours = setup.format == LogFormat::Text && log.is_terminal();
     let writer = LineWriter::open(Kind::Main, Some(log)).map_err(LoggingError::Equipment)?;
@@ -331,7 +335,7 @@ fn log_panics() {
 
 /// What a child needs to know of these settings.
 pub fn for_child(settings: &Log) -> LogSetup {
-    LogSetup { format: settings.format, level: settings.level }
+    LogSetup { format: settings.format, level: settings.level, journal: journal::stream() }
 }
 
 fn open(settings: &Log) -> Result<Option<Arc<File>>, LoggingError> {
@@ -348,12 +352,27 @@ pub fn has_moved(path: &Path, file: &File) -> bool {
     file::has_moved(path, file)
 }
 
-/// A line for the writer.
-struct Sink(LineWriter);
+/// Lines of one level for the writer.
+struct Sink(LineWriter, Level);
+
+/// A sink for each line.
+struct Sinks(LineWriter);
+
+impl<'a> MakeWriter<'a> for Sinks {
+    type Writer = Sink;
+
+    fn make_writer(&'a self) -> Sink {
+        Sink(self.0.clone(), Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Sink {
+        Sink(self.0.clone(), *line.level())
+    }
+}
 
 impl io::Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line);
+        self.0.write(self.1, line);
         Ok(line.len())
     }
 
@@ -363,7 +382,7 @@ impl io::Write for Sink {
 }
 
 fn layer(writer: LineWriter, format: LogFormat, level: LogLevel, colours: bool) -> Boxed {
-    let writer = BoxMakeWriter::new(move || Sink(writer.clone()));
+    let writer = BoxMakeWriter::new(Sinks(writer));
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,

@@ -89,13 +89,13 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
     sys::keep_inherited_from_children().context("descriptors can't be kept from children")?;
     let passed = Passed::from_environment().context("the sockets that were passed to us can't be used")?;
     if let Err(error) = sys::process::raise_descriptor_limit() {
-        console::note(&format!("app-host: the limit on open descriptors stays as it is: {error}"));
+        console::warning(&format!("app-host: the limit on open descriptors stays as it is: {error}"));
     }
     // Another user may look into its own master, unless the configuration forbids it.
     if Uid::effective().is_root()
         && let Err(error) = sys::process::keep_memory_private()
     {
-        console::note(&format!("app-host: core dumps of the master may hold secrets: {error}"));
+        console::warning(&format!("app-host: core dumps of the master may hold secrets: {error}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, master(config_path, dev_library, passed))

@@ -121,7 +121,7 @@ pub fn run() -> ExitCode {
         Err(error) => error,
     };
     // There may be no log yet; standard error is where it goes anyway.
-    console::note(&format!("app-host: worker: {}", chain(&error)));
+    console::error(&format!("app-host: worker: {}", chain(&error)));
     logging::finish();
     ExitCode::FAILURE
 }
