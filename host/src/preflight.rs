@@ -396,7 +396,10 @@ impl Preflight {
         };
         let place = Place { config: &config, home: &home, environment: &environment };
         let (version, took) = self.version_and_databank(place, &databank, Some(magic), source, may_take).await?;
-        let cannot_bind = |error: BindError| Refusal::CannotBind(chain(&error));
+        let cannot_bind = |error: BindError| {
+            let ours = config.addresses().chain(running.config.addresses());
+            Refusal::CannotBind(chain(&error.explained(ours)))
+        };
         let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
         let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
         let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;

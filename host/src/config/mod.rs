@@ -453,6 +453,11 @@ impl Config {
         }
     }
 
+    /// All addresses that are listened at.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.listen.iter().chain(&self.app_listeners).chain(&self.admin).map(|listen| &listen.address)
+    }
+
     /// The sockets with a file, what they are called, and their rights.
     pub fn socket_files(&self) -> impl Iterator<Item = (String, &Rights)> {
         let listeners = self.listen.iter().chain(&self.app_listeners).chain(&self.admin);
