@@ -8,6 +8,7 @@ mod account;
 mod admin;
 mod app;
 mod control;
+mod cpus;
 pub mod databank;
 mod environment;
 mod health;
@@ -32,6 +33,7 @@ pub use account::{Account, Rights};
 pub use app::{App, AppConfig};
 pub use control::ControlSocket;
 use control::RawControl;
+pub use cpus::Cpus;
 pub use databank::Databank;
 use databank::RawDatabank;
 pub use environment::{Environment, Inherit, MANAGERS, Variables};
@@ -85,6 +87,7 @@ pub struct Config {
     /// Which variables its children get.
     pub environment: Environment,
     pub limits: Limits,
+    pub cpus: Cpus,
     /// Where workers are; in the directory of the configuration, when absent.
     pub directory: Option<PathBuf>,
     /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
@@ -262,6 +265,8 @@ struct RawConfig {
     environment: Environment,
     #[serde(default, deserialize_with = "section")]
     limits: Limits,
+    #[serde(default, deserialize_with = "cpus::cpus")]
+    cpus: Cpus,
     directory: Option<PathBuf>,
     core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
@@ -538,6 +543,7 @@ impl RawConfig {
             groups: self.groups,
             environment: self.environment,
             limits: self.limits,
+            cpus: self.cpus,
             directory: self.directory.map(|path| directory.join(path)),
             restart: self.restart,
             hang_timeout: self.hang_timeout,
