@@ -202,8 +202,8 @@ fn all_of_it_works_with_the_capabilities_of_the_shipped_unit() {
     let host = Host::misbehaving();
     let unit = fs::read_to_string(app_host_tests::build::workspace().join("host/systemd/app-host.service")).unwrap();
     let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
-    let set: String =
-        set.split(' ').map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
+    let names = set.split(' ').map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    let set = names.fold(String::new(), |set, name| set + ",+" + &name);
     let script = host.path("launch.sh");
     let binary = app_host_tests::App::build().host();
     fs::write(&script, format!("#!/bin/sh\nexec setpriv --bounding-set=-all{set} -- {} \"$@\"\n", binary.display()))
