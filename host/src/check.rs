@@ -65,6 +65,13 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         Ok(snapshot) => snapshot,
         Err(refused) => return Ok(Err(refused.refusal)),
     };
+    for key in config.app.near_secrets() {
+        console::note(&format!(
+            "note: {}: has \"file\" among other keys, so it is handed to the app as it is; an object {{\"file\": \"PATH\"}} \
+             alone is the text of that file",
+            printable(&key)
+        ));
+    }
     let identity = Identity::configured(&config)?;
     for (socket, rights) in config.socket_files() {
         if let Err(error) = identity::owner(rights) {

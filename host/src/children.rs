@@ -67,6 +67,8 @@ impl From<[OwnedFd; 2]> for Streams {
 pub struct Surroundings<'a> {
     pub environment: &'a Variables,
     pub limits: Limits,
+    /// On which processors it runs; on ours where there are none.
+    pub cpus: &'a [u16],
     /// The directory where it is; ours when absent.
     pub directory: Option<&'a Directory>,
 }
@@ -120,6 +122,7 @@ impl Children {
             identity: identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone())),
             environment: surroundings.environment.clone(),
             limits: surroundings.limits,
+            cpus: surroundings.cpus.to_vec(),
             directory: surroundings.directory.map(|directory| directory.as_fd().try_clone_to_owned()).transpose()?,
             variables: identity.map(Identity::variables).unwrap_or_default(),
             dies_with_us: role.dies_with_us(),

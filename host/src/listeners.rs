@@ -68,6 +68,11 @@ pub enum BindError {
     )]
     Overlaps { address: Address, other: Address },
     #[error(
+        "{address} can't be bound: its port is taken by {other}, which is configured as well or still open; either one \
+         listener has all addresses of a port, or each has its own"
+    )]
+    OurOwn { address: Address, other: Address, source: io::Error },
+    #[error(
         "{address} can't be kept: whether it takes IPv4 as well depends on whether another listener has its port there, \
          and can't change while it is open; stop the master and start it again"
     )]
@@ -77,6 +82,20 @@ pub enum BindError {
 }
 
 impl BindError {
+    /// Says which of these addresses, of listeners of our own, keeps another from being bound, if one of them does.
+    #[must_use]
+    pub fn explained<'a>(self, mut ours: impl Iterator<Item = &'a Address>) -> Self {
+        match self {
+            Self::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                match ours.find(|other| **other != address && other.may_keep_out(&address)) {
+                    Some(other) => Self::OurOwn { address, other: other.clone(), source },
+                    None => Self::Bind { address, source },
+                }
+            }
+            error => error,
+        }
+    }
+
     /// Whether the address is merely taken at the moment.
     pub fn is_in_use(&self) -> bool {
         match self {
@@ -88,6 +107,7 @@ impl BindError {
             | Self::Owner { .. }
             | Self::Localhost(_)
             | Self::Overlaps { .. }
+            | Self::OurOwn { .. }
             | Self::Family { .. }
             | Self::ShutDown { .. } => false,
         }

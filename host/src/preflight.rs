@@ -23,7 +23,7 @@ use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Children, Role, Streams, Surroundings};
 use crate::config::databank::{Making, Setup, Store as DatabankStore};
-use crate::config::{self, AppConfig, Config, UNLIMITED, Variables};
+use crate::config::{self, AppConfig, Config, Cpus, UNLIMITED, Variables};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign;
@@ -188,6 +188,13 @@ impl Snapshot {
                 return Err(Refusal::BadConfig(above(key, value, hard)).into());
             }
         }
+        if config.cpus != Cpus::Any {
+            let cpus = process::cpus().map_err(|error| Refusal::BadConfig(format!("cpus: {error}")))?;
+            if let Some(missing) = config.cpus.missing(&cpus) {
+                let text = format!("cpus: the master may not run on processor {missing}, but on {cpus:?}");
+                return Err(Refusal::BadConfig(text).into());
+            }
+        }
         Ok(Self { config: Arc::new(config), home: Arc::new(home), id, text: text.into() })
     }
 }
@@ -213,7 +220,7 @@ pub struct Place<'a> {
 impl<'a> Place<'a> {
     const fn surroundings(self) -> Surroundings<'a> {
         let Self { config, home, environment } = self;
-        Surroundings { environment, limits: config.limits, directory: Some(home) }
+        Surroundings { environment, limits: config.limits, cpus: &[], directory: Some(home) }
     }
 }
 
@@ -404,7 +411,10 @@ impl Preflight {
         };
         let place = Place { config: &config, home: &home, environment: &environment };
         let (version, took) = self.version_and_databank(place, &databank, Some(magic), source, may_take).await?;
-        let cannot_bind = |error: BindError| Refusal::CannotBind(chain(&error));
+        let cannot_bind = |error: BindError| {
+            let ours = config.addresses().chain(running.config.addresses());
+            Refusal::CannotBind(chain(&error.explained(ours)))
+        };
         let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
         let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
         let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;

@@ -46,6 +46,33 @@ fn check_says_why_not() {
 }
 
 #[test]
+fn check_hints_at_what_is_nearly_a_secret_and_names_what_a_secrets_file_is() {
+    let mut host = Host::misbehaving();
+    host.set("/app/config", serde_json::json!({ "on_ready": { "file": "x", "b": 1 } }));
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("note: app.config.on_ready: has \"file\" among other keys"),
+        "{}",
+        stderr(&output)
+    );
+    host.set("/app/config", serde_json::json!({ "key": { "file": "" } }));
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("app.config.key: \"file\" is empty; expected the path of a file"),
+        "{}",
+        stderr(&output)
+    );
+    host.set("/databank", serde_json::json!({ "driver": "mongodb", "uri": { "file": "" } }));
+    host.set("/app/config", serde_json::json!({}));
+    let output = app_host(&host, &["check", "app-host.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("databank.uri: "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is no path of a file"), "{}", stderr(&output));
+}
+
+#[test]
 fn check_may_run_beside_the_master() {
     let host = Host::misbehaving().start();
     let before = host.serving();

@@ -144,6 +144,52 @@ fn workers_have_the_limits_and_the_directory_that_are_configured() {
     }
 }
 
+/// On which processors each worker may run, by slot, as the kernel writes it: the same for all its threads.
+fn processors(host: &Host) -> Vec<String> {
+    let status = host.control().ask_json("STATUS");
+    let mut workers: Vec<_> = status["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|worker| (worker["slot"].as_u64().unwrap(), worker["pid"].as_u64().unwrap()))
+        .collect();
+    workers.sort_unstable();
+    let of = |pid: u64| {
+        let mut lists: Vec<_> = fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .map(|thread| {
+                let text = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+                text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+            })
+            .collect();
+        lists.dedup();
+        assert_eq!(lists.len(), 1, "all threads of {pid}: {lists:?}");
+        lists.remove(0)
+    };
+    workers.into_iter().map(|(_, pid)| of(pid)).collect()
+}
+
+#[test]
+fn each_worker_has_its_processor_with_all_its_threads() {
+    let allowed = process::status(std::process::id(), "Cpus_allowed_list").unwrap();
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    let all: Vec<usize> = (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).collect();
+    let mut host = Host::misbehaving().with("/cpus", "auto").with("/workers", 3).start();
+    let expected: Vec<_> = (0..3).map(|slot| all[slot % all.len()].to_string()).collect();
+    assert_eq!(processors(&host), expected);
+    host.set("/cpus", json!([all.last().unwrap()]));
+    assert_eq!(host.restart().verdict, "complete");
+    assert_eq!(processors(&host), vec![all.last().unwrap().to_string(); 3]);
+    host.set("/cpus", json!(null));
+    assert_eq!(host.restart().verdict, "complete");
+    assert_eq!(processors(&host), vec![allowed; 3]);
+    host.set("/cpus", json!([1023]));
+    let verdict = host.restart();
+    assert_eq!(verdict.verdict, "refused: bad config");
+    let expected = "the master may not run on processor 1023, but on [";
+    assert!(verdict.line.text().contains(expected), "{}", verdict.line.text());
+}
+
 #[test]
 fn a_limit_above_the_hard_one_and_a_directory_that_is_not_there_are_bad_config() {
     let mut host = Host::misbehaving().start();

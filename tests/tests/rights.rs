@@ -202,8 +202,8 @@ fn all_of_it_works_with_the_capabilities_of_the_shipped_unit() {
     let host = Host::misbehaving();
     let unit = fs::read_to_string(app_host_tests::build::workspace().join("host/systemd/app-host.service")).unwrap();
     let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
-    let set: String =
-        set.split(' ').map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
+    let names = set.split(' ').map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    let set = names.fold(String::new(), |set, name| set + ",+" + &name);
     let script = host.path("launch.sh");
     let binary = app_host_tests::App::build().host();
     fs::write(&script, format!("#!/bin/sh\nexec setpriv --bounding-set=-all{set} -- {} \"$@\"\n", binary.display()))
@@ -225,6 +225,27 @@ fn all_of_it_works_with_the_capabilities_of_the_shipped_unit() {
     host.signal(Signal::SIGTERM);
     assert_eq!(host.wait_exit().code(), Some(0));
     assert!(!host.path("s").exists() && !host.path("state/control.sock").exists());
+}
+
+#[test]
+fn a_port_that_another_listener_of_ours_has_is_said_to_be_that_ones() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (one, all) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
+    let host = Host::misbehaving()
+        .with("/listen", json!([one]))
+        .with("/app_listeners", json!([{ "name": "own", "address": all }]));
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    assert!(said.contains(&format!("{all} can't be bound: its port is taken by {one}, which is configured")), "{said}");
+    // At a restart, by what is open.
+    let mut host = Host::misbehaving().with("/admin", one.as_str()).start();
+    host.set("/admin", json!(null));
+    host.set("/listen", json!([all]));
+    host.signal(Signal::SIGUSR2);
+    let verdict = host.verdict(1);
+    assert_eq!(verdict.verdict, "refused: cannot bind");
+    assert!(verdict.line.text().contains(&format!("its port is taken by {one}")), "{}", verdict.line.text());
 }
 
 #[test]

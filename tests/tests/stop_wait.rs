@@ -106,6 +106,25 @@ fn stop_wait_returns_when_the_master_has_gone() {
 }
 
 #[test]
+#[ignore = "second ring: needs root or tools of the system"]
+fn stop_wait_sees_the_end_of_a_master_that_has_no_number_where_it_is_asked() {
+    let (host, mut slow) = working(1_200, "20s");
+    let waiting = std::process::Command::new("unshare")
+        .args(["--pid", "--fork"])
+        .arg(App::build().host())
+        .args(["ctl", "stop", "--wait"])
+        .current_dir(host.directory())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(slow.receive().unwrap(), 200);
+    let waiting = waiting.wait_with_output().unwrap();
+    assert_eq!(waiting.status.code(), Some(0), "{}", String::from_utf8_lossy(&waiting.stderr));
+    assert!(!host.path("state/control.sock").exists() || !process::is_alive(host.master()));
+    assert_eq!(host.wait_exit().code(), Some(0));
+}
+
+#[test]
 fn stop_wait_that_takes_too_long_or_gets_no_answer_exits_with_6() {
     let (host, _slow) = working(120_000, "120s");
     let began = Instant::now();

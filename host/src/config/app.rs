@@ -58,6 +58,31 @@ impl App {
         self.resolve(Path::new("/"), |_| Err(String::new())).is_err()
     }
 
+    /// The keys of objects that have a text `file` among others: they are handed to the app as they are, and somebody may
+    /// have meant the text of that file.
+    pub fn near_secrets(&self) -> Vec<String> {
+        fn look(value: &Value, key: &str, found: &mut Vec<String>) {
+            match value {
+                Value::Object(entries) => {
+                    if entries.len() > 1 && entries.get("file").is_some_and(Value::is_string) {
+                        found.push(key.to_owned());
+                    }
+                    entries.iter().for_each(|(name, value)| look(value, &format!("{key}.{name}"), found));
+                }
+                Value::Array(items) => {
+                    items.iter().enumerate().for_each(|(at, item)| look(item, &format!("{key}[{at}]"), found));
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        // What can't be read is somebody else's to say.
+        if let Ok(value) = serde_json::from_str(self.config.get()) {
+            look(&value, "app.config", &mut found);
+        }
+        found
+    }
+
     /// The app's configuration; `read` reads the file of a secret. A relative path is relative to `directory`.
     pub fn resolve(
         &self,
@@ -274,5 +299,20 @@ mod tests {
         let said = config.hide("key: invalid type: string \"hunter\\\"2\", expected u16: hunter\"2");
         assert_eq!(said, "key: invalid type: string \"(secret)\", expected u16: (secret)");
         assert_eq!(resolve(r#"{"file": "/run/whole"}"#).unwrap().hide("no user admin7"), "no user (secret)");
+    }
+
+    #[test]
+    fn an_object_that_is_nearly_a_secret_is_found() {
+        for (config, expected) in [
+            (r#"{"file": "x", "b": 1}"#, vec!["app.config"]),
+            (
+                r#"{"a": [{"file": "x"}, {"file": "x", "b": 1}], "c": {"d": {"file": "y", "e": 2}}}"#,
+                vec!["app.config.a[1]", "app.config.c.d"],
+            ),
+            (r#"{"a": {"file": "x"}, "b": {"file": 7, "c": 1}}"#, vec![]),
+        ] {
+            let app: App = serde_json::from_str(&format!(r#"{{"library": "a", "config": {config}}}"#)).unwrap();
+            assert_eq!(app.near_secrets(), expected, "{config}");
+        }
     }
 }

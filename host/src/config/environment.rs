@@ -252,9 +252,8 @@ impl Reader<'_> {
                 '\\' => {
                     self.next();
                     match self.next() {
-                        None => {}
                         Some('\r') if self.rest.peek() == Some(&'\n') => drop(self.next()),
-                        Some('\n') => {}
+                        None | Some('\n') => {}
                         Some(char) => value.push(char),
                     }
                     kept = value.len();

@@ -53,7 +53,7 @@ fn nofile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
 fn core<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     struct Bytes;
 
-    impl<'de> Visitor<'de> for Bytes {
+    impl Visitor<'_> for Bytes {
         type Value = Option<u64>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

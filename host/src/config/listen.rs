@@ -94,6 +94,17 @@ impl Address {
             }
     }
 
+    /// Whether a bound one may keep the other from being bound: the same port, and all addresses or the same one.
+    pub fn may_keep_out(&self, other: &Self) -> bool {
+        let is_all = |address: &Self| match address {
+            Self::Tcp(address) => address.ip().is_unspecified(),
+            Self::Everywhere(_) => true,
+            Self::Localhost(_) | Self::Unix(_) => false,
+        };
+        let same_port = self.port().is_some_and(|port| port != 0 && other.port() == Some(port));
+        self.overlaps(other) || (same_port && (is_all(self) || is_all(other)))
+    }
+
     /// How many sockets it may take.
     const fn sockets(&self) -> usize {
         match self {

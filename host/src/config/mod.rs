@@ -8,6 +8,7 @@ mod account;
 mod admin;
 mod app;
 mod control;
+mod cpus;
 pub mod databank;
 mod environment;
 mod health;
@@ -32,6 +33,7 @@ pub use account::{Account, Rights};
 pub use app::{App, AppConfig};
 pub use control::ControlSocket;
 use control::RawControl;
+pub use cpus::Cpus;
 pub use databank::Databank;
 use databank::RawDatabank;
 pub use environment::{Environment, Inherit, MANAGERS, Variables};
@@ -85,6 +87,7 @@ pub struct Config {
     /// Which variables its children get.
     pub environment: Environment,
     pub limits: Limits,
+    pub cpus: Cpus,
     /// Where workers are; in the directory of the configuration, when absent.
     pub directory: Option<PathBuf>,
     /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
@@ -272,6 +275,8 @@ struct RawConfig {
     environment: Environment,
     #[serde(default, deserialize_with = "section")]
     limits: Limits,
+    #[serde(default, deserialize_with = "cpus::cpus")]
+    cpus: Cpus,
     directory: Option<PathBuf>,
     core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
@@ -466,6 +471,11 @@ impl Config {
         }
     }
 
+    /// All addresses that are listened at.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.listen.iter().chain(&self.app_listeners).chain(&self.admin).map(|listen| &listen.address)
+    }
+
     /// The sockets with a file, what they are called, and their rights.
     pub fn socket_files(&self) -> impl Iterator<Item = (String, &Rights)> {
         let listeners = self.listen.iter().chain(&self.app_listeners).chain(&self.admin);
@@ -546,6 +556,7 @@ impl RawConfig {
             groups: self.groups,
             environment: self.environment,
             limits: self.limits,
+            cpus: self.cpus,
             directory: self.directory.map(|path| directory.join(path)),
             restart: self.restart,
             shutdown_delay: self.shutdown_delay,

@@ -323,6 +323,25 @@ fn environment_is_inherited_as_far_as_it_is_named_and_has_a_file() {
 }
 
 #[test]
+fn processors_are_named_once_each_or_chosen() {
+    let parse = |value: &str| parse(&format!(r#"{{"app": {{"library": "a"}}, "cpus": {value}}}"#)).map(|it| it.cpus);
+    for (value, expected) in [("null", Cpus::Any), (r#""auto""#, Cpus::Auto), ("[3, 0]", Cpus::These(vec![3, 0]))] {
+        assert_eq!(parse(value).unwrap(), expected, "{value}");
+    }
+    for (value, expected) in [
+        ("[]", "at least one processor"),
+        ("[1, 2, 1]", "processor 1 is there twice"),
+        ("[1024]", "from 0 to 1023"),
+        ("[-1]", "cpus"),
+        (r#""all""#, "null, \"auto\" or a list"),
+        ("2", "null, \"auto\" or a list"),
+    ] {
+        let error = parse(value).unwrap_err();
+        assert!(error.contains(expected) && error.contains("cpus"), "{value}: {error}");
+    }
+}
+
+#[test]
 fn users_and_groups_are_names_or_numbers() {
     let parse = |more: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{more}}}"#));
     let config = parse(r#", "user": 1000, "group": "www", "groups": ["cert", 12]"#).unwrap();

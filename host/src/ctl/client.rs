@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::process::PidfdFlags;
 use socket2::{Domain, Socket, Type};
 
@@ -69,8 +71,10 @@ impl Client {
 
     /// The master's process; none where the kernel can't name it here, in another pid namespace for instance.
     pub(super) fn process(&self) -> Option<OwnedFd> {
-        let peer = rustix::net::sockopt::socket_peercred(&self.stream).ok()?;
-        rustix::process::pidfd_open(peer.pid, PidfdFlags::empty()).ok()
+        let peer = getsockopt(&self.stream, PeerCredentials).ok()?;
+        // One that isn't in this namespace has the number 0.
+        let pid = rustix::process::Pid::from_raw(peer.pid())?;
+        rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
     }
 
     pub(super) fn say(&mut self, line: &str) -> Result<(), ClientError> {

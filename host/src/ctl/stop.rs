@@ -12,9 +12,6 @@ use super::{ANSWER, CtlError, Wait};
 /// How long a master may take from the end of its control socket to its own.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the socket is still there, where that alone can tell.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Has the master stop.
 ///
 /// # Errors
@@ -26,23 +23,27 @@ pub(super) fn stop(client: &mut Client, socket: &Path, wait: Wait) -> Result<(),
     client.order("STOP", ANSWER)?;
     match wait {
         Wait::Not => Ok(()),
-        Wait::UntilGone(limit) => until_gone(process.as_ref(), socket, limit),
+        Wait::UntilGone(limit) => until_gone(client, process.as_ref(), socket, limit),
     }
 }
 
-fn until_gone(process: Option<&OwnedFd>, socket: &Path, limit: Option<Duration>) -> Result<(), CtlError> {
+fn until_gone(
+    client: &mut Client,
+    process: Option<&OwnedFd>,
+    socket: &Path,
+    limit: Option<Duration>,
+) -> Result<(), CtlError> {
     let begin = Instant::now();
     // Since when nothing listens at the socket any more.
     let mut closed: Option<Instant> = None;
     loop {
         let left = limit.map(|limit| limit.saturating_sub(begin.elapsed()));
         let pause = left.map_or(ANSWER, |left| left.min(ANSWER));
-        let gone = match process {
-            Some(process) => has_ended(process, pause),
-            None => {
-                std::thread::sleep(pause.min(LOOK));
-                closed.is_some()
-            }
+        let gone = if let Some(process) = process {
+            has_ended(process, pause)
+        } else {
+            // Its connections end with it, but for its last steps.
+            client.hear_within(pause).is_err()
         };
         if gone {
             return Ok(());

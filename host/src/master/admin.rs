@@ -174,7 +174,8 @@ impl Attendant {
         let log = ChildPipe::open(&self.log)?;
         let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
         // The app's user can read what its environment was, and it needs nothing there.
-        let surroundings = Surroundings { environment: &Variables::NONE, limits: Limits::default(), directory: None };
+        let surroundings =
+            Surroundings { environment: &Variables::NONE, limits: Limits::default(), cpus: &[], directory: None };
         let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), surroundings);
         let child = spawned.map_err(SpawnError::Process)?;
         let leash = self.children.leash(child.pid);

@@ -37,6 +37,7 @@ use crate::output::{Pipe, Stream};
 use crate::preflight::Prepared;
 use crate::restart::{Signs, look_interval};
 use crate::sys::packet;
+use crate::sys::process;
 use crate::sys::stats::{StatsPage, StatsSnapshot};
 
 /// How many orders may wait for one worker: a drain, and a second one when the service stops.
@@ -202,8 +203,14 @@ impl Crew {
             log: log_setup,
             access_log: config.access_log.as_ref().map(access_setup),
         };
-        let surroundings =
-            Surroundings { environment: &prepared.environment, limits: config.limits, directory: Some(&prepared.home) };
+        // Looked at anew: who runs the master may have given it others.
+        let cpus = config.cpus.of(slot.0, config.threads, &process::cpus().unwrap_or_default());
+        let surroundings = Surroundings {
+            environment: &prepared.environment,
+            limits: config.limits,
+            cpus: &cpus,
+            directory: Some(&prepared.home),
+        };
         let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), surroundings);
         let child = spawned.map_err(SpawnError::Process)?;
         let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());

@@ -264,6 +264,7 @@ async fn bind(
             let admin = AdminListener::for_config(config, None)?;
             Ok::<_, BindError>((Listeners::bind(config, &passed, &loopback)?, admin))
         };
+        let bind_all = || bind_all().map_err(|error| error.explained(config.addresses()));
         let obstacle = match (foreign, bind_all()) {
             (None, Ok(bound)) => return Ok(bound),
             (None, Err(error)) if held.is_empty() || !error.is_in_use() => return Err(error.into()),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -56,6 +57,8 @@ pub struct Spawn {
     pub environment: Variables,
     /// What it may use of the system; as we may where nothing is said.
     pub limits: Limits,
+    /// On which processors it runs; on those on which we do where there are none.
+    pub cpus: Vec<u16>,
     /// Variables that it gets besides, or in the place of ours.
     pub variables: Vec<(&'static str, OsString)>,
     /// The directory where it is; ours when absent.
@@ -82,6 +85,7 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
     let directory = spawn.directory;
     let score = sooner_killed();
     let limits = spawn.limits;
+    let cpus = (!spawn.cpus.is_empty()).then(|| cpu_set(&spawn.cpus)).transpose()?;
     #[expect(unsafe_code, reason = "code between fork and exec must be async-signal-safe")]
     // SAFETY: the closure makes plain system calls and does nothing else; what they read was made before. The
     // dispositions are needed because the master's own handlers would be reset to
@@ -101,6 +105,9 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
                 // By the descriptor, because its name may be gone; before the step to another user, who may not be
                 // allowed to go there, and gains nothing there then.
                 fchdir(directory)?;
+            }
+            if let Some(cpus) = &cpus {
+                sched_setaffinity(Pid::from_raw(0), cpus)?;
             }
             for (_, limit, value) in limits.set() {
                 setrlimit(resource(limit), value, value)?;
@@ -142,6 +149,19 @@ fn set_environment(
         command.env_remove("PWD");
     }
     command.envs(environment.own.iter().map(|(name, value)| (name, value.reveal())));
+}
+
+fn cpu_set(cpus: &[u16]) -> nix::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    cpus.iter().try_for_each(|cpu| set.set(usize::from(*cpu)))?;
+    Ok(set)
+}
+
+/// The processors on which this process may run (`sched_getaffinity(2)`).
+pub fn cpus() -> io::Result<Vec<u16>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    let numbers = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true));
+    Ok(numbers.filter_map(|cpu| u16::try_from(cpu).ok()).collect())
 }
 
 /// What the kernel calls a limit.
