@@ -282,7 +282,6 @@ where
                         none => *none = Some(Drain::new(since, linger, ending)),
                     }
                 }
-                // One that has just come here stays for a while.
                 Some(Phase::Serving) if protocol == Protocol::Http1 => {
                     activity.keeps_alive(!wakes.announces_close());
                     // One that has just come here stays for a while.
