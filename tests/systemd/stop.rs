@@ -59,3 +59,17 @@ fn a_service_that_will_not_stop_is_killed_with_its_workers() {
     machine.ok(&["systemctl", "reset-failed", "app-host.service"]);
     machine.start();
 }
+
+#[test]
+fn ctl_stop_is_a_stop_that_systemd_accepts() {
+    let machine = Plan::new().boot();
+    machine.start();
+    let said = machine.ctl(&["stop", "--wait"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    machine.wait("the unit to be inactive", || {
+        (machine.property("app-host.service", "ActiveState") == "inactive").then_some(())
+    });
+    assert_eq!(machine.property("app-host.service", "Result"), "success");
+    assert!(machine.all_of_the_service().is_empty());
+    machine.start();
+}
