@@ -7,7 +7,7 @@ use app_host_tests::process;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::machine::{Plan, USER};
+use super::plan::{Plan, USER};
 
 #[test]
 fn very_first_start_serves_with_a_user() {

@@ -5,7 +5,7 @@ use std::thread;
 use app_host_tests::process;
 use nix::sys::signal::Signal;
 
-use super::machine::Plan;
+use super::plan::Plan;
 
 #[test]
 fn work_in_flight_is_answered_and_the_service_stops_with_success() {
