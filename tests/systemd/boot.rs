@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 /// An address that the machine gets later (RFC 5737).
 const ADDRESS: &str = "192.0.2.7:8080";

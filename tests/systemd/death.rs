@@ -8,7 +8,8 @@ use app_host_tests::host::pause;
 use app_host_tests::process;
 use nix::sys::signal::Signal;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 /// How long new connections may be turned away: systemd's pause of 0.1 s, and a start on a busy machine.
 const GAP: Duration = Duration::from_millis(700);

@@ -3,7 +3,8 @@
 use app_host_tests::Line;
 use serde_json::json;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 /// The service's lines in the journal, of this priority or a more urgent one, without those of systemd about it.
 fn lines(machine: &Machine, priority: &str) -> Vec<String> {

@@ -6,6 +6,7 @@ mod boot;
 mod death;
 mod journal;
 mod machine;
+mod plan;
 mod reload;
 mod ring;
 mod rotation;

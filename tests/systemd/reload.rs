@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use app_host_tests::App;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 /// Puts another version of the app in its place.
 fn change_the_library(machine: &Machine) {

@@ -9,7 +9,8 @@ use app_host_tests::build::workspace;
 use app_host_tests::process;
 use nix::sys::signal::Signal;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 /// All processes in the machine's namespace, as this machine numbers them.
 fn inhabitants(init: u32) -> Vec<u32> {

@@ -11,7 +11,8 @@ use app_host_tests::Line;
 use app_host_tests::build::workspace;
 use serde_json::json;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 const LOG: &str = "/var/log/app-host/service.log";
 

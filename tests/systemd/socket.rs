@@ -8,7 +8,8 @@ use app_host_tests::process;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::machine::{Machine, Plan};
+use super::machine::Machine;
+use super::plan::Plan;
 
 /// The address that the unit as shipped has.
 const ADDRESS: &str = "127.0.0.1:80";

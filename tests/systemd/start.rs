@@ -3,9 +3,11 @@
 use std::fs;
 
 use app_host_tests::build::workspace;
+use app_host_tests::process;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
-use super::machine::{Plan, USER};
+use super::plan::{Plan, USER};
 
 #[test]
 fn very_first_start_serves_with_a_user() {
@@ -62,4 +64,21 @@ fn workers_die_before_the_master_when_memory_runs_out_and_one_of_them_takes_nobo
     });
     assert_eq!(machine.master(), master);
     assert_eq!(machine.property("app-host.service", "NRestarts"), "0");
+}
+
+#[test]
+fn limits_and_groups_of_workers_are_within_what_the_unit_allows() {
+    let limits = json!({ "nofile": 4096 });
+    let plan = Plan::new().with("/limits", limits).with("/groups", json!(["adm"]));
+    let machine =
+        plan.with("/control_socket", json!({ "path": "/var/lib/app-host/control.sock", "group": "adm" })).boot();
+    machine.start();
+    for worker in machine.workers() {
+        let limits = fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().nth(3), Some("4096"), "{files}");
+        assert_eq!(process::status(worker, "Groups").as_deref(), Some("4"));
+    }
+    assert_eq!(machine.ok(&["stat", "--format=%G", "/var/lib/app-host/control.sock"]).trim(), "adm");
+    machine.ok(&["systemctl", "reload", "app-host.service"]);
 }

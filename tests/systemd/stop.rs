@@ -5,7 +5,7 @@ use std::thread;
 use app_host_tests::process;
 use nix::sys::signal::Signal;
 
-use super::machine::Plan;
+use super::plan::Plan;
 
 #[test]
 fn work_in_flight_is_answered_and_the_service_stops_with_success() {
@@ -57,5 +57,19 @@ fn a_service_that_will_not_stop_is_killed_with_its_workers() {
         workers.iter().chain([&master]).all(|pid| !process::is_alive(*pid)).then_some(())
     });
     machine.ok(&["systemctl", "reset-failed", "app-host.service"]);
+    machine.start();
+}
+
+#[test]
+fn ctl_stop_is_a_stop_that_systemd_accepts() {
+    let machine = Plan::new().boot();
+    machine.start();
+    let said = machine.ctl(&["stop", "--wait"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    machine.wait("the unit to be inactive", || {
+        (machine.property("app-host.service", "ActiveState") == "inactive").then_some(())
+    });
+    assert_eq!(machine.property("app-host.service", "Result"), "success");
+    assert!(machine.all_of_the_service().is_empty());
     machine.start();
 }

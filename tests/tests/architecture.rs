@@ -235,6 +235,30 @@ fn every_sentence_about_trust_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_test_that_the_page_on_systemd_names_exists() {
+    let page = |name: &str| fs::read_to_string(workspace().join("docs").join(name)).unwrap();
+    let (systemd, rotation) = (page("under-systemd.md"), page("rotate-logs.md"));
+    assert!(systemd.len() <= 8192 && rotation.len() <= 8192, "a page has at most 8 kB");
+    let directory = workspace().join("tests/systemd");
+    let mut found = BTreeSet::new();
+    for path in sources(&directory) {
+        let text = fs::read_to_string(&path).unwrap();
+        let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let tests = text.split("#[test]\nfn ").skip(1).map(|rest| rest.split('(').next().unwrap_or_default());
+        found.extend(tests.map(|test| format!("{file}::{test}")));
+    }
+    assert!(found.len() > 20, "{found:?}");
+    let policy = fs::read_to_string(workspace().join("host/src/notify/patience.rs")).unwrap();
+    let named: BTreeSet<&str> = systemd.split('`').filter(|word| word.contains("::") && !word.contains(' ')).collect();
+    for name in &named {
+        let in_policy = name.strip_prefix("patience::").is_some_and(|test| policy.contains(&format!("fn {test}(")));
+        assert!(in_policy || found.contains(*name), "no such test: {name}");
+    }
+    // The other page names the file.
+    assert!(rotation.contains("`tests/systemd/rotation.rs`"));
+}
+
+#[test]
 fn every_fuzz_target_is_built_and_run() {
     let directory = workspace().join("tests/fuzz");
     let manifest = fs::read_to_string(directory.join("Cargo.toml")).unwrap();

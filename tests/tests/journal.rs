@@ -23,7 +23,9 @@ fn lines(host: &Host) -> Vec<String> {
     host.spawn();
     says("serving", 1);
     // Has each worker say something of its own.
-    process::children(host.master()).into_iter().for_each(|worker| process::signal(worker, Signal::SIGUSR2));
+    for worker in process::children(host.master()) {
+        process::signal(worker, Signal::SIGUSR2);
+    }
     let text = says("signal left to the master", 2);
     text.lines().map(str::to_owned).collect()
 }

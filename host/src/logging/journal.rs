@@ -31,11 +31,22 @@ fn parse(text: &str) -> Option<JournalStream> {
     Some(JournalStream { device: device.parse().ok()?, inode: inode.parse().ok()? })
 }
 
-/// Whether this is the journal.
-pub(super) fn is(log: impl AsFd) -> bool {
-    stream().is_some_and(|stream| {
-        fstat(log).is_ok_and(|found| JournalStream { device: found.st_dev, inode: found.st_ino } == stream)
-    })
+/// How lines look in a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    #[default]
+    Plain,
+    /// Each begins with its priority.
+    Journal,
+}
+
+impl Form {
+    pub(super) fn of(log: impl AsFd) -> Self {
+        let is_journal = stream().is_some_and(|stream| {
+            fstat(log).is_ok_and(|found| JournalStream { device: found.st_dev, inode: found.st_ino } == stream)
+        });
+        if is_journal { Self::Journal } else { Self::Plain }
+    }
 }
 
 /// What a line of this level begins with (`syslog(3)`).

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use tracing::Level;
 
-use super::journal;
+use super::journal::{self, Form};
 use crate::causes::chain;
 use crate::sys::signals;
 
@@ -98,8 +98,8 @@ struct State {
     lost: u64,
     /// What is to be written to from now on.
     file: Option<OwnedFd>,
-    /// Whether that is systemd's journal. Then each line begins with its priority.
-    journal: bool,
+    /// How lines look there.
+    form: Form,
     thread: Thread,
     /// The log takes nothing at the moment.
     stalled: bool,
@@ -137,12 +137,12 @@ impl LineWriter {
     /// # Errors
     /// When the thread can't be made.
     pub fn open(kind: Kind, file: Option<OwnedFd>) -> io::Result<Self> {
-        let journal = file.as_ref().map_or_else(|| journal::is(io::stderr()), journal::is);
-        Self::open_as(kind, file, journal)
+        let form = file.as_ref().map_or_else(|| Form::of(io::stderr()), Form::of);
+        Self::open_as(kind, file, form)
     }
 
-    fn open_as(kind: Kind, file: Option<OwnedFd>, journal: bool) -> io::Result<Self> {
-        let state = Mutex::new(State { journal, ..State::default() });
+    fn open_as(kind: Kind, file: Option<OwnedFd>, form: Form) -> io::Result<Self> {
+        let state = Mutex::new(State { form, ..State::default() });
         let shared = Arc::new(Shared { state, work: Condvar::new(), progress: Condvar::new() });
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new().name(kind.thread().to_owned()).spawn(move || work(kind, &theirs, file))?;
@@ -158,7 +158,7 @@ impl LineWriter {
             state.lost += 1;
             return;
         }
-        if state.journal {
+        if state.form == Form::Journal {
             for line in line.split_inclusive(|byte| *byte == b'\n') {
                 state.lines.extend_from_slice(journal::prefix(level));
                 state.lines.extend_from_slice(line);
@@ -179,14 +179,14 @@ impl LineWriter {
 
     /// Has what follows, and what still waits, written to another file.
     pub fn redirect(&self, file: OwnedFd) {
-        let journal = journal::is(&file);
-        self.redirect_as(file, journal);
+        let form = Form::of(&file);
+        self.redirect_as(file, form);
     }
 
-    fn redirect_as(&self, file: OwnedFd, journal: bool) {
+    fn redirect_as(&self, file: OwnedFd, form: Form) {
         let mut state = self.0.0.lock();
         state.file = Some(file);
-        if std::mem::replace(&mut state.journal, journal) && !journal {
+        if std::mem::replace(&mut state.form, form) == Form::Journal && form == Form::Plain {
             // What waits was meant for the journal.
             state.lines = journal::strip(&state.lines);
         }
@@ -378,138 +378,4 @@ fn whole_lines(lines: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
-
-    fn writer(file: impl Into<OwnedFd>) -> LineWriter {
-        LineWriter::open(Kind::Access, Some(file.into())).unwrap()
-    }
-
-    #[test]
-    fn lines_are_written_in_their_order_and_those_after_a_new_file_into_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = |name| std::fs::File::create(directory.path().join(name)).unwrap();
-        let writer = writer(file("old"));
-        for number in 0..100 {
-            writer.write(Level::INFO, format!("{number}\n").as_bytes());
-        }
-        assert!(writer.flush(LONG));
-        writer.redirect(file("new").into());
-        for number in 100..200 {
-            writer.write(Level::INFO, format!("{number}\n").as_bytes());
-        }
-        assert!(writer.flush(LONG));
-        let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap();
-        let expected = |from: u8, to: u8| (from..to).map(|number| number.to_string() + "\n").collect::<String>();
-        assert_eq!((read("old"), read("new")), (expected(0, 100), expected(100, 200)));
-    }
-
-    #[test]
-    fn each_line_of_the_journal_has_its_priority_and_no_line_of_any_other_log() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = |name| OwnedFd::from(std::fs::File::create(directory.path().join(name)).unwrap());
-        let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap();
-        let writer = LineWriter::open_as(Kind::Access, Some(file("journal")), true).unwrap();
-        for (level, line) in [
-            (Level::ERROR, "e\n"),
-            (Level::WARN, "w\nof two lines\n"),
-            (Level::INFO, "<3>i\n"),
-            (Level::DEBUG, "d\n"),
-            (Level::TRACE, "t\n"),
-        ] {
-            writer.write(level, line.as_bytes());
-        }
-        assert!(writer.flush(LONG));
-        assert_eq!(read("journal"), "<3>e\n<4>w\n<4>of two lines\n<6><3>i\n<7>d\n<7>t\n");
-        writer.redirect_as(file("plain"), false);
-        writer.write(Level::ERROR, b"<plain>\n");
-        assert!(writer.flush(LONG));
-        writer.redirect_as(file("again"), true);
-        writer.write_patiently(Level::ERROR, b"e\n", LONG);
-        assert!(writer.flush(LONG));
-        assert_eq!((read("plain").as_str(), read("again").as_str()), ("<plain>\n", "<3>e\n"));
-    }
-
-    #[test]
-    fn lines_that_wait_for_the_journal_go_without_priorities_where_the_log_becomes_a_file() {
-        let (mut reader, pipe) = io::pipe().unwrap();
-        let writer = LineWriter::open_as(Kind::Access, Some(pipe.into()), true).unwrap();
-        // What the pipe takes, and what the thread has in hand, stays the journal's.
-        let line = [&[b'x'; 999][..], b"\n"].concat();
-        for _ in 0..ROOM / line.len() {
-            writer.write(Level::ERROR, &line);
-        }
-        writer.flush_unless_stalled(LONG);
-        writer.write(Level::ERROR, b"waits\n");
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        writer.redirect_as(std::fs::File::create(&path).unwrap().into(), false);
-        let mut first = vec![0; 2 * ROOM];
-        while reader.read(&mut first).unwrap() > 0 && !writer.flush(Duration::from_millis(1)) {}
-        let text = std::fs::read_to_string(path).unwrap();
-        assert!(text.ends_with("waits\n") && !text.contains('<'), "{text:.100}");
-    }
-
-    #[test]
-    fn a_log_that_is_not_read_makes_nobody_wait_takes_no_more_than_its_room_and_loses_no_half_line() {
-        let (mut reader, pipe) = io::pipe().unwrap();
-        let writer = writer(pipe);
-        let line = [&[b'x'; 999][..], b"\n"].concat();
-        let all = 4 * ROOM;
-        for _ in 0..all / line.len() {
-            writer.write(Level::INFO, &line);
-        }
-        let began = Instant::now();
-        assert!(!writer.flush(Duration::from_millis(10)));
-        writer.flush_unless_stalled(LONG);
-        writer.write_patiently(Level::INFO, &line, LONG);
-        assert!(began.elapsed() < LONG, "a log that is stalled isn't waited for");
-        assert!(writer.0.0.lock().lines.len() <= ROOM);
-        let read = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            reader.read_to_end(&mut text).unwrap();
-            text
-        });
-        assert!(writer.flush(LONG));
-        assert!(!writer.0.0.lock().stalled);
-        drop(writer);
-        let text = read.join().unwrap();
-        assert!(text.chunks(line.len()).all(|piece| piece == line), "whole lines only");
-        // One room full is with the thread, one waits, and a pipe's worth may have been written.
-        assert!((ROOM / 2..=3 * ROOM).contains(&text.len()) && text.len() < all, "{}", text.len());
-    }
-
-    #[test]
-    fn who_can_wait_loses_nothing_to_a_slow_reader() {
-        let (mut reader, pipe) = io::pipe().unwrap();
-        let writer = writer(pipe);
-        let line = [&[b'x'; 999][..], b"\n"].concat();
-        let read = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            reader.read_to_end(&mut text).unwrap();
-            text.len()
-        });
-        for _ in 0..4 * ROOM / line.len() {
-            writer.write_patiently(Level::INFO, &line, LONG);
-        }
-        drop(writer);
-        assert_eq!(read.join().unwrap(), 4 * ROOM / line.len() * line.len());
-    }
-
-    #[test]
-    fn a_file_that_takes_nothing_is_no_end() {
-        let writer = writer(std::fs::File::options().write(true).open("/dev/full").unwrap());
-        writer.write(Level::INFO, b"lost\n");
-        assert!(writer.flush(LONG));
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        writer.redirect(std::fs::File::create(&path).unwrap().into());
-        writer.write(Level::INFO, b"kept\n");
-        assert!(writer.flush(LONG));
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "kept\n");
-    }
-}
+mod tests;

@@ -480,8 +480,8 @@ impl Effects {
 
     fn deadlines(&self) -> Deadlines {
         let prepared = self.prepared.iter().map(|(prepared, _)| prepared);
-        let configs = self.generations.values().chain(prepared).map(|prepared| &*prepared.config);
-        manager::deadlines(configs, self.scaled)
+        let configs: Vec<_> = self.generations.values().chain(prepared).map(|prepared| &*prepared.config).collect();
+        manager::deadlines(&configs, self.scaled)
     }
 
     /// Whether a request has no verdict yet.

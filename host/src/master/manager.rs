@@ -9,9 +9,9 @@ use crate::preflight;
 use crate::restart::{OnFailure, Report, Verdict};
 
 /// How long a start, a restart and a stop may take with these configurations, and so many workers.
-pub(super) fn deadlines<'a>(configs: impl Iterator<Item = &'a Config> + Clone, scaled: Option<u16>) -> Deadlines {
-    let longest = |of: fn(&Config) -> Duration| configs.clone().map(of).max().unwrap_or_default();
-    let workers = configs.clone().map(|config| config.workers).chain(scaled).max().unwrap_or_default();
+pub(super) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {
+    let longest = |of: fn(&Config) -> Duration| configs.iter().map(|config| of(config)).max().unwrap_or_default();
+    let workers = configs.iter().map(|config| config.workers).chain(scaled).max().unwrap_or_default();
     Deadlines {
         preparation: longest(preflight::longest).saturating_add(ORPHANS_MARGIN),
         start: longest(|config| config.restart.start_timeout),

@@ -65,7 +65,7 @@ pub(super) async fn start(
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
     let snapshot = read_config(&config_path, dev_library.as_deref())?;
     let config = Arc::clone(&snapshot.config);
-    notify.expect(manager::deadlines(std::iter::once(&*config), None));
+    notify.expect(manager::deadlines(&[&config], None));
     notify.extend();
     // Before the log, which must not lie where the workers' group may write.
     let identity = Identity::configured(&config)?;
