@@ -209,9 +209,9 @@ fn sentences(page: &str) -> Vec<String> {
     sentences
 }
 
-#[test]
-fn every_sentence_about_trust_names_a_test_that_exists() {
-    let page = fs::read_to_string(workspace().join("docs/trust.md")).unwrap();
+/// Checks that behind each item of a page's lists a test is named that exists.
+fn assert_held_by_tests(page: &str, least: usize) {
+    let page = fs::read_to_string(workspace().join(page)).unwrap();
     let mut sources = String::new();
     let mut left = vec![workspace().join("host/src"), workspace().join("tests/tests")];
     while let Some(path) = left.pop() {
@@ -222,7 +222,7 @@ fn every_sentence_about_trust_names_a_test_that_exists() {
         }
     }
     let sentences = sentences(&page);
-    assert!(sentences.len() > 20, "{}", sentences.len());
+    assert!(sentences.len() > least, "{}", sentences.len());
     for sentence in sentences {
         let named: Vec<&str> = sentence.split('`').filter(|word| word.contains("::")).collect();
         let refers = sentence.trim_end().ends_with("as above;");
@@ -256,6 +256,16 @@ fn every_test_that_the_page_on_systemd_names_exists() {
     }
     // The other page names the file.
     assert!(rotation.contains("`tests/systemd/rotation.rs`"));
+}
+
+#[test]
+fn every_sentence_about_trust_names_a_test_that_exists() {
+    assert_held_by_tests("docs/trust.md", 20);
+}
+
+#[test]
+fn every_item_about_containers_names_a_test_that_exists() {
+    assert_held_by_tests("docs/in-a-container.md", 15);
 }
 
 #[test]

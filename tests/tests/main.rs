@@ -14,6 +14,7 @@ mod architecture;
 mod browser;
 mod cli;
 mod compromised;
+mod container;
 mod control;
 mod crashes;
 mod ctl;
