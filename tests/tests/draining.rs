@@ -84,6 +84,25 @@ fn a_connection_that_outlasts_a_deploy_and_its_undoing_goes_on_in_what_serves_th
 }
 
 #[test]
+fn an_undoing_holds_over_the_masters_death_while_workers_still_drain() {
+    let (host, _waits) = bad_deploy(Host::misbehaving());
+    assert_eq!(host.control().ask("ROLLBACK"), "ACK\n");
+    serves(&host, "good", 3);
+    host.wait("the ledger", || {
+        let text = std::fs::read_to_string(host.path("state/generations.json")).unwrap();
+        let ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (!ledger["ledger"]["held"].is_null()).then_some(())
+    });
+    host.signal(Signal::SIGKILL);
+    host.wait_exit();
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, "an earlier generation is started", |_| true);
+    host.wait_after(mark, "serving", |_| true);
+    assert!(host.get("/whoami").contains("good"), "what lies on disk was undone");
+}
+
+#[test]
 fn any_restart_begins_while_workers_drain_where_the_configuration_says_so() {
     let (mut host, mut waits) = bad_deploy(
         Host::misbehaving()

@@ -50,6 +50,24 @@ impl Book {
 
     /// Every slot has a worker of this generation that serves.
     pub(super) fn activated(&mut self, prepared: &Prepared) {
+        self.ledger = self.ledger_with(prepared);
+        self.write_down();
+    }
+
+    /// Every slot has a worker of this generation, which an operator wants back, and the verdict may take long: a master
+    /// that starts meanwhile must not begin with what was rolled back. Until the verdict only the disk knows.
+    pub(super) fn rolled_over(&self, prepared: &Prepared) {
+        if prepared.held.is_some() {
+            self.save(self.ledger_with(prepared));
+        }
+    }
+
+    /// A restart has failed for good: what holds is what was before.
+    pub(super) fn nothing_changed(&self) {
+        self.save(self.ledger.clone());
+    }
+
+    fn ledger_with(&self, prepared: &Prepared) -> Ledger {
         let manifest = &prepared.version.manifest;
         let kept = Kept {
             pair: prepared.pair(),
@@ -58,8 +76,9 @@ impl Book {
             app_version: manifest.app_version.clone(),
             config: prepared.text.as_ref().to_owned(),
         };
-        self.ledger.activated(kept, prepared.held, prepared.config.versions_kept);
-        self.write_down();
+        let mut ledger = self.ledger.clone();
+        ledger.activated(kept, prepared.held, prepared.config.versions_kept);
+        ledger
     }
 
     /// A generation has failed and isn't to be tried again, unless it is the same as the active one.
@@ -76,7 +95,11 @@ impl Book {
 
     fn write_down(&mut self) {
         self.barred = self.ledger.barred();
-        let (file, ledger) = (self.file.clone(), self.ledger.clone());
+        self.save(self.ledger.clone());
+    }
+
+    fn save(&self, ledger: Ledger) {
+        let file = self.file.clone();
         // Jobs are done in turn, so the last state is the one that stays.
         self.desk.post(move || {
             if let Err(error) = file.save(&ledger) {

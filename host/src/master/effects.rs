@@ -237,6 +237,7 @@ impl Effects {
                 Action::Abort { worker } => self.crew.abort(worker),
                 Action::Kill { worker, .. } => self.crew.kill(worker),
                 Action::Adopt { request, generation } => self.adopt(request, generation),
+                Action::RolledOver { generation } => self.book.rolled_over(&self.generations[&generation]),
                 Action::Activate { generation } => self.activate(generation),
                 Action::Quarantine { generation, failure } => {
                     self.book.quarantine(generation, &self.generations[&generation], &failure);
@@ -262,6 +263,9 @@ impl Effects {
                     if matches!(report, Report::StopDelayed { .. } | Report::Stopping | Report::StoppingAtOnce) {
                         self.notify.expect(self.deadlines());
                         self.mark_stop();
+                    }
+                    if matches!(report, Report::Locked { .. }) {
+                        self.book.nothing_changed();
                     }
                     if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
                         self.crew.grant_no_locks();

@@ -39,7 +39,7 @@ impl Machine {
     }
 
     /// Whether every slot has its candidate, and whoever else there is goes.
-    fn is_rolled_over(&self, roll: &Roll) -> bool {
+    pub(super) fn is_rolled_over(&self, roll: &Roll) -> bool {
         roll.has_lived_through_probation()
             && self.all_candidates_ready(roll)
             && self.workers.values().all(|it| it.generation == roll.candidate || it.is_going())

@@ -284,6 +284,12 @@ pub enum Action {
         /// The candidate.
         generation: Generation,
     },
+    /// Every slot has a worker of this candidate, and nothing is left of its roll but drains, which may take long. A
+    /// rollback is to outlive this master from now on.
+    RolledOver {
+        /// The candidate.
+        generation: Generation,
+    },
     /// Every slot has a worker of this generation that serves: close listeners that it doesn't
     /// configure, write down that it is active.
     Activate {

@@ -28,6 +28,8 @@ pub(super) struct Roll {
     /// Whether it is as the active generation is.
     unchanged: bool,
     probation: Probation,
+    /// Whether it was said that only drains are left.
+    rolled_over: bool,
 }
 
 /// The trial of the first candidate worker.
@@ -73,7 +75,9 @@ impl Machine {
         let workers = if configured == self.configured { self.settings.workers } else { configured };
         let settings = Settings { workers, ..settings };
         let probation = Probation::NotBegun;
-        self.state = State::Rolling(Roll { request, candidate, settings, configured, unchanged, probation });
+        let rolled_over = false;
+        self.state =
+            State::Rolling(Roll { request, candidate, settings, configured, unchanged, probation, rolled_over });
         out.push(Action::Adopt { request, generation: candidate });
         out.push(Action::Report(Report::RollStarted {
             request,
@@ -95,6 +99,9 @@ impl Machine {
         self.drain_predecessors(&roll, now, out);
         if self.all_candidates_ready(&roll) && self.candidates(&roll).count() == self.workers.len() {
             self.complete(roll, out);
+        } else if !roll.rolled_over && self.is_rolled_over(&roll) {
+            out.push(Action::RolledOver { generation: roll.candidate });
+            self.state = State::Rolling(Roll { rolled_over: true, ..roll });
         }
     }
 

@@ -67,6 +67,26 @@ fn a_rollback_begins_as_soon_as_nothing_is_left_of_a_restart_but_drains() {
 }
 
 #[test]
+fn that_only_drains_are_left_is_said_once_and_not_where_none_is() {
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(ready(3));
+    bench.after(PROBATION);
+    let said = |actions: &[Action]| actions.contains(&Action::RolledOver { generation: Generation(2) });
+    assert!(said(&bench.machine.handle(ready(4), bench.now)));
+    assert!(!said(&bench.machine.handle(exited(1, 0), bench.now)));
+    assert!(!said(&bench.machine.handle(exited(2, 0), bench.now)));
+    // With the last candidate nobody else is there any more.
+    let mut bench = Bench::rolling(2, settings(2));
+    bench.on(ready(3));
+    bench.after(PROBATION);
+    for worker in 1..=2 {
+        assert!(!said(&bench.machine.handle(exited(worker, 1), bench.now)));
+    }
+    let last = bench.machine.handle(ready(4), bench.now);
+    assert!(!said(&last) && last.contains(&activate(2)), "{last:?}");
+}
+
+#[test]
 fn so_does_the_healing_of_a_listener_and_the_watcher_waits() {
     let mut bench = rolled_over(settings(2));
     assert_eq!(bench.machine.phase_for(By::Watcher), Phase::Rolling);

@@ -68,14 +68,15 @@ impl Bench {
         bench
     }
 
-    /// Handles an event; returns the actions without the reports.
+    /// Handles an event; returns the actions without the reports, and without [`Action::RolledOver`].
     pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.machine.handle(event, self.now);
         // Most tests are about something else than a slow disk.
         if let Some(generation) = quarantined(&actions) {
             actions.extend(self.machine.handle(Event::WrittenDown { generation }, self.now));
         }
-        actions.retain(|action| !matches!(action, Action::Report(_)));
+        // Nor about what is written down while workers drain.
+        actions.retain(|action| !matches!(action, Action::Report(_) | Action::RolledOver { .. }));
         actions
     }
 

@@ -88,6 +88,7 @@ pub(super) struct World {
     /// Whether the candidate has failed and every slot returns to the active generation.
     returning: bool,
     stop_in_hand: StopInHand,
+    told_rolled_over: BTreeSet<Generation>,
     /// Whether the request in hand doesn't wait for the drains of the restart before.
     overtakes: bool,
     /// The quarantined generation, until that is written down.
@@ -126,6 +127,7 @@ impl World {
             end: None,
             returning: false,
             stop_in_hand: StopInHand::None,
+            told_rolled_over: BTreeSet::new(),
             overtakes: false,
             unwritten: None,
             passed_unchanged: false,
@@ -504,6 +506,13 @@ impl World {
                 self.candidates_spawned = 0;
                 self.settings.insert(generation, settings);
             }
+            Action::RolledOver { generation } => {
+                assert!(!self.returning && self.end.is_none());
+                assert_eq!(self.candidate, Some(generation));
+                assert!(self.told_rolled_over.insert(generation), "once");
+                let others = self.alive.values().filter(|it| it.generation != generation);
+                assert!(others.into_iter().all(|it| !it.serves() && it.state != WorkerState::Starting));
+            }
             Action::Activate { generation } if !self.has_served => assert_eq!(generation, self.active),
             Action::Activate { generation } => {
                 assert!(!self.returning);
@@ -776,6 +785,7 @@ impl World {
                 assert!(others.iter().all(|it| !it.serves() && it.state != WorkerState::Starting));
                 assert_eq!(others.len(), *draining);
                 assert!(others.is_empty() || self.overtakes, "somebody is left");
+                assert!(others.is_empty() || self.told_rolled_over.contains(&self.active), "not written down");
             }
             Verdict::Refused(Refusal::RestartInFlight) => {
                 assert!(!self.overtakes, "only drains are in its way");
