@@ -77,3 +77,19 @@ fn master_that_hangs_is_aborted_by_the_watchdog_and_its_workers_answer() {
     let said = machine.ok(&["journalctl", "--no-pager", "-q", "-o", "cat", "-u", "app-host.service"]);
     assert!(said.contains("Watchdog timeout") && said.contains("Failed with result 'watchdog'"), "{said}");
 }
+
+#[test]
+fn worker_that_hangs_when_its_master_dies_ends_at_its_own_deadline() {
+    let machine = Plan::new().with("/restart/shutdown_timeout", "3s").boot();
+    machine.start();
+    let (old, workers) = (machine.master(), machine.workers());
+    let mut blocks = machine.connect("127.0.0.1:8080").unwrap();
+    blocks.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    machine.wait_for("the app blocks a thread", 1);
+    machine.signal(old, Signal::SIGKILL);
+    ask_until_restarted(&machine, old);
+    let began = Instant::now();
+    machine.wait("the old workers to end", || workers.iter().all(|pid| !process::is_alive(*pid)).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    machine.assert_serves();
+}

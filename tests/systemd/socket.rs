@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use app_host_tests::process;
+use app_host_tests::{Address, Connection, process};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -57,6 +57,26 @@ fn clients_wait_over_stop_and_start_and_a_client_starts_the_service() {
     assert_eq!(machine.get_at(ADDRESS, "/whoami").unwrap().0, 200);
     machine
         .wait("the start to end", || (machine.property("app-host.service", "ActiveState") == "active").then_some(()));
+}
+
+#[test]
+fn unix_listener_in_the_units_own_directory_is_served_and_comes_back_after_the_masters_death() {
+    let listen = json!([{ "address": "unix:/run/app-host/web.sock", "mode": "0666" }]);
+    let machine = Plan::new().with("/listen", listen).boot();
+    machine.ok(&["systemctl", "start", "app-host.service"]);
+    let get = || {
+        let mut connection = Connection::connect(&Address::Unix(machine.path("/run/app-host/web.sock")))?;
+        connection.get("/whoami")
+    };
+    assert_eq!(get().unwrap(), 200);
+    let old = machine.master();
+    machine.signal(old, Signal::SIGKILL);
+    machine.wait("the next master", || {
+        let active = machine.property("app-host.service", "ActiveState") == "active";
+        (active && !process::is_alive(old) && get().is_ok()).then_some(())
+    });
+    machine.ok(&["systemctl", "restart", "app-host.service"]);
+    assert_eq!(get().unwrap(), 200);
 }
 
 #[test]

@@ -67,9 +67,9 @@ fn workers_die_before_the_master_when_memory_runs_out_and_one_of_them_takes_nobo
 }
 
 #[test]
-fn limits_and_groups_of_workers_are_within_what_the_unit_allows() {
+fn limits_groups_and_processors_of_workers_are_within_what_the_unit_allows() {
     let limits = json!({ "nofile": 4096 });
-    let plan = Plan::new().with("/limits", limits).with("/groups", json!(["adm"]));
+    let plan = Plan::new().with("/limits", limits).with("/groups", json!(["adm"])).with("/cpus", json!([0]));
     let machine =
         plan.with("/control_socket", json!({ "path": "/var/lib/app-host/control.sock", "group": "adm" })).boot();
     machine.start();
@@ -78,6 +78,7 @@ fn limits_and_groups_of_workers_are_within_what_the_unit_allows() {
         let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert_eq!(files.split_whitespace().nth(3), Some("4096"), "{files}");
         assert_eq!(process::status(worker, "Groups").as_deref(), Some("4"));
+        assert_eq!(process::status(worker, "Cpus_allowed_list").as_deref(), Some("0"));
     }
     assert_eq!(machine.ok(&["stat", "--format=%G", "/var/lib/app-host/control.sock"]).trim(), "adm");
     machine.ok(&["systemctl", "reload", "app-host.service"]);

@@ -1,6 +1,7 @@
 //! Stopping the service under systemd: with work in flight, with what an app has left behind, and when it won't stop.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use app_host_tests::process;
 use nix::sys::signal::Signal;
@@ -30,7 +31,10 @@ fn what_the_app_has_started_does_not_outlive_a_stop() {
     let before = machine.all_of_the_service();
     assert_eq!(before.len(), 4, "the master, two workers, and what one of them has started");
     machine.ok(&["systemctl", "stop", "app-host.service"]);
+    // By itself it would go after a minute.
+    let began = Instant::now();
     machine.wait("the last process to end", || before.iter().all(|pid| !process::is_alive(*pid)).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(machine.property("app-host.service", "ActiveState"), "inactive");
     machine.start();
 }
