@@ -186,6 +186,11 @@ impl Snapshot {
                 let text = format!("cpus: the master may not run on processor {missing}, but on {cpus:?}");
                 return Err(Refusal::BadConfig(text).into());
             }
+            process::may_choose_cpus().map_err(|error| {
+                let hint =
+                    "hint: a unit with SystemCallFilter=~@resources needs SystemCallFilter=sched_setaffinity as well";
+                Refusal::BadConfig(format!("cpus: the master is not allowed to set the processors of a process: {error}; {hint}"))
+            })?;
         }
         Ok(Self { config: Arc::new(config), home: Arc::new(home), id, text: text.into() })
     }

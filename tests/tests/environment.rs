@@ -213,6 +213,32 @@ fn a_limit_above_the_hard_one_and_a_directory_that_is_not_there_are_bad_config()
 }
 
 #[test]
+#[ignore = "second ring: needs python3"]
+fn processors_that_a_filter_of_system_calls_does_not_let_the_master_choose_are_bad_config() {
+    // As SystemCallFilter=~@resources does it; all other calls go through.
+    let number = if cfg!(target_arch = "x86_64") { 203 } else { 122 };
+    let filter = format!(
+        "import ctypes, os, struct, sys
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, {number}), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)]
+text = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *each) for each in code))
+class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_void_p)]
+program = Program(len(code), ctypes.addressof(text))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program)) == 0
+os.execv(sys.argv[1], sys.argv[1:])"
+    );
+    let host = Host::misbehaving().with("/cpus", "auto");
+    host.restore_config();
+    let mut run = Command::new("python3");
+    run.args(["-c", &filter]).arg(App::build().host()).arg("check").arg(host.config_path());
+    let output = run.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cpus: the master is not allowed to set the processors of a process: Operation not permitted"), "{said}");
+    assert!(said.contains("SystemCallFilter=sched_setaffinity"), "{said}");
+}
+
+#[test]
 #[ignore = "second ring: needs root"]
 fn a_directory_that_the_workers_user_cannot_pass_is_named() {
     assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
