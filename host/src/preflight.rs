@@ -38,7 +38,7 @@ use crate::restart::ledger::{Kept, Ledger, OnDisk};
 use crate::restart::{Judged, Pair, Refusal};
 use crate::state_dir;
 use crate::sys::process;
-pub use secrets::Secrets;
+pub use secrets::{Failed, Secrets};
 use secrets::{read_file, read_secrets};
 
 /// How long the disk may take for the configuration, or for the copy of a library.
@@ -83,6 +83,15 @@ impl Prepared {
             && self.databank == other.databank
             && self.app_config == other.app_config
             && self.environment == other.environment
+    }
+
+    /// What stands in files of its own.
+    pub fn secrets(&self) -> Secrets {
+        Secrets {
+            databank: Arc::clone(&self.databank),
+            app_config: Arc::clone(&self.app_config),
+            environment: Arc::clone(&self.environment),
+        }
     }
 
     /// What a child needs to load this version.
@@ -136,6 +145,7 @@ pub struct Preflight {
     pub desk: Desk,
     pub children: Children,
     pub identity: Option<Identity>,
+    pub failed: Failed,
 }
 
 /// Reads and checks the configuration at `path`, which must be absolute; for `app-host dev` with the library
@@ -189,7 +199,9 @@ impl Snapshot {
             process::may_choose_cpus().map_err(|error| {
                 let hint =
                     "hint: a unit with SystemCallFilter=~@resources needs SystemCallFilter=sched_setaffinity as well";
-                Refusal::BadConfig(format!("cpus: the master is not allowed to set the processors of a process: {error}; {hint}"))
+                Refusal::BadConfig(format!(
+                    "cpus: the master is not allowed to set the processors of a process: {error}; {hint}"
+                ))
             })?;
         }
         Ok(Self { config: Arc::new(config), home: Arc::new(home), id, text: text.into() })
@@ -389,13 +401,15 @@ impl Preflight {
             return Err(misfit(fixed(key)));
         }
         self.state_dir_is_there(&config).await?;
-        let Secrets { databank, app_config, environment } = self.secrets(&config).await?;
+        let secrets = self.secrets(&config).await?;
+        let Secrets { databank, app_config, environment } = secrets.clone();
         if let Some(key) = databank.difference(&running.databank) {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
         }
         let may_take = |version| match ledger.quarantined(Pair { version, config: config_id }) {
             None => Ok(()),
+            Some(_) if self.failed.differs(Pair { version, config: config_id }, &config, &secrets) => Ok(()),
             Some(known) => {
                 // Whichever of the two changes may help.
                 let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(known.since));

@@ -60,6 +60,38 @@ fn a_generation_has_the_variables_that_the_file_had_when_it_was_prepared() {
 }
 
 #[test]
+fn a_generation_that_has_failed_may_be_tried_again_with_other_variables() {
+    let mut host = Host::misbehaving()
+        .with("/restart/on_failure", "rollback")
+        .with("/environment", json!({ "file": "env" }))
+        .with("/app/config", json!({ "file": "config" }));
+    fs::write(host.path("env"), "A=1\n").unwrap();
+    fs::write(host.path("config"), "{}").unwrap();
+    host.set("/log/level", "info");
+    let host = host.start();
+    let before = host.serving();
+    // A new version, whose variable nobody has thought of.
+    host.install_fresh(&App::build().app("misbehaving"));
+    fs::write(host.path("config"), r#"{"on_start": "error"}"#).unwrap();
+    assert_eq!(host.restart().verdict, "failed: app failed to start");
+    let again = host.restart();
+    assert_eq!(again.verdict, "refused: bad artifact", "nothing has changed");
+    assert!(again.line.text().contains("is quarantined since"), "{}", again.line.text());
+    fs::write(host.path("env"), "A=2\n").unwrap();
+    assert_eq!(host.restart().verdict, "failed: app failed to start", "it is tried, and fails for itself");
+    assert_eq!(host.restart().verdict, "refused: bad artifact");
+    assert_eq!(host.serving(), before, "nobody was touched");
+    fs::write(host.path("config"), "{}").unwrap();
+    assert_eq!(host.restart().verdict, "complete");
+    // It is quarantined no longer, for the next master neither.
+    let mark = host.mark();
+    host.stop();
+    host.spawn();
+    host.wait_after(mark, "serving", |_| true);
+    assert!(host.look(mark, |new| new.iter().all(|line| line.msg() != "an earlier generation is started")));
+}
+
+#[test]
 fn a_file_that_is_wrong_is_bad_config_with_its_line_and_no_word_of_it() {
     let host = Host::misbehaving().with("/environment", json!({ "inherit": [], "file": "env" }));
     let file = host.path("env");
@@ -234,7 +266,10 @@ os.execv(sys.argv[1], sys.argv[1:])"
     let output = run.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("cpus: the master is not allowed to set the processors of a process: Operation not permitted"), "{said}");
+    assert!(
+        said.contains("cpus: the master is not allowed to set the processors of a process: Operation not permitted"),
+        "{said}"
+    );
     assert!(said.contains("SystemCallFilter=sched_setaffinity"), "{said}");
 }
 
