@@ -435,6 +435,7 @@ impl Preflight {
         let setup = ProbeSetup {
             library: library(version),
             directory: config.directory.clone(),
+            home: self.identity.as_ref().and_then(|_| self.config_path.parent()).map(Path::to_owned),
             log: logging::for_child(&config.log),
         };
         match self.ask(Role::Probe, place, &setup, &[version.file.as_fd()], limit).await {

@@ -292,6 +292,18 @@ fn a_directory_that_the_workers_user_cannot_pass_is_named() {
     assert!(check.status.code() == Some(1) && said.contains(&expected), "{said}");
     drop(host);
 
+    // Where nothing is said workers are in the configuration's directory, and most apps don't mind.
+    let host = Host::misbehaving().with("/user", "nobody");
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let host = host.with("/state_dir", state.path().to_str().unwrap());
+    close(host.directory());
+    let host = host.start();
+    let warned = host.wait_for("the workers' user can't enter the configuration's directory", |_| true);
+    assert_eq!(warned.str("obstacle"), host.directory().display().to_string(), "{}", warned.text());
+    host.stop();
+    drop(host);
+
     let host = Host::misbehaving().with("/user", "nobody").with("/databank", json!({ "path": "closed/data/databank" }));
     fs::create_dir(host.path("closed")).unwrap();
     close(&host.path("closed"));
