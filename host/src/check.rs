@@ -20,7 +20,7 @@ use crate::foreign::printable;
 use crate::identity::{self, Identity};
 use crate::logging;
 use crate::paths;
-use crate::preflight::{Place, Preflight, Snapshot, read_config};
+use crate::preflight::{Failed, Place, Preflight, Snapshot, read_config};
 use crate::restart::Refusal;
 use crate::state_dir::StateDir;
 
@@ -91,6 +91,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         desk: Desk::open()?,
         children: Children::watch()?,
         identity,
+        failed: Failed::default(),
     };
     let checked = async {
         let secrets = preflight.secrets(&config).await?;

@@ -58,6 +58,8 @@ pub enum BindError {
     Live { path: PathBuf },
     #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
     NoSocket { path: PathBuf },
+    #[error("{address} can't be bound: another listener of the configuration has the same file, by another path")]
+    Twice { address: Address },
     #[error("{address} can't be bound with its owner and group")]
     Owner { address: Address, source: IdentityError },
     #[error("localhost can't be resolved")]
@@ -104,6 +106,7 @@ impl BindError {
             Self::NotThere { .. }
             | Self::FreebindOfPassed { .. }
             | Self::NoSocket { .. }
+            | Self::Twice { .. }
             | Self::Owner { .. }
             | Self::Localhost(_)
             | Self::Overlaps { .. }
@@ -308,8 +311,13 @@ impl Listeners {
             .flatten()
             .collect();
         let listeners = Self { configured, passed: running.passed.clone() };
+        let new = listeners.without(running).configured;
+        // The second of two that are one has replaced what it took for the file of a dead process.
+        if let Some(lost) = new.iter().find(|it| it.bound.file.as_ref().is_some_and(|file| !file.is_in_place())) {
+            return Err(BindError::Twice { address: lost.bound.address.clone() });
+        }
         // Only now: a client must not be taken in by one listener and reset because of the next.
-        for Configured { listen, bound, .. } in &listeners.without(running).configured {
+        for Configured { listen, bound, .. } in &new {
             if bound.origin == Origin::Bound {
                 bound.listen(listen)?;
             }

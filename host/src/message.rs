@@ -61,6 +61,8 @@ pub struct ProbeSetup {
     pub library: Library,
     /// Where workers are to be, if the configuration says so.
     pub directory: Option<PathBuf>,
+    /// Where they are because it says nothing, if they are of another user.
+    pub home: Option<PathBuf>,
     pub log: LogSetup,
 }
 

@@ -6,6 +6,7 @@
 //! workers need nothing from the file system that may still change.
 
 mod secrets;
+mod snapshot;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,7 +24,7 @@ use crate::causes::chain;
 use crate::channel::{ChannelError, MasterEnd};
 use crate::children::{Children, Role, Streams, Surroundings};
 use crate::config::databank::{Making, Setup, Store as DatabankStore};
-use crate::config::{self, AppConfig, Config, Cpus, UNLIMITED, Variables};
+use crate::config::{self, AppConfig, Config, Variables};
 use crate::databank;
 use crate::desk::Desk;
 use crate::foreign;
@@ -37,9 +38,9 @@ use crate::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, Probe
 use crate::restart::ledger::{Kept, Ledger, OnDisk};
 use crate::restart::{Judged, Pair, Refusal};
 use crate::state_dir;
-use crate::sys::process;
-pub use secrets::Secrets;
+pub use secrets::{Failed, Secrets};
 use secrets::{read_file, read_secrets};
+pub use snapshot::{Snapshot, read_config};
 
 /// How long the disk may take for the configuration, or for the copy of a library.
 const DISK_TIMEOUT: Duration = Duration::from_mins(1);
@@ -93,6 +94,15 @@ impl Prepared {
             && self.environment == other.environment
     }
 
+    /// What stands in files of its own.
+    pub fn secrets(&self) -> Secrets {
+        Secrets {
+            databank: Arc::clone(&self.databank),
+            app_config: Arc::clone(&self.app_config),
+            environment: Arc::clone(&self.environment),
+        }
+    }
+
     /// What a child needs to load this version.
     pub fn library(&self) -> Library {
         library(&self.version)
@@ -144,69 +154,7 @@ pub struct Preflight {
     pub desk: Desk,
     pub children: Children,
     pub identity: Option<Identity>,
-}
-
-/// Reads and checks the configuration at `path`, which must be absolute; for `app-host dev` with the library
-/// that it has built. Blocks on the disk.
-pub fn read_config(path: &Path, dev_library: Option<&Path>) -> Result<Snapshot, Refused> {
-    let bytes = read_file(path, config::MAX_FILE_BYTES).map_err(Refusal::BadConfig)?;
-    Snapshot::parse(&bytes, path, dev_library)
-}
-
-/// A configuration as it was at one moment.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    pub config: Arc<Config>,
-    /// Its directory, where its children are.
-    pub home: Arc<Directory>,
-    pub id: ConfigId,
-    pub text: Arc<str>,
-}
-
-impl Snapshot {
-    /// As [`read_config`], from the bytes of the file at `path`.
-    pub fn parse(bytes: &[u8], path: &Path, dev_library: Option<&Path>) -> Result<Self, Refused> {
-        let id = config_id(bytes);
-        let judged = |text| Refused::judged(Refusal::BadConfig(text), Judged::Config(id));
-        let config = Config::parse(bytes, path).map_err(|error| judged(chain(&error)))?;
-        let config = match dev_library {
-            Some(library) => config.for_development(library),
-            None => config,
-        };
-        let text = std::str::from_utf8(bytes).map_err(|error| judged(format!("{}: {error}", path.display())))?;
-        let (key, home) = match (&config.directory, dev_library) {
-            (Some(directory), _) => ("directory: ", directory.as_path()),
-            // One that has no configuration of its own is at home where it is built, and so are we.
-            (None, Some(_)) => ("", Path::new(".")),
-            (None, None) => ("", path.parent().unwrap_or(Path::new("/"))),
-        };
-        let home = Directory::open(home)
-            .map_err(|error| Refusal::BadConfig(format!("{key}{} can't be entered: {error}", home.display())))?;
-        for (key, limit, value) in config.limits.set() {
-            let hard = process::hard_limit(limit).map_err(|error| Refusal::BadConfig(format!("{key}: {error}")))?;
-            if value > hard {
-                return Err(Refusal::BadConfig(above(key, value, hard)).into());
-            }
-        }
-        if config.cpus != Cpus::Any {
-            let cpus = process::cpus().map_err(|error| Refusal::BadConfig(format!("cpus: {error}")))?;
-            if let Some(missing) = config.cpus.missing(&cpus) {
-                let text = format!("cpus: the master may not run on processor {missing}, but on {cpus:?}");
-                return Err(Refusal::BadConfig(text).into());
-            }
-        }
-        Ok(Self { config: Arc::new(config), home: Arc::new(home), id, text: text.into() })
-    }
-}
-
-/// Says that a limit is more than we may give.
-fn above(key: &str, value: u64, hard: u64) -> String {
-    let value = if value == UNLIMITED { "unlimited".to_owned() } else { value.to_string() };
-    let flag = if key == "limits.core" { "c" } else { "n" };
-    format!(
-        "{key}: {value} is above the hard limit of {hard} that the master was started with (`ulimit -H{flag}`, Limit…= of \
-         a unit, --ulimit of a container)"
-    )
+    pub failed: Failed,
 }
 
 /// What a child of a generation is told, and finds.
@@ -392,13 +340,15 @@ impl Preflight {
             return Err(misfit(fixed(key)));
         }
         self.state_dir_is_there(&config).await?;
-        let Secrets { databank, app_config, environment } = self.secrets(&config).await?;
+        let secrets = self.secrets(&config).await?;
+        let Secrets { databank, app_config, environment } = secrets.clone();
         if let Some(key) = databank.difference(&running.databank) {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
         }
         let may_take = |version| match ledger.quarantined(Pair { version, config: config_id }) {
             None => Ok(()),
+            Some(_) if self.failed.differs(Pair { version, config: config_id }, &config, &secrets) => Ok(()),
             Some(known) => {
                 // Whichever of the two changes may help.
                 let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(known.since));
@@ -493,6 +443,7 @@ impl Preflight {
         let setup = ProbeSetup {
             library: library(version),
             directory: config.directory.clone(),
+            home: self.identity.as_ref().and_then(|_| self.config_path.parent()).map(Path::to_owned),
             log: logging::for_child(&config.log),
         };
         match self.ask(Role::Probe, place, &setup, &[version.file.as_fd()], limit).await {

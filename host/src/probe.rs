@@ -11,6 +11,7 @@ use app_abi::Magic;
 use crate::artifact::Loadable;
 use crate::causes::chain;
 use crate::channel::Channel;
+use crate::foreign;
 use crate::identity;
 use crate::loader;
 use crate::message::{FromProbe, Library, ProbeSetup};
@@ -29,6 +30,19 @@ pub fn run() -> anyhow::Result<ExitCode> {
         if let Some(obstacle) = setup.directory.as_deref().and_then(identity::obstacle_into) {
             channel.send(&FromProbe::NoWay { obstacle }).await?;
             sys::exit_now(0);
+        }
+        if let (Some(home), None) = (&setup.home, &setup.directory)
+            && let Some(obstacle) = identity::obstacle_into(home)
+        {
+            let advice =
+                "paths that the app has relative to it lead nowhere; set \"directory\" to one that it can enter";
+            let (home, obstacle) = (home.display().to_string(), obstacle.display().to_string());
+            tracing::warn!(
+                directory = %foreign::printable(&home),
+                obstacle = %foreign::printable(&obstacle),
+                advice,
+                "the workers' user can't enter the configuration's directory"
+            );
         }
         let Library { path, name, magic, .. } = setup.library;
         let file = descriptors.into_iter().next().context("the version's file didn't come with the setup")?;

@@ -1,7 +1,7 @@
 //! docs/in-a-container.md, run as it stands: its files, in namespaces of the kernel's instead of an engine's.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -91,13 +91,15 @@ fn the_page_is_run_as_it_stands() {
     fs::create_dir(&volume).unwrap();
     let user = instruction(&dockerfile, "USER").remove(0);
     let (uid, gid) = user.split_once(':').unwrap();
-    chown(&volume, uid.parse().ok(), gid.parse().ok()).unwrap();
 
-    // What `COPY` and `-v` do, in file systems that nobody else sees; then all but the volume is made read-only.
+    // A volume that an engine makes is whose the image's directory is.
+    let make = instruction(&dockerfile, "RUN").remove(0);
+    // What `COPY`, `RUN` and `-v` do, in file systems that nobody else sees; then all but the volume is made read-only.
     let script = format!(
         "set -e; cd \"$1\"; mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /srv; mkdir /srv/shop
          cp image/app-host /usr/local/bin; cp image/libshop.so image/app-host.json /srv/shop
-         mount -t tmpfs none /var/lib; mkdir /var/lib/app-host; mount --bind volume /var/lib/app-host
+         mount -t tmpfs none /var/lib; {make}
+         chown --reference=/var/lib/app-host volume; mount --bind volume /var/lib/app-host
          mount -t proc none /proc
          for each in /var/lib /srv /usr/local/bin; do mount -o remount,ro \"$each\"; done
          mount -o remount,bind,ro /; cd /

@@ -60,6 +60,38 @@ fn a_generation_has_the_variables_that_the_file_had_when_it_was_prepared() {
 }
 
 #[test]
+fn a_generation_that_has_failed_may_be_tried_again_with_other_variables() {
+    let mut host = Host::misbehaving()
+        .with("/restart/on_failure", "rollback")
+        .with("/environment", json!({ "file": "env" }))
+        .with("/app/config", json!({ "file": "config" }));
+    fs::write(host.path("env"), "A=1\n").unwrap();
+    fs::write(host.path("config"), "{}").unwrap();
+    host.set("/log/level", "info");
+    let host = host.start();
+    let before = host.serving();
+    // A new version, whose variable nobody has thought of.
+    host.install_fresh(&App::build().app("misbehaving"));
+    fs::write(host.path("config"), r#"{"on_start": "error"}"#).unwrap();
+    assert_eq!(host.restart().verdict, "failed: app failed to start");
+    let again = host.restart();
+    assert_eq!(again.verdict, "refused: bad artifact", "nothing has changed");
+    assert!(again.line.text().contains("is quarantined since"), "{}", again.line.text());
+    fs::write(host.path("env"), "A=2\n").unwrap();
+    assert_eq!(host.restart().verdict, "failed: app failed to start", "it is tried, and fails for itself");
+    assert_eq!(host.restart().verdict, "refused: bad artifact");
+    assert_eq!(host.serving(), before, "nobody was touched");
+    fs::write(host.path("config"), "{}").unwrap();
+    assert_eq!(host.restart().verdict, "complete");
+    // It is quarantined no longer, for the next master neither.
+    let mark = host.mark();
+    host.stop();
+    host.spawn();
+    host.wait_after(mark, "serving", |_| true);
+    assert!(host.look(mark, |new| new.iter().all(|line| line.msg() != "an earlier generation is started")));
+}
+
+#[test]
 fn a_file_that_is_wrong_is_bad_config_with_its_line_and_no_word_of_it() {
     let host = Host::misbehaving().with("/environment", json!({ "inherit": [], "file": "env" }));
     let file = host.path("env");
@@ -213,6 +245,35 @@ fn a_limit_above_the_hard_one_and_a_directory_that_is_not_there_are_bad_config()
 }
 
 #[test]
+#[ignore = "second ring: needs python3"]
+fn processors_that_a_filter_of_system_calls_does_not_let_the_master_choose_are_bad_config() {
+    // As SystemCallFilter=~@resources does it; all other calls go through.
+    let number = if cfg!(target_arch = "x86_64") { 203 } else { 122 };
+    let filter = format!(
+        "import ctypes, os, struct, sys
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, {number}), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)]
+text = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *each) for each in code))
+class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_void_p)]
+program = Program(len(code), ctypes.addressof(text))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program)) == 0
+os.execv(sys.argv[1], sys.argv[1:])"
+    );
+    let host = Host::misbehaving().with("/cpus", "auto");
+    host.restore_config();
+    let mut run = Command::new("python3");
+    run.args(["-c", &filter]).arg(App::build().host()).arg("check").arg(host.config_path());
+    let output = run.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("cpus: the master is not allowed to set the processors of a process: Operation not permitted"),
+        "{said}"
+    );
+    assert!(said.contains("SystemCallFilter=sched_setaffinity"), "{said}");
+}
+
+#[test]
 #[ignore = "second ring: needs root"]
 fn a_directory_that_the_workers_user_cannot_pass_is_named() {
     assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
@@ -229,6 +290,18 @@ fn a_directory_that_the_workers_user_cannot_pass_is_named() {
     let check = Command::new(App::build().host()).arg("check").arg(host.config_path()).output().unwrap();
     let said = String::from_utf8_lossy(&check.stderr).into_owned();
     assert!(check.status.code() == Some(1) && said.contains(&expected), "{said}");
+    drop(host);
+
+    // Where nothing is said workers are in the configuration's directory, and most apps don't mind.
+    let host = Host::misbehaving().with("/user", "nobody");
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let host = host.with("/state_dir", state.path().to_str().unwrap());
+    close(host.directory());
+    let host = host.start();
+    let warned = host.wait_for("the workers' user can't enter the configuration's directory", |_| true);
+    assert_eq!(warned.str("obstacle"), host.directory().display().to_string(), "{}", warned.text());
+    host.stop();
     drop(host);
 
     let host = Host::misbehaving().with("/user", "nobody").with("/databank", json!({ "path": "closed/data/databank" }));

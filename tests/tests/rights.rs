@@ -249,6 +249,17 @@ fn a_port_that_another_listener_of_ours_has_is_said_to_be_that_ones() {
 }
 
 #[test]
+fn two_unix_listeners_with_one_file_are_refused_however_its_path_is_written() {
+    let host = Host::misbehaving().with("/listen", json!(["127.0.0.1:0", "unix:s", "unix:state/../s"]));
+    host.spawn();
+    assert_eq!(host.wait_exit().code(), Some(1));
+    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let expected = format!("unix:{} can't be bound: another listener", host.path("s").display());
+    assert!(said.contains(&expected), "{said}");
+    assert!(!host.path("s").exists());
+}
+
+#[test]
 fn ctl_finds_its_master_while_the_configuration_is_broken_and_says_where_it_looked() {
     for (mut host, socket) in [
         (Host::misbehaving(), "state/control.sock"),

@@ -215,7 +215,7 @@ fn control_socket_hears_nobody_of_another_user() {
     // and where somebody has weakened it, or was given a descriptor, the kernel's word does.
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     let mark = host.mark();
-    assert_eq!(ask("STOP"), "heard nothing");
+    assert_eq!(ask("STOP"), "heard NACK not allowed\n");
     let line = host.wait_after(mark, "control connection of somebody else closed", |_| true);
     assert_eq!(line.number("peer_uid"), Some(user.uid.as_raw().into()), "{}", line.text());
     assert!(line.number("peer_pid") > Some(1), "{}", line.text());

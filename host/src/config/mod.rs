@@ -471,6 +471,11 @@ impl Config {
         }
     }
 
+    /// Whether some of it stands in files of its own, which may change while it doesn't.
+    pub fn names_files(&self) -> bool {
+        self.app.has_secrets() || self.environment.file.is_some() || self.databank.has_secret_file()
+    }
+
     /// All addresses that are listened at.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.listen.iter().chain(&self.app_listeners).chain(&self.admin).map(|listen| &listen.address)

@@ -85,7 +85,7 @@ impl Book {
     pub(super) fn quarantine(&mut self, generation: Generation, failed: &Prepared, failure: &Failure) {
         let (generation, version) = (generation.0, failed.version.id.short());
         if self.ledger.quarantine(failed.pair(), now(), &failure.to_string()) {
-            let advice = "it is refused until the library or the configuration changes";
+            let advice = "it is refused until the library, the configuration or a file that it names changes";
             error!(generation, version, reason = failure.reason(), advice, "generation quarantined");
             self.write_down();
         } else {

@@ -240,7 +240,9 @@ impl Effects {
                 Action::RolledOver { generation } => self.book.rolled_over(&self.generations[&generation]),
                 Action::Activate { generation } => self.activate(generation),
                 Action::Quarantine { generation, failure } => {
-                    self.book.quarantine(generation, &self.generations[&generation], &failure);
+                    let failed = &self.generations[&generation];
+                    self.book.quarantine(generation, failed, &failure);
+                    self.preflight.failed.remember(failed.pair(), failed.secrets());
                     let (written, inbox) = (self.book.written(), self.inbox.clone());
                     tokio::task::spawn_local(async move {
                         written.await;

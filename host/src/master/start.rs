@@ -38,7 +38,7 @@ use crate::locks::{self, LockError, MagicLock, PidFile, StateLock, StopMark};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::paths;
-use crate::preflight::{Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
+use crate::preflight::{Failed, Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
 use crate::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
 use crate::state_dir::StateDir;
 use crate::sys;
@@ -102,6 +102,7 @@ pub(super) async fn start(
         desk: Desk::open().context("the thread that waits for the disk can't be made")?,
         children: Children::watch()?,
         identity,
+        failed: Failed::default(),
     };
     if let Some(error) = notify.why_silent() {
         // Whoever waits for us will say so in time; clients shouldn't wait for that.

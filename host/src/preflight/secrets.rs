@@ -1,24 +1,55 @@
 //! What a configuration names by a file: read as it is at one moment, in bounds.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::databank::Setup;
 use crate::config::{AppConfig, Config, Variables};
-use crate::restart::Refusal;
+use crate::restart::{Pair, Refusal};
 
 /// The largest file of a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// What the configuration names by its file, read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
     pub databank: Arc<Setup>,
     pub app_config: Arc<AppConfig>,
     pub environment: Arc<Variables>,
+}
+
+/// With which secrets generations have failed: with others they may be tried again. As long as the master lives, because
+/// they are written down nowhere.
+#[derive(Clone, Debug, Default)]
+pub struct Failed(Rc<RefCell<VecDeque<(Pair, Secrets)>>>);
+
+/// How many are remembered, as in the ledger.
+const MAX_FAILED: usize = 32;
+
+impl Failed {
+    pub fn remember(&self, pair: Pair, secrets: Secrets) {
+        let mut failed = self.0.borrow_mut();
+        failed.retain(|(known, _)| *known != pair);
+        failed.push_back((pair, secrets));
+        if failed.len() > MAX_FAILED {
+            failed.pop_front();
+        }
+    }
+
+    /// Whether a generation that has failed would now have other secrets. If that was another master's, those may be
+    /// others.
+    pub(super) fn differs(&self, pair: Pair, config: &Config, secrets: &Secrets) -> bool {
+        match self.0.borrow().iter().find(|(known, _)| *known == pair) {
+            Some((_, failed)) => failed != secrets,
+            None => config.names_files(),
+        }
+    }
 }
 
 /// Reads the secrets that a configuration names, of which relative ones are in `directory`. Blocks on the disk.

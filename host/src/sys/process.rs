@@ -164,6 +164,12 @@ pub fn cpus() -> io::Result<Vec<u16>> {
     Ok(numbers.filter_map(|cpu| u16::try_from(cpu).ok()).collect())
 }
 
+/// Whether this process may say where one runs, which a filter of system calls may forbid: tried with what is so already.
+pub fn may_choose_cpus() -> io::Result<()> {
+    let ourselves = Pid::from_raw(0);
+    Ok(sched_setaffinity(ourselves, &sched_getaffinity(ourselves)?)?)
+}
+
 /// What the kernel calls a limit.
 const fn resource(limit: Limit) -> Resource {
     match limit {
