@@ -264,7 +264,7 @@ fn a_stop_is_announced_and_then_the_service_serves_for_a_while() {
     assert_eq!((bench.machine.phase(), bench.machine.serving()), (Phase::Stopping, 2));
     assert_eq!(bench.on(request(1)), [verdict(1, Verdict::Refused(Refusal::Stopping))]);
     assert_eq!(bench.until_deadline(), Some(DELAY));
-    assert_eq!(bench.after(DELAY - ms(1)), []);
+    assert_eq!(bench.after(DELAY.saturating_sub(ms(1))), []);
     assert_eq!(bench.after(ms(1)), stops());
 }
 

@@ -89,8 +89,8 @@ pub(super) struct World {
     returning: bool,
     stop_in_hand: StopInHand,
     told_rolled_over: BTreeSet<Generation>,
-    /// Whether the request in hand doesn't wait for the drains of the restart before.
-    overtakes: bool,
+    /// The request in hand, where it doesn't wait for the drains of the restart before.
+    overtaking: Option<RequestId>,
     /// The quarantined generation, until that is written down.
     unwritten: Option<Generation>,
     /// Whether the last preflight that passed has found nothing new.
@@ -128,7 +128,7 @@ impl World {
             returning: false,
             stop_in_hand: StopInHand::None,
             told_rolled_over: BTreeSet::new(),
-            overtakes: false,
+            overtaking: None,
             unwritten: None,
             passed_unchanged: false,
             has_served: false,
@@ -163,12 +163,12 @@ impl World {
             self.waiting.insert(request);
         }
         self.asked_by.insert(request, by);
-        self.overtakes = self.may_overtake(by);
-        let overtakes = self.overtakes;
+        let overtakes = self.may_overtake(by);
+        self.overtaking = overtakes.then_some(request);
         assert_eq!(self.machine.phase_for(by) == Phase::Serving, overtakes || self.machine.phase() == Phase::Serving);
         let starts = self.preflight.is_none();
         self.deliver(Event::Request { request, by });
-        self.overtakes = false;
+        self.overtaking = None;
         let settings = self.settings[&self.active];
         let possible = self.configured[&self.active] > 1 && settings.databank_shared;
         assert!(!(overtakes && possible && starts) || self.preflight == Some(request), "only drains are in its way");
@@ -784,11 +784,11 @@ impl World {
                 let others: Vec<_> = self.alive.values().filter(|it| it.generation != self.active).collect();
                 assert!(others.iter().all(|it| !it.serves() && it.state != WorkerState::Starting));
                 assert_eq!(others.len(), *draining);
-                assert!(others.is_empty() || self.overtakes, "somebody is left");
+                assert!(others.is_empty() || self.overtaking.is_some(), "somebody is left");
                 assert!(others.is_empty() || self.told_rolled_over.contains(&self.active), "not written down");
             }
             Verdict::Refused(Refusal::RestartInFlight) => {
-                assert!(!self.overtakes, "only drains are in its way");
+                assert_eq!(self.overtaking, None, "only drains are in its way");
             }
             Verdict::Refused(_) => {}
             Verdict::Failed(Failure::Stopped) => assert_eq!((self.end, self.returning), (None, false)),
@@ -797,13 +797,13 @@ impl World {
                 assert!(is_written || self.stop_in_hand == StopInHand::First, "not written down");
                 assert_eq!(self.end, None);
                 assert!(
-                    self.overtakes
+                    self.overtaking.is_some()
                         || self.stop_in_hand == StopInHand::First
                         || (self.candidate.is_none() && self.is_back()),
                     "not back yet"
                 );
                 self.returning = false;
-                if self.overtakes {
+                if self.overtaking.is_some() {
                     // It drains on.
                     self.candidate = None;
                 }
