@@ -64,7 +64,10 @@ fn listener_with_freebind_is_there_before_its_address() {
     add_the_address(&machine);
     machine.ok(&["ip", "-6", "address", "add", "2001:db8::7/128", "dev", "lo", "nodad"]);
     assert!(answers(&machine));
-    assert_eq!(machine.get_at("[2001:db8::7]:8080", "/whoami").unwrap().0, 200);
+    // The kernel makes the route a moment after the address.
+    machine.wait("the other address", || {
+        machine.get_at("[2001:db8::7]:8080", "/whoami").is_ok_and(|(status, _)| status == 200).then_some(())
+    });
     // A worker's looks at its listeners find nothing wrong with them, and a restart keeps them.
     machine.ok(&["systemctl", "reload", "app-host.service"]);
     assert!(answers(&machine));
