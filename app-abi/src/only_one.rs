@@ -71,8 +71,7 @@ impl Host {
     /// It orders who works, not what the work has written: there is no order between giving a lock back and messages of
     /// [`Self::publish`]. While
     /// the service stops nothing is granted. If the master is killed, its workers keep what they hold until they have
-    /// drained, and one that is started meanwhile grants nothing for as long as that may take
-    /// (`restart.shutdown_timeout` and 5 s).
+    /// drained, and one that is started meanwhile grants nothing until the last of them has gone, however long that takes.
     pub async fn only_one(&self, name: &str) -> Result<OnlyOne, OnlyOneError> {
         // SAFETY: `data` came together with the table, and the name is only lent for the call.
         let lock = match unsafe { (self.locks.acquire())(self.ffi.data, RStr::from_str(name)) } {

@@ -156,7 +156,13 @@ impl Bound {
                 });
                 bound.map_err(|source| self.failed(source))?
             }
-            _ => Self::one(listen)?,
+            _ => {
+                // Clients that wait in it are still served; its name is for the new one, which ours would keep it from.
+                if let Some(file) = &self.file {
+                    file.give_up_name();
+                }
+                Self::one(listen)?
+            }
         };
         bound.listen(listen)?;
         Ok(Rc::new(bound))

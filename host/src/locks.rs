@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use app_abi::Magic;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -217,12 +218,19 @@ pub struct MagicLock {
 impl MagicLock {
     /// Takes the lock for `magic` in the directory that is held, and called `path` in errors.
     pub fn hold(directory: &Directory, path: &Path, magic: Magic) -> Result<Self, LockError> {
-        let name = format!("{magic}{SUFFIX}");
+        // With a name of this master's own, so that it can tell its workers from those of an earlier one.
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let name = format!("{magic}.{}-{moment}{SUFFIX}", process::id());
         let failed = |source| LockError::File { path: path.join(&name), source };
         let file = open(directory, OsStr::new(&name), 0o600).map_err(failed)?;
         file.try_lock_shared().map_err(|error| failed(error.into()))?;
         let directory = directory.try_clone().map_err(|source| LockError::File { path: path.to_owned(), source })?;
         Ok(Self { directory, name: name.into(), ours: file })
+    }
+
+    /// What says whether workers of an earlier master still live.
+    pub fn orphans(&self) -> io::Result<Orphans> {
+        Ok(Orphans { directory: self.directory.try_clone()?, ours: self.name.clone() })
     }
 
     /// One to give to a worker.
@@ -239,6 +247,25 @@ impl MagicLock {
     }
 }
 
+/// The locks of workers that an earlier master has left behind.
+#[derive(Debug)]
+pub struct Orphans {
+    directory: Directory,
+    /// The lock of this master and its workers.
+    ours: OsString,
+}
+
+impl Orphans {
+    /// Whether any is still held. What can't be looked at is taken to be.
+    pub fn live(&self) -> bool {
+        let Ok(entries) = fs::read_dir(held::path_of(&self.directory)) else { return true };
+        entries.map_while(Result::ok).map(|entry| entry.file_name()).any(|name| {
+            let is_another = name != self.ours && name.to_str().is_some_and(|name| name.ends_with(SUFFIX));
+            is_another && !open(&self.directory, &name, 0o600).is_ok_and(|file| file.try_lock().is_ok())
+        })
+    }
+}
+
 /// How the locks of magics are named.
 const SUFFIX: &str = ".lock";
 
@@ -250,6 +277,7 @@ pub fn held_magics(directory: &Directory, path: &Path) -> Result<Vec<String>, Lo
     for entry in fs::read_dir(held::path_of(directory)).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let Some(magic) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        let magic = magic.split('.').next().unwrap_or(magic);
         let failed = |source| LockError::File { path: path.join(&name), source };
         match open(directory, &name, 0o600).map_err(failed)?.try_lock() {
             Ok(()) => directory.remove(&name).map_err(failed)?,

@@ -29,7 +29,7 @@ use crate::databank;
 use crate::desk::Desk;
 use crate::foreign;
 use crate::held::Directory;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::ids::{ConfigId, Ended, VersionId};
 use crate::ledger::config_id;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback};
@@ -337,6 +337,12 @@ impl Preflight {
             return Err(misfit(Refusal::BadDriver(format!("\"{driver}\" can't be shared between processes"))));
         }
         if let Some(key) = config.fixed_difference(&running.config) {
+            // What no master could start with isn't brought in by a restart of the master.
+            let accounts = Identity::configured(&config).and_then(|_| identity::owner(&config.control_socket.rights));
+            if let Err(error) = accounts {
+                let text = format!("{}: {}", self.config_path.display(), chain(&error));
+                return Err(misfit(Refusal::BadConfig(text)));
+            }
             return Err(misfit(fixed(key)));
         }
         self.state_dir_is_there(&config).await?;

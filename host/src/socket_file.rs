@@ -142,8 +142,9 @@ impl SocketFile {
     }
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
+impl SocketFile {
+    /// Removes the file, if it is still the one we made, so that another can be made in its place.
+    pub fn give_up_name(&self) {
         // No other file has the number of one that is held.
         let ours = fstat(&self.node).is_ok_and(|made| {
             self.directory.look(&self.name).is_ok_and(|found| FileId::from(&found) == FileId::from(&made))
@@ -151,6 +152,12 @@ impl Drop for SocketFile {
         if ours && let Err(error) = self.directory.remove(&self.name) {
             tracing::warn!(path = %self.path.display(), error = %error, "socket file can't be removed");
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.give_up_name();
     }
 }
 

@@ -1,5 +1,7 @@
 //! `Host::only_one`: of all workers, those of two generations included, one holds a lock, and there is always one.
 
+use std::time::{Duration, Instant};
+
 use app_host_tests::{App, Host, Line, process};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -75,8 +77,37 @@ fn a_new_master_grants_nothing_while_a_killed_ones_worker_may_still_hold_it() {
     host.wait_exit();
     // The job goes on in its worker for two more seconds.
     host.spawn();
-    host.wait_for("workers of an earlier master still drain: until then no lock is granted", |_| true);
+    host.wait_for("workers of an earlier master still drain: until they have gone no lock is granted", |_| true);
     host.wait("the orphan's end", || (!process::is_alive(begin.pid())).then_some(()));
     host.wait("the job's begin", || host.lines_with("job begins").into_iter().find(|line| line.pid() != begin.pid()));
+    stop(&host);
+}
+
+#[test]
+fn a_new_master_grants_nothing_while_a_killed_ones_worker_lives_whatever_the_configuration_says_now() {
+    let mut host =
+        jobs(0).with("/restart/shutdown_timeout", "5m").with("/hang_timeout", serde_json::Value::Null).start();
+    let begin = begun(&host, 1);
+    // It can't drain, and nobody knows when it goes on.
+    process::signal(begin.pid(), Signal::SIGSTOP);
+    host.signal(Signal::SIGKILL);
+    host.wait_exit();
+    host.set("/restart/shutdown_timeout", "100ms");
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, "workers of an earlier master still drain: until they have gone no lock is granted", |_| {
+        true
+    });
+    host.wait_after(mark, "serving", |_| true);
+    // Longer than the drain that is configured now and all that was once added to it.
+    let serving = Instant::now();
+    host.wait("seven seconds without a job", || {
+        let begun = host.look(mark, |new| new.iter().any(|line| line.msg() == "job begins"));
+        assert!(!begun, "it begins beside its holder");
+        (serving.elapsed() > Duration::from_secs(7)).then_some(())
+    });
+    process::signal(begin.pid(), Signal::SIGKILL);
+    host.wait_after(mark, "the last worker of an earlier master has gone: locks are granted", |_| true);
+    host.wait_after(mark, "job begins", |_| true);
     stop(&host);
 }

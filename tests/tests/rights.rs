@@ -141,6 +141,44 @@ fn a_group_that_nobody_has_is_named_at_the_start_and_at_a_restart() {
 }
 
 #[test]
+fn accounts_that_no_master_could_start_with_are_bad_config_at_a_restart_and_no_advice_to_start_anew() {
+    for (pointer, value, expected) in [
+        ("/groups", json!(["no-such-group"]), "groups: there is no group"),
+        ("/user", json!("no-such-user"), "user: there is no user"),
+        ("/group", json!("no-such-group"), "group: there is no group"),
+        (
+            "/control_socket",
+            json!({ "path": "state/control.sock", "group": "no-such-group" }),
+            "group: there is no group",
+        ),
+    ] {
+        let mut host = Host::misbehaving().start();
+        host.set(pointer, value);
+        let verdict = host.restart();
+        assert_eq!(verdict.verdict, "refused: bad config", "{}", verdict.line.text());
+        let said = verdict.line.str("detail");
+        assert!(said.contains(expected) && !said.contains("restart the master"), "{said}");
+    }
+}
+
+#[test]
+fn ctl_waits_for_no_writer_of_a_fifo_in_the_place_of_its_configuration() {
+    let host = Host::misbehaving().start();
+    let fifo = host.path("fifo.json");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let status = Command::new("timeout")
+        .arg("10")
+        .arg(app_host_tests::App::build().host())
+        .args(["ctl", "--config"])
+        .arg(&fifo)
+        .arg("status")
+        .output()
+        .unwrap();
+    // At the default place beside it, where this master has its socket.
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+}
+
+#[test]
 #[ignore = "second ring: needs root"]
 fn workers_are_numbers_without_an_entry_and_have_the_groups_that_are_named() {
     root();

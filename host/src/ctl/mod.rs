@@ -9,8 +9,9 @@ mod progress;
 mod stop;
 mod table;
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -214,7 +215,9 @@ fn find(place: &Place) -> Result<PathBuf, CtlError> {
         }
     };
     let mut bytes = Vec::new();
-    File::open(&config)
+    // A FIFO's writer isn't waited for.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&config);
+    opened
         .and_then(|file| file.take(config::MAX_FILE_BYTES).read_to_end(&mut bytes))
         .map_err(|source| CtlError::Read { path: config.clone(), source })?;
     let Whereabouts { socket, doubt } = config::find_control_socket(&bytes, &config);

@@ -107,12 +107,13 @@ impl Bound {
         if self.harm(server).is_none() || self.repair(listen, server) { Ok(self) } else { self.again(listen) }
     }
 
-    /// As [`or_healed`](Self::or_healed); but this one, although its file is gone, where something else lies in its
-    /// place: who may write to the directory could have every restart refused.
+    /// As [`or_healed`](Self::or_healed); but this one as it is, where it listens and can't be made anew: something else
+    /// lies in the place of its file, or somebody has its options locked. Else whoever has harmed it could have every
+    /// restart refused, also the one that brings his end.
     pub(super) fn or_healed_or_hidden(self: Rc<Self>, listen: &Listen, server: Server) -> Result<Rc<Self>, BindError> {
-        let is_hidden = self.harm(server) == Some(Harm::FileGone);
+        let listens = matches!(self.harm(server), Some(Harm::FileGone | Harm::Changed(_)));
         match Rc::clone(&self).or_healed(listen, server) {
-            Err(_) if is_hidden => Ok(self),
+            Err(_) if listens => Ok(self),
             other => other,
         }
     }
@@ -380,6 +381,30 @@ mod tests {
         let second = listeners.descriptors().nth(1).unwrap().try_clone_to_owned().unwrap();
         socket2::Socket::from(second).set_recv_buffer_size(1 << 20).unwrap();
         assert_eq!(listeners.heal(), []);
+    }
+
+    #[test]
+    fn a_unix_listener_whose_options_cannot_be_put_back_is_replaced_under_its_own_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let config = config(&format!(r#""listen": ["unix:{}"]"#, path.display()));
+        let first = Listeners::for_config(&config, &Listeners::default()).unwrap();
+        let in_worker = first.descriptors().next().unwrap().try_clone_to_owned().unwrap();
+        socket2::Socket::from(in_worker).set_recv_buffer_size(1).unwrap();
+        let found = first.heal();
+        assert!(matches!(&found[0].harm, Harm::Changed(options) if options.contains(&"SO_RCVBUF")), "{found:?}");
+        assert_eq!(found[0].remedy, Remedy::NewWorkers);
+        // It listens all the while, and a client that has connected to it is served by it.
+        let early = UnixStream::connect(&path).unwrap();
+        let second = first.healed().unwrap();
+        assert_eq!(second.heal(), []);
+        drop(first);
+        assert!(UnixStream::connect(&path).is_ok(), "the file is the new one's");
+        drop(early);
+        // So does a restart that an operator asks for.
+        let in_worker = second.descriptors().next().unwrap().try_clone_to_owned().unwrap();
+        socket2::Socket::from(in_worker).set_recv_buffer_size(1).unwrap();
+        assert_eq!(Listeners::for_config(&config, &second).unwrap().heal(), []);
     }
 
     #[test]

@@ -15,7 +15,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -44,12 +43,24 @@ const MAX_LOST_TOPICS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Dispatch(mpsc::UnboundedSender<Order>);
 
+/// Has locks be granted, where none were so far.
+#[derive(Debug)]
+pub(super) struct Granter(mpsc::UnboundedSender<Order>);
+
+impl Granter {
+    /// From now on; what was claimed already is granted at once.
+    pub(super) fn grant(self) {
+        let _ = self.0.send(Order::GrantFromNow);
+    }
+}
+
 #[derive(Debug)]
 enum Order {
     Join { worker: WorkerId, origin: Origin, socket: OwnedFd },
     Leave { worker: WorkerId },
     GrantNoLocks,
-    GrantAfter(Duration),
+    GrantNotYet,
+    GrantFromNow,
 }
 
 impl Dispatch {
@@ -71,9 +82,10 @@ impl Dispatch {
         let _ = self.0.send(Order::Join { worker, origin, socket });
     }
 
-    /// For so long no lock is granted: workers that an earlier master left behind may hold some until they have gone.
-    pub(super) fn grant_locks_after(&self, wait: Duration) {
-        let _ = self.0.send(Order::GrantAfter(wait));
+    /// No lock is granted until it is said: workers that an earlier master left behind may hold some.
+    pub(super) fn grant_locks_later(&self) -> Granter {
+        let _ = self.0.send(Order::GrantNotYet);
+        Granter(self.0.clone())
     }
 
     /// From now on no lock is granted.
@@ -99,10 +111,8 @@ async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
             }
             Order::Leave { worker } => switch.leave(worker),
             Order::GrantNoLocks => switch.grants.set(Grants::Never),
-            Order::GrantAfter(wait) => {
-                switch.grants.set(Grants::Later);
-                spawn_local(grant_later(Rc::clone(&switch), wait));
-            }
+            Order::GrantNotYet => switch.grants.set(Grants::Later),
+            Order::GrantFromNow => switch.grant_from_now(),
         }
     }
 }
@@ -137,17 +147,6 @@ enum Grants {
     Now,
     Later,
     Never,
-}
-
-async fn grant_later(switch: Rc<Switch>, wait: Duration) {
-    tokio::time::sleep(wait).await;
-    if switch.grants.get() == Grants::Later {
-        switch.grants.set(Grants::Now);
-        let held = switch.locks.borrow().held();
-        for (lock, claim) in held {
-            switch.grant(&lock, claim);
-        }
-    }
 }
 
 /// A packet that no worker of ours sends.
@@ -209,6 +208,17 @@ impl Switch {
             _ => self.publish(from, packet)?,
         }
         Ok(())
+    }
+
+    /// Tells all who hold a lock by now, unless none is granted any more.
+    fn grant_from_now(&self) {
+        if self.grants.get() == Grants::Later {
+            self.grants.set(Grants::Now);
+            let held = self.locks.borrow().held();
+            for (lock, claim) in held {
+                self.grant(&lock, claim);
+            }
+        }
     }
 
     /// Tells a worker that it holds a lock.
@@ -368,7 +378,7 @@ mod tests {
     use super::*;
     use crate::dispatch::MAX_WAITING;
 
-    const LIMIT: Duration = Duration::from_secs(20);
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
     /// A worker's end of its socket, with which a test plays the worker.
     struct Worker(Socket);
@@ -497,13 +507,14 @@ mod tests {
     #[tokio::test]
     async fn while_orphans_may_hold_locks_nothing_is_granted_and_then_everything_once() {
         let dispatch = Dispatch::open().unwrap();
-        dispatch.grant_locks_after(Duration::from_millis(300));
+        let granter = dispatch.grant_locks_later();
         let worker = Worker::join(&dispatch, 0);
         worker.say(&wire::claim("l", 1));
         worker.say(&wire::claim("given up", 2));
         worker.say(&wire::release("given up", 2));
         assert!(worker.publish("t", b"before"));
         assert_eq!(worker.hear().await, Ok((0, b"before".to_vec())));
+        granter.grant();
         worker.is_granted("l", 1).await;
         worker.say(&wire::claim("m", 3));
         worker.is_granted("m", 3).await;

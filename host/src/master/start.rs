@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::Happening;
 use super::book::Book;
 use super::crew::Crew;
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, Granter};
 use super::effects::{Effects, Equipment};
 use super::manager;
 use super::own_files::OwnFiles;
@@ -34,7 +34,7 @@ use crate::held::{self, Directory};
 use crate::identity::{self, Identity};
 use crate::ledger::LedgerFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
-use crate::locks::{self, LockError, MagicLock, PidFile, StateLock, StopMark};
+use crate::locks::{self, LockError, MagicLock, Orphans, PidFile, StateLock, StopMark};
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::paths;
@@ -48,6 +48,10 @@ pub(super) const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
 
 /// How long a master may take to notice a signal that tells it to stop.
 const STOP_NOTICE: Duration = Duration::from_millis(200);
+
+/// How often it looks for their locks while it serves, and says that they are there.
+const ORPHANS_LOOK: Duration = Duration::from_millis(250);
+const ORPHANS_WARNED: Duration = Duration::from_mins(1);
 
 /// How often it looks whether they have gone.
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
@@ -134,18 +138,33 @@ pub(super) async fn start(
     for (listener, address) in listeners.addresses() {
         info!(listener, address, "listening");
     }
-    if !locks::held_magics(&state.locks, &config.locks_dir())?.is_empty() {
-        let wait = config.restart.shutdown_timeout + ORPHANS_MARGIN;
-        info!(wait_ms = millis(wait), "workers of an earlier master still drain: until then no lock is granted");
-        dispatch.grant_locks_after(wait);
-    }
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
+    let orphans = lock.orphans().context("the locks of workers can't be looked at")?;
+    if orphans.live() {
+        info!("workers of an earlier master still drain: until they have gone no lock is granted");
+        tokio::task::spawn_local(grant_after(orphans, dispatch.grant_locks_later()));
+    }
     let first =
         Prepared { config, config_id, text, version, listeners, admin, databank, app_config, environment, home, held };
     let book = Book::new(ledger_file, ledger, preflight.desk.clone());
     let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
     let own_files = OwnFiles::new(control, state_lock, pid_file);
     Ok(Effects::new(first, preflight, Equipment { logging, notify, own_files, book, crew }, inbox))
+}
+
+/// Has locks be granted when the last worker of an earlier master has gone, however long that takes: one that is stopped,
+/// or that has a longer time to drain than is configured now, may hold what is claimed.
+async fn grant_after(orphans: Orphans, granter: Granter) {
+    let mut warn_at = Instant::now() + ORPHANS_WARNED;
+    while orphans.live() {
+        if Instant::now() >= warn_at {
+            warn!("workers of an earlier master still live: no lock is granted; kill them if they have hung");
+            warn_at = Instant::now() + ORPHANS_WARNED;
+        }
+        tokio::time::sleep(ORPHANS_LOOK).await;
+    }
+    info!("the last worker of an earlier master has gone: locks are granted");
+    granter.grant();
 }
 
 /// Locks the pid file. Waits for a master that is stopping to go, as long as for its orphans; one that runs, and isn't,

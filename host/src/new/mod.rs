@@ -25,13 +25,33 @@ pub struct Options {
 /// Makes the crate, and says what to do with it.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let app_abi = app_abi(options.app_abi.as_deref())?;
+    let is_new = !options.directory.exists();
     cargo_new(options)?;
+    if let Err(error) = fill(options, &app_abi) {
+        // So that it can be tried again: what cargo has begun would be in the way.
+        if is_new {
+            let _ = fs::remove_dir_all(&options.directory);
+        }
+        return Err(error);
+    }
+    let shown = options.directory.display();
+    let text = format!(
+        "created  {shown}, an app for app-host{}\n   next  cd {shown} && cargo test && app-host dev --open\n",
+        if options.axum { ", made of an axum Router" } else { "" }
+    );
+    // Nobody reads it: the crate is there all the same.
+    let _ = console::answer(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes an app of the library that cargo has made.
+fn fill(options: &Options, app_abi: &Path) -> anyhow::Result<()> {
     let directory = fs::canonicalize(&options.directory)
         .with_context(|| format!("the new directory {} can't be found", options.directory.display()))?;
     let manifest = directory.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).with_context(|| format!("{} can't be read", manifest.display()))?;
     let source = if options.axum { include_str!("axum.rs.txt") } else { include_str!("app.rs.txt") };
-    write(&manifest, &with_app(&text, &app_abi, options.axum)?)?;
+    write(&manifest, &with_app(&text, app_abi, options.axum)?)?;
     write(&directory.join("src/lib.rs"), source)?;
     let config = json!({
         "app": { "library": library(&directory)?, "config": { "greeting": "Hello from app-host" } },
@@ -41,16 +61,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let ignore = directory.join(".gitignore");
     // Within somebody's repository cargo leaves this to them.
     let ignored = fs::read_to_string(&ignore).unwrap_or_default();
-    write(&ignore, &format!("{ignored}/state\n"))?;
-
-    let shown = options.directory.display();
-    let text = format!(
-        "created  {shown}, an app for app-host{}\n   next  cd {shown} && cargo test && app-host dev --open\n",
-        if options.axum { ", made of an axum Router" } else { "" }
-    );
-    // Nobody reads it: the crate is there all the same.
-    let _ = console::answer(&text);
-    Ok(ExitCode::SUCCESS)
+    write(&ignore, &format!("{ignored}/state\n"))
 }
 
 /// The crate `app-abi`: the one that is named, else the one that this program was built with, because apps
