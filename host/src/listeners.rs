@@ -144,25 +144,22 @@ impl Bound {
             return Err(BindError::ShutDown { address: self.address.clone() });
         }
         // The port that was found where any was wanted.
-        let bound = match (&self.guard, self.local) {
-            (Some(guard), Some(address)) => {
-                // Two can't listen on one port, so this one has to stop; a process that has it may have had it insist
-                // on its port.
-                let _ = self.socket.shutdown(std::net::Shutdown::Both);
-                let _ = self.socket.set_reuse_address(true);
-                let bound = bind::tcp_socket(listen, address, self.family).and_then(|socket| {
-                    guard.admits(&socket, || socket.bind(&address.into()))?;
-                    Self::of_tcp(listen, socket, Rc::clone(guard))
-                });
-                bound.map_err(|source| self.failed(source))?
+        let bound = if let (Some(guard), Some(address)) = (&self.guard, self.local) {
+            // Two can't listen on one port, so this one has to stop; a process that has it may have had it insist
+            // on its port.
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            let _ = self.socket.set_reuse_address(true);
+            let bound = bind::tcp_socket(listen, address, self.family).and_then(|socket| {
+                guard.admits(&socket, || socket.bind(&address.into()))?;
+                Self::of_tcp(listen, socket, Rc::clone(guard))
+            });
+            bound.map_err(|source| self.failed(source))?
+        } else {
+            // Clients that wait in it are still served; its name is for the new one, which ours would keep it from.
+            if let Some(file) = &self.file {
+                file.give_up_name();
             }
-            _ => {
-                // Clients that wait in it are still served; its name is for the new one, which ours would keep it from.
-                if let Some(file) = &self.file {
-                    file.give_up_name();
-                }
-                Self::one(listen)?
-            }
+            Self::one(listen)?
         };
         bound.listen(listen)?;
         Ok(Rc::new(bound))

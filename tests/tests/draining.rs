@@ -245,3 +245,51 @@ async fn an_http2_client_is_told_to_go_elsewhere_and_one_that_comes_is_served() 
     let host = host.await.unwrap();
     tokio::task::spawn_blocking(move || drop(host)).await.unwrap();
 }
+
+#[test]
+fn who_waits_again_for_a_stop_does_not_hurry_it() {
+    let host = delayed("3s").start();
+    let mut slow = host.connect();
+    slow.send(b"GET /sleep/4000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    host.assert_all_serve(&host.serving());
+    for _ in 0..3 {
+        let waited = host.ctl(&["stop", "--wait", "--timeout", "300ms"]);
+        assert_eq!(waited.status.code(), Some(6), "{}", String::from_utf8_lossy(&waited.stderr));
+    }
+    assert!(host.lines_with("stopping").is_empty(), "the delay isn't over");
+    assert_eq!(slow.receive().unwrap(), 200);
+    assert_eq!(host.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_rollback_whose_worker_was_killed_can_be_tried_again() {
+    let mut host = Host::misbehaving()
+        .with("/app/config", json!({ "marker": "good" }))
+        .with("/restart/on_failure", "rollback")
+        .with("/restart/probation", "1s")
+        .start();
+    host.set("/app/config", json!({ "marker": "bad" }));
+    host.restart_completes();
+    let mut control = host.control();
+    assert_eq!(control.ask("ROLLBACK"), "ACK\n");
+    let ready = host.wait_for("worker ready", |line| line.number("generation") == Some(3));
+    app_host_tests::process::signal(ready.worker_pid(), Signal::SIGKILL);
+    assert_eq!(host.verdict(2).verdict, "failed: worker died");
+    host.wait_for("a rollback has failed; it can be tried again", |_| true);
+    assert_eq!(control.ask("ROLLBACK WAIT"), "ACK 3 complete\n");
+    assert!(host.get("/whoami").contains("good"));
+}
+
+#[test]
+fn a_restart_that_cannot_bring_a_listener_back_names_it() {
+    let host = Host::misbehaving();
+    let path = host.path("app.sock");
+    let host = host.with("/listen", json!(["127.0.0.1:0", format!("unix:{}", path.display())])).start();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let restart = host.ctl(&["restart", "--wait"]);
+    let said = String::from_utf8_lossy(&restart.stderr).into_owned();
+    assert!(said.contains("clients of these listeners can't connect: unix:"), "{said}");
+    host.wait_for("a listener stays as it is, harmed", |line| line.str("error").contains("no socket lies there"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}

@@ -102,8 +102,8 @@ fn a_new_master_grants_nothing_while_a_killed_ones_worker_lives_whatever_the_con
     // Longer than the drain that is configured now and all that was once added to it.
     let serving = Instant::now();
     host.wait("seven seconds without a job", || {
-        let begun = host.look(mark, |new| new.iter().any(|line| line.msg() == "job begins"));
-        assert!(!begun, "it begins beside its holder");
+        let runs_twice = host.look(mark, |new| new.iter().any(|line| line.msg() == "job begins"));
+        assert!(!runs_twice, "it begins beside its holder");
         (serving.elapsed() > Duration::from_secs(7)).then_some(())
     });
     process::signal(begin.pid(), Signal::SIGKILL);

@@ -96,6 +96,9 @@ pub struct VerdictRecord {
     /// How many workers of former generations still drained, where another restart couldn't wait for them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub draining: usize,
+    /// The names of listeners that turned clients away when it was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners_down: Vec<String>,
     /// The stable reason string; absent when complete.
     pub reason: Option<String>,
     /// The reason and what more there is to say about it.

@@ -280,7 +280,7 @@ fn hint(reason: &str) -> &'static str {
     match reason {
         "aborted restart" => "; hint: an earlier restart failed: restart the master as soon as possible",
         "restart in flight" => {
-            "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin"
+            "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin, up to four former generations"
         }
         "no workers" => "; hint: set workers to 2 or more, and restart the master",
         "incompatibility" => "; hint: restart the master to bring it in",
@@ -333,6 +333,10 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
         return Ok(outcome);
     }
     let (number, took) = (verdict.request, Duration::from_millis(verdict.took_ms));
+    if !verdict.listeners_down.is_empty() {
+        let names = foreign::printable(&verdict.listeners_down.join(", ")).into_owned();
+        console::note(&format!("app-host: clients of these listeners can't connect: {names}; the log says why"));
+    }
     match (&verdict.reason, &verdict.detail) {
         (Some(reason), detail) => {
             let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };

@@ -8,11 +8,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::client::{Client, ClientError};
 use super::{ANSWER, CtlError, Wait};
+use crate::control::Status;
 
 /// How long a master may take from the end of its control socket to its own.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// Has the master stop.
+/// Has the master stop; who waits doesn't hurry one that is stopping.
 ///
 /// # Errors
 /// With [`Wait::UntilGone`] also when it isn't gone within the time that was given, or doesn't answer any more while
@@ -20,10 +21,22 @@ const LAST_STEPS: Duration = Duration::from_secs(10);
 pub(super) fn stop(client: &mut Client, socket: &Path, wait: Wait) -> Result<(), CtlError> {
     // Before the order: until it is answered, the process is the one that we talk to.
     let process = client.process();
-    client.order("STOP", ANSWER)?;
+    // Who waits again, after a time-out for instance, doesn't want it to go any faster.
+    if wait == Wait::Not || !is_stopping(client)? {
+        client.order("STOP", ANSWER)?;
+    }
     match wait {
         Wait::Not => Ok(()),
         Wait::UntilGone(limit) => until_gone(client, process.as_ref(), socket, limit),
+    }
+}
+
+fn is_stopping(client: &mut Client) -> Result<bool, CtlError> {
+    match client.ask_for("STATUS", ANSWER) {
+        Ok(status) => Ok(serde_json::from_str::<Status>(&status).is_ok_and(|status| status.phase == "stopping")),
+        // It starts, and has no status yet.
+        Err(CtlError::No(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -56,6 +56,9 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
     if let Some(wanted) = status.workers_wanted.filter(|wanted| *wanted != status.workers_configured) {
         let _ = writeln!(out, "{wanted} workers wanted, as was asked for while it runs");
     }
+    if status.out_of_rotation {
+        let _ = writeln!(out, "out of rotation: not ready, until ctl drain off");
+    }
     if !status.listeners_down.is_empty() {
         let _ = writeln!(out, "listeners that turn clients away: {}", status.listeners_down.join(", "));
     }

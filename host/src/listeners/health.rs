@@ -113,7 +113,11 @@ impl Bound {
     pub(super) fn or_healed_or_hidden(self: Rc<Self>, listen: &Listen, server: Server) -> Result<Rc<Self>, BindError> {
         let listens = matches!(self.harm(server), Some(Harm::FileGone | Harm::Changed(_)));
         match Rc::clone(&self).or_healed(listen, server) {
-            Err(_) if listens => Ok(self),
+            Err(error) if listens => {
+                let (address, error) = (&self.address, chain(&error));
+                tracing::warn!(listener = listen.name, %address, error, "a listener stays as it is, harmed");
+                Ok(self)
+            }
             other => other,
         }
     }

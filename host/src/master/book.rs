@@ -84,6 +84,11 @@ impl Book {
     /// A generation has failed and isn't to be tried again, unless it is the same as the active one.
     pub(super) fn quarantine(&mut self, generation: Generation, failed: &Prepared, failure: &Failure) {
         let (generation, version) = (generation.0, failed.version.id.short());
+        // It has served before, and is what there is to go back to: what has ended its worker may come from outside.
+        if failed.held.is_some() {
+            warn!(generation, version, reason = failure.reason(), "a rollback has failed; it can be tried again");
+            return;
+        }
         if self.ledger.quarantine(failed.pair(), now(), &failure.to_string()) {
             let advice = "it is refused until the library, the configuration or a file that it names changes";
             error!(generation, version, reason = failure.reason(), advice, "generation quarantined");

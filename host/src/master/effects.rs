@@ -446,6 +446,7 @@ impl Effects {
                 Verdict::Complete { draining, .. } => *draining,
                 Verdict::Refused(_) | Verdict::Failed(_) => 0,
             },
+            listeners_down: self.listeners_down(),
             reason: reason.map(str::to_owned),
             detail,
             generation: self.active,
