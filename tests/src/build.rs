@@ -18,6 +18,7 @@ impl App {
     pub fn build() -> &'static Self {
         static BUILT: OnceLock<App> = OnceLock::new();
         BUILT.get_or_init(|| {
+            heed_hangups();
             let profile_dir = profile_dir();
             // All of the workspace, as `cargo test --workspace` builds it: every other choice of packages
             // has other features, and MongoDB's client would be compiled once more for each.
@@ -110,4 +111,13 @@ fn cargo_build(profile_dir: &Path, what: &[&str]) {
         .output()
         .expect("cargo can be run");
     assert!(output.status.success(), "cargo build {what:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Has SIGHUP do here, and in all that is started from here, what it does by default: under `nohup` it is ignored, and a
+/// master that finds it so leaves it so.
+#[expect(unsafe_code, reason = "the default action of a signal runs no code")]
+fn heed_hangups() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.expect("SIGHUP can have its default");
 }
