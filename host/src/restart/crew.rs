@@ -120,8 +120,10 @@ impl Machine {
             self.workers.iter().filter(|(id, it)| self.is_spare(**id, it)).map(|(&id, it)| (it.slot, id)).collect();
         spare.sort_unstable_by(|one, other| other.cmp(one));
         for (_, id) in spare {
-            let serves = self.workers[&id].is_ready();
-            if !serves || self.serving() > usize::from(self.settings.workers) {
+            let worker = self.workers[&id];
+            // The drain of one may leave another without whom it would be succeeded by.
+            let is_needless = !worker.is_ready() || self.serving() > usize::from(self.settings.workers);
+            if is_needless && self.is_spare(id, &worker) {
                 self.drain(id, true, now, out);
             }
         }

@@ -7,8 +7,8 @@
 //! that serve go on serving meanwhile, because they are better than nobody.
 //!
 //! No drain is forbidden for ever: once the active workers are all ready, they alone are as many as
-//! wanted. The verdict waits until that is so, the last candidate worker has exited, and the quarantine is
-//! written down: whoever hears it may kill this master, and the next one must know.
+//! wanted. The verdict waits until that is so, the last worker of another generation has exited, and the
+//! quarantine is written down: whoever hears it may kill this master, and the next one must know.
 
 use crate::ids::{Generation, RequestId, Slot, Time};
 
@@ -58,7 +58,7 @@ impl Machine {
         let State::Returning(retreat) = &self.state else {
             return;
         };
-        if self.has_returned(retreat) && self.workers.values().all(|it| it.generation != retreat.failed) {
+        if self.has_returned(retreat) && self.workers.values().all(|it| it.generation == self.active) {
             let retreat = retreat.clone();
             self.returned(retreat, out);
         }

@@ -157,6 +157,18 @@ fn the_return_after_a_failure_can_be_overtaken_as_well() {
 }
 
 #[test]
+fn a_rollback_that_fails_waits_for_the_drains_that_it_has_not_waited_for_either() {
+    let mut bench = rolled_over(Settings { on_failure: OnFailure::Rollback, ..settings(2) });
+    bench.on(rollback(2));
+    bench.on(passed(2, settings(2)));
+    assert_eq!(bench.on(exited(5, 1))[1..], [], "generation 1 drains, and generation 2 serves as it did");
+    assert_eq!(bench.machine.phase(), Phase::Returning);
+    assert_eq!(bench.on(exited(1, 0)), []);
+    let failure = Failure::WorkerDied { slot: Slot(0), how: Ended::Code(1) };
+    assert_eq!(bench.on(exited(2, 0)), [discard(1), discard(3), verdict(2, Verdict::Failed(failure))]);
+}
+
+#[test]
 fn how_many_generations_drain_is_bounded_and_the_last_place_is_a_rollbacks() {
     let any = Settings { while_draining: true, ..settings(2) };
     let mut bench = rolled_over(any);

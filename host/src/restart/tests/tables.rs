@@ -1200,6 +1200,19 @@ fn one_more_is_spawned_at_once_and_the_highest_goes_first() {
 }
 
 #[test]
+fn a_slot_that_goes_takes_nobody_with_it_whose_connections_would_have_nowhere_to_go() {
+    let mut bench = Bench::serving(2);
+    bench.on(Event::Scale(Scale::To(3)));
+    // Slot 0 has two that were told to end, one after the other, and slot 1 the only one that stays.
+    bench.on(terminated(1));
+    bench.on(ready(4));
+    bench.on(terminated(4));
+    assert_eq!((bench.machine.serving(), bench.state_of(1)), (3, Some(WorkerState::Retiring)));
+    assert_eq!(bench.on(Event::Scale(Scale::To(1))), [drain(3), drain(2)]);
+    assert_eq!(bench.state_of(1), Some(WorkerState::Retiring), "nobody is there who stays");
+}
+
+#[test]
 fn a_number_of_workers_keeps_its_bounds() {
     let mut bench = Bench::serving(2);
     for (wish, to) in [(Scale::By(-1), 1), (Scale::By(-1), 1), (Scale::To(512), 512), (Scale::By(1), 512)] {

@@ -163,6 +163,10 @@ impl World {
             self.waiting.insert(request);
         }
         self.asked_by.insert(request, by);
+        if self.may_overtake(by) && self.machine.phase_for(by) != Phase::Serving {
+            // A probation is over and nobody has looked at the clock since.
+            self.tick();
+        }
         let overtakes = self.may_overtake(by);
         self.overtaking = overtakes.then_some(request);
         assert_eq!(self.machine.phase_for(by) == Phase::Serving, overtakes || self.machine.phase() == Phase::Serving);
