@@ -101,13 +101,9 @@ impl PidFile {
         &self.path
     }
 
-    /// Whether its path leads to it. A path that can't be looked at is taken to.
+    /// Whether its path leads to it.
     pub fn is_in_place(&self) -> bool {
-        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
-            (Ok(found), Ok(ours)) => (found.dev(), found.ino()) == (ours.dev(), ours.ino()),
-            (Err(error), _) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
-            _ => true,
-        }
+        held::leads_to(&self.path, &self.file)
     }
 
     /// Makes it anew at its path, from where it was removed.

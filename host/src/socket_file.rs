@@ -12,8 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, stat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Gid, Uid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -80,14 +79,9 @@ impl SocketFile {
         &self.path
     }
 
-    /// Whether its path leads to it: neither the file nor a directory before it was removed or exchanged. A path
-    /// that can't be looked at is taken to.
+    /// Whether its path leads to it.
     pub fn is_in_place(&self) -> bool {
-        match (stat(&self.path), fstat(&self.node)) {
-            (Ok(found), Ok(made)) => FileId::from(&found) == FileId::from(&made),
-            (Err(error), _) => !matches!(error, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
-            _ => true,
-        }
+        held::leads_to(&self.path, &self.node)
     }
 
     /// Sets mode and owner of the file that we have made, wherever it lies now. Without an owner it is ours again.

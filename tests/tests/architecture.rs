@@ -264,6 +264,11 @@ fn every_sentence_about_trust_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_item_about_load_balancers_names_a_test_that_exists() {
+    assert_held_by_tests("docs/behind-a-load-balancer.md", 4);
+}
+
+#[test]
 fn every_item_about_containers_names_a_test_that_exists() {
     assert_held_by_tests("docs/in-a-container.md", 15);
 }

@@ -1,11 +1,11 @@
 //! The keys `hang_timeout` and `recycle`: when a worker is replaced that nobody has told to go.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
+use serde::de::{Deserializer, Error as _, Unexpected};
 
+use super::numbers::{Bytes, Number};
 use super::{duration, parse_duration};
 
 /// A worker has more memory than this before it serves anything.
@@ -55,51 +55,11 @@ pub(super) fn hang_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 fn requests<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match Option::<u64>::deserialize(deserializer)? {
-        Some(0) => Err(D::Error::invalid_value(Unexpected::Unsigned(0), &"null, or a number from 1")),
-        requests => Ok(requests),
-    }
+    Number { least: 1, most: u64::MAX, null: true }.read(deserializer)
 }
 
-/// Reads bytes: a number, or a text with a unit.
 fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    struct Memory;
-
-    impl Visitor<'_> for Memory {
-        type Value = Option<u64>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("null, a number of bytes from 1048576, or a text such as \"512MiB\" (KiB, MiB, GiB)")
-        }
-
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<Self::Value, E> {
-            let enough = Some(bytes).filter(|bytes| *bytes >= LEAST_MEMORY);
-            enough.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(bytes), &self))
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            let bytes = parse_bytes(text).filter(|bytes| *bytes >= LEAST_MEMORY);
-            bytes.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-        }
-    }
-
-    deserializer.deserialize_any(Memory)
-}
-
-pub(super) fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim_start() {
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
+    Bytes { least: LEAST_MEMORY, unlimited: None }.read(deserializer)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! The section `limits`: what the kernel allows each worker (`getrlimit(2)`).
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::Deserializer;
 
-use super::health::parse_bytes;
+use super::numbers::{Bytes, Number};
 
 /// A worker with fewer descriptors serves nobody.
 const LEAST_NOFILE: u64 = 64;
@@ -42,41 +40,11 @@ pub enum Limit {
 }
 
 fn nofile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let Some(number) = Option::<u64>::deserialize(deserializer)? else { return Ok(None) };
-    if number < LEAST_NOFILE {
-        let expected = format!("null, or a number from {LEAST_NOFILE}");
-        return Err(D::Error::invalid_value(Unexpected::Unsigned(number), &expected.as_str()));
-    }
-    Ok(Some(number))
+    Number { least: LEAST_NOFILE, most: u64::MAX, null: true }.read(deserializer)
 }
 
 fn core<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    struct Bytes;
-
-    impl Visitor<'_> for Bytes {
-        type Value = Option<u64>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("null, a number of bytes, a text such as \"512MiB\" (KiB, MiB, GiB), or \"unlimited\"")
-        }
-
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_u64<E: Error>(self, bytes: u64) -> Result<Self::Value, E> {
-            Ok(Some(bytes))
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-            if text == "unlimited" {
-                return Ok(Some(UNLIMITED));
-            }
-            parse_bytes(text).map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-        }
-    }
-
-    deserializer.deserialize_any(Bytes)
+    Bytes { least: 0, unlimited: Some(UNLIMITED) }.read(deserializer)
 }
 
 #[cfg(test)]
@@ -100,8 +68,8 @@ mod tests {
         }
         for (text, expected) in [
             (r#"{"nofile": 63}"#, "a number from 64"),
-            (r#"{"nofile": "many"}"#, "u64"),
-            (r#"{"nofile": -1}"#, "u64"),
+            (r#"{"nofile": "many"}"#, "string \"many\", expected null, or a number from 64"),
+            (r#"{"nofile": -1}"#, "integer `-1`, expected null, or a number from 64"),
             (r#"{"core": "big"}"#, "or \"unlimited\""),
             (r#"{"core": true}"#, "or \"unlimited\""),
             (r#"{"nproc": 1}"#, "unknown field `nproc`"),

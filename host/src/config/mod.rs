@@ -14,6 +14,7 @@ mod environment;
 mod health;
 mod limits;
 mod listen;
+mod numbers;
 mod section;
 mod watched;
 mod whereabouts;
@@ -41,6 +42,7 @@ pub use health::Recycle;
 pub use limits::{Limit, Limits, UNLIMITED};
 use listen::RawListen;
 pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+use numbers::Number;
 use section::{Section, section};
 pub use watched::Watched;
 pub use whereabouts::{Whereabouts, find as find_control_socket};
@@ -277,6 +279,7 @@ struct RawConfig {
     limits: Limits,
     #[serde(default, deserialize_with = "cpus::cpus")]
     cpus: Cpus,
+    #[serde(default, deserialize_with = "directory")]
     directory: Option<PathBuf>,
     core_dumps: Option<bool>,
     #[serde(default, deserialize_with = "databank::databank")]
@@ -335,6 +338,17 @@ fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> 
     within(deserializer, MAX_THREADS)
 }
 
+/// An empty path would be the directory that relative ones begin at, which is what none is for.
+fn directory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(deserializer)?;
+    match &path {
+        Some(path) if path.as_os_str().is_empty() => {
+            Err(D::Error::invalid_value(Unexpected::Str(""), &"null, or the path of a directory"))
+        }
+        _ => Ok(path),
+    }
+}
+
 fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Account>>, D::Error> {
     let groups = Option::<Vec<Account>>::deserialize(deserializer)?;
     match &groups {
@@ -346,15 +360,8 @@ fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Accou
 }
 
 fn within<'de, D: Deserializer<'de>>(deserializer: D, most: u16) -> Result<u16, D::Error> {
-    let number = u16::deserialize(deserializer)?;
-    if (1..=most).contains(&number) {
-        Ok(number)
-    } else {
-        Err(D::Error::invalid_value(
-            Unexpected::Unsigned(number.into()),
-            &format!("a number from 1 to {most}").as_str(),
-        ))
-    }
+    let number = Number { least: 1, most: most.into(), null: false }.read(deserializer)?;
+    Ok(number.and_then(|number| u16::try_from(number).ok()).expect("it is within its bounds"))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

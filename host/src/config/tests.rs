@@ -106,10 +106,6 @@ fn every_error_names_its_place_and_key() {
         (r#"{"app": {"library": "a"}, "worker": 2}"#, "worker: unknown field `worker`"),
         (r#"{"app": {"library": 1}}"#, "app.library: invalid type: integer `1`, expected path string"),
         (
-            r#"{"app": {"library": "a"}, "workers": 0}"#,
-            "workers: invalid value: integer `0`, expected a number from 1 to 512",
-        ),
-        (
             r#"{"app": {"library": "a"}, "restart": {"probation": "soon"}}"#,
             "restart.probation: invalid value: string \"soon\"",
         ),
@@ -119,13 +115,10 @@ fn every_error_names_its_place_and_key() {
             "restart.on_failure: unknown variant `pray`",
         ),
         (
-            r#"{"app": {"library": "a"}, "restart": {"parallel": 0}}"#,
-            "restart.parallel: invalid value: integer `0`, expected a number from 1 to 512",
-        ),
-        (
             r#"{"app": {"library": "a"}, "restart": {"while_draining": "yes"}}"#,
             "restart.while_draining: invalid type: string \"yes\", expected a boolean",
         ),
+        (r#"{"app": {"library": "a"}, "directory": ""}"#, "directory: invalid value: string \"\", expected null, or"),
         (r#"{"app": {"library": "a"}, "shutdown_delay": "2d"}"#, "shutdown_delay: invalid value: string \"2d\""),
         (r#"{"app": {"library": "a"}, "listen": []}"#, "listen: invalid length 0"),
         (r#"{"app": {"library": "a"}, "listen": [{"address": "unix:s", "mode": "999"}]}"#, "\"mode\" is \"999\""),
@@ -420,4 +413,30 @@ fn metrics_are_served_where_the_configuration_says_and_nowhere_else() {
     assert_eq!(admin(r#""admin": {"address": "127.0.0.1:0"}"#), Some(("127.0.0.1:0".to_owned(), None)));
     let unix = r#""admin": {"address": "unix:admin.sock", "mode": "660"}"#;
     assert_eq!(admin(unix), Some(("unix:/etc/app/admin.sock".to_owned(), Some(0o660))));
+}
+
+#[test]
+fn a_number_that_is_none_is_told_its_bounds() {
+    are_refused(&[
+        (
+            r#"{"app": {"library": "a"}, "workers": "x"}"#,
+            "workers: invalid type: string \"x\", expected a number from 1 to 512",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"parallel": null}}"#,
+            "restart.parallel: invalid type: null, expected a number from 1 to 512",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"parallel": 0}}"#,
+            "restart.parallel: invalid value: integer `0`, expected a number from 1 to 512",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "workers": 0}"#,
+            "workers: invalid value: integer `0`, expected a number from 1 to 512",
+        ),
+        (
+            r#"{"app": {"library": "a"}, "threads": -1}"#,
+            "threads: invalid type: integer `-1`, expected a number from 1 to 64",
+        ),
+    ]);
 }

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::client::{Client, ClientError};
 use super::{ANSWER, CtlError, Wait};
-use crate::control::Status;
+use crate::control::{Status, millis};
 
 /// How long a master may take from the end of its control socket to its own.
 const LAST_STEPS: Duration = Duration::from_secs(10);
@@ -63,7 +63,11 @@ fn until_gone(
         }
         let closed_for = closed.map(|since| since.elapsed());
         if left.is_some_and(|left| left.is_zero()) || closed_for.is_some_and(|it| it > LAST_STEPS) {
-            return Err(ClientError::Stays { path: socket.to_owned(), waited: begin.elapsed() }.into());
+            return Err(ClientError::Stays {
+                path: socket.to_owned(),
+                waited: Duration::from_millis(millis(begin.elapsed())),
+            }
+            .into());
         }
         // How long its workers take is its business; whether it is still there is another question.
         match Client::connect(socket, ANSWER) {

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat, stat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
@@ -30,6 +30,16 @@ pub struct FileId {
 impl From<&FileStat> for FileId {
     fn from(found: &FileStat) -> Self {
         Self { device: found.st_dev, inode: found.st_ino }
+    }
+}
+
+/// Whether a path leads to what is held: neither the file nor a directory before it was removed or exchanged. A path that
+/// can't be looked at is taken to.
+pub fn leads_to(path: &Path, held: &impl AsFd) -> bool {
+    match (stat(path), fstat(held)) {
+        (Ok(found), Ok(held)) => FileId::from(&found) == FileId::from(&held),
+        (Err(error), _) => !matches!(error, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
+        _ => true,
     }
 }
 

@@ -11,10 +11,10 @@
 //! matter. What a file is, is asked of it before it is opened.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -62,9 +62,7 @@ pub(super) fn open(path: &Path) -> Result<File, FileError> {
 
 /// Whether the name of a file that is written to is another's now, or nobody's. What is no regular file isn't rotated.
 pub(super) fn has_moved(path: &Path, file: &File) -> bool {
-    let Ok(ours) = file.metadata() else { return false };
-    let is_there = |found: fs::Metadata| (found.dev(), found.ino()) == (ours.dev(), ours.ino());
-    ours.is_file() && !fs::metadata(path).is_ok_and(is_there)
+    file.metadata().is_ok_and(|ours| ours.is_file()) && !held::leads_to(path, file)
 }
 
 /// What one of our streams is, with an open file description of our own where that can be had. Of a socket it

@@ -4,16 +4,16 @@
 //! workers' processes, the log, the locks. Decides nothing.
 
 mod healing;
+mod operator;
+mod restart;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tracing::{error, info, warn};
 
 use app_abi::Magic;
 
@@ -24,20 +24,17 @@ use super::crew::Crew;
 use super::own_files::OwnFiles;
 use super::{Happening, manager, news, report};
 use crate::causes::chain;
-use crate::command::Level;
 use crate::config::Log;
-use crate::control::{VerdictRecord, millis};
 use crate::databank;
-use crate::foreign;
 use crate::ids::{Generation, RequestId, Time, WorkerId};
 use crate::listeners::Listeners;
 use crate::logging::Logging;
 use crate::message::{Connections, ToWorker};
 use crate::metrics::{Figures, Tally};
 use crate::notify::{Deadlines, Notify};
-use crate::preflight::{Preflight, Prepared, Refused, Took};
+use crate::preflight::{Preflight, Prepared, Took};
 use crate::restart::ledger::Listed;
-use crate::restart::{Action, By, Event, ExitReason, Judged, Pair, Refusal, Report, Settings, Verdict};
+use crate::restart::{Action, By, Event, ExitReason, Judged, Pair, Report, Settings};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -130,26 +127,6 @@ impl Effects {
         settings(&self.generations[&FIRST])
     }
 
-    /// Takes note of a request before the machine sees it.
-    pub(super) fn requested(&mut self, request: RequestId, by: By, now: Time) {
-        self.look_at_own_files(now);
-        // Whoever rotates logs may have a restart for it, and who compresses the old one loses what comes later. Also
-        // where the restart is refused.
-        if self.logging.has_moved() || self.crew.access_log_has_moved() {
-            self.reopen_logs();
-        }
-        info!(request = request.0, by = %by, "restart requested");
-        self.audience.tell("restart requested", || json!({ "request": request, "by": by.to_string() }));
-        self.requested.insert(request, (by, now));
-    }
-
-    /// Where a request of [`By::Rollback`] goes: to the last good generation before the active one, or to that
-    /// whose version begins with these hexadecimal digits. Where there is none, the request is refused as
-    /// `bad artifact` like any other.
-    pub(super) fn rolls_back_to(&mut self, request: RequestId, version: Option<String>) {
-        self.rollbacks.insert(request, version);
-    }
-
     /// Every generation that can be gone back to or is quarantined, the newest first.
     pub(super) fn versions(&self) -> Vec<Listed<'_>> {
         self.book.ledger().list()
@@ -167,33 +144,6 @@ impl Effects {
 
     pub(super) fn config_path(&self) -> &Path {
         &self.preflight.config_path
-    }
-
-    /// What the preflight of this request looked at, if that alone can be the reason of a refusal.
-    pub(super) fn judged(&self, request: RequestId) -> Option<Judged> {
-        self.judged.filter(|(judged, _)| *judged == request).map(|(_, judged)| judged)
-    }
-
-    /// Keeps what a preflight prepared, and makes an event of its outcome.
-    pub(super) fn preflight_ended(&mut self, request: RequestId, outcome: Result<(Prepared, Took), Refused>) -> Event {
-        let awaited = self.checking.take().is_some();
-        let judged = match &outcome {
-            Err(refused) => refused.judged,
-            // What can still be refused for itself is a setting.
-            Ok((prepared, _)) => Some(Judged::Config(prepared.config_id)),
-        };
-        self.judged = judged.map(|judged| (request, judged));
-        match outcome {
-            Ok((prepared, took)) => {
-                let settings = settings(&prepared);
-                let active = self.active();
-                let unchanged = prepared.is_as(active);
-                // What was cancelled meanwhile must not keep its listeners open.
-                self.prepared = awaited.then_some((prepared, took));
-                Event::PreflightPassed { request, settings, unchanged }
-            }
-            Err(refused) => Event::PreflightRefused { request, refusal: refused.refusal },
-        }
     }
 
     /// An event that an effect has caused at once.
@@ -286,103 +236,6 @@ impl Effects {
         exit
     }
 
-    fn start_preflight(&mut self, request: RequestId) {
-        if self.requested.get(&request).is_some_and(|(by, _)| *by == By::Healing) {
-            let event = self.prepare_same(request);
-            self.follow_ups.push_back(event);
-            return;
-        }
-        let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
-        let (running, magic) = (self.generations[&self.active].clone(), self.magic);
-        let kept = match self
-            .rollbacks
-            .remove(&request)
-            .map(|digits| self.book.ledger().earlier(digits.as_deref()).cloned())
-        {
-            None => None,
-            Some(Ok(kept)) => Some(kept),
-            Some(Err(error)) => {
-                let refusal = Refusal::BadArtifact(error.to_string());
-                self.follow_ups.push_back(Event::PreflightRefused { request, refusal });
-                return;
-            }
-        };
-        let ledger = self.book.ledger().clone();
-        let task = tokio::task::spawn_local(async move {
-            let outcome = Box::new(match kept {
-                None => preflight.next(&running, magic, &ledger).await,
-                Some(kept) => preflight.back_to(&kept, &running, magic, &ledger).await,
-            });
-            drop(running);
-            // The loop has ended: nobody is interested any more.
-            let _ = inbox.send(Happening::Preflight { request, outcome }).await;
-        });
-        self.checking = Some(task.abort_handle());
-    }
-
-    fn cancel_preflight(&mut self) {
-        if let Some(task) = self.checking.take() {
-            task.abort();
-        }
-        self.prepared = None;
-    }
-
-    fn adopt(&mut self, request: RequestId, generation: Generation) {
-        let (prepared, took) = self.prepared.take().expect("a generation is adopted after its preflight passed");
-        let active = &self.generations[&self.active];
-        for (listener, address) in prepared.listeners.without(&active.listeners).addresses() {
-            info!(listener, address, "listening");
-        }
-        for socket in prepared.listeners.left_over(&prepared.config) {
-            warn!(socket, "no listener is for a passed socket any more: its clients wait in vain");
-        }
-        let manifest = &prepared.version.manifest;
-        info!(
-            request = request.0,
-            generation = generation.0,
-            version = prepared.version.id.short(),
-            app = foreign::line(&manifest.app_name, foreign::MAX_NAME),
-            app_version = foreign::line(&manifest.app_version, foreign::MAX_NAME),
-            magic = %manifest.magic,
-            copy_us = micros(took.copy),
-            probe_us = micros(took.probe),
-            "restart preflight passed"
-        );
-        self.audience.tell("restart preflight passed", || {
-            json!({
-                "request": request,
-                "generation": generation,
-                "version": prepared.version.id.short(),
-                "app": manifest.app_name,
-                "app_version": manifest.app_version,
-            })
-        });
-        self.audience.begins(request);
-        self.generations.insert(generation, prepared);
-    }
-
-    fn activate(&mut self, generation: Generation) {
-        let prepared = &self.generations[&generation];
-        let Prepared { config, listeners, .. } = prepared;
-        // What the master has started with has its settings already.
-        if self.active != generation {
-            // What was wanted holds until the configuration's own number changes.
-            if config.workers != self.active().config.workers {
-                self.scaled = None;
-            }
-            self.active = generation;
-            listeners.apply_settings();
-            if let Err(error) = self.logging.change(&config.log) {
-                error!(error = chain(&error), "the log stays as it was");
-            }
-            if let Some(admin) = &prepared.admin {
-                admin.apply_settings();
-            }
-        }
-        self.book.activated(prepared);
-        self.serve_metrics(Replace::IfChanged);
-    }
-
     /// Serves metrics and page as the active generation says.
     fn serve_metrics(&mut self, replace: Replace) {
         let active = &self.generations[&self.active];
@@ -423,47 +276,6 @@ impl Effects {
         }
     }
 
-    fn announce(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
-        self.prepared = None;
-        self.rollbacks.remove(&request);
-        let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
-        let active = self.generations.get(&self.active);
-        let took = now.saturating_sub(begin);
-        self.tally.judged(request, verdict, now);
-        report::log_verdict(request, by, verdict, took, self.active, active);
-        manager::verdict(&self.notify, verdict, &self.serving(), self.active().config.restart.on_failure);
-        let (reason, detail) = match verdict {
-            Verdict::Complete { .. } => (None, None),
-            Verdict::Refused(refusal) => (Some(refusal.reason()), Some(refusal.to_string())),
-            Verdict::Failed(failure) => (Some(failure.reason()), Some(failure.to_string())),
-        };
-        self.audience.judged(VerdictRecord {
-            request,
-            by: by.to_string(),
-            verdict: verdict.in_short(),
-            unchanged: matches!(verdict, Verdict::Complete { unchanged: true, .. }),
-            draining: match verdict {
-                Verdict::Complete { draining, .. } => *draining,
-                Verdict::Refused(_) | Verdict::Failed(_) => 0,
-            },
-            listeners_down: self.listeners_down(),
-            reason: reason.map(str::to_owned),
-            detail,
-            generation: self.active,
-            took_ms: millis(took),
-            time: audience::now(),
-        });
-    }
-
-    /// What serves, for people.
-    fn serving(&self) -> String {
-        let active = self.active();
-        let app = foreign::line(&active.version.manifest.app_name, foreign::MAX_NAME);
-        let version = active.version.id.short();
-        let workers = self.scaled.unwrap_or(active.config.workers);
-        format!("generation {} of {app} serves, version {version}, {workers} workers", self.active.0)
-    }
-
     /// Looks at the workers.
     pub(super) fn look(&self) -> Event {
         Event::Looked { found: self.crew.look(self.active().config.recycle.memory.is_some()) }
@@ -491,17 +303,8 @@ impl Effects {
         manager::deadlines(&configs, self.scaled)
     }
 
-    /// Whether a request has no verdict yet.
-    pub(super) fn is_pending(&self, request: RequestId) -> bool {
-        self.requested.contains_key(&request)
-    }
-
     pub(super) const fn crew(&self) -> &Crew {
         &self.crew
-    }
-
-    pub(super) const fn logging(&self) -> &Logging {
-        &self.logging
     }
 
     pub(super) const fn magic(&self) -> Magic {
@@ -514,70 +317,6 @@ impl Effects {
 
     pub(super) const fn active_number(&self) -> Generation {
         self.active
-    }
-
-    /// Has the master and all workers log otherwise, until it is said again or `restore`d.
-    pub(super) fn set_log_level(&mut self, level: Level) {
-        let level = match level {
-            Level::Set(level) => Some(level),
-            Level::Restore => None,
-        };
-        self.logging.set_level(level);
-        self.crew.set_log_level(level);
-        let level = self.logging.level();
-        info!(level = %level, "log level changed");
-        self.audience.tell("log level changed", || json!({ "level": level }));
-    }
-
-    /// Has whoever sends clients send no more, and clients ask elsewhere next time, or takes that back. Those that come
-    /// are served.
-    pub(super) fn take_out_of_rotation(&mut self, out: bool) {
-        self.out_of_rotation = out;
-        self.crew.announce_close(out);
-        if out {
-            warn!("taken out of rotation: not ready, and connections are told to close, until ctl drain off");
-        } else {
-            info!("back in rotation");
-        }
-        self.audience.tell(if out { "taken out of rotation" } else { "back in rotation" }, || json!({}));
-    }
-
-    /// Whether the operator has taken the service out of rotation.
-    pub(super) const fn is_out_of_rotation(&self) -> bool {
-        self.out_of_rotation
-    }
-
-    /// When the pid file and the control socket are to be looked at next.
-    pub(super) const fn looks_at_own_files(&self) -> Time {
-        self.own_files.looks_at()
-    }
-
-    /// Sees to it that they are where others look for them.
-    pub(super) fn look_at_own_files(&mut self, now: Time) {
-        self.own_files.look(now);
-    }
-
-    /// Opens every log file anew, by its name, and has everybody write there.
-    pub(super) fn reopen_logs(&mut self) {
-        if let Err(error) = self.logging.reopen() {
-            error!(error = chain(&error), "the log stays as it was");
-            return;
-        }
-        self.crew.reopen_logs(&self.logging);
-        info!("log files reopened");
-        self.audience.tell("log files reopened", || json!({}));
-    }
-
-    fn prune(&self) {
-        let mut keep = self.book.versions();
-        keep.extend(self.generations.values().map(|prepared| prepared.version.id));
-        let store = self.preflight.store.clone();
-        // Jobs are done in turn, so this comes before the copy of the next preflight.
-        self.preflight.desk.post(move || {
-            if let Err(error) = store.prune(&keep) {
-                warn!(error = %error, "old versions can't be removed");
-            }
-        });
     }
 }
 

@@ -3,7 +3,6 @@
 //! Whoever cleans a temporary directory, or changes a release, takes them away; then nobody can stop or restart the
 //! service by its tools any more, though it serves.
 
-use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,15 +70,15 @@ impl OwnFiles {
 }
 
 fn tell<E: std::error::Error + 'static>(what: &str, path: &Path, made: Result<(), E>, complained: &mut bool) {
-    let path: &dyn Display = &path.display();
+    let path = path.display();
     match made {
         Ok(()) => {
             *complained = false;
-            warn!(what, path = %path, "the master's own file was removed or replaced, and is made anew");
+            warn!(what, %path, "the master's own file was removed or replaced, and is made anew");
         }
         Err(error) if !std::mem::replace(complained, true) => {
             let error = chain(&error);
-            error!(what, path = %path, error, "the master's own file was removed or replaced: nobody finds it by that");
+            error!(what, %path, error, "the master's own file was removed or replaced: nobody finds it by that");
         }
         Err(_) => {}
     }
