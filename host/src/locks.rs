@@ -5,9 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -87,11 +87,12 @@ impl PidFile {
                 continue;
             }
             // With this value it is removed, so that a disk that is full keeps no empty one.
-            let mut held = Self { path: path.to_owned(), directory, name: name.to_owned(), file };
-            let file = &mut held.file;
-            file.set_len(0)
-                .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", process::id()))
+            let held = Self { path: path.to_owned(), directory, name: name.to_owned(), file };
+            // Shortened only afterwards: a script that reads what a dead master left never finds it empty.
+            let line = format!("{}\n", process::id());
+            held.file
+                .write_all_at(line.as_bytes(), 0)
+                .and_then(|()| held.file.set_len(line.len() as u64))
                 .map_err(|source| LockError::Write { path: path.to_owned(), source })?;
             return Ok(held);
         }
