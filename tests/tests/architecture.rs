@@ -144,6 +144,9 @@ fn crates_use_each_other_one_way() {
             .filter_map(|line| line.split(['.', ' ', '=']).next())
             .collect();
         assert_eq!(used, may.iter().copied().collect(), "{name}");
+        // `dev` tells the host's lines from the app's by it.
+        let news = fs::read_to_string(workspace().join("host/src/dev/news.rs")).unwrap();
+        assert!(news.contains(&format!("\"{}\"", name.replace('-', "_"))), "dev takes {name} for the app");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::preflight::Prepared;
 use app_host_core::foreign;
 use app_host_core::ids::{Generation, RequestId};
 use app_host_core::restart::{By, ExitReason, RecycleReason, Report, Verdict};
+use app_host_core::status::millis;
 
 /// A worker's fields, the same in every line about one.
 macro_rules! about {
@@ -164,8 +165,4 @@ fn names(prepared: Option<&Prepared>) -> (String, String) {
     prepared.map_or_else(Default::default, |prepared| {
         (prepared.version.id.short(), foreign::line(&prepared.version.manifest.app_name, foreign::MAX_NAME))
     })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

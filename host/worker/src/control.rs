@@ -29,6 +29,7 @@ use app_host_core::causes::chain;
 use app_host_core::config::AppConfig;
 use app_host_core::foreign;
 use app_host_core::message::{AccessSetup, Connections, FromWorker, Origin, WorkerSetup};
+use app_host_core::status::millis;
 use app_host_platform::channel::Channel;
 use app_host_platform::logging::{self, ChildLog, Kind, LineWriter};
 use app_host_platform::output::{self, Output, Stream};
@@ -446,10 +447,6 @@ impl Figures {
         }
         figures
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ impl<S> Store<S> {
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         match self {
+            // Whoever reaches the server has the same documents, and whoever opens the file.
             Self::Mongodb { .. } | Self::Sqlite { .. } => true,
             Self::Memory => false,
         }

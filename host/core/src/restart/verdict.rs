@@ -87,31 +87,19 @@ pub enum Refusal {
 }
 
 words! {
-    /// The stable words for why a restart was refused.
+    /// The stable words for why a restart was refused; [`Refusal`] says when.
     pub enum RefusalReason {
-        /// See [`Refusal`].
         Starting = "starting",
-        /// See [`Refusal`].
         Stopping = "stopping",
-        /// See [`Refusal`].
         NoWorkers = "no workers",
-        /// See [`Refusal`].
         BadDriver = "bad driver",
-        /// See [`Refusal`].
         AbortedRestart = "aborted restart",
-        /// See [`Refusal`].
         RestartInFlight = "restart in flight",
-        /// See [`Refusal`].
         BadConfig = "bad config",
-        /// See [`Refusal`].
         BadArtifact = "bad artifact",
-        /// See [`Refusal`].
         Incompatibility = "incompatibility",
-        /// See [`Refusal`].
         CannotBind = "cannot bind",
-        /// See [`Refusal`].
         DatabankUnreachable = "databank unreachable",
-        /// See [`Refusal`].
         Unchanged = "unchanged",
     }
 }
@@ -200,19 +188,13 @@ pub enum Failure {
 }
 
 words! {
-    /// The stable words for why a restart, or the start, failed.
+    /// The stable words for why a restart, or the start, failed; [`Failure`] says when.
     pub enum FailureReason {
-        /// See [`Failure`].
         WorkerDied = "worker died",
-        /// See [`Failure`].
         NotReadyInTime = "not ready in time",
-        /// See [`Failure`].
         CannotListen = "cannot listen",
-        /// See [`Failure`].
         AppFailedToStart = "app failed to start",
-        /// See [`Failure`].
         CannotSpawn = "cannot spawn",
-        /// See [`Failure`].
         Stopped = "stopped",
     }
 }
