@@ -23,7 +23,7 @@
 //! wherever it is.
 //!
 //! # Rest
-//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`HEAD_TIMEOUT`]) is given back, too: it
+//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`state::HEAD_TIMEOUT`]) is given back, too: it
 //! needs no task, timers and buffers until something comes.
 //!
 //! A connection that the app upgrades to another protocol leaves hyper and becomes a [`Tunnel`](tunnel::Tunnel): bytes for
@@ -60,8 +60,10 @@ pub use drain::{DrainControl, DrainSignal, drain_signal};
 use driver::{Ended, Outcome, Wakes};
 pub use handover::{Handover, Leaving};
 use io::Io;
+#[cfg(test)]
+pub use state::HEAD_TIMEOUT;
 use state::{ConnState, Early, Protocol, Timeouts};
-pub use state::{Ending, HEAD_TIMEOUT, History, MAX_UNREAD, Phase, Spoken};
+pub use state::{Ending, History, MAX_UNREAD, Phase, Spoken};
 pub use upload::Upload;
 
 /// What answers requests. A trait because tests of this room answer with something else than an app.

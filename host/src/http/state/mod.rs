@@ -334,12 +334,11 @@ impl ConnState {
     /// HTTP is done with the connection, or is done with by the driver.
     pub fn on_end(&self, finish: Finish) -> Exit {
         match (self.stage.get(), finish) {
-            (_, Finish::GivenUp) | (Stage::Closing, _) => Exit::Close,
+            (_, Finish::GivenUp) | (Stage::Closing, _) | (Stage::Open | Stage::Held, Finish::Failed) => Exit::Close,
             // An error is what HTTP makes of an end in the midst of a head.
             (Stage::Left, Finish::Done | Finish::Failed) => {
                 Exit::Leave { to: self.goal.get(), head: self.framing().unfinished_head().unwrap_or_default() }
             }
-            (Stage::Open | Stage::Held, Finish::Failed) => Exit::Close,
             // HTTP leaves the transport as it is once a request has asked for an upgrade, granted or not.
             (Stage::Open | Stage::Held, Finish::Done) => Exit::Carry,
         }
