@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod properties;
 mod tables;
+mod world;
 
 const LINGER: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
