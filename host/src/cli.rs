@@ -8,8 +8,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::console;
 use crate::ctl::{Form, Looks, Options, Order, Place, Until, Wait};
+use app_host_platform::console;
 
 /// Keeps a Rust service running while its code changes.
 #[derive(Debug, Parser)]

@@ -11,7 +11,7 @@
     reason = "the rooms are the host's; see there"
 )]
 
-#[path = "../../../host/src/handover"]
+#[path = "../../../host/worker/src/handover"]
 mod handover {
     #[path = "harbour.rs"]
     mod harbour;
@@ -52,7 +52,7 @@ mod handover {
         assert_eq!(outbox.take_done().len(), 10, "each connection is somewhere, once");
     }
 }
-#[path = "../../../host/src/http"]
+#[path = "../../../host/worker/src/http"]
 mod http {
     use std::time::Duration;
 
@@ -64,7 +64,7 @@ mod http {
     mod handover;
     pub use handover::History;
 }
-#[path = "../../../host/src/worker"]
+#[path = "../../../host/worker/src"]
 mod worker {
     #[path = "papers.rs"]
     mod papers;

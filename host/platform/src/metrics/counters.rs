@@ -1,0 +1,93 @@
+//! The counters of the stats pages that become metrics: one line each.
+
+use crate::sys::stats::{LaneSnapshot, Latency, STATUS_CLASSES, StatsSnapshot};
+
+/// A counter that serving threads keep.
+pub struct Counter {
+    /// Without the prefix `app_host_` and the suffix `_total`, which every counter has.
+    pub name: &'static str,
+    pub help: &'static str,
+    of: fn(&LaneSnapshot) -> u64,
+}
+
+/// To add a counter, add its field to the lane, and a line here.
+pub const COUNTERS: [Counter; 6] = [
+    counter("connections_accepted", "Connections accepted by workers", |lane| lane.accepted),
+    counter("connections_handed_over", "Connections that another worker has taken over", |lane| lane.handed_over),
+    counter("connections_received", "Connections taken over from another worker", |lane| lane.taken_over),
+    counter("connections_closed_by_drain", "Connections closed because their worker drained", |lane| lane.dismissed),
+    counter("requests", "Requests handed to the app", |lane| lane.requests),
+    counter(CUT, "Requests given up at the end of a drain, or with their worker", |lane| lane.cut),
+];
+
+const CUT: &str = "requests_cut";
+
+const fn counter(name: &'static str, help: &'static str, of: fn(&LaneSnapshot) -> u64) -> Counter {
+    Counter { name, help, of }
+}
+
+/// Every verdict and reason that a restart can get. One that is missing is counted all the same, from its
+/// first time on.
+pub const REASONS: [(&str, &str); 19] = [
+    ("complete", ""),
+    ("failed", "app failed to start"),
+    ("failed", "cannot listen"),
+    ("failed", "cannot spawn"),
+    ("failed", "not ready in time"),
+    ("failed", "stopped"),
+    ("failed", "worker died"),
+    ("refused", "aborted restart"),
+    ("refused", "bad artifact"),
+    ("refused", "bad config"),
+    ("refused", "bad driver"),
+    ("refused", "cannot bind"),
+    ("refused", "databank unreachable"),
+    ("refused", "incompatibility"),
+    ("refused", "no workers"),
+    ("refused", "restart in flight"),
+    ("refused", "starting"),
+    ("refused", "stopping"),
+    ("refused", "unchanged"),
+];
+
+/// Every reason for a SIGKILL, in the same way.
+pub const KILLS: [&str; 5] = [
+    "can't serve and didn't exit",
+    "drain timed out",
+    "fast stop",
+    "hung, and SIGABRT didn't end it",
+    "not ready in time",
+];
+
+/// What some workers have counted together.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    pub counters: [u64; COUNTERS.len()],
+    pub responses: [u64; STATUS_CLASSES],
+    pub latency: Latency,
+}
+
+impl Sums {
+    /// Adds what one worker has counted. A page that an app has scribbled on must not end the master, so
+    /// nothing overflows.
+    pub fn add(&mut self, stats: &StatsSnapshot) {
+        for lane in &stats.lanes {
+            for (sum, counter) in self.counters.iter_mut().zip(&COUNTERS) {
+                add(sum, (counter.of)(lane));
+            }
+            self.responses.iter_mut().zip(lane.responses).for_each(|(sum, more)| add(sum, more));
+            self.latency.classes.iter_mut().zip(lane.latency.classes).for_each(|(sum, more)| add(sum, more));
+            add(&mut self.latency.nanos, lane.latency.nanos);
+        }
+    }
+
+    /// Counts what a worker had in flight at its end as cut.
+    pub fn cut_in_flight(&mut self, stats: &StatsSnapshot) {
+        let place = COUNTERS.iter().position(|counter| counter.name == CUT).expect("it is in the table");
+        stats.lanes.iter().for_each(|lane| add(&mut self.counters[place], lane.in_flight));
+    }
+}
+
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.wrapping_add(more);
+}
