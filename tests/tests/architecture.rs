@@ -52,7 +52,10 @@ const ORDERS: [(&str, &[&str]); 3] = [
     ("host/services", &["probe", "databank_check", "loader", "databank", "dispatch"]),
     (
         "host/core",
-        &["restart", "message", "status", "command", "config", "dispatch", "ids", "causes", "foreign", "hosts"],
+        &[
+            "restart", "message", "status", "command", "config", "dispatch", "ids", "causes", "foreign", "hosts",
+            "words",
+        ],
     ),
 ];
 

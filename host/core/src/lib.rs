@@ -22,3 +22,4 @@ pub mod ids;
 pub mod message;
 pub mod restart;
 pub mod status;
+mod words;

@@ -55,10 +55,10 @@ mod verdict;
 mod watch;
 mod worker;
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
+use crate::words::words;
 
 pub use crate::config::{OnFailure, Recycle};
 pub use heal::Healing;
@@ -66,7 +66,7 @@ pub use health::{RecycleReason, Signs, look_interval};
 pub use links::{Shift, evened_out};
 pub use machine::Machine;
 pub use scale::Scale;
-pub use verdict::{Failure, Refusal, Verdict};
+pub use verdict::{Failure, FailureReason, Refusal, RefusalReason, Verdict};
 pub use watch::{Judged, Pair, Watch};
 pub use worker::{WorkerState, WorkerView};
 
@@ -101,21 +101,22 @@ pub struct Settings {
     pub shutdown_delay: Duration,
 }
 
-/// Who asks for a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// Somebody who has sent SIGUSR2.
-    Signal,
-    /// Somebody who has sent SIGHUP.
-    Hangup,
-    /// Somebody at the control socket.
-    Control,
-    /// The watcher, which has seen something new.
-    Watcher,
-    /// Somebody who wants an earlier generation back.
-    Rollback,
-    /// The master itself, which has found a listener that only new workers can accept on.
-    Healing,
+words! {
+    /// Who asks for a restart.
+    pub enum By {
+        /// Somebody who has sent SIGUSR2.
+        Signal = "SIGUSR2",
+        /// Somebody who has sent SIGHUP.
+        Hangup = "SIGHUP",
+        /// Somebody at the control socket.
+        Control = "control socket",
+        /// The watcher, which has seen something new.
+        Watcher = "watcher",
+        /// Somebody who wants an earlier generation back.
+        Rollback = "rollback",
+        /// The master itself, which has found a listener that only new workers can accept on.
+        Healing = "healing",
+    }
 }
 
 impl By {
@@ -123,19 +124,6 @@ impl By {
     /// that are slow to go.
     const fn is_urgent(self) -> bool {
         matches!(self, Self::Rollback | Self::Healing)
-    }
-}
-
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Signal => "SIGUSR2",
-            Self::Hangup => "SIGHUP",
-            Self::Control => "control socket",
-            Self::Watcher => "watcher",
-            Self::Rollback => "rollback",
-            Self::Healing => "healing",
-        })
     }
 }
 
@@ -325,30 +313,19 @@ pub enum Action {
     Exit(ExitReason),
 }
 
-/// Why a worker gets SIGKILL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillReason {
-    /// It didn't become ready within the start timeout.
-    NotReadyInTime,
-    /// It said that it can't serve, and was still there at the end of its start timeout.
-    StayedUnfit,
-    /// It didn't finish its drain within the shutdown timeout.
-    DrainTimedOut,
-    /// It has hung, and SIGABRT didn't end it.
-    SurvivedAbort,
-    /// The operator asked a second time to stop.
-    FastStop,
-}
-
-impl fmt::Display for KillReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotReadyInTime => "not ready in time",
-            Self::StayedUnfit => "can't serve and didn't exit",
-            Self::DrainTimedOut => "drain timed out",
-            Self::SurvivedAbort => "hung, and SIGABRT didn't end it",
-            Self::FastStop => "fast stop",
-        })
+words! {
+    /// Why a worker gets SIGKILL.
+    pub enum KillReason {
+        /// It didn't become ready within the start timeout.
+        NotReadyInTime = "not ready in time",
+        /// It said that it can't serve, and was still there at the end of its start timeout.
+        StayedUnfit = "can't serve and didn't exit",
+        /// It didn't finish its drain within the shutdown timeout.
+        DrainTimedOut = "drain timed out",
+        /// It has hung, and SIGABRT didn't end it.
+        SurvivedAbort = "hung, and SIGABRT didn't end it",
+        /// The operator asked a second time to stop.
+        FastStop = "fast stop",
     }
 }
 
@@ -504,38 +481,24 @@ pub enum Report {
     StoppingAtOnce,
 }
 
-/// Where the machine stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The first workers aren't all ready yet.
-    Starting,
-    /// No restart is in flight.
-    Serving,
-    /// A restart is in flight that has touched nothing yet.
-    Preflight,
-    /// A restart is in flight and replaces workers.
-    Rolling,
-    /// A restart has failed, and the slots return to the active generation.
-    Returning,
-    /// A restart failed, and nothing is restarted or respawned any more.
-    Locked,
-    /// The master is on its way out.
-    Stopping,
-    /// [`Action::Exit`] was given; nothing follows.
-    Exited,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Starting => "starting",
-            Self::Serving => "serving",
-            Self::Preflight => "preflight",
-            Self::Rolling => "rolling",
-            Self::Returning => "returning",
-            Self::Locked => "locked",
-            Self::Stopping => "stopping",
-            Self::Exited => "exited",
-        })
+words! {
+    /// Where the machine stands.
+    pub enum Phase {
+        /// The first workers aren't all ready yet.
+        Starting = "starting",
+        /// No restart is in flight.
+        Serving = "serving",
+        /// A restart is in flight that has touched nothing yet.
+        Preflight = "preflight",
+        /// A restart is in flight and replaces workers.
+        Rolling = "rolling",
+        /// A restart has failed, and the slots return to the active generation.
+        Returning = "returning",
+        /// A restart failed, and nothing is restarted or respawned any more.
+        Locked = "locked",
+        /// The master is on its way out.
+        Stopping = "stopping",
+        /// [`Action::Exit`] was given; nothing follows, and nothing says so.
+        Exited = "exited",
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::ids::{Ended, Slot};
+use crate::words::words;
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,22 +86,57 @@ pub enum Refusal {
     Unchanged,
 }
 
+words! {
+    /// The stable words for why a restart was refused.
+    pub enum RefusalReason {
+        /// See [`Refusal`].
+        Starting = "starting",
+        /// See [`Refusal`].
+        Stopping = "stopping",
+        /// See [`Refusal`].
+        NoWorkers = "no workers",
+        /// See [`Refusal`].
+        BadDriver = "bad driver",
+        /// See [`Refusal`].
+        AbortedRestart = "aborted restart",
+        /// See [`Refusal`].
+        RestartInFlight = "restart in flight",
+        /// See [`Refusal`].
+        BadConfig = "bad config",
+        /// See [`Refusal`].
+        BadArtifact = "bad artifact",
+        /// See [`Refusal`].
+        Incompatibility = "incompatibility",
+        /// See [`Refusal`].
+        CannotBind = "cannot bind",
+        /// See [`Refusal`].
+        DatabankUnreachable = "databank unreachable",
+        /// See [`Refusal`].
+        Unchanged = "unchanged",
+    }
+}
+
 impl Refusal {
     /// The stable reason string.
     pub const fn reason(&self) -> &'static str {
+        self.kind().as_str()
+    }
+
+    /// The reason without its detail.
+    pub const fn kind(&self) -> RefusalReason {
         match self {
-            Self::Starting => "starting",
-            Self::Stopping => "stopping",
-            Self::NoWorkers => "no workers",
-            Self::BadDriver(_) => "bad driver",
-            Self::AbortedRestart => "aborted restart",
-            Self::RestartInFlight => "restart in flight",
-            Self::BadConfig(_) => "bad config",
-            Self::BadArtifact(_) => "bad artifact",
-            Self::Incompatibility(_) => "incompatibility",
-            Self::CannotBind(_) => "cannot bind",
-            Self::DatabankUnreachable(_) => "databank unreachable",
-            Self::Unchanged => "unchanged",
+            Self::Starting => RefusalReason::Starting,
+            Self::Stopping => RefusalReason::Stopping,
+            Self::NoWorkers => RefusalReason::NoWorkers,
+            Self::BadDriver(_) => RefusalReason::BadDriver,
+            Self::AbortedRestart => RefusalReason::AbortedRestart,
+            Self::RestartInFlight => RefusalReason::RestartInFlight,
+            Self::BadConfig(_) => RefusalReason::BadConfig,
+            Self::BadArtifact(_) => RefusalReason::BadArtifact,
+            Self::Incompatibility(_) => RefusalReason::Incompatibility,
+            Self::CannotBind(_) => RefusalReason::CannotBind,
+            Self::DatabankUnreachable(_) => RefusalReason::DatabankUnreachable,
+            Self::Unchanged => RefusalReason::Unchanged,
         }
     }
 }
@@ -163,16 +199,41 @@ pub enum Failure {
     Stopped,
 }
 
+words! {
+    /// The stable words for why a restart, or the start, failed.
+    pub enum FailureReason {
+        /// See [`Failure`].
+        WorkerDied = "worker died",
+        /// See [`Failure`].
+        NotReadyInTime = "not ready in time",
+        /// See [`Failure`].
+        CannotListen = "cannot listen",
+        /// See [`Failure`].
+        AppFailedToStart = "app failed to start",
+        /// See [`Failure`].
+        CannotSpawn = "cannot spawn",
+        /// See [`Failure`].
+        Stopped = "stopped",
+    }
+}
+
 impl Failure {
     /// The stable reason string.
     pub const fn reason(&self) -> &'static str {
+        self.kind().as_str()
+    }
+
+    /// The reason without its detail.
+    pub const fn kind(&self) -> FailureReason {
         match self {
-            Self::WorkerDied { .. } | Self::WorkerTerminated { .. } | Self::WorkerHung { .. } => "worker died",
-            Self::NotReadyInTime { .. } => "not ready in time",
-            Self::CannotListen { .. } => "cannot listen",
-            Self::AppFailedToStart { .. } => "app failed to start",
-            Self::CannotSpawn { .. } => "cannot spawn",
-            Self::Stopped => "stopped",
+            Self::WorkerDied { .. } | Self::WorkerTerminated { .. } | Self::WorkerHung { .. } => {
+                FailureReason::WorkerDied
+            }
+            Self::NotReadyInTime { .. } => FailureReason::NotReadyInTime,
+            Self::CannotListen { .. } => FailureReason::CannotListen,
+            Self::AppFailedToStart { .. } => FailureReason::AppFailedToStart,
+            Self::CannotSpawn { .. } => FailureReason::CannotSpawn,
+            Self::Stopped => FailureReason::Stopped,
         }
     }
 }

@@ -1,41 +1,28 @@
 //! One worker as the machine sees it: its seat, its generation, and how far its life has come.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::health::Pulse;
 use crate::ids::{Generation, Slot, Time, WorkerId};
+use crate::words::words;
 
-/// How far a worker's life has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkerState {
-    /// Spawned, not ready yet.
-    Starting,
-    /// It serves.
-    Ready,
-    /// Somebody else has told it to end; it serves until its successor is ready.
-    Retiring,
-    /// It said that it can't serve and is expected to exit.
-    Leaving,
-    /// It was told to drain.
-    Draining,
-    /// It has hung and SIGABRT was ordered; its exit is still to come.
-    Aborting,
-    /// SIGKILL was ordered; its exit is still to come.
-    Killed,
-}
-
-impl fmt::Display for WorkerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Retiring => "retiring",
-            Self::Leaving => "leaving",
-            Self::Draining => "draining",
-            Self::Aborting => "aborting",
-            Self::Killed => "killed",
-        })
+words! {
+    /// How far a worker's life has come.
+    pub enum WorkerState {
+        /// Spawned, not ready yet.
+        Starting = "starting",
+        /// It serves.
+        Ready = "ready",
+        /// Somebody else has told it to end; it serves until its successor is ready.
+        Retiring = "retiring",
+        /// It said that it can't serve and is expected to exit.
+        Leaving = "leaving",
+        /// It was told to drain.
+        Draining = "draining",
+        /// It has hung and SIGABRT was ordered; its exit is still to come.
+        Aborting = "aborting",
+        /// SIGKILL was ordered; its exit is still to come.
+        Killed = "killed",
     }
 }
 

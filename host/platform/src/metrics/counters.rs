@@ -1,5 +1,7 @@
 //! The counters of the stats pages that become metrics: one line each.
 
+use app_host_core::restart::{FailureReason, RefusalReason};
+
 use crate::sys::stats::{LaneSnapshot, Latency, STATUS_CLASSES, StatsSnapshot};
 
 /// A counter that serving threads keep.
@@ -26,38 +28,12 @@ const fn counter(name: &'static str, help: &'static str, of: fn(&LaneSnapshot) -
     Counter { name, help, of }
 }
 
-/// Every verdict and reason that a restart can get. One that is missing is counted all the same, from its
-/// first time on.
-pub const REASONS: [(&str, &str); 19] = [
-    ("complete", ""),
-    ("failed", "app failed to start"),
-    ("failed", "cannot listen"),
-    ("failed", "cannot spawn"),
-    ("failed", "not ready in time"),
-    ("failed", "stopped"),
-    ("failed", "worker died"),
-    ("refused", "aborted restart"),
-    ("refused", "bad artifact"),
-    ("refused", "bad config"),
-    ("refused", "bad driver"),
-    ("refused", "cannot bind"),
-    ("refused", "databank unreachable"),
-    ("refused", "incompatibility"),
-    ("refused", "no workers"),
-    ("refused", "restart in flight"),
-    ("refused", "starting"),
-    ("refused", "stopping"),
-    ("refused", "unchanged"),
-];
-
-/// Every reason for a SIGKILL, in the same way.
-pub const KILLS: [&str; 5] = [
-    "can't serve and didn't exit",
-    "drain timed out",
-    "fast stop",
-    "hung, and SIGABRT didn't end it",
-    "not ready in time",
-];
+/// Every verdict and reason that a restart can get.
+pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let failed = FailureReason::ALL.iter().map(|reason| ("failed", reason.as_str()));
+    let refused = RefusalReason::ALL.iter().map(|reason| ("refused", reason.as_str()));
+    std::iter::once(("complete", "")).chain(failed).chain(refused)
+}
 
 /// What some workers have counted together.
 #[derive(Clone, Debug, Default)]

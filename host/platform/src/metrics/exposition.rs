@@ -19,14 +19,11 @@ use super::stages::BOUNDS_MS;
 use super::{Durations, Snapshot};
 use crate::sys::stats::LATENCY_BOUNDS;
 use app_host_core::ids::{Generation, Slot};
+use app_host_core::restart::{Phase, WorkerState};
 use app_host_core::status::{Measured, WorkerStatus};
 
 /// What every name of ours begins with.
 const PREFIX: &str = "app_host";
-
-/// The states that a worker can be in, and the phases that a master can.
-const STATES: [&str; 6] = ["starting", "ready", "retiring", "leaving", "draining", "killed"];
-const PHASES: [&str; 7] = ["starting", "serving", "preflight", "rolling", "returning", "locked", "stopping"];
 
 /// The text and its media type. `master` is what the kernel says of the master's own process; what it says of
 /// the workers stands in their status.
@@ -98,7 +95,7 @@ impl Everything {
 
     fn workers(&self, write: &mut Writer<'_, '_>) -> Result<(), Error> {
         let Snapshot { status, figures, .. } = &self.0;
-        let mut states = BTreeMap::from(STATES.map(|state| (state, 0_u64)));
+        let mut states = WorkerState::ALL.iter().map(|state| (state.as_str(), 0_u64)).collect::<BTreeMap<_, _>>();
         for worker in &status.workers {
             *states.entry(&worker.state).or_default() += 1;
         }
@@ -141,7 +138,12 @@ impl Everything {
 
     fn master(&self, write: &mut Writer<'_, '_>) -> Result<(), Error> {
         let status = &self.0.status;
-        let phases: BTreeSet<&str> = PHASES.into_iter().chain([status.phase.as_str()]).collect();
+        let phases: BTreeSet<&str> = Phase::ALL
+            .iter()
+            .filter(|phase| **phase != Phase::Exited)
+            .map(|phase| phase.as_str())
+            .chain([status.phase.as_str()])
+            .collect();
         let phases = phases.into_iter().map(|phase| ([("phase", phase.to_owned())], u64::from(phase == status.phase)));
         write.gauges("phase", "1 for the phase that the master is in", None, phases)?;
         let help =

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::stats::{Latency, STATUS_CLASSES, StatsSnapshot};
 use app_host_core::ids::{Generation, RequestId, Slot, Time};
-use app_host_core::restart::{Report, Verdict, WorkerView};
+use app_host_core::restart::{KillReason, Report, Verdict, WorkerView};
 use app_host_core::status::Status;
 use counters::{COUNTERS, Sums};
 pub use exposition::text;
@@ -159,9 +159,9 @@ impl Tally {
         living.for_each(|stats| sums.add(&stats));
         let Sums { counters, responses, latency } = sums;
         // A reason that never was is there as well, so that the first one is an increase.
-        let mut restarts: BTreeMap<_, _> = counters::REASONS.iter().map(|reason| (*reason, 0)).collect();
+        let mut restarts: BTreeMap<_, _> = counters::reasons().map(|reason| (reason, 0)).collect();
         restarts.extend(&self.restarts);
-        let mut kills: BTreeMap<_, _> = counters::KILLS.iter().map(|why| ((*why).to_owned(), 0)).collect();
+        let mut kills: BTreeMap<_, _> = KillReason::ALL.iter().map(|why| (why.to_string(), 0)).collect();
         kills.extend(self.kills.clone());
         Figures {
             counters: counters.to_vec(),

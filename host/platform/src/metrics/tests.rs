@@ -318,6 +318,7 @@ fn text_has_every_figure_by_its_name() {
         "app_host_request_duration_seconds_sum 12.5",
         "app_host_request_duration_seconds_count 3",
         "app_host_workers{state=\"ready\"} 1",
+        "app_host_workers{state=\"aborting\"} 0",
         "app_host_workers{state=\"killed\"} 0",
         "app_host_workers{state=\"odd\"} 1",
         "app_host_workers_configured 2",
