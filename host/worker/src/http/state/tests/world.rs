@@ -9,7 +9,7 @@ mod http;
 use std::ops::Range;
 
 use super::*;
-use http::{InFlight, Worker};
+use http::Worker;
 
 /// A request as the client sends it.
 #[derive(Clone, Debug)]
@@ -172,6 +172,10 @@ impl World {
     /// The worker begins a phase.
     pub fn phase(&mut self, phase: Phase) {
         if let Now::Served(worker) = &mut self.here {
+            // A worker that drains never serves again.
+            if phase == Phase::Serving && worker.phase != Phase::Serving {
+                return;
+            }
             let ends = |phase| match phase {
                 Phase::Draining { ending, .. } => Some(ending),
                 _ => None,
@@ -389,21 +393,31 @@ impl World {
 
     /// What holds whenever the driver waits.
     fn check(&self) {
-        let idle = self.idle_since.map(|since| self.now - since);
-        if let (Now::Served(_) | Now::Parked { .. }, Some(idle)) = (&self.here, idle) {
-            assert!(idle <= HEAD_TIMEOUT * 4, "an idle connection is still there after {idle:?}");
-            assert!(self.begun > 0 || self.now <= self.opened + HEAD_TIMEOUT, "no request has come in time");
-            let in_head = self.head_since.map_or(Duration::ZERO, |since| self.now - since);
-            assert!(in_head <= HEAD_TIMEOUT * 2, "half a head has been waited for: {in_head:?}");
-        }
-        let Now::Served(worker) = &self.here else { return };
-        assert_eq!(worker.state.in_flight(), u64::from(worker.in_flight.is_some()));
-        assert_ne!(worker.phase, Phase::Cut, "a connection outlives the cut");
-        let Phase::Draining { ending, linger, .. } = worker.phase else { return };
-        if let Some(since) = self.idle_since {
-            let ends = since.max(worker.told) + linger;
-            assert!(self.now < ends, "an idle connection outlives the linger");
-            assert_eq!(ending, Ending::Close, "an idle connection stays where it could move");
+        let Some(idle_since) = self.idle_since else {
+            if let Now::Served(worker) = &self.here {
+                assert_eq!(worker.state.in_flight(), u64::from(worker.in_flight.is_some()));
+                assert_ne!(worker.phase, Phase::Cut, "a connection outlives the cut");
+            }
+            return;
+        };
+        let phase = match &self.here {
+            Now::Served(worker) => worker.phase,
+            Now::Parked { .. } => Phase::Serving,
+            Now::Gone => return,
+        };
+        match (phase, &self.here) {
+            (Phase::Draining { ending, linger, .. }, Now::Served(worker)) => {
+                assert!(self.now < idle_since.max(worker.told) + linger, "an idle connection outlives the linger");
+                assert_eq!(ending, Ending::Close, "an idle connection stays where it could move");
+            }
+            (Phase::Cut, _) => panic!("a connection outlives the cut"),
+            _ => {
+                let idle = self.now - idle_since;
+                assert!(idle <= HEAD_TIMEOUT * 4, "an idle connection is still there after {idle:?}");
+                assert!(self.begun > 0 || self.now <= self.opened + HEAD_TIMEOUT, "no request has come in time");
+                let in_head = self.head_since.map_or(Duration::ZERO, |since| self.now - since);
+                assert!(in_head <= HEAD_TIMEOUT * 2, "half a head has been waited for: {in_head:?}");
+            }
         }
     }
 }
