@@ -7,6 +7,7 @@
     missing_docs,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
+    rustdoc::private_intra_doc_links,
     reason = "what is public here is so for the other crates of the host, not for strangers"
 )]
 
