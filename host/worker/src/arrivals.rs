@@ -267,7 +267,7 @@ pub(super) async fn adopt(
 
 /// Lets a connection rest that has nothing to do.
 fn settle(dormitory: &mut Dormitory, connection: Detached, wakes: impl Fn(Detached)) {
-    let rests = connection.unread.is_empty() && connection.history.is_idle();
+    let rests = connection.history.may_park(&connection.unread);
     let awake = if rests { dormitory.take_in(connection) } else { Some(connection) };
     awake.into_iter().for_each(wakes);
 }

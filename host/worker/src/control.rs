@@ -316,7 +316,8 @@ impl<'a> Control<'a> {
             }
         };
         let since = Instant::now();
-        self.drain.begin(Phase::Draining { since, linger: schedule.linger(since, self.idle_linger), ending });
+        let linger = schedule.linger(since, self.idle_linger);
+        self.drain.begin(Phase::Draining { since: since.into_std(), linger, ending });
     }
 
     /// Listens until `deadline` says that nothing is left to wait for, or its time has come.

@@ -57,12 +57,12 @@ mod http {
     use std::time::Duration;
 
     pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-    pub mod patience {
+    pub mod timeouts {
         pub const IDLE_TICKS: u32 = 4;
     }
-    #[path = "handover.rs"]
-    mod handover;
-    pub use handover::History;
+    #[path = "state/history.rs"]
+    mod history;
+    pub use history::History;
 }
 #[path = "../../../host/worker/src"]
 mod worker {

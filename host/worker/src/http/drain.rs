@@ -1,39 +1,12 @@
-//! The word that a worker has for its connections: serve, drain, or be cut.
+//! Tells every connection of a worker which phase it is in: serving, draining or cut.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-/// What a connection has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Serve.
-    Serving,
-    /// Come to an end: since then, with so much patience for the next request of an idle connection.
-    Draining {
-        /// When the drain began.
-        since: Instant,
-        /// How long an idle connection waits for its next request.
-        linger: Duration,
-        /// What becomes of connections that may be handed over.
-        ending: Ending,
-    },
-    /// End now, whatever is in flight.
-    Cut,
-}
-
-/// How a connection leaves a worker that drains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// To another worker, which goes on with it; what can't be handed over is closed.
-    HandOver,
-    /// By a close that is announced where it can be.
-    Close,
-}
+use super::state::Phase;
 
 /// Says to any number of connections what to do.
 #[derive(Clone, Debug)]
@@ -133,12 +106,7 @@ impl DrainSignal {
     }
 
     fn seen_here(&self, phase: Phase) -> Phase {
-        match phase {
-            Phase::Draining { since, linger, ending: Ending::HandOver } if self.stays => {
-                Phase::Draining { since, linger, ending: Ending::Close }
-            }
-            phase => phase,
-        }
+        if self.stays { phase.without_handover() } else { phase }
     }
 
     /// Whether a connection that is served says that it isn't kept.

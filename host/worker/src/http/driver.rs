@@ -1,6 +1,6 @@
 //! Drives hyper's connections: polls them, listens to the drain signal, keeps the time.
 //!
-//! Owns how a connection ends; when it does for want of a request is decided in [`patience`](super::patience). Costs a
+//! Tells the connection's [state](super::state) what phase it is and how late, and does what that decides. Costs a
 //! request next to nothing: while a connection serves, its one timer is looked at, not armed, and the signal is an
 //! atomic load.
 
@@ -18,13 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::Application;
-use super::activity::{Activity, Announce};
-use super::drain::{DrainSignal, Ending, Phase};
-use super::handover::{Handover, Leaving, Spoken};
+use super::activity::Activity;
+use super::drain::DrainSignal;
+use super::handover::{Handover, Leaving};
 use super::io::{Io, Parts};
-use super::patience::{Drain, Next, Patience};
 use super::request::answer;
-use super::sniff::Protocol;
+use super::state::{Exit, Finish, Goal, Next, Order, Phase, Timeouts};
 use super::tunnel::{self, Turn};
 
 /// How many requests of one HTTP/2 connection may be in flight.
@@ -147,12 +146,23 @@ impl<'a, F: Future<Output = ()>> Wakes<'a, F> {
     }
 }
 
+impl Ended {
+    /// The same for the connection's state.
+    fn finish(&self) -> Finish {
+        match self {
+            Self::Done => Finish::Done,
+            Self::Failed(_) => Finish::Failed,
+            Self::TimedOut | Self::Cut => Finish::GivenUp,
+        }
+    }
+}
+
 /// Drives an HTTP/1 connection.
 pub(super) async fn http1<T, A, F>(
     io: Io<T>,
     app: A,
     activity: &Arc<Activity>,
-    mut patience: Patience,
+    mut timeouts: Timeouts,
     wakes: &mut Wakes<'_, F>,
 ) -> Outcome<T>
 where
@@ -166,30 +176,25 @@ where
     let service = service_fn(move |request| answer(app.clone(), Arc::clone(&shared), &turns, request));
     // hyper's own time-out would allocate and arm a timer a request.
     let mut connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(io), service);
-    let shut_down_gracefully = http1::Connection::graceful_shutdown;
-    let ended = drive(&mut connection, shut_down_gracefully, Protocol::Http1, activity, &mut patience, wakes).await;
-    let hyper_left = matches!(ended, Ended::Done) && !activity.is_closing();
-    // So ends hyper that has half a head.
-    let may_leave = activity.is_leaving() && matches!(ended, Ended::Failed(_));
-    if !hyper_left && !may_leave {
+    let ended = drive(&mut connection, http1::Connection::graceful_shutdown, activity, &mut timeouts, wakes).await;
+    let state = &activity.state;
+    let exit = state.on_end(ended.finish());
+    if exit == Exit::Close {
         return Outcome::Ended(ended);
     }
     let parts = connection.into_parts();
-    let Parts { transport, replay, left } = parts.io.into_inner().into_parts();
-    if let Some(head) = left {
+    let Parts { transport, replay } = parts.io.into_inner().into_parts();
+    if let Exit::Leave { to, head } = exit {
         if is_given_back(&parts.read_buf, head) {
             let unread = joined(parts.read_buf, replay);
-            let history = patience.history(Spoken::Http1, activity.begun(), activity.boundary().in_head());
+            let history = timeouts.http1_history(state, Instant::now().into_std());
             let leaving = Handover { transport, unread, history };
-            return Outcome::Leaves(if patience.rests { Leaving::Rests(leaving) } else { Leaving::Moves(leaving) });
+            return Outcome::Leaves(if to == Goal::Park { Leaving::Rests(leaving) } else { Leaving::Moves(leaving) });
         }
         let length = parts.read_buf.len();
         tracing::error!(head, length, "a connection can't be handed over: hyper's bytes are not what was counted");
-        activity.dismiss();
-    } else if !hyper_left {
-        return Outcome::Ended(ended);
+        state.on_wrong_bytes();
     }
-    // hyper leaves the transport as it is once a request has asked for an upgrade, granted or not.
     // Boxed, so that the many connections that have no other end don't take its room.
     Outcome::Ended(Box::pin(tunnel::carry(transport, [parts.read_buf, replay], turn.take(), activity, wakes)).await)
 }
@@ -214,7 +219,13 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
 }
 
 /// Drives an HTTP/2 connection.
-pub(super) async fn http2<T, A, F>(io: Io<T>, app: A, activity: &Arc<Activity>, wakes: &mut Wakes<'_, F>) -> Ended
+pub(super) async fn http2<T, A, F>(
+    io: Io<T>,
+    app: A,
+    activity: &Arc<Activity>,
+    mut timeouts: Timeouts,
+    wakes: &mut Wakes<'_, F>,
+) -> Ended
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
@@ -232,105 +243,58 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(io), service);
-    // Not looked at: HTTP/2 asks its idle clients by itself whether they are there.
-    let mut patience = Patience::new(Instant::now());
-    drive(&mut connection, http2::Connection::graceful_shutdown, Protocol::Http2, activity, &mut patience, wakes).await
+    drive(&mut connection, http2::Connection::graceful_shutdown, activity, &mut timeouts, wakes).await
 }
 
 /// Polls `connection` to its end, which for one that leaves is that of hyper's part in it.
 async fn drive<C, F>(
     connection: &mut C,
     shut_down_gracefully: fn(Pin<&mut C>),
-    protocol: Protocol,
     activity: &Activity,
-    patience: &mut Patience,
+    timeouts: &mut Timeouts,
     wakes: &mut Wakes<'_, F>,
 ) -> Ended
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
     F: Future<Output = ()>,
 {
-    let mut drain: Option<Drain> = None;
-    let mut polled = false;
+    let state = &activity.state;
     poll_fn(|cx| {
         loop {
-            match wakes.news(cx) {
-                Some(Phase::Cut) => {
-                    // Counted here, because dropping the connection ends what is in flight.
-                    activity.cut();
-                    activity.dismiss();
-                    return Poll::Ready(Ended::Cut);
-                }
-                Some(Phase::Draining { since, linger, ending }) => {
-                    let known = drain.as_ref().map(|drain| drain.ending);
-                    match protocol {
-                        _ if known == Some(ending) => {}
-                        Protocol::Http1 => {
-                            activity.leaves(ending == Ending::HandOver);
-                            if ending == Ending::Close {
-                                activity.announce(Announce::IfAlone);
-                            }
+            if let Some(phase) = wakes.news(cx) {
+                match timeouts.on_phase(state, phase, wakes.announces_close()) {
+                    Order::DriveOn => {}
+                    Order::MayInvite => {
+                        if wakes.takes_invitation() {
+                            state.on_invited();
                         }
-                        Protocol::Http2 if known.is_none() => {
-                            activity.dismiss();
-                            shut_down_gracefully(Pin::new(connection));
-                        }
-                        Protocol::Http2 => {}
                     }
-                    match &mut drain {
-                        Some(drain) => drain.ending = ending,
-                        none => *none = Some(Drain::new(since, linger, ending)),
+                    Order::ShutDown => shut_down_gracefully(Pin::new(connection)),
+                    Order::Cut => {
+                        // Counted here, because dropping the connection ends what is in flight.
+                        activity.count_cut();
+                        return Poll::Ready(Ended::Cut);
                     }
                 }
-                Some(Phase::Serving) if protocol == Protocol::Http1 => {
-                    activity.keeps_alive(!wakes.announces_close());
-                    // One that has just come here stays for a while.
-                    if polled && activity.begun() > 0 && activity.is_idle() && wakes.takes_invitation() {
-                        activity.leaves(true);
-                    }
-                }
-                // One that comes when this is said already has nowhere else to go.
-                Some(Phase::Serving) if polled && wakes.announces_close() => {
-                    shut_down_gracefully(Pin::new(connection));
-                }
-                Some(Phase::Serving) | None => {}
             }
-            polled = true;
             match Pin::new(&mut *connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Done),
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error)),
                 Poll::Pending => {}
             }
-            let next = match &mut drain {
-                // HTTP/2 asks its idle clients by itself whether they are there.
-                None if protocol == Protocol::Http2 || !wakes.is_elapsed() => return Poll::Pending,
-                None => patience.tick(activity),
-                Some(drain) => drain.look(activity, Instant::now()),
-            };
-            match next {
+            if !timeouts.are_to_be_looked_at(state, wakes.is_elapsed()) {
+                return Poll::Pending;
+            }
+            match timeouts.on_timer(state, Instant::now().into_std()) {
                 Next::Wait => return Poll::Pending,
                 Next::WaitUntil(deadline) => {
-                    if wakes.wait_until(deadline, cx) {
+                    if wakes.wait_until(deadline.into(), cx) {
                         return Poll::Pending;
                     }
                 }
-                Next::Rest(look_again) => {
-                    activity.leaves(true);
-                    wakes.wait_until(look_again, cx);
-                }
-                Next::Close => {
-                    if drain.is_some() {
-                        activity.dismiss();
-                    }
-                    activity.announce(Announce::Always);
-                    shut_down_gracefully(Pin::new(connection));
-                }
-                Next::Drop => {
-                    if drain.is_some() {
-                        activity.dismiss();
-                    }
-                    return Poll::Ready(Ended::TimedOut);
-                }
+                Next::Leave(look_again) => drop(wakes.wait_until(look_again.into(), cx)),
+                Next::ShutDown => shut_down_gracefully(Pin::new(connection)),
+                Next::Drop => return Poll::Ready(Ended::TimedOut),
             }
         }
     })

@@ -1,7 +1,8 @@
 //! The transport as hyper sees it.
 //!
-//! Owns what lies between a socket and hyper: bytes that were read before hyper came are given first,
-//! request boundaries are watched, and the end is a lingering close. Knows nothing of HTTP beyond that.
+//! Owns what lies between a socket and hyper: bytes that were read before hyper came are given first, and the end is a
+//! lingering close. Tells the connection's [state](super::state) what goes in and out, and obeys: whether a read is made,
+//! and what a shutdown comes to, is decided there.
 //!
 //! A lingering close sends the end of the stream and then goes on reading for a little: a socket that
 //! is closed with unread bytes in it is reset, and a reset takes the response away from a client that
@@ -22,8 +23,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::MAX_UNREAD;
 use super::activity::Activity;
+use super::state::{ConnState, Found, Read, Shutdown};
 
 /// How long a lingering close reads.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
@@ -41,28 +42,9 @@ pub(super) struct Io<T> {
     /// What was read before and comes first.
     replay: Bytes,
     activity: Arc<Activity>,
-    /// Whether this is HTTP/1, where requests have boundaries in the stream.
-    tracks: bool,
-    /// The client has ended its side.
-    ended: bool,
     /// Our side has been ended.
     shut: bool,
     closing: Option<Closing>,
-    /// How many of its requests had ended when everything was flushed last. That no byte waits here says
-    /// nothing of those that hyper has not written yet.
-    flushed: u64,
-    leave: Leave,
-}
-
-/// How far a connection has come that leaves for another worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
-    /// It stays, or has a request in flight.
-    NotYet,
-    /// A read waits for a flush.
-    HeldBack,
-    /// hyper was told the end of the stream; it has so many bytes of a head.
-    Left { head: usize },
 }
 
 /// What an [`Io`] was made of.
@@ -70,9 +52,6 @@ pub(super) struct Parts<T> {
     pub(super) transport: T,
     /// What was read before and hyper has not taken.
     pub(super) replay: Bytes,
-    /// Set if hyper has ended because the connection leaves: how many bytes hyper has of a head that has
-    /// not ended.
-    pub(super) left: Option<usize>,
 }
 
 struct Closing {
@@ -81,50 +60,23 @@ struct Closing {
 }
 
 impl<T> Io<T> {
-    pub(super) fn new(inner: T, replay: Bytes, activity: Arc<Activity>, tracks: bool) -> Self {
-        let flushed = activity.ended();
-        Self {
-            inner,
-            replay,
-            activity,
-            tracks,
-            ended: false,
-            shut: false,
-            closing: None,
-            flushed,
-            leave: Leave::NotYet,
-        }
+    pub(super) const fn new(inner: T, replay: Bytes, activity: Arc<Activity>) -> Self {
+        Self { inner, replay, activity, shut: false, closing: None }
     }
 
     /// What this was made of.
     pub(super) fn into_parts(self) -> Parts<T> {
-        let left = match self.leave {
-            Leave::Left { head } => Some(head),
-            Leave::NotYet | Leave::HeldBack => None,
-        };
-        Parts { transport: self.inner, replay: self.replay, left }
+        Parts { transport: self.inner, replay: self.replay }
     }
 
-    /// Whether hyper gets nothing more to read, because the connection leaves: the end of the stream when
-    /// all has gone out, and until then nothing.
-    fn leaves(&mut self) -> Option<Poll<io::Result<()>>> {
-        if !self.tracks || !self.activity.is_leaving() {
-            return None;
-        }
-        let head = self.activity.unfinished_head().filter(|head| *head <= MAX_UNREAD)?;
-        if self.activity.is_idle() && self.flushed == self.activity.ended() {
-            self.leave = Leave::Left { head };
-            Some(Poll::Ready(Ok(())))
-        } else {
-            self.leave = Leave::HeldBack;
-            Some(Poll::Pending)
-        }
+    fn state(&self) -> &ConnState {
+        &self.activity.state
     }
 
     /// Counts what a write has moved.
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = polled {
-            self.activity.sent(bytes);
+            self.state().on_sent(bytes);
         }
         polled
     }
@@ -133,24 +85,27 @@ impl<T> Io<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(polled) = this.leaves() {
-            return polled;
+        match this.state().on_read_wanted() {
+            Read::On => {}
+            Read::Wait => return Poll::Pending,
+            Read::End => return Poll::Ready(Ok(())),
         }
         let before = buf.filled().len();
         if this.replay.is_empty() {
             let room = buf.remaining() > 0;
             let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
             let length = buf.filled().len() - before;
-            this.activity.read(polled.is_ready().then_some(length));
+            this.state().on_read(match &polled {
+                Poll::Pending => Found::Nothing,
+                Poll::Ready(Ok(())) if room && length == 0 => Found::End,
+                Poll::Ready(_) => Found::Bytes(length),
+            });
             ready!(polled)?;
-            this.ended |= room && length == 0;
         } else {
             let length = this.replay.len().min(buf.remaining());
             buf.put_slice(&this.replay.split_to(length));
         }
-        if this.tracks {
-            this.activity.boundary().delivered(&buf.filled()[before..]);
-        }
+        this.state().on_delivered(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -158,7 +113,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.activity.writes();
+        this.state().on_write();
         let polled = Pin::new(&mut this.inner).poll_write(cx, bytes);
         this.sent(polled)
     }
@@ -169,7 +124,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.activity.writes();
+        this.state().on_write();
         let inner = Pin::new(&mut this.inner);
         if slices.iter().map(|slice| slice.len()).sum::<usize>() > JOINED_BYTES {
             let polled = inner.poll_write_vectored(cx, slices);
@@ -193,16 +148,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
-        this.activity.flushed();
-        let ended = this.activity.ended();
-        let is_answered = std::mem::replace(&mut this.flushed, ended) != ended;
-        let is_held_back = this.leave == Leave::HeldBack;
-        if is_held_back {
-            this.leave = Leave::NotYet;
-        }
-        if is_held_back || (is_answered && this.activity.is_leaving()) {
-            // hyper has read in vain while the request was in flight, and waits for the transport to wake it
-            // before it reads again. A connection that leaves is not to wait for its client.
+        if this.state().on_flushed() {
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -210,15 +156,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if matches!(this.leave, Leave::Left { .. }) {
+        let shutdown = this.state().on_shutdown();
+        if shutdown == Shutdown::Leave {
             return Poll::Ready(Ok(()));
         }
-        this.activity.closes();
         if !this.shut {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             this.shut = true;
         }
-        if this.ended || (this.tracks && !this.activity.may_be_unread()) {
+        if shutdown == Shutdown::Close {
             return Poll::Ready(Ok(()));
         }
         let closing = this

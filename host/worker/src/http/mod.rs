@@ -23,7 +23,7 @@
 //! wherever it is.
 //!
 //! # Rest
-//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`HEAD_TIMEOUT`]) is given back, too: it
+//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`state::HEAD_TIMEOUT`]) is given back, too: it
 //! needs no task, timers and buffers until something comes.
 //!
 //! A connection that the app upgrades to another protocol leaves hyper and becomes a [`Tunnel`](tunnel::Tunnel): bytes for
@@ -35,9 +35,9 @@ mod drain;
 mod driver;
 mod handover;
 mod io;
-mod patience;
 mod request;
 mod sniff;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -46,7 +46,6 @@ mod upload;
 use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -54,22 +53,19 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use app_host_platform::sys::stats::Lane;
+
 use crate::access::Visitor;
 use activity::{Activity, Opened};
-use app_host_platform::sys::stats::Lane;
-pub use drain::{DrainControl, DrainSignal, Ending, Phase, drain_signal};
+pub use drain::{DrainControl, DrainSignal, drain_signal};
 use driver::{Ended, Outcome, Wakes};
-pub use handover::{Handover, History, Leaving, Spoken};
+pub use handover::{Handover, Leaving};
 use io::Io;
-use patience::Patience;
-use sniff::{First, Protocol};
+#[cfg(test)]
+pub use state::HEAD_TIMEOUT;
+use state::{ConnState, Early, Protocol, Timeouts};
+pub use state::{Ending, History, MAX_UNREAD, Phase, Spoken};
 pub use upload::Upload;
-
-/// How long the first bytes of a connection may take, and, roughly, the rest of a request's head.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The most bytes that a connection is handed over with. A longer head is waited for.
-pub const MAX_UNREAD: usize = 64 * 1024;
 
 /// What answers requests. A trait because tests of this room answer with something else than an app.
 pub trait Application: Clone + Send + Sync + 'static {
@@ -102,37 +98,38 @@ where
 {
     let _opened = Opened::new(lane);
     let Handover { mut transport, unread, history } = connection;
-    let activity = Arc::new(Activity::new(lane, visitor, history.requests));
-    let patience = Patience::resume(&history, Instant::now());
+    let timeouts = Timeouts::resume(&history, Instant::now().into_std());
+    let due = timeouts.due().into();
     let change = pin!(drain.clone().changed());
-    let sleep = pin!(tokio::time::sleep_until(patience.due));
+    let sleep = pin!(tokio::time::sleep_until(due));
     let mut wakes = Wakes::new(drain, DrainSignal::changed, change, sleep);
     let (protocol, first) = match history.spoken {
         Spoken::Http1 => (Protocol::Http1, unread),
-        Spoken::Nothing => match sniff::first_bytes(&mut transport, &unread, patience.due, &mut wakes).await {
-            First::Told(protocol, first) => (protocol, first),
-            First::Leaves(unread) => {
-                let history = patience.history(Spoken::Nothing, 0, false);
+        Spoken::Nothing => match sniff::first_bytes(&mut transport, &unread, due, &mut wakes).await {
+            (Ok(protocol), first) => (protocol, first),
+            (Err(Early::Leaves), unread) => {
+                let history = timeouts.first_history(Instant::now().into_std());
                 return Some(Leaving::Moves(Handover { transport, unread, history }));
             }
-            First::Dismissed => {
+            (Err(Early::Dismissed), _) => {
                 lane.dismissed();
                 return None;
             }
-            First::Gone => return None,
+            (Err(Early::Gone), _) => return None,
         },
     };
-    let io = Io::new(transport, first, Arc::clone(&activity), protocol == Protocol::Http1);
+    let activity = Arc::new(Activity::new(ConnState::new(protocol, history.requests), lane, visitor));
+    let io = Io::new(transport, first, Arc::clone(&activity));
     let outcome = match protocol {
-        Protocol::Http1 => driver::http1(io, app, &activity, patience, &mut wakes).await,
+        Protocol::Http1 => driver::http1(io, app, &activity, timeouts, &mut wakes).await,
         // Boxed, so that the many connections that are none don't take its room.
-        Protocol::Http2 => Outcome::Ended(Box::pin(driver::http2(io, app, &activity, &mut wakes)).await),
+        Protocol::Http2 => Outcome::Ended(Box::pin(driver::http2(io, app, &activity, timeouts, &mut wakes)).await),
     };
     let ended = match outcome {
         Outcome::Leaves(leaving) => return Some(leaving),
         Outcome::Ended(ended) => ended,
     };
-    if activity.is_dismissed() {
+    if activity.state.is_dismissed() {
         lane.dismissed();
     }
     match ended {

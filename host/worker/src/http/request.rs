@@ -1,8 +1,8 @@
 //! One request: from hyper to the app and back.
 //!
 //! Owns what is counted and said of a request, the answer for an app that fails, the announcement of a
-//! close, and whether an answer upgrades the connection. When a close is to be announced is the driver's
-//! decision.
+//! close, and whether an answer upgrades the connection. Whether a close is to be announced is decided by the
+//! connection's [state](super::state).
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -37,11 +37,8 @@ pub(super) fn answer<A: Application>(
     let received = entry.as_ref().map(|entry| entry.received());
     let request = request.map(|body| Upload::new(body, &activity, upgrade, received));
     let fate = request.body().fate();
-    let mut in_flight = InFlight::begin(activity, entry);
+    let mut in_flight = InFlight::begin(activity, entry, request.body().size_hint().exact());
     let multiplexed = request.version() >= Version::HTTP_2;
-    if !multiplexed {
-        in_flight.activity().boundary().request(request.body().size_hint().exact());
-    }
     let route = Route::new(request.method().as_str(), request.uri().path());
     let without_body = request.method() == Method::HEAD;
     let connects = request.method() == Method::CONNECT;
@@ -98,9 +95,7 @@ pub(super) fn answer<A: Application>(
             entry.answered(status, length);
         }
         lane.responded(status.as_u16());
-        let activity = response.body().in_flight.as_ref().map(InFlight::activity);
-        if let Some(activity) = activity.filter(|activity| !multiplexed && activity.is_announced()) {
-            activity.dismiss();
+        if response.body().in_flight.as_ref().is_some_and(|in_flight| in_flight.state().on_response()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

@@ -1,4 +1,4 @@
-//! The first bytes of a connection, which tell HTTP/2 from HTTP/1.
+//! Reads the first bytes of a connection, until its [state](FirstBytes) says what comes then.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,32 +8,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
-use super::drain::{Ending, Phase};
 use super::driver::Wakes;
-
-/// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::state::{Early, FirstBytes, Protocol};
 
 /// How much is read at first, in bytes: most heads in one go.
 const FIRST_READ: usize = 2048;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
-
-/// What came first.
-pub(super) enum First {
-    /// Bytes that tell the protocol.
-    Told(Protocol, Bytes),
-    /// Too few for that before the connection is to leave for another worker.
-    Leaves(Bytes),
-    /// The end of the client's, or of its time.
-    Gone,
-    /// The end of the drain's patience.
-    Dismissed,
-}
+/// What came first: the bytes that tell the protocol, or what was read before an early end.
+pub(super) type First = (Result<Protocol, Early>, Bytes);
 
 /// Reads until the protocol is known, behind what was read of it before, and until `late` at most.
 pub(super) async fn first_bytes<T, F>(
@@ -48,67 +30,30 @@ where
 {
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     buffer.extend_from_slice(before);
-    let mut deadline = late;
+    let mut state = FirstBytes::new(late.into_std());
     let told = poll_fn(|cx| {
         loop {
-            match wakes.news(cx) {
-                Some(Phase::Cut) => return Poll::Ready(Err(First::Dismissed)),
-                Some(Phase::Draining { ending: Ending::HandOver, .. }) => {
-                    return Poll::Ready(Err(First::Leaves(Bytes::new())));
-                }
-                Some(Phase::Draining { since, linger, ending: Ending::Close }) => deadline = late.min(since + linger),
-                Some(Phase::Serving) | None => {}
+            if let Some(early) = wakes.news(cx).and_then(|phase| state.on_phase(phase)) {
+                return Poll::Ready(Err(early));
             }
             match pin!(transport.read_buf(&mut buffer)).poll(cx) {
-                Poll::Ready(Ok(1..)) => match tell(&buffer) {
+                Poll::Ready(Ok(1..)) => match Protocol::detect(&buffer) {
                     Some(protocol) => return Poll::Ready(Ok(protocol)),
                     None => continue,
                 },
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(First::Gone)),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Early::Gone)),
                 Poll::Pending => {}
             }
-            if Instant::now() >= deadline {
-                return Poll::Ready(Err(if deadline < late { First::Dismissed } else { First::Gone }));
-            }
-            if wakes.wait_until(deadline, cx) {
-                return Poll::Pending;
+            match state.on_timer(Instant::now().into_std()) {
+                Err(early) => return Poll::Ready(Err(early)),
+                Ok(deadline) if wakes.wait_until(deadline.into(), cx) => return Poll::Pending,
+                Ok(_) => {}
             }
         }
     })
     .await;
-    match told {
-        Ok(protocol) => {
-            wakes.repeat_news();
-            First::Told(protocol, buffer.freeze())
-        }
-        Err(First::Leaves(_)) => First::Leaves(buffer.freeze()),
-        Err(ended) => ended,
+    if told.is_ok() {
+        wakes.repeat_news();
     }
-}
-
-/// The protocol that begins with `bytes`, if that can be said.
-fn tell(bytes: &[u8]) -> Option<Protocol> {
-    let compared = bytes.len().min(PREFACE.len());
-    if bytes[..compared] != PREFACE[..compared] {
-        Some(Protocol::Http1)
-    } else if compared == PREFACE.len() {
-        Some(Protocol::Http2)
-    } else {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_byte_tells_when_it_differs() {
-        assert_eq!(tell(b"G"), Some(Protocol::Http1));
-        assert_eq!(tell(b"P"), None);
-        assert_eq!(tell(b"PO"), Some(Protocol::Http1));
-        assert_eq!(tell(&PREFACE[..23]), None);
-        assert_eq!(tell(PREFACE), Some(Protocol::Http2));
-        assert_eq!(tell(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore"), Some(Protocol::Http2));
-    }
+    (told, buffer.freeze())
 }

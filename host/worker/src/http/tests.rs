@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
@@ -217,7 +218,7 @@ impl Rig {
     }
 
     fn drain(&self) {
-        self.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
+        self.control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
     }
 
     async fn send(&mut self, text: &str) {
@@ -537,7 +538,7 @@ async fn after_the_linger_a_close_is_announced_whatever_lies_behind() {
 async fn a_connection_accepted_during_the_drain_knows_it() {
     let (mut client, transport) = tokio::io::duplex(4096);
     let (control, signal) = drain_signal();
-    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
+    control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let served =
         tokio::spawn(serve_connection(Handover::accepted(transport), app, Box::leak(Box::default()), signal, None));
@@ -699,7 +700,7 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     while lane.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
-    control.begin(Phase::Draining { since: Instant::now(), linger: Duration::ZERO, ending: Ending::Close });
+    control.begin(Phase::Draining { since: Instant::now().into_std(), linger: Duration::ZERO, ending: Ending::Close });
     app.gate.add_permits(1);
     client.readable().await.unwrap();
     client.write_all(&body.as_bytes()[..250_000]).await.unwrap();
@@ -726,7 +727,7 @@ async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
     while lane.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
-    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
+    control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(sender.send_request(request("/new")).await.is_err());
     app.gate.add_permits(1);
@@ -751,7 +752,7 @@ async fn http2_sends_all_of_a_response_at_drain_however_slowly_its_client_reads(
     let client = tokio::spawn(connection);
     let request = Request::get("http://test/big").body(Empty::<Bytes>::new()).unwrap();
     let mut body = sender.send_request(request).await.unwrap().into_body();
-    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
+    rig.control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
     let mut received = 0;
     while let Some(frame) = body.frame().await {
         received += frame.unwrap().into_data().unwrap().len();
@@ -773,7 +774,7 @@ async fn an_http2_client_that_takes_no_more_of_a_response_does_not_outlive_the_l
     tokio::spawn(connection);
     let request = Request::get("http://test/big").body(Empty::<Bytes>::new()).unwrap();
     let _unread = sender.send_request(request).await.unwrap();
-    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::Close });
+    rig.control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
     timeout(LINGER + Duration::from_secs(1), rig.served).await.unwrap().unwrap();
 }
 
@@ -787,7 +788,7 @@ async fn http2_without_streams_ends_at_drain() {
     let client = tokio::spawn(connection);
     tokio::time::sleep(Duration::from_millis(10)).await;
     let began = Instant::now();
-    rig.control.begin(Phase::Draining { since: began, linger: LINGER, ending: Ending::Close });
+    rig.control.begin(Phase::Draining { since: began.into_std(), linger: LINGER, ending: Ending::Close });
     client.await.unwrap().unwrap();
     rig.served.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -905,7 +906,7 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
             spin(Duration::from_micros(u64::from(moment % 50)));
         }
         control.begin(Phase::Draining {
-            since: Instant::now(),
+            since: Instant::now().into_std(),
             linger: Duration::from_millis(1),
             ending: Ending::Close,
         });

@@ -25,9 +25,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::activity::{Activity, InFlight};
-use super::drain::Phase;
 use super::driver::{Ended, Wakes};
 use super::io::Io;
+use super::state::Phase;
 
 /// What a request has that asks for an upgrade. Dropping it changes nothing: the answer decides.
 pub struct Upgrade {
@@ -212,6 +212,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
+    activity.state.on_carried();
     let transport = match switch {
         None => transport,
         Some(Switch { tunnel, in_flight }) => {
@@ -220,7 +221,8 @@ where
             drop(tunnel.send(end));
             let ended = poll_fn(|cx| {
                 if wakes.news(cx) == Some(Phase::Cut) {
-                    activity.cut();
+                    activity.state.on_cut();
+                    activity.count_cut();
                     return Poll::Ready(Ended::Cut);
                 }
                 Pin::new(&mut gone).poll(cx).map(|_| Ended::Done)
@@ -238,7 +240,7 @@ where
             transport
         }
     };
-    let mut io = Io::new(transport, Bytes::new(), Arc::clone(activity), false);
+    let mut io = Io::new(transport, Bytes::new(), Arc::clone(activity));
     poll_fn(|cx| {
         if wakes.news(cx) == Some(Phase::Cut) {
             return Poll::Ready(Ended::Cut);

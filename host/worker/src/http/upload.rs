@@ -51,7 +51,7 @@ impl Watched {
     fn awaited(&mut self, awaited: bool) {
         if self.awaited != awaited {
             self.awaited = awaited;
-            self.fate.activity.awaits_body(awaited);
+            self.fate.activity.state.on_body_awaited(awaited);
         }
     }
 }

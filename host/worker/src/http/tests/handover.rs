@@ -39,7 +39,7 @@ impl Relay {
 
     fn hand_over(&self) {
         let linger = LINGER;
-        self.begin(Phase::Draining { since: Instant::now(), linger, ending: Ending::HandOver });
+        self.begin(Phase::Draining { since: Instant::now().into_std(), linger, ending: Ending::HandOver });
     }
 
     fn begin(&self, phase: Phase) {
@@ -208,7 +208,7 @@ async fn where_nobody_takes_a_connection_its_close_is_announced() {
     let mut rig = Rig::new();
     rig.send(&get("/hold")).await;
     rig.settle().await;
-    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::HandOver });
+    rig.control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver });
     rig.settle().await;
     // The road has ended meanwhile.
     rig.drain();
@@ -220,7 +220,7 @@ async fn where_nobody_takes_a_connection_its_close_is_announced() {
 
     let (mut client, transport) = tokio::io::duplex(4096);
     let (control, signal) = drain_signal();
-    control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::HandOver });
+    control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver });
     let app = Double { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let lane = Box::leak(Box::default());
     let served = tokio::spawn(serve_connection(Handover::accepted(transport), app, lane, signal.staying(), None));
@@ -298,7 +298,7 @@ async fn connections_of_a_thread_hear_what_is_told_elsewhere() {
     let relay = tokio::spawn(relay);
     let late = here.clone();
     let told = tokio::spawn(here.changed());
-    let phase = Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::HandOver };
+    let phase = Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver };
     std::thread::spawn(move || control.begin(phase)).join().unwrap();
     told.await.unwrap();
     assert_eq!(late.phase(), phase);
@@ -387,7 +387,7 @@ async fn received(pieces: &[(Vec<u8>, bool, bool)]) -> (Vec<u8>, usize) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if *hand_over {
-            let phase = Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::HandOver };
+            let phase = Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver };
             control.lock().unwrap().begin(phase);
         }
     }

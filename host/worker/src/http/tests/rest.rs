@@ -82,7 +82,7 @@ async fn a_rest_makes_no_connection_younger_and_none_stays_behind_a_drain() {
     let mut rig = Rig::new();
     rig.get("/first").await;
     assert_eq!(rests(&rig, LONG).await, 1);
-    rig.control.begin(Phase::Draining { since: Instant::now(), linger: LINGER, ending: Ending::HandOver });
+    rig.control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver });
     rig.settle().await;
     let moved = rig.served.await.unwrap().expect("it moves");
     assert_eq!((moved.history.requests, moved.history.ticks), (1, 2));
