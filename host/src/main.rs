@@ -4,7 +4,7 @@
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
 //! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`, `databank_check`,
-//! `admin`, `check`, `ctl`, `inspect`, `dev` and `new` are the roles; they never import each other. Below them are
+//! `admin`, `check`, `ctl`, `inspect`, `dev`, `new` and `init` are the roles; they never import each other. Below them are
 //! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids`, `causes`, `foreign` and `hosts` are pure. Uses
 //! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
 
@@ -19,6 +19,7 @@ mod check;
 mod ctl;
 mod databank_check;
 mod dev;
+mod init;
 mod inspect;
 mod master;
 mod new;
@@ -69,9 +70,7 @@ mod restart;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-
-use cli::{Cli, Command};
+use cli::Command;
 
 /// What it means when a process can't write its own name.
 const NO_PROC: &str = "/proc/self/comm can't be written; expected proc(5) to be mounted at /proc";
@@ -79,10 +78,12 @@ const NO_PROC: &str = "/proc/self/comm can't be written; expected proc(5) to be 
 fn main() -> ExitCode {
     // Before anything else, in every role: nobody dies of a signal that is meant for the master.
     sys::signals::ignore();
-    let outcome = sys::process::set_name().context(NO_PROC).and_then(|()| match Cli::parse().command {
+    let outcome = sys::process::set_name().context(NO_PROC).and_then(|()| match cli::parse().command {
         Command::Run { config, dev_library } => master::run(&config, dev_library),
         Command::Dev { directory, release, open } => dev::run(&dev::Options { directory, release, open }),
         Command::New { directory, name, axum, app_abi } => new::run(&new::Options { directory, name, axum, app_abi }),
+        Command::Init { library, directory, name } => init::run(&init::Options { library, directory, name }),
+        Command::Schema => cli::schema(),
         Command::Check { config } => check::run(&config),
         Command::Inspect { library, json } => {
             inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })

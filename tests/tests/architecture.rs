@@ -11,7 +11,10 @@ use app_host_tests::build::workspace;
 /// never use each other.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("entry", &["main", "cli"]),
-    ("roles", &["admin", "check", "ctl", "databank_check", "dev", "inspect", "master", "new", "probe", "worker"]),
+    (
+        "roles",
+        &["admin", "check", "ctl", "databank_check", "dev", "init", "inspect", "master", "new", "probe", "worker"],
+    ),
     (
         "rooms",
         &[
