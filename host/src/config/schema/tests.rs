@@ -255,7 +255,7 @@ fn schema_and_reader_agree_about_every_kind_of_value_at_every_key() {
                 Err(_) if !is_valid => refused += 1,
                 Err(error) if BEYOND_A_SCHEMA.iter().any(|words| error.contains(words)) => beyond += 1,
                 Err(error) => {
-                    disagreed.push(format!("{name}: {value} is refused, and no editor would say so: {error}"))
+                    disagreed.push(format!("{name}: {value} is refused, and no editor would say so: {error}"));
                 }
             }
         }
