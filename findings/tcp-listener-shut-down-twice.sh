@@ -8,7 +8,7 @@
 #         it: connect(2) succeeds, then both sides read the end at once. SO_ACCEPTCONN says that it listens. After one
 #         shutdown there is no mark, and connect(2) with AF_UNSPEC before listen(2) takes it away.
 # Why it matters: a listener that several processes share is shut down by each of them when they stop; whoever wants
-#         to revive it has to disconnect it first (host/src/listeners/health.rs).
+#         to revive it has to disconnect it first (host/master/src/listeners/health.rs).
 # Source: inet_shutdown in net/ipv4/af_inet.c sets sk_shutdown before it looks at the state; tcp_disconnect clears it.
 set -euo pipefail
 uname -r

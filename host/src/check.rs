@@ -11,18 +11,18 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::task::LocalSet;
 
-use crate::artifact::{Store, UNLINKED, Version};
-use crate::causes::chain;
-use crate::children::Children;
-use crate::console;
-use crate::desk::Desk;
-use crate::foreign::printable;
-use crate::identity::{self, Identity};
-use crate::logging;
-use crate::paths;
-use crate::preflight::{Failed, Place, Preflight, Snapshot, read_config};
-use crate::restart::Refusal;
-use crate::state_dir::StateDir;
+use app_host_core::causes::chain;
+use app_host_core::foreign::printable;
+use app_host_core::restart::Refusal;
+use app_host_master::preflight::{Failed, Place, Preflight, Snapshot, read_config};
+use app_host_platform::artifact::{Store, UNLINKED, Version};
+use app_host_platform::children::Children;
+use app_host_platform::console;
+use app_host_platform::desk::Desk;
+use app_host_platform::identity::{self, Identity};
+use app_host_platform::logging;
+use app_host_platform::paths;
+use app_host_platform::state_dir::StateDir;
 
 /// How long what the probe has said is waited for to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);

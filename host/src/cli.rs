@@ -9,8 +9,9 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::SCHEMA;
-use crate::console;
+use app_host_core::config::SCHEMA;
+use app_host_platform::console;
+
 use crate::ctl::{Form, Looks, Options, Order, Place, Until, Wait};
 use crate::init;
 

@@ -12,13 +12,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
-use crate::artifact::Store;
-use crate::causes::chain;
-use crate::config::SCHEMA;
-use crate::console;
-use crate::foreign::printable;
-use crate::held::Directory;
-use crate::paths;
+use app_host_core::causes::chain;
+use app_host_core::config::SCHEMA;
+use app_host_core::foreign::printable;
+use app_host_platform::artifact::Store;
+use app_host_platform::held::Directory;
+use app_host_platform::{console, paths};
 
 /// The shipped unit, and the names in it that are others here.
 const UNIT: &str = include_str!("../systemd/app-host.service");
@@ -162,7 +161,7 @@ fn write(files: &[(PathBuf, String)]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use app_host_core::config::Config;
 
     #[test]
     fn the_unit_is_the_shipped_one_but_for_its_names() {

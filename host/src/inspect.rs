@@ -13,12 +13,12 @@ use app_abi::manifest::{Manifest, Version as Numbers};
 use app_abi::{ABI, ABI_MINOR};
 use serde_json::{Value, json};
 
-use crate::artifact::Store;
-use crate::causes::chain;
-use crate::console;
-use crate::foreign::printable;
-use crate::held::Directory;
-use crate::restart::Refusal;
+use app_host_core::causes::chain;
+use app_host_core::foreign::printable;
+use app_host_core::restart::Refusal;
+use app_host_platform::artifact::Store;
+use app_host_platform::console;
+use app_host_platform::held::Directory;
 
 /// In which form the answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,73 +3,41 @@
 //! A stable **master** owns the listening sockets and the restart logic; **workers** load the app,
 //! a versioned library written against `app-abi`, and serve HTTP with it.
 //!
-//! Where a line belongs: `main` and `cli` say what to do. `master`, `worker`, `probe`, `databank_check`,
-//! `admin`, `check`, `ctl`, `inspect`, `dev`, `new` and `init` are the roles; they never import each other. Below them are
-//! rooms with one job each. `sys` and `loader` hold the only `unsafe`. `restart`, `message`, `command`, `config`, `ids`, `causes`, `foreign` and `hosts` are pure. Uses
-//! point down this list only; `tests/tests/architecture.rs` has the order within it and checks it.
+//! Where a line belongs is a question of the process that runs it:
+//!
+//! | crate | what it is | what it doesn't know |
+//! |---|---|---|
+//! | `app-host-core` | the restart machine, the configuration, the protocols: pure | runtime, system, files, clock |
+//! | `app-host-platform` | descriptors, processes, files, logs, counters; `sys` holds its `unsafe` | HTTP, apps, databanks, policy |
+//! | `app-host-services` | loads an app and lends it databank, messages, locks; the one `dlopen` | listeners, connections |
+//! | `app-host-worker` | serves HTTP with one version of the app | restarts, versions, configuration files |
+//! | `app-host-master` | owns listeners, versions, generations | HTTP, apps, databank clients |
+//! | this one | the command line, the tools, the admin's pages | |
+//!
+//! Cargo holds master and worker apart; `tests/tests/architecture.rs` has what Cargo can't say. The roles below never
+//! use each other.
 
 // They panic where nobody can be told; `console` doesn't.
 #![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
 
-mod cli;
-
-// The roles.
 mod admin;
 mod check;
+mod cli;
 mod ctl;
-mod databank_check;
 mod dev;
 mod init;
 mod inspect;
-mod master;
 mod new;
-mod probe;
-mod worker;
-
-// One room, one job.
-mod access;
-mod artifact;
-mod channel;
-mod children;
-mod console;
-mod control;
-mod desk;
-mod handover;
-mod held;
-mod http;
-mod identity;
-mod ledger;
-mod listeners;
-mod locks;
-mod logging;
-mod metrics;
-mod notify;
-mod output;
-mod paths;
-mod preflight;
-mod socket_file;
-mod state_dir;
-mod watcher;
-
-// The only `unsafe`, and what `loader` lends to the app: the store, and the way to other workers.
-mod databank;
-mod dispatch;
-mod loader;
-mod sys;
-
-// Pure.
-mod causes;
-mod command;
-mod config;
-mod foreign;
-mod hosts;
-mod ids;
-mod message;
-mod restart;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
+use app_host_core::foreign;
+use app_host_master as master;
+use app_host_platform::{console, logging, sys};
+use app_host_services::{databank_check, probe};
+use app_host_worker as worker;
+
 use cli::Command;
 
 /// What it means when a process can't write its own name.

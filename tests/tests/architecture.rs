@@ -1,55 +1,66 @@
-//! Inside host, dependencies point one way, and `unsafe` lives where it belongs: read from the
-//! sources, because nothing else would notice.
+//! What Cargo can't say of the architecture: which crate may use which, the order of rooms within each, and where
+//! `unsafe` is. Read from the sources and manifests, because nothing else would notice.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use app_host_tests::build::workspace;
 
-/// Who may use whom: a room uses rooms of later lines, and those behind it in its own line. Roles
-/// never use each other.
-const LAYERS: [(&str, &[&str]); 5] = [
-    ("entry", &["main", "cli"]),
+/// The host's crates: where each lies, and which of the others it may use. The arrow that must not exist is the one
+/// between master and worker.
+const CRATES: [(&str, &str, &[&str]); 6] = [
+    ("app-host-core", "host/core", &[]),
+    ("app-host-platform", "host/platform", &["core"]),
+    ("app-host-services", "host/services", &["core", "platform"]),
+    ("app-host-worker", "host/worker", &["core", "platform", "services"]),
+    ("app-host-master", "host/master", &["core", "platform"]),
+    ("app-host", "host", &["core", "master", "platform", "services", "worker"]),
+];
+
+/// What the master's process must never have in its tree: HTTP, databanks, and whatever could load an app.
+const NOT_IN_MASTER: [&str; 7] = ["hyper", "httparse", "h2", "mongodb", "bson", "rusqlite", "axum"];
+
+/// All that the core may depend on: data types and their texts, no runtime and no system.
+const CORE_DEPENDS_ON: [&str; 7] =
+    ["bytes", "humantime", "ipnet", "serde", "serde_json", "serde_path_to_error", "thiserror"];
+
+/// The order of rooms within a crate: a room uses those behind it only. A crate's root (`lib`, and what lies beside it
+/// in the master and the worker) comes first.
+const ORDERS: [(&str, &[&str]); 3] = [
     (
-        "roles",
-        &["admin", "check", "ctl", "databank_check", "dev", "init", "inspect", "master", "new", "probe", "worker"],
-    ),
-    (
-        "rooms",
+        "host/platform",
         &[
-            "preflight",
             "state_dir",
-            "watcher",
             "artifact",
             "children",
             "metrics",
-            "control",
-            "http",
-            "access",
-            "listeners",
+            "console",
+            "output",
             "socket_file",
             "identity",
-            "ledger",
-            "locks",
-            "output",
-            "handover",
-            "console",
             "logging",
-            "notify",
             "channel",
+            "usage",
             "desk",
             "held",
             "paths",
+            "sys",
         ],
     ),
-    ("depths", &["loader", "databank", "dispatch", "sys"]),
-    ("pure", &["restart", "message", "command", "config", "ids", "causes", "foreign", "hosts"]),
+    ("host/services", &["probe", "databank_check", "loader", "databank", "dispatch"]),
+    (
+        "host/core",
+        &[
+            "restart", "message", "status", "command", "config", "dispatch", "ids", "causes", "foreign", "hosts",
+            "words",
+        ],
+    ),
 ];
 
-/// What the pure rooms may use besides each other.
-const PURE_CRATES: [&str; 8] =
-    ["std", "serde", "serde_json", "serde_path_to_error", "thiserror", "humantime", "ipnet", "super"];
+/// The roles of the program never use each other.
+const ROLES: [&str; 7] = ["admin", "check", "ctl", "dev", "init", "inspect", "new"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -75,11 +86,20 @@ fn code(path: &Path) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The room that a file of `host/src` belongs to.
-fn room(path: &Path) -> String {
-    let inner = path.strip_prefix(workspace().join("host/src")).unwrap();
+/// The room that a file of a crate belongs to.
+fn room(crate_root: &Path, path: &Path) -> String {
+    let inner = path.strip_prefix(crate_root.join("src")).unwrap();
     let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
     first.trim_end_matches(".rs").to_owned()
+}
+
+/// All sources of the host, with the crate that each belongs to.
+fn host_sources() -> Vec<(PathBuf, PathBuf)> {
+    CRATES
+        .iter()
+        .map(|(_, place, _)| workspace().join(place))
+        .flat_map(|root| sources(&root.join("src")).into_iter().map(move |path| (root.clone(), path)))
+        .collect()
 }
 
 /// Every room that the code names by `crate::`, also within braces.
@@ -113,27 +133,106 @@ fn used_rooms(code: &str) -> BTreeSet<String> {
     used
 }
 
-fn place(room: &str) -> (usize, usize) {
-    LAYERS
-        .iter()
-        .enumerate()
-        .find_map(|(layer, (_, rooms))| Some((layer, rooms.iter().position(|name| *name == room)?)))
-        .unwrap_or_else(|| panic!("room {room} has no place in the architecture: give it one in LAYERS and in main.rs"))
+#[test]
+fn crates_use_each_other_one_way() {
+    for (name, place, may) in CRATES {
+        let manifest = fs::read_to_string(workspace().join(place).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{place} is {name}");
+        let used: BTreeSet<&str> = manifest
+            .lines()
+            .filter_map(|line| line.strip_prefix("app-host-"))
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .collect();
+        assert_eq!(used, may.iter().copied().collect(), "{name}");
+        // `dev` tells the host's lines from the app's by it.
+        let news = fs::read_to_string(workspace().join("host/src/dev/news.rs")).unwrap();
+        assert!(news.contains(&format!("\"{}\"", name.replace('-', "_"))), "dev takes {name} for the app");
+    }
+}
+
+/// The names of all packages that a crate's normal build takes.
+fn tree(package: &str) -> BTreeSet<String> {
+    let asked = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "-p",
+            package,
+        ])
+        .current_dir(workspace())
+        .output()
+        .unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let text = String::from_utf8(asked.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 #[test]
-fn dependencies_point_one_way() {
+fn master_is_built_without_http_databanks_and_a_loader() {
+    let tree = tree("app-host-master");
+    assert!(tree.contains("tokio") && tree.contains("app-host-platform"), "{tree:?}");
+    for banned in NOT_IN_MASTER {
+        assert!(!tree.contains(banned), "the master's tree has {banned}");
+    }
+    // `abi_stable` brings a libloading of its own. It is there because `app_abi` compares its version with the one that
+    // a library was built against; none of the master's crates can call either.
+    for place in ["host/core", "host/platform", "host/master"] {
+        let manifest = fs::read_to_string(workspace().join(place).join("Cargo.toml")).unwrap();
+        for banned in ["libloading", "abi_stable", "async-ffi", "http"] {
+            assert!(!manifest.contains(&format!("\n{banned}.")), "{place} has {banned}");
+        }
+    }
+}
+
+#[test]
+fn core_depends_on_data_types_only() {
+    let manifest = fs::read_to_string(workspace().join("host/core/Cargo.toml")).unwrap();
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let found: Vec<&str> = dependencies.lines().filter_map(|line| line.split(['.', ' ']).next()).collect();
+    assert_eq!(found.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>(), CORE_DEPENDS_ON);
+    for path in sources(&workspace().join("host/core/src")) {
+        let code = code(&path);
+        for banned in
+            ["std::fs", "std::process", "std::thread", "std::env", "std::net::Tcp", "Instant", "SystemTime::now"]
+        {
+            assert!(!code.contains(banned), "{} knows {banned}", path.display());
+        }
+    }
+}
+
+#[test]
+fn rooms_of_a_crate_use_those_behind_them_only() {
     let mut wrong = Vec::new();
-    for path in sources(&workspace().join("host/src")) {
-        let user = room(&path);
-        let (layer, rank) = place(&user);
-        for used in used_rooms(&code(&path)) {
-            if used == user || used.is_empty() {
+    for (crate_root, order) in ORDERS {
+        let root = workspace().join(crate_root);
+        let rank = |room: &str| {
+            let found = order.iter().position(|name| *name == room);
+            found.unwrap_or_else(|| panic!("room {room} of {crate_root} has no place: give it one in ORDERS"))
+        };
+        for path in sources(&root.join("src")) {
+            let user = room(&root, &path);
+            if user == "lib" {
                 continue;
             }
-            let (used_layer, used_rank) = place(&used);
-            let allowed = used_layer > layer || (used_layer == layer && used_rank > rank && LAYERS[layer].0 != "roles");
-            if !allowed {
+            for used in used_rooms(&code(&path)) {
+                if !used.is_empty() && used != user && rank(&used) < rank(&user) {
+                    wrong.push(format!("{} uses {used}", path.display()));
+                }
+            }
+        }
+    }
+    let root = workspace().join("host");
+    for path in sources(&root.join("src")) {
+        let user = room(&root, &path);
+        for used in used_rooms(&code(&path)) {
+            if ROLES.contains(&user.as_str()) && ROLES.contains(&used.as_str()) && used != user {
                 wrong.push(format!("{} uses {used}", path.display()));
             }
         }
@@ -142,35 +241,18 @@ fn dependencies_point_one_way() {
 }
 
 #[test]
-fn pure_rooms_know_no_runtime_no_system_and_no_clock() {
-    let pure = LAYERS[4].1;
-    for path in sources(&workspace().join("host/src")).into_iter().filter(|path| pure.contains(&room(path).as_str())) {
-        let code = code(&path);
-        for line in code.lines().filter_map(|line| line.trim().trim_start_matches("pub ").strip_prefix("use ")) {
-            let root = line.split([':', ';', ' ']).next().unwrap_or_default();
-            let own =
-                root == "crate" || code.contains(&format!("mod {root};")) || code.contains(&format!("mod {root} {{"));
-            assert!(own || PURE_CRATES.contains(&root), "{}: {line}", path.display());
-        }
-        for banned in
-            ["std::fs", "std::process", "std::thread", "Instant::now", "SystemTime", "tokio::", "nix::", "tracing::"]
-        {
-            assert!(!code.contains(banned), "{} knows {banned}", path.display());
-        }
-    }
-}
-
-#[test]
 fn unsafe_code_is_only_where_it_belongs() {
-    for path in sources(&workspace().join("host/src")) {
-        let room = room(&path);
+    let mut found = BTreeSet::new();
+    for (root, path) in host_sources() {
         let code = code(&path);
-        if room != "sys" && room != "loader" {
-            for banned in ["unsafe {", "unsafe fn", "unsafe impl", "expect(unsafe_code", "allow(unsafe_code"] {
-                assert!(!code.contains(banned), "{} has {banned}", path.display());
+        for word in ["unsafe {", "unsafe fn", "unsafe impl", "expect(unsafe_code", "allow(unsafe_code"] {
+            if code.contains(word) {
+                let place = root.strip_prefix(workspace()).unwrap().join(room(&root, &path));
+                found.insert(place.to_str().unwrap().to_owned());
             }
         }
     }
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["host/platform/sys", "host/services/loader"]);
     assert!(fs::read_to_string(workspace().join("Cargo.toml")).unwrap().contains("unsafe_code = \"deny\""));
 }
 
@@ -216,7 +298,7 @@ fn sentences(page: &str) -> Vec<String> {
 fn assert_held_by_tests(page: &str, least: usize) {
     let page = fs::read_to_string(workspace().join(page)).unwrap();
     let mut sources = String::new();
-    let mut left = vec![workspace().join("host/src"), workspace().join("tests/tests")];
+    let mut left = vec![workspace().join("host"), workspace().join("tests/tests")];
     while let Some(path) = left.pop() {
         if path.is_dir() {
             left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
@@ -251,7 +333,7 @@ fn every_test_that_the_page_on_systemd_names_exists() {
         found.extend(tests.map(|test| format!("{file}::{test}")));
     }
     assert!(found.len() > 20, "{found:?}");
-    let policy = fs::read_to_string(workspace().join("host/src/notify/patience.rs")).unwrap();
+    let policy = fs::read_to_string(workspace().join("host/master/src/notify/patience.rs")).unwrap();
     let named: BTreeSet<&str> = systemd.split('`').filter(|word| word.contains("::") && !word.contains(' ')).collect();
     for name in &named {
         let in_policy = name.strip_prefix("patience::").is_some_and(|test| policy.contains(&format!("fn {test}(")));

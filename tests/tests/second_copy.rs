@@ -68,12 +68,13 @@ fn build(directory: &Path, change: &Change) {
     copy_directory(&workspace().join("app-abi"), &copy);
     let manifest = fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
     let manifest: Vec<&str> = manifest.lines().filter(|line| !line.starts_with("default-members")).collect();
-    let members = "members = [\"host\", \"app-abi\", \"example-app\", \"tests\", \"tests/apps/ported\"]";
     let manifest = manifest.join("\n");
-    assert!(manifest.contains(members), "the workspace's members have changed");
+    let (head, rest) = manifest.split_once("members = [").unwrap();
+    let (_, tail) = rest.split_once(']').unwrap();
+    let manifest = format!("{head}members = [\"app-abi\", \"small-app\"]{tail}");
     // A table that grows makes abi_stable derive an accessor with `unsafe` in it.
     let manifest = manifest.replace("unsafe_code = \"deny\"", "unsafe_code = \"allow\"");
-    fs::write(root.join("Cargo.toml"), manifest.replace(members, "members = [\"app-abi\", \"small-app\"]")).unwrap();
+    fs::write(root.join("Cargo.toml"), manifest).unwrap();
     fs::copy(workspace().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
     fs::create_dir_all(root.join("small-app/src")).unwrap();
     fs::copy(workspace().join("tests/apps/answer_a.rs"), root.join("small-app/src/lib.rs")).unwrap();

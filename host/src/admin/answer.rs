@@ -15,10 +15,10 @@ use tokio::sync::watch;
 
 use super::live::Live;
 use super::source::{Source, Standing};
-use crate::control::Status;
-use crate::hosts;
-use crate::message::AdminListens;
-use crate::metrics;
+use app_host_core::hosts;
+use app_host_core::message::AdminListens;
+use app_host_core::status::Status;
+use app_host_platform::metrics;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 

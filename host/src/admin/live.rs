@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{Body, is_ready};
 use super::source::{INTERVAL, Source};
-use crate::control::{Status, VerdictRecord, WorkerStatus};
-use crate::metrics::{Figures, Snapshot};
+use app_host_core::status::{Status, VerdictRecord, WorkerStatus};
+use app_host_platform::metrics::{Figures, Snapshot};
 
 /// How many pages may be open at the same time. Others find a seat beside them.
 const PAGES: usize = 32;

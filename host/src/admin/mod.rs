@@ -38,11 +38,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
-use crate::causes::chain;
-use crate::channel::Channel;
-use crate::message::{AdminListens, AdminSetup};
-use crate::{logging, sys};
 use answer::Desk;
+use app_host_core::causes::chain;
+use app_host_core::message::{AdminListens, AdminSetup};
+use app_host_platform::channel::Channel;
+use app_host_platform::logging;
+use app_host_platform::sys;
 use crowd::{Busy, Crowd, Seat};
 use patience::Patient;
 

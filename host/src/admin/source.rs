@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::CONNECTIONS;
-use crate::channel::Channel;
-use crate::control::Measured;
-use crate::message::FromAdmin;
-use crate::metrics::Snapshot;
+use app_host_core::message::FromAdmin;
+use app_host_core::status::Measured;
+use app_host_platform::channel::Channel;
+use app_host_platform::metrics::Snapshot;
+use app_host_platform::usage;
 
 /// How much time lies between two questions.
 pub(super) const INTERVAL: Duration = Duration::from_millis(200);
@@ -88,8 +89,8 @@ impl Questions {
                     return;
                 }
             };
-            snapshot.status.measure();
-            let master = i32::try_from(snapshot.status.pid).map_or_else(|_| Measured::default(), Measured::of);
+            usage::measure(&mut snapshot.status);
+            let master = i32::try_from(snapshot.status.pid).map_or_else(|_| Measured::default(), usage::of);
             let standing = Rc::new(Standing { snapshot, master });
             for each in waiting {
                 // Some have lost their patience.

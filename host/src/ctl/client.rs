@@ -15,10 +15,10 @@ use socket2::{Domain, Socket, Type};
 
 use super::lines::{Line, Lines};
 use super::{CtlError, Outcome};
-use crate::command::{Answer, NOT_ALLOWED};
-use crate::foreign;
-use crate::identity;
-use crate::socket_file::Reachable;
+use app_host_core::command::{Answer, NOT_ALLOWED};
+use app_host_core::foreign;
+use app_host_platform::identity;
+use app_host_platform::socket_file::Reachable;
 
 /// A master that can't be talked to.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,8 @@
 
 use serde_json::Value;
 
-use crate::command::Answer;
-use crate::foreign;
+use app_host_core::command::Answer;
+use app_host_core::foreign;
 
 /// The longest line that a master writes: the status of as many workers as there can be, with room.
 const MAX_LINE: usize = 4 * 1024 * 1024;

@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::causes::chain;
-use crate::command::Answer;
-use crate::config::{self, Whereabouts};
-use crate::console::{self, Reader};
-use crate::control::{Status, VerdictRecord, millis};
-use crate::foreign;
-use crate::ids::RequestId;
-use crate::paths;
+use app_host_core::causes::chain;
+use app_host_core::command::Answer;
+use app_host_core::config::{self, Whereabouts};
+use app_host_core::foreign;
+use app_host_core::ids::RequestId;
+use app_host_core::status::{Status, VerdictRecord, millis};
+use app_host_platform::console::{self, Reader};
+use app_host_platform::paths;
 use client::{Client, ClientError};
 use lines::{Line, NoLine};
 use progress::Progress;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::control::{Status, WorkerStatus};
+use app_host_core::status::{Status, WorkerStatus};
 
 /// The end of the year 9999, in milliseconds since the epoch: nobody can print a later moment.
 const LAST_MOMENT: u64 = 253_402_300_799_999;

@@ -13,7 +13,7 @@ use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package, PackageId};
 use nix::unistd::Pid;
 
 use super::{cargo, processes};
-use crate::sys;
+use app_host_platform::sys;
 
 /// A crate that can't be served.
 #[derive(Debug, thiserror::Error)]

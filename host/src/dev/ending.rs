@@ -4,7 +4,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::sys;
+use app_host_platform::sys;
 
 /// SIGINT, SIGTERM and SIGQUIT, and SIGHUP unless we were started with it ignored, as by `nohup`.
 pub struct Stop {

@@ -36,7 +36,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::config::Config;
+use app_host_core::config::Config;
 use build::{Building, Built, Project};
 use ending::{Stop, Why};
 use news::{News, Outcome};

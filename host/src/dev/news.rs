@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value};
 
-use crate::foreign;
+use app_host_core::foreign;
 
 /// What stands in every line, or says where in the host it comes from.
 const USUAL: [&str; 10] = ["v", "name", "msg", "level", "hostname", "pid", "time", "target", "line", "file"];
@@ -101,9 +101,13 @@ impl Reader {
     }
 }
 
+/// The crates that the host is made of.
+const HOST_CRATES: [&str; 6] =
+    ["app_host", "app_host_core", "app_host_master", "app_host_platform", "app_host_services", "app_host_worker"];
+
 /// Whether a line comes from the app; the host's own say where in the host they come from.
 fn is_of_the_app(target: &str) -> bool {
-    target != "app_host" && !target.starts_with("app_host::")
+    !HOST_CRATES.contains(&target.split("::").next().unwrap_or_default())
 }
 
 /// A line for people.
@@ -128,16 +132,16 @@ mod tests {
         let quiet = |reader: &mut Reader, line: &str| assert_eq!(reader.line(line), [], "{line}");
         quiet(
             &mut reader,
-            r#"{"msg":"restart preflight passed","level":30,"version":"abc","target":"app_host::master"}"#,
+            r#"{"msg":"restart preflight passed","level":30,"version":"abc","target":"app_host_master::log"}"#,
         );
         quiet(
             &mut reader,
-            r#"{"msg":"restart roll started","level":30,"to":2,"workers":2,"target":"app_host::master"}"#,
+            r#"{"msg":"restart roll started","level":30,"to":2,"workers":2,"target":"app_host_master::log"}"#,
         );
-        quiet(&mut reader, r#"{"msg":"worker ready","level":30,"generation":2,"target":"app_host::master"}"#);
+        quiet(&mut reader, r#"{"msg":"worker ready","level":30,"generation":2,"target":"app_host_master::log"}"#);
         // A respawn of the active one.
-        quiet(&mut reader, r#"{"msg":"worker ready","level":30,"generation":1,"target":"app_host::master"}"#);
-        let last = r#"{"msg":"worker ready","level":30,"generation":2,"target":"app_host::master"}"#;
+        quiet(&mut reader, r#"{"msg":"worker ready","level":30,"generation":1,"target":"app_host_master::log"}"#);
+        let last = r#"{"msg":"worker ready","level":30,"generation":2,"target":"app_host_master::log"}"#;
         assert_eq!(reader.line(last), [News::Live { version: "abc".to_owned() }]);
         quiet(&mut reader, last);
     }
@@ -148,8 +152,8 @@ mod tests {
         assert_eq!(reader.line("plain\n"), [News::Line { level: 30, text: "plain".to_owned() }]);
         let app = r#"{"msg":"hello","level":20,"target":"shop::cart","items":3,"pid":7}"#;
         assert_eq!(reader.line(app), [News::Line { level: 20, text: "hello  items=3".to_owned() }]);
-        let host = r#"{"msg":"worker exited","level":50,"target":"app_host::master","slot":1}"#;
+        let host = r#"{"msg":"worker exited","level":50,"target":"app_host_master::log","slot":1}"#;
         assert_eq!(reader.line(host), [News::Line { level: 50, text: "worker exited  slot=1".to_owned() }]);
-        assert_eq!(reader.line(r#"{"msg":"draining","level":30,"target":"app_host::worker"}"#), []);
+        assert_eq!(reader.line(r#"{"msg":"draining","level":30,"target":"app_host_worker"}"#), []);
     }
 }

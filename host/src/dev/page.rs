@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::hosts;
+use app_host_core::hosts;
 
 /// Paths of our own: no app has a path like them by accident.
 const SCRIPT_PATH: &str = "/.app-host-dev/reload.js";

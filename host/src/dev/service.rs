@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::news::{News, Reader};
-use crate::sys;
+use app_host_platform::sys;
 
 /// The longest line of the log that is read, in bytes; a longer one comes in pieces.
 const MAX_LINE: u64 = 1024 * 1024;

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use cargo_metadata::{MetadataCommand, TargetKind};
 use serde_json::json;
 
-use crate::console;
+use app_host_platform::console;
 
 /// What the command line says.
 #[derive(Debug)]

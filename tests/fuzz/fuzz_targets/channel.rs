@@ -3,30 +3,10 @@
 //!
 //! Run as `command` is (see there), with `--bin channel` and without the dictionary.
 #![no_main]
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    unfulfilled_lint_expectations,
-    reason = "the rooms are the host's; see there"
-)]
 
-#[path = "../../../host/src/config/mod.rs"]
-mod config;
-#[path = "../../../host/src/channel"]
-mod channel {
-    #[path = "frames.rs"]
-    pub mod frames;
-}
-#[path = "../../../host/src/foreign.rs"]
-mod foreign;
-#[path = "../../../host/src/ids.rs"]
-mod ids;
-#[path = "../../../host/src/message.rs"]
-mod message;
-
-use channel::frames::{Frames, MAX_TEXT, frame};
-use message::{FromAdmin, FromDatabankCheck, FromProbe, FromWorker};
+use app_host_core::foreign;
+use app_host_platform::channel::frames::{Frames, MAX_TEXT, frame};
+use app_host_core::message::{FromAdmin, FromDatabankCheck, FromProbe, FromWorker};
 
 fn read(stream: &[u8], piece: usize) -> (Vec<Vec<u8>>, bool) {
     let (mut frames, mut found) = (Frames::default(), Vec::new());

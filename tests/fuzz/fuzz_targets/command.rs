@@ -8,16 +8,8 @@
 //! Stable Rust and a C++ compiler are enough (`.cargo/config.toml` has the flags). The parser has no `unsafe`,
 //! so no sanitizer is needed.
 #![no_main]
-#![allow(dead_code, unused_imports, missing_docs, reason = "the rooms are the host's; see there")]
 
-#[path = "../../../host/src/command.rs"]
-mod command;
-#[path = "../../../host/src/config/mod.rs"]
-mod config;
-#[path = "../../../host/src/ids.rs"]
-mod ids;
-
-use command::{Answer, Misunderstood};
+use app_host_core::command::{self, Answer, Misunderstood};
 
 libfuzzer_sys::fuzz_target!(|line: &[u8]| {
     let parsed = command::parse(line);

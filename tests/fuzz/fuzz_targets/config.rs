@@ -2,16 +2,10 @@
 //!
 //! Run as `command` is (see there), with `--bin config` and without the dictionary.
 #![no_main]
-#![allow(dead_code, unused_imports, missing_docs, reason = "the rooms are the host's; see there")]
-
-#[path = "../../../host/src/config/mod.rs"]
-mod config;
-#[path = "../../../host/src/ids.rs"]
-mod ids;
 
 use std::path::Path;
 
-use config::Config;
+use app_host_core::config::{self, Config};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = Path::new("/etc/app-host/app-host.json");

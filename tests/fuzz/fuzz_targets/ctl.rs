@@ -11,16 +11,6 @@
     reason = "the rooms are the host's; see there"
 )]
 
-#[path = "../../../host/src/command.rs"]
-mod command;
-#[path = "../../../host/src/config/mod.rs"]
-mod config;
-#[path = "../../../host/src/control"]
-mod control {
-    #[path = "status.rs"]
-    mod status;
-    pub use status::*;
-}
 #[path = "../../../host/src/ctl"]
 mod ctl {
     #[path = "lines.rs"]
@@ -44,7 +34,7 @@ mod ctl {
                     }
                     Ok(None) => break,
                     Err(error) => {
-                        assert!(!error.to_string().contains(crate::foreign::is_unsafe), "{error}");
+                        assert!(!error.to_string().contains(app_host_core::foreign::is_unsafe), "{error}");
                         return (found, false);
                     }
                 }
@@ -55,33 +45,29 @@ mod ctl {
 
     pub fn tables(text: &str) {
         let Ok(mut value) = serde_json::from_str(text) else { return };
-        crate::foreign::make_printable(&mut value);
+        app_host_core::foreign::make_printable(&mut value);
         let mut shown = Vec::new();
         if let serde_json::Value::Array(versions) = &value {
             shown.push((table::versions(versions), versions.len()));
         }
-        if let Ok(status) = serde_json::from_value::<crate::control::Status>(value) {
+        if let Ok(status) = serde_json::from_value::<app_host_core::status::Status>(value) {
             shown.push((table::status(&status, None), status.workers.len() + 5));
             let later = std::time::Duration::from_millis(1500);
             shown.push((table::status(&status, Some((&status, later))), status.workers.len() + 5));
         }
         for (shown, lines) in shown {
-            assert!(!shown.contains(|c| c != '\n' && crate::foreign::is_unsafe(c)), "{shown:?}");
+            assert!(!shown.contains(|c| c != '\n' && app_host_core::foreign::is_unsafe(c)), "{shown:?}");
             assert!(shown.lines().count() <= lines, "{shown:?}");
         }
     }
 }
-#[path = "../../../host/src/foreign.rs"]
-mod foreign;
-#[path = "../../../host/src/ids.rs"]
-mod ids;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, stream)) = bytes.split_first() else { return };
     let found = ctl::read(stream, usize::from(*first) + 1);
     assert_eq!(ctl::read(stream, usize::MAX), found, "how it is cut doesn't matter");
     for line in found.0 {
-        assert!(!foreign::printable(&line).contains(foreign::is_unsafe), "{line:?}");
+        assert!(!app_host_core::foreign::printable(&line).contains(app_host_core::foreign::is_unsafe), "{line:?}");
     }
     ctl::tables(&String::from_utf8_lossy(stream));
 });

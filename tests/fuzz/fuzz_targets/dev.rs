@@ -17,8 +17,6 @@ mod dev {
     #[path = "news.rs"]
     pub mod news;
 }
-#[path = "../../../host/src/foreign.rs"]
-mod foreign;
 
 use dev::news::{News, Outcome, Reader};
 
@@ -29,12 +27,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             match news {
                 News::Address(_) => {}
                 News::Live { version } | News::Verdict(Outcome::Complete { version }) => {
-                    assert!(!version.contains(foreign::is_unsafe), "{version:?}");
+                    assert!(!version.contains(app_host_core::foreign::is_unsafe), "{version:?}");
                 }
                 News::Verdict(Outcome::Refused { reason, detail } | Outcome::Failed { reason, detail }) => {
-                    assert!(!format!("{reason}{detail}").contains(foreign::is_unsafe), "{detail:?}");
+                    assert!(!format!("{reason}{detail}").contains(app_host_core::foreign::is_unsafe), "{detail:?}");
                 }
-                News::Line { text, .. } => assert!(!foreign::printable(&text).contains(foreign::is_unsafe)),
+                News::Line { text, .. } => assert!(!app_host_core::foreign::printable(&text).contains(app_host_core::foreign::is_unsafe)),
             }
         }
     }

@@ -2,21 +2,8 @@
 //!
 //! Run as `command` is (see there), with `--bin dispatch` and without the dictionary.
 #![no_main]
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    unfulfilled_lint_expectations,
-    reason = "the rooms are the host's; see there"
-)]
 
-#[path = "../../../host/src/dispatch"]
-mod dispatch {
-    #[path = "wire.rs"]
-    pub mod wire;
-}
-
-use dispatch::wire::{self, Origin, Packet};
+use app_host_core::dispatch::wire::{self, Origin, Packet};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let origin = Origin { slot: 7, generation: 1 << 40 };

@@ -4,26 +4,16 @@
 //!
 //! Run as `command` is (see there), with `--bin elf` and without the dictionary.
 #![no_main]
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    unfulfilled_lint_expectations,
-    reason = "the rooms are the host's; see there"
-)]
 
-#[path = "../../../host/src/artifact"]
-mod artifact {
-    #[path = "elf.rs"]
-    pub mod elf;
+use app_abi::manifest::Manifest;
+use app_host_platform::artifact::elf;
 
-    pub fn read(bytes: &[u8]) -> Result<app_abi::manifest::Manifest, elf::ElfError> {
-        elf::read_from(bytes, |_| false)
-    }
+fn read(bytes: &[u8]) -> Result<Manifest, elf::ElfError> {
+    elf::read_from(bytes, |_| false)
 }
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    match artifact::read(bytes) {
+    match read(bytes) {
         Ok(manifest) => {
             assert!(manifest.app_name.len() <= 64);
             let _ = manifest.fits_host();
@@ -32,6 +22,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
     // The same bytes where a whole header would stand.
     const HEAD: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0";
-    let _ = artifact::read(&[HEAD, bytes].concat());
-    let _ = app_abi::manifest::Manifest::from_note_desc(bytes);
+    let _ = read(&[HEAD, bytes].concat());
+    let _ = Manifest::from_note_desc(bytes);
 });

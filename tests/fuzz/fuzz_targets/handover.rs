@@ -11,7 +11,7 @@
     reason = "the rooms are the host's; see there"
 )]
 
-#[path = "../../../host/src/handover"]
+#[path = "../../../host/worker/src/handover"]
 mod handover {
     #[path = "harbour.rs"]
     mod harbour;
@@ -52,19 +52,19 @@ mod handover {
         assert_eq!(outbox.take_done().len(), 10, "each connection is somewhere, once");
     }
 }
-#[path = "../../../host/src/http"]
+#[path = "../../../host/worker/src/http"]
 mod http {
     use std::time::Duration;
 
     pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-    pub mod patience {
+    pub mod timeouts {
         pub const IDLE_TICKS: u32 = 4;
     }
-    #[path = "handover.rs"]
-    mod handover;
-    pub use handover::History;
+    #[path = "state/history.rs"]
+    mod history;
+    pub use history::History;
 }
-#[path = "../../../host/src/worker"]
+#[path = "../../../host/worker/src"]
 mod worker {
     #[path = "papers.rs"]
     mod papers;

@@ -2,25 +2,9 @@
 //!
 //! Run as `command` is (see there), with `--bin ledger` and without the dictionary.
 #![no_main]
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    unfulfilled_lint_expectations,
-    reason = "the rooms are the host's; see there"
-)]
 
-#[path = "../../../host/src/config/mod.rs"]
-mod config;
-#[path = "../../../host/src/foreign.rs"]
-mod foreign;
-#[path = "../../../host/src/ids.rs"]
-mod ids;
-#[path = "../../../host/src/restart/mod.rs"]
-mod restart;
-
-use ids::ConfigId;
-use restart::ledger::Ledger;
+use app_host_core::ids::ConfigId;
+use app_host_core::restart::ledger::Ledger;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     // So that bytes can get past it.

@@ -3,44 +3,15 @@
 //!
 //! Run as `command` is (see there), with `--bin stats` and without the dictionary.
 #![no_main]
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    unfulfilled_lint_expectations,
-    reason = "the rooms are the host's; see there"
-)]
-
-mod config {
-    pub const MAX_THREADS: u16 = 64;
-}
-#[path = "../../../host/src/foreign.rs"]
-mod foreign;
-#[path = "../../../host/src/metrics"]
-mod metrics {
-    #[path = "counters.rs"]
-    mod counters;
-
-    pub fn add(stats: &crate::sys::stats::StatsSnapshot) {
-        let mut sums = counters::Sums::default();
-        for _ in 0..3 {
-            sums.add(stats);
-            sums.cut_in_flight(stats);
-        }
-    }
-}
-#[path = "../../../host/src/sys"]
-mod sys {
-    #[path = "stats.rs"]
-    pub mod stats;
-}
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use sys::stats::{LaneSnapshot, StatsPage};
+use app_host_core::foreign;
+use app_host_platform::metrics::counters::Sums;
+use app_host_platform::sys::stats::{LaneSnapshot, StatsPage};
 
 static PAGE: OnceLock<(StatsPage, File)> = OnceLock::new();
 
@@ -62,6 +33,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     {
         assert!(routes.len() <= foreign::MAX_TEXT && !routes.contains(foreign::is_unsafe), "{routes:?}");
     }
-    metrics::add(&stats);
+    let mut sums = Sums::default();
+    for _ in 0..3 {
+        sums.add(&stats);
+        sums.cut_in_flight(&stats);
+    }
     let _ = (page.signs(), page.connections());
 });

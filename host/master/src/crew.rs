@@ -1,0 +1,458 @@
+//! The worker processes of the master: spawned, talked to and watched.
+//!
+//! Owns each worker's pid, its sockets and its stats page. Which worker is to do what is the
+//! machine's business; what they report goes into the loop's inbox, a worker's messages always
+//! before its exit.
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Pid, fchown};
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use super::Happening;
+use super::attend::{LastWords, LiveSettings, Says, Wants, attend};
+use super::dispatch::Dispatch;
+use crate::locks::MagicLock;
+use crate::preflight::Prepared;
+use app_host_core::causes::chain;
+use app_host_core::config::{AccessLog, Log, LogLevel};
+use app_host_core::dispatch::SOCKET_BYTES;
+use app_host_core::ids::{Generation, Slot, WorkerId};
+use app_host_core::message::TRANSFER_SOCKET_BYTES;
+use app_host_core::message::{AccessPlace, AccessSetup, ToRoad, ToWorker, WorkerSetup};
+use app_host_core::restart::{Signs, look_interval};
+use app_host_platform::channel::{self, ChannelError};
+use app_host_platform::children::{Children, Role, Streams, Surroundings};
+use app_host_platform::identity::Identity;
+use app_host_platform::logging::{self, ChildTarget, Logging, LoggingError, Relay};
+use app_host_platform::output::{Pipe, Stream};
+use app_host_platform::sys::packet;
+use app_host_platform::sys::packet::is_the_end;
+use app_host_platform::sys::process;
+use app_host_platform::sys::stats::{StatsPage, StatsSnapshot};
+use app_host_platform::usage;
+
+/// How many orders may wait for one worker: a drain, and a second one when the service stops.
+const ORDERS: usize = 4;
+
+/// A worker that could not be spawned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpawnError {
+    #[error("its stats page or sockets can't be made")]
+    Equipment(#[source] io::Error),
+    #[error("its log can't be opened")]
+    Log(#[from] LoggingError),
+    #[error("its process can't be made")]
+    Process(#[source] io::Error),
+}
+
+/// One living worker process.
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    orders: mpsc::Sender<ToWorker>,
+    stats: StatsPage,
+    /// The CPU time that it has used in all, once it has been reaped.
+    cpu: Rc<Cell<Duration>>,
+    since: Instant,
+    /// What its generation's configuration says of the log.
+    log: Log,
+    log_file: LogFile,
+    /// The access log's own file.
+    access_file: Option<PathBuf>,
+    /// Apart from the orders, so that no number of them keeps a drain from being ordered.
+    live: watch::Sender<LiveSettings>,
+    /// Links to other workers are sent on it.
+    handover: OwnedFd,
+    /// Whether its configuration has it take connections over.
+    takes_over: bool,
+}
+
+/// How a worker's lines reach its log.
+#[derive(Debug)]
+struct LogFile {
+    target: ChildTarget,
+    /// Through a pipe that the master reads.
+    relayed: bool,
+}
+
+/// What can be said of a living process.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) pid: i32,
+    pub(super) uptime: Duration,
+    pub(super) stats: StatsSnapshot,
+}
+
+/// All worker processes whose exit hasn't been seen yet.
+#[derive(Debug)]
+pub(super) struct Crew {
+    children: Children,
+    identity: Option<Identity>,
+    lock: MagicLock,
+    inbox: mpsc::Sender<Happening>,
+    dispatch: Dispatch,
+    processes: HashMap<WorkerId, Process>,
+    /// The access log's file that was opened last, and its path.
+    access_log: Option<(PathBuf, File)>,
+    /// The operator's word, which counts more than a configuration's.
+    log_level: Option<LogLevel>,
+    /// Whether workers tell their clients that connections aren't kept.
+    announce_close: bool,
+    /// Who can give its connections to whom.
+    linked: HashSet<(WorkerId, WorkerId)>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        children: Children,
+        identity: Option<Identity>,
+        lock: MagicLock,
+        inbox: mpsc::Sender<Happening>,
+        dispatch: Dispatch,
+    ) -> Self {
+        Self {
+            children,
+            identity,
+            lock,
+            inbox,
+            dispatch,
+            processes: HashMap::new(),
+            access_log: None,
+            log_level: None,
+            announce_close: false,
+            linked: HashSet::new(),
+        }
+    }
+
+    /// Spawns a worker from `prepared` and hands it what it needs.
+    pub(super) fn spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        prepared: &Prepared,
+        logging: &Logging,
+    ) -> Result<(), SpawnError> {
+        let config = &prepared.config;
+        let (stats, stats_fd) = StatsPage::create().map_err(SpawnError::Equipment)?;
+        if config.admin.is_some() {
+            stats.time_requests(config.threads);
+        }
+        let (dispatch, their_dispatch) = packet::pair().map_err(SpawnError::Equipment)?;
+        for end in [&dispatch, &their_dispatch] {
+            packet::make_room(end, SOCKET_BYTES).map_err(SpawnError::Equipment)?;
+        }
+        let (handover, their_handover) = channel::one_way().map_err(SpawnError::Equipment)?;
+        let lock = self.lock.for_worker().map_err(SpawnError::Equipment)?;
+        let (mut printed, mut their_printed) = (Vec::with_capacity(2), Vec::with_capacity(2));
+        let mut streams = Streams::default();
+        for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {
+            let Pipe { ours, theirs, writer } = Pipe::open().map_err(SpawnError::Equipment)?;
+            if let Some(identity) = &self.identity {
+                // The app's children may open it anew, by its name `/dev/stdout`.
+                let owned = fchown(&writer, Some(identity.uid), Some(identity.gid));
+                owned.map_err(|error| SpawnError::Equipment(error.into()))?;
+            }
+            *end = Some(writer);
+            printed.push((stream, ours));
+            their_printed.push(theirs);
+        }
+        let log_setup = logging::for_child(&self.log_settings(&config.log));
+        let target = logging::target_for(&config.log)?;
+        // Who runs as somebody else writes into a pipe: with the log itself it could be truncated, or typed into.
+        let relay = self.identity.as_ref().map(|_| Relay::open()).transpose().map_err(SpawnError::Equipment)?;
+        let log = match &relay {
+            Some(relay) => relay.for_child().map_err(SpawnError::Equipment)?,
+            None => logging.descriptor(&config.log)?,
+        };
+        let mut descriptors = vec![log, their_dispatch, their_handover, stats_fd, lock];
+        descriptors.append(&mut their_printed);
+        let library = prepared.version.file.try_clone().map_err(SpawnError::Equipment)?;
+        descriptors.push(library.into());
+        let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
+        if let Some(path) = &access_file {
+            descriptors.push(self.access_log(path)?);
+        }
+        for listener in prepared.listeners.descriptors() {
+            // Duplicates, so that the generation may go before they have been sent.
+            descriptors.push(listener.try_clone_to_owned().map_err(SpawnError::Equipment)?);
+        }
+        let setup = WorkerSetup {
+            slot,
+            generation,
+            library: prepared.library(),
+            app_config: prepared.app_config.as_ref().clone(),
+            databank: prepared.databank.as_ref().clone(),
+            core_dumps: config.core_dumps,
+            threads: config.threads,
+            connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
+            listeners: prepared.listeners.infos(),
+            idle_linger: config.restart.idle_linger,
+            announce_close: self.announce_close,
+            shutdown_timeout: config.restart.shutdown_timeout,
+            heartbeat: look_interval(config.hang_timeout),
+            log: log_setup,
+            access_log: config.access_log.as_ref().map(access_setup),
+        };
+        // Looked at anew: who runs the master may have given it others.
+        let cpus = config.cpus.of(slot.0, config.threads, &process::cpus().unwrap_or_default());
+        let surroundings = Surroundings {
+            environment: &prepared.environment,
+            limits: config.limits,
+            cpus: &cpus,
+            directory: Some(&prepared.home),
+        };
+        let spawned = self.children.spawn(Role::Worker, streams, self.identity.as_ref(), surroundings);
+        let child = spawned.map_err(SpawnError::Process)?;
+        let its_lines = || logging::app_lines(target.writer.clone(), log_setup, child.pid.as_raw().unsigned_abs());
+        let log_file = LogFile { relayed: relay.is_some(), target: target.clone() };
+        let relay = relay.map(|relay| relay.follow(its_lines())).transpose().map_err(|error| {
+            self.children.kill(child.pid);
+            SpawnError::Equipment(error)
+        })?;
+        let last_words = LastWords { printed, lines: Arc::new(its_lines()), relay };
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let pid = child.pid;
+        let (live, live_orders) = watch::channel(LiveSettings::of(&setup));
+        let wants = Wants { orders: queue, live: live_orders };
+        let cpu = Rc::new(Cell::default());
+        let says =
+            Says { worker, pid, children: self.children.clone(), inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
+        tokio::task::spawn_local(attend(says, child, setup, descriptors, last_words, wants));
+        self.dispatch.join(worker, slot, generation, dispatch);
+        let (log, takes_over) = (config.log.clone(), config.restart.handover);
+        let since = Instant::now();
+        let process =
+            Process { pid, orders, stats, cpu, since, log, log_file, access_file, live, handover, takes_over };
+        self.processes.insert(worker, process);
+        Ok(())
+    }
+
+    /// The access log's file. Where its name leads nowhere any more, with a release that was deleted for instance, it is
+    /// the one that workers had before: a worker that crashes is replaced all the same.
+    fn access_log(&mut self, path: &Path) -> Result<OwnedFd, SpawnError> {
+        let error = match logging::open_file(path) {
+            Ok(file) => {
+                let ours = file.try_clone().map_err(SpawnError::Equipment)?;
+                self.access_log = Some((path.to_owned(), ours));
+                return Ok(file.into());
+            }
+            Err(error) => error,
+        };
+        match &self.access_log {
+            Some((known, file)) if known == path => {
+                warn!(
+                    error = chain(&error),
+                    "the access log can't be opened by its name: a worker writes to the old one"
+                );
+                Ok(file.try_clone().map_err(SpawnError::Equipment)?.into())
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    /// The service stops: what a worker gives back goes to nobody, who would begin for an instant.
+    pub(super) fn grant_no_locks(&self) {
+        self.dispatch.grant_no_locks();
+    }
+
+    /// Gives an order. A worker that is gone or takes no orders is noticed elsewhere: by its exit,
+    /// or by the machine's deadline.
+    pub(super) fn order(&self, worker: WorkerId, order: ToWorker) {
+        if let Some(process) = self.processes.get(&worker)
+            && process.orders.try_send(order).is_err()
+        {
+            warn!(worker_pid = process.pid.as_raw(), "worker takes no orders");
+        }
+    }
+
+    /// Has a worker that is about to drain, or drains, give its connections to another, unless that one's
+    /// configuration has it take none. What was said before is not repeated.
+    pub(super) fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
+        if self.linked.contains(&(from, to)) || !self.processes.get(&to).is_some_and(|to| to.takes_over) {
+            return;
+        }
+        match self.link(from, to, None) {
+            Ok(()) => drop(self.linked.insert((from, to))),
+            // One of the two is gone, which its exit says.
+            Err(ChannelError::Socket(error)) if is_the_end(&error) => {}
+            Err(error) => {
+                let (from, to) = (self.pid(from), self.pid(to));
+                warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
+            }
+        }
+    }
+
+    /// Whether others take this worker's connections over.
+    pub(super) fn hands_over(&self, worker: WorkerId) -> bool {
+        self.linked.iter().any(|(from, _)| *from == worker)
+    }
+
+    /// Has so many idle connections of a worker that serves go to another.
+    pub(super) fn shift(&self, from: WorkerId, to: WorkerId, connections: u64) {
+        if let Err(error) = self.link(from, to, Some(connections)) {
+            let (from, to) = (self.pid(from), self.pid(to));
+            warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
+        }
+    }
+
+    /// Gives each of two workers an end of a link. Never waits.
+    fn link(&self, from: WorkerId, to: WorkerId, invited: Option<u64>) -> Result<(), ChannelError> {
+        let (Some(giver), Some(taker)) = (self.processes.get(&from), self.processes.get(&to)) else {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        };
+        let (out, back) = packet::pair()?;
+        for end in [&out, &back] {
+            packet::make_room(end, TRANSFER_SOCKET_BYTES)?;
+        }
+        // Connections travel one way, and whoever takes may be run by somebody else.
+        packet::refuse_descriptors(&out);
+        // In this order, so that whoever gives finds somebody who takes.
+        channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
+        channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
+    }
+
+    fn log_settings(&self, configured: &Log) -> Log {
+        Log { level: self.log_level.unwrap_or(configured.level), ..configured.clone() }
+    }
+
+    /// Has all workers tell their clients that connections aren't kept, or no longer, those spawned later included.
+    pub(super) fn announce_close(&mut self, on: bool) {
+        self.announce_close = on;
+        for process in self.processes.values() {
+            process.live.send_modify(|live| live.announce_close = on);
+        }
+    }
+
+    /// Has all workers log what is urgent up to `level`, those spawned later included; what their
+    /// configurations say, when absent.
+    pub(super) fn set_log_level(&mut self, level: Option<LogLevel>) {
+        self.log_level = level;
+        for process in self.processes.values() {
+            let level = level.unwrap_or(process.log.level);
+            process.live.send_modify(|live| live.level = level);
+        }
+    }
+
+    /// Whether the access log's name is that of another file now, or of none.
+    pub(super) fn access_log_has_moved(&self) -> bool {
+        self.access_log.as_ref().is_some_and(|(path, file)| logging::has_moved(path, file))
+    }
+
+    /// Gives each worker the file that has its log's name now.
+    pub(super) fn reopen_logs(&mut self, logging: &Logging) {
+        let mut access_log = None;
+        for process in self.processes.values() {
+            if let Err(error) = process.reopen_log(logging) {
+                let worker_pid = process.pid.as_raw();
+                warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
+            }
+            let Some(path) = process.access_file.as_deref() else { continue };
+            match logging::open_file(path) {
+                Ok(file) => {
+                    access_log = file.try_clone().ok().map(|file| (path.to_owned(), file)).or(access_log);
+                    process.live.send_modify(|live| live.access_file = Some(Arc::new(file.into())));
+                }
+                Err(error) => {
+                    let worker_pid = process.pid.as_raw();
+                    warn!(worker_pid, error = chain(&error), "a worker's access log stays as it was");
+                }
+            }
+        }
+        self.access_log = access_log.or(self.access_log.take());
+    }
+
+    pub(super) fn kill(&self, worker: WorkerId) {
+        if let Some(process) = self.processes.get(&worker) {
+            self.children.kill(process.pid);
+        }
+    }
+
+    /// Sends SIGABRT.
+    pub(super) fn abort(&self, worker: WorkerId) {
+        if let Some(process) = self.processes.get(&worker) {
+            self.children.abort(process.pid);
+        }
+    }
+
+    /// What there is to see of every worker, its memory only where it `weighs` anything.
+    pub(super) fn look(&self, weighs: bool) -> Vec<(WorkerId, Signs)> {
+        let look = |(&worker, process): (&WorkerId, &Process)| {
+            let (beat, requests) = process.stats.signs();
+            let memory = weighs.then(|| usage::of(process.pid.as_raw()).memory_bytes).flatten();
+            (worker, Signs { beat, requests, memory })
+        };
+        self.processes.iter().map(look).collect()
+    }
+
+    /// Forgets a worker that has exited.
+    pub(super) fn remove(&mut self, worker: WorkerId) {
+        self.processes.remove(&worker);
+        self.linked.retain(|(from, to)| *from != worker && *to != worker);
+        self.dispatch.leave(worker);
+    }
+
+    /// The process id for a log line; 0 for a worker that has none.
+    pub(super) fn pid(&self, worker: WorkerId) -> i32 {
+        self.processes.get(&worker).map_or(0, |process| process.pid.as_raw())
+    }
+
+    /// What can be said of a worker; `None` for one without a process.
+    pub(super) fn figures(&self, worker: WorkerId) -> Option<Figures> {
+        self.processes.get(&worker).map(|process| Figures {
+            pid: process.pid.as_raw(),
+            uptime: process.since.elapsed(),
+            stats: process.stats.snapshot(),
+        })
+    }
+
+    /// The CPU time that a worker has used in all, once its exit has been reported.
+    pub(super) fn cpu(&self, worker: WorkerId) -> Duration {
+        self.processes.get(&worker).map_or(Duration::ZERO, |process| process.cpu.get())
+    }
+
+    /// What each living worker has done so far.
+    pub(super) fn all_stats(&self) -> impl Iterator<Item = StatsSnapshot> {
+        self.processes.values().map(|process| process.stats.snapshot())
+    }
+
+    /// What the worker has done so far; it outlives the worker until [`remove`](Self::remove).
+    pub(super) fn stats(&self, worker: WorkerId) -> Option<StatsSnapshot> {
+        self.processes.get(&worker).map(|process| process.stats.snapshot())
+    }
+}
+
+/// What a worker is told of its access log, whose file is opened for it.
+fn access_setup(access_log: &AccessLog) -> AccessSetup {
+    let place = if access_log.file.is_some() { AccessPlace::File } else { AccessPlace::Log };
+    AccessSetup { place, trusted_peers: access_log.trusted_peers.clone() }
+}
+
+impl Process {
+    /// Has the worker's lines go to the file that has its log's name now.
+    fn reopen_log(&self, logging: &Logging) -> Result<(), LoggingError> {
+        if self.log.file.is_none() {
+            return Ok(());
+        }
+        let LogFile { target, relayed } = &self.log_file;
+        // The master's own has been reopened.
+        if !target.is_ours {
+            target.writer.redirect(logging.descriptor(&self.log)?);
+        }
+        if !relayed {
+            let file = Arc::new(logging.descriptor(&self.log)?);
+            self.live.send_modify(|live| live.file = Some(file));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The lookout: the watcher of the active configuration, and the policy that it feeds.
+//!
+//! Owns both, and starts, changes and ends the watching as the active configuration says. What is worth
+//! a restart is `restart`'s to say, what lies at a path the watcher's.
+
+use std::path::Path;
+
+use tracing::{debug, error, info};
+
+use crate::preflight::Prepared;
+use crate::watcher::{Aim, Senses, Sighting, Watcher};
+use app_host_core::ids::{RequestId, Time};
+use app_host_core::restart::{Judged, Pair, Phase, Verdict, Watch};
+
+/// What is watched, if anything is.
+pub(super) struct Lookout {
+    watching: Option<Watching>,
+}
+
+struct Watching {
+    aim: Aim,
+    policy: Watch,
+    /// `None` when it can't be had.
+    watcher: Option<Watcher>,
+    senses: Senses,
+}
+
+impl Lookout {
+    pub(super) const fn new() -> Self {
+        Self { watching: None }
+    }
+
+    /// Watches what the active generation says.
+    pub(super) fn follow(&mut self, active: &Prepared, barred: &[Pair], config_path: &Path, phase: Phase) {
+        let wanted = active.config.watch;
+        if !wanted.anything() || matches!(phase, Phase::Locked | Phase::Stopping | Phase::Exited) {
+            if self.watching.take().is_some() {
+                info!(phase = %phase, "nothing is watched any more");
+            }
+            return;
+        }
+        let active_pair = active.pair();
+        let aim = Aim {
+            library: wanted.library.then(|| active.config.app.library.clone()),
+            // Also where it asks for nothing: what was refused for it may be tried again once it changes.
+            config: config_path.to_owned(),
+        };
+        match &mut self.watching {
+            Some(watching) if watching.aim == aim && watching.policy.watched() == wanted => {
+                watching.policy.set_active(active_pair);
+                watching.policy.set_barred(barred);
+            }
+            _ => {
+                let library = aim.library.as_deref().map(|path| path.display().to_string());
+                info!(library, config = wanted.config.then(|| config_path.display().to_string()), "watching");
+                let senses = Senses::Events;
+                let watcher = start(&aim, senses);
+                let mut policy = Watch::new(wanted, active_pair);
+                policy.set_barred(barred);
+                self.watching = Some(Watching { aim, policy, watcher, senses });
+            }
+        }
+    }
+
+    /// Waits until the watcher has seen something, and takes note of it.
+    pub(super) async fn see(&mut self) {
+        let Some(Watching { aim, policy, watcher: Some(watcher), senses }) = &mut self.watching else {
+            return std::future::pending().await;
+        };
+        match watcher.next().await {
+            Some(Sighting::Library(version)) => {
+                debug!(version = version.map(|version| version.short()), "library seen");
+                policy.library_seen(version);
+            }
+            Some(Sighting::Config(config)) => {
+                debug!(there = config.is_some(), "configuration seen");
+                policy.config_seen(config);
+            }
+            None => {
+                error!(senses = ?senses, "the watcher has ended, which is a bug in the host");
+                // Without the crate that it leans on it may do better.
+                let again = (*senses == Senses::Events).then(|| start(aim, Senses::PollAlone)).flatten();
+                *senses = Senses::PollAlone;
+                if let Some(watching) = &mut self.watching {
+                    watching.watcher = again;
+                }
+            }
+        }
+    }
+
+    /// Whether the watcher asks for a restart now.
+    pub(super) fn asks(&self, phase: Phase, now: Time) -> bool {
+        self.watching.as_ref().is_some_and(|watching| watching.policy.asks(phase, now))
+    }
+
+    /// When [`asks`](Self::asks) is to be looked at next.
+    pub(super) fn deadline(&self, phase: Phase) -> Option<Time> {
+        self.watching.as_ref().and_then(|watching| watching.policy.deadline(phase))
+    }
+
+    pub(super) fn asked(&mut self, request: RequestId) {
+        if let Some(watching) = &mut self.watching {
+            watching.policy.asked(request);
+        }
+    }
+
+    /// Takes note of a verdict, whoever asked.
+    pub(super) fn verdict(&mut self, request: RequestId, verdict: &Verdict, judged: Option<Judged>, now: Time) {
+        if let Some(watching) = &mut self.watching {
+            watching.policy.verdict(request, verdict, judged, now);
+        }
+    }
+}
+
+fn start(aim: &Aim, senses: Senses) -> Option<Watcher> {
+    let started = Watcher::start(aim, senses);
+    started.inspect_err(|error| error!(error = %error, "nothing is watched: the watcher's thread can't be made")).ok()
+}

@@ -1,0 +1,45 @@
+//! What the service manager hears of a master's life.
+
+use std::time::Duration;
+
+use super::start::ORPHANS_MARGIN;
+use crate::notify::{Deadlines, Notify};
+use crate::preflight;
+use app_host_core::config::Config;
+use app_host_core::restart::{OnFailure, Report, Verdict};
+
+/// How long a start, a restart and a stop may take with these configurations, and so many workers.
+pub(super) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {
+    let longest = |of: fn(&Config) -> Duration| configs.iter().map(|config| of(config)).max().unwrap_or_default();
+    let workers = configs.iter().map(|config| config.workers).chain(scaled).max().unwrap_or_default();
+    Deadlines {
+        preparation: longest(preflight::longest).saturating_add(ORPHANS_MARGIN),
+        start: longest(|config| config.restart.start_timeout),
+        probation: longest(|config| config.restart.probation),
+        shutdown: longest(|config| config.restart.shutdown_timeout),
+        delay: longest(|config| config.shutdown_delay),
+        workers: workers.into(),
+    }
+}
+
+/// Tells a fact, if it is one for the manager. `serving` says for people what serves.
+pub(super) fn tell(notify: &Notify, report: &Report, serving: impl FnOnce() -> String) {
+    match report {
+        Report::Serving { .. } => notify.serving(&serving()),
+        Report::StopDelayed { .. } | Report::Stopping => notify.stopping(),
+        _ => {}
+    }
+}
+
+/// Tells a verdict. `on_failure` is that of the active generation.
+pub(super) fn verdict(notify: &Notify, verdict: &Verdict, serving: &str, on_failure: OnFailure) {
+    notify.verdict(&match verdict {
+        Verdict::Complete { unchanged: false, .. } => format!("restart complete: {serving}"),
+        Verdict::Complete { unchanged: true, .. } => format!("restart complete, nothing has changed: {serving}"),
+        Verdict::Refused(refusal) => format!("restart refused: {refusal}; {serving}"),
+        Verdict::Failed(failure) => match on_failure {
+            OnFailure::Lock => format!("restart failed: {failure}; locked: restart the service"),
+            OnFailure::Rollback => format!("restart failed: {failure}; {serving}"),
+        },
+    });
+}

@@ -1,0 +1,562 @@
+//! Preflight: everything that can be known of a generation before anything is touched.
+//!
+//! Owns the order of the checks, the throw-away processes that make some of them, and the words of a
+//! refusal. Used by the master for its first
+//! generation and for each restart, and by `check`. What it prepares is complete: a generation's
+//! workers need nothing from the file system that may still change.
+
+mod secrets;
+mod snapshot;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use app_abi::Magic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::ledger::config_id;
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback};
+use app_host_core::causes::chain;
+use app_host_core::config::databank::{Making, Setup, Store as DatabankStore};
+use app_host_core::config::{self, AppConfig, Config, Variables};
+use app_host_core::foreign;
+use app_host_core::ids::{ConfigId, Ended, VersionId};
+use app_host_core::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
+use app_host_core::restart::ledger::{Kept, Ledger, OnDisk};
+use app_host_core::restart::{Judged, Pair, Refusal};
+use app_host_platform::artifact::{self, ArtifactError, Look, Store, UNLINKED, Version};
+use app_host_platform::channel::{ChannelError, MasterEnd};
+use app_host_platform::children::{Children, Role, Streams, Surroundings};
+use app_host_platform::desk::Desk;
+use app_host_platform::held::Directory;
+use app_host_platform::identity::{self, Identity};
+use app_host_platform::logging::{self, ChildPipe};
+use app_host_platform::state_dir;
+pub use secrets::{Failed, Secrets};
+use secrets::{read_file, read_secrets};
+pub use snapshot::{Snapshot, read_config};
+
+/// How long the disk may take for the configuration, or for the copy of a library.
+const DISK_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long a preflight may take: the configuration, the copy, the probe and the databank.
+pub fn longest(config: &Config) -> Duration {
+    let disk = DISK_TIMEOUT * 3;
+    disk.saturating_add(config.restart.start_timeout)
+        .saturating_add(config.databank.timeout)
+        .saturating_add(CHECK_MARGIN)
+}
+
+/// How much longer than one call of the databank its check may take: an exec and a connection.
+const CHECK_MARGIN: Duration = Duration::from_secs(5);
+
+/// A generation before it has a number: configuration, version and listeners.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub config: Arc<Config>,
+    pub config_id: ConfigId,
+    /// The configuration file as it was, for whoever goes back to this generation.
+    pub text: Arc<str>,
+    pub version: Version,
+    pub listeners: Listeners,
+    /// Where metrics and page are served.
+    pub admin: Option<AdminListener>,
+    /// Both with their secrets, as they were when the generation was prepared.
+    pub databank: Arc<Setup>,
+    pub app_config: Arc<AppConfig>,
+    /// The variables of its children, as they were then.
+    pub environment: Arc<Variables>,
+    /// Where its workers and what looks at its library are: the directory of the configuration, wherever its path leads
+    /// later.
+    pub home: Arc<Directory>,
+    /// What lay on disk and is not to be taken while it does, if this generation was gone back to.
+    pub held: Option<OnDisk>,
+}
+
+impl Prepared {
+    /// What makes it the same as another.
+    pub fn pair(&self) -> Pair {
+        Pair { version: self.version.id, config: self.config_id }
+    }
+
+    /// Whether workers of it are what workers of the other are.
+    pub fn is_as(&self, other: &Self) -> bool {
+        // A secret in a file of its own changes and the configuration doesn't.
+        self.pair() == other.pair()
+            && self.databank == other.databank
+            && self.app_config == other.app_config
+            && self.environment == other.environment
+    }
+
+    /// What stands in files of its own.
+    pub fn secrets(&self) -> Secrets {
+        Secrets {
+            databank: Arc::clone(&self.databank),
+            app_config: Arc::clone(&self.app_config),
+            environment: Arc::clone(&self.environment),
+        }
+    }
+
+    /// What a child needs to load this version.
+    pub fn library(&self) -> Library {
+        library(&self.version)
+    }
+}
+
+/// A refusal, and what it is about: the same version or configuration would be refused again. Nothing
+/// when the reason may go by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub judged: Option<Judged>,
+}
+
+impl Refused {
+    const fn judged(refusal: Refusal, judged: Judged) -> Self {
+        Self { refusal, judged: Some(judged) }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, judged: None }
+    }
+}
+
+fn library(version: &Version) -> Library {
+    let (path, name) = (version.path.clone(), version.library.clone());
+    Library { path, name, version: version.id, magic: version.magic().0 }
+}
+
+/// How long the stages took that are worth knowing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    pub copy: Duration,
+    pub probe: Duration,
+}
+
+/// What a preflight works with; the same for all of one master.
+#[derive(Clone, Debug)]
+pub struct Preflight {
+    pub config_path: PathBuf,
+    /// What `app-host dev` has built, if it is the one who serves.
+    pub dev_library: Option<PathBuf>,
+    pub store: Store,
+    /// The state directory that the master holds; absent where none is used.
+    pub state_dir: Option<Arc<Directory>>,
+    pub desk: Desk,
+    pub children: Children,
+    pub identity: Option<Identity>,
+    pub failed: Failed,
+}
+
+/// What a child of a generation is told, and finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub config: &'a Config,
+    pub home: &'a Directory,
+    pub environment: &'a Variables,
+}
+
+impl<'a> Place<'a> {
+    const fn surroundings(self) -> Surroundings<'a> {
+        let Self { config, home, environment } = self;
+        Surroundings { environment, limits: config.limits, cpus: &[], directory: Some(home) }
+    }
+}
+
+/// Where a generation's library comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The path that its configuration names.
+    Path,
+    /// The copy of a version that was admitted before.
+    Copy(VersionId),
+}
+
+impl Preflight {
+    /// The version at the path that `config` names, if it fits this host and, where one is given, the
+    /// magic that the master started with. The first library and every later one go this way.
+    pub async fn version(&self, place: Place<'_>, beside: Option<Magic>) -> Result<(Version, Took), Refused> {
+        let begin = Instant::now();
+        let version = self.admit(place.config, Source::Path).await?;
+        let copy = begin.elapsed();
+        let probe = self.examine(place, &version, beside).await?;
+        Ok((version, Took { copy, probe }))
+    }
+
+    /// The master's own copy of a library, of which nothing is known yet but that it is one.
+    async fn admit(&self, config: &Config, source: Source) -> Result<Version, Refused> {
+        let (store, path) = (self.store.clone(), config.app.library.clone());
+        let take = move || match source {
+            Source::Path => store.admit(&path),
+            Source::Copy(version) => store.reopen(version, &path),
+        };
+        let version = self
+            .desk
+            .run(DISK_TIMEOUT, take)
+            .await
+            .map_err(|error| Refusal::BadArtifact(error.to_string()))?
+            .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })?;
+        if version.is_unlinked {
+            let library = version.library.display().to_string();
+            tracing::warn!(library = %foreign::printable(&library), advice = UNLINKED, "the library is an old one");
+        }
+        Ok(version)
+    }
+
+    /// Whether a version fits this host, and beside what runs; says how long its probe took.
+    async fn examine(&self, place: Place<'_>, version: &Version, beside: Option<Magic>) -> Result<Duration, Refused> {
+        let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
+        version.manifest.fits_host().map_err(|error| misfit(Refusal::Incompatibility(error.to_string())))?;
+        if let Some(started_with) = beside {
+            same_magic(version.magic(), started_with).map_err(misfit)?;
+        }
+        // Last, because it runs the library's constructors; beside it the copy reaches the disk.
+        let (store, copied) = (self.store.clone(), version.clone());
+        let sync = async {
+            self.desk
+                .run(DISK_TIMEOUT, move || store.sync(&copied))
+                .await
+                .map_err(|error| Refusal::BadArtifact(error.to_string()))?
+                .map_err(|error| Refused::from(Refusal::BadArtifact(chain(&error))))
+        };
+        let (probe, ()) = tokio::try_join!(self.probe(place, version), sync)?;
+        Ok(probe)
+    }
+
+    /// What `config` names by its file.
+    pub async fn secrets(&self, config: &Arc<Config>) -> Result<Secrets, Refusal> {
+        let (config, path) = (Arc::clone(config), self.config_path.clone());
+        let read = move || read_secrets(&config, path.parent().unwrap_or(Path::new("/")));
+        self.desk.run(DISK_TIMEOUT, read).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
+    }
+
+    /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
+    pub async fn version_and_databank(
+        &self,
+        place: Place<'_>,
+        databank: &Setup,
+        beside: Option<Magic>,
+        source: Source,
+        may_take: impl FnOnce(VersionId) -> Result<(), Refused>,
+    ) -> Result<(Version, Took), Refused> {
+        let version = async {
+            let begin = Instant::now();
+            let version = self.admit(place.config, source).await?;
+            may_take(version.id)?;
+            let copy = begin.elapsed();
+            let probe = self.examine(place, &version, beside).await?;
+            Ok::<_, Refused>((version, Took { copy, probe }))
+        };
+        // What is wrong with the library is said first, whichever of the two was faster.
+        // Beside running workers it is the store that they have had all the time, or none.
+        let making = if beside.is_some() { Making::Never } else { Making::IfMissing };
+        let reached = async { Ok(self.reach(place, databank, making).await) };
+        let ((version, took), reached) = tokio::try_join!(version, reached)?;
+        reached?;
+        Ok((version, took))
+    }
+
+    /// What lies at the paths of `config` and of the configuration itself. Nothing of it is taken.
+    pub async fn on_disk(&self, config: &Config) -> Result<OnDisk, Refusal> {
+        let (path, library) = (self.config_path.clone(), config.app.library.clone());
+        let look = move || OnDisk {
+            // What can't be read is nothing that a restart could take.
+            version: artifact::look(&library).ok().and_then(|look| match look {
+                Look::Whole(version) => Some(version),
+                Look::Partial => None,
+            }),
+            config: read_file(&path, config::MAX_FILE_BYTES).ok().map(|bytes| config_id(&bytes)),
+        };
+        self.desk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadArtifact(error.to_string()))
+    }
+
+    /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
+    /// the library loaded when the master started. What `ledger` has in quarantine is refused.
+    pub async fn next(&self, running: &Prepared, magic: Magic, ledger: &Ledger) -> Result<(Prepared, Took), Refused> {
+        let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
+        let snapshot = self
+            .desk
+            .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
+            .await
+            .map_err(|error| Refusal::BadConfig(error.to_string()))??;
+        self.beside(running, snapshot, Source::Path, magic, ledger).await
+    }
+
+    /// As [`Self::next`], with an earlier generation's version and configuration in the place of those on
+    /// disk, which are held back from now on.
+    pub async fn back_to(
+        &self,
+        kept: &Kept,
+        running: &Prepared,
+        magic: Magic,
+        ledger: &Ledger,
+    ) -> Result<(Prepared, Took), Refused> {
+        let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
+        let snapshot = self
+            .desk
+            .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
+            .await
+            .map_err(|error| Refusal::BadConfig(error.to_string()))?;
+        // Where the configuration on disk is no good, the library that it would name isn't known; a
+        // restart would take nothing of it.
+        let named = snapshot.as_ref().map_or(&running.config, |snapshot| &snapshot.config);
+        let found = self.on_disk(named).await?;
+        let snapshot = Snapshot::parse(kept.config.as_bytes(), &self.config_path, self.dev_library.as_deref())?;
+        let source = Source::Copy(kept.pair.version);
+        let (mut prepared, took) = self.beside(running, snapshot, source, magic, ledger).await?;
+        prepared.held = Some(found);
+        Ok((prepared, took))
+    }
+
+    /// Everything that a generation beside `running` has to pass.
+    async fn beside(
+        &self,
+        running: &Prepared,
+        Snapshot { config, home, id: config_id, text }: Snapshot,
+        source: Source,
+        magic: Magic,
+        ledger: &Ledger,
+    ) -> Result<(Prepared, Took), Refused> {
+        let misfit = |refusal| Refused::judged(refusal, Judged::Config(config_id));
+        let fixed = |key| {
+            Refusal::Incompatibility(format!("{key} can't change while workers run; restart the master to change it"))
+        };
+        let store = &config.databank.store;
+        // Before the difference that it is from the running one: it would be refused in any case.
+        if !store.is_shared() {
+            let driver = store.driver();
+            return Err(misfit(Refusal::BadDriver(format!("\"{driver}\" can't be shared between processes"))));
+        }
+        if let Some(key) = config.fixed_difference(&running.config) {
+            // What no master could start with isn't brought in by a restart of the master.
+            let accounts = Identity::configured(&config).and_then(|_| identity::owner(&config.control_socket.rights));
+            if let Err(error) = accounts {
+                let text = format!("{}: {}", self.config_path.display(), chain(&error));
+                return Err(misfit(Refusal::BadConfig(text)));
+            }
+            return Err(misfit(fixed(key)));
+        }
+        self.state_dir_is_there(&config).await?;
+        let secrets = self.secrets(&config).await?;
+        let Secrets { databank, app_config, environment } = secrets.clone();
+        if let Some(key) = databank.difference(&running.databank) {
+            // A secret in a file of its own may change, and the configuration doesn't.
+            return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
+        }
+        let may_take = |version| match ledger.quarantined(Pair { version, config: config_id }) {
+            None => Ok(()),
+            Some(_) if self.failed.differs(Pair { version, config: config_id }, &config, &secrets) => Ok(()),
+            Some(known) => {
+                // Whichever of the two changes may help.
+                let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(known.since));
+                Err(misfit(Refusal::BadArtifact(format!(
+                    "version {} with this configuration is quarantined since {since}: it has failed: {}",
+                    version.short(),
+                    known.reason
+                ))))
+            }
+        };
+        let place = Place { config: &config, home: &home, environment: &environment };
+        let (version, took) = self.version_and_databank(place, &databank, Some(magic), source, may_take).await?;
+        let cannot_bind = |error: BindError| {
+            let ours = config.addresses().chain(running.config.addresses());
+            Refusal::CannotBind(chain(&error.explained(ours)))
+        };
+        let admin = AdminListener::for_config(&config, running.admin.as_ref()).map_err(cannot_bind)?;
+        let loopback = Loopback::find(&config, &running.listeners).await.map_err(cannot_bind)?;
+        let listeners = Listeners::bind(&config, &running.listeners, &loopback).map_err(cannot_bind)?;
+        Ok((
+            Prepared {
+                config,
+                config_id,
+                text,
+                version,
+                listeners,
+                admin,
+                databank,
+                app_config,
+                environment,
+                home,
+                held: None,
+            },
+            took,
+        ))
+    }
+
+    /// Whether the state directory of `config` is the one that the master holds, and a library can be loaded from it:
+    /// what was so at its start may have been moved away or mounted anew.
+    async fn state_dir_is_there(&self, config: &Config) -> Result<(), Refusal> {
+        let Some(held) = self.state_dir.clone() else { return Ok(()) };
+        let (path, versions, store) = (config.state_dir.clone(), config.versions_dir(), self.store.clone());
+        let look = move || {
+            state_dir::is_still_at(&held, &path)
+                .map_err(|error| Refusal::Incompatibility(chain(&error)))
+                // Nothing is wrong with the library, nor will be with the next one.
+                .and_then(|()| {
+                    state_dir::can_load_from(store.directory(), versions)
+                        .map_err(|error| Refusal::BadConfig(chain(&error)))
+                })
+        };
+        self.desk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
+    }
+
+    /// Has a process of its own reach for the databank, as the workers' user.
+    async fn reach(&self, place: Place<'_>, databank: &Setup, making: Making) -> Result<(), Refusal> {
+        if databank.store == DatabankStore::Memory {
+            return Ok(());
+        }
+        let setup = DatabankSetup {
+            databank: databank.clone(),
+            making,
+            core_dumps: place.config.core_dumps,
+            log: logging::for_child(&place.config.log),
+        };
+        let limit = databank.timeout + CHECK_MARGIN;
+        match self.ask(Role::DatabankCheck, place, &setup, &[], limit).await {
+            Ok(FromDatabankCheck::Reached) => Ok(()),
+            Ok(FromDatabankCheck::Unreachable { error }) => Err(Refusal::DatabankUnreachable(bounded(&error))),
+            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
+            Err(NoAnswer::Spawn(error)) => {
+                Err(Refusal::DatabankUnreachable(format!("its check can't be spawned: {error}")))
+            }
+            Err(NoAnswer::Died(how)) => Err(Refusal::DatabankUnreachable(format!("its check died: {how}"))),
+            Err(NoAnswer::Garbage(what)) => {
+                Err(Refusal::DatabankUnreachable(format!("its check says what no check says: {what}")))
+            }
+            Err(NoAnswer::Late) => Err(Refusal::DatabankUnreachable(format!("its check hung, for {limit:?}"))),
+        }
+    }
+
+    /// Lets a throw-away process do the first `dlopen`; says how long it took.
+    async fn probe(&self, place: Place<'_>, version: &Version) -> Result<Duration, Refused> {
+        let config = place.config;
+        // As with the log, of which the probe gets its end.
+        if let Some(path) = config.access_log.as_ref().and_then(|access_log| access_log.file.as_deref()) {
+            logging::open_file(path).map_err(|error| Refusal::BadConfig(chain(&error)))?;
+        }
+        let begin = Instant::now();
+        let limit = config.restart.start_timeout;
+        let misfit = |refusal| Refused::judged(refusal, Judged::Version(version.id));
+        let setup = ProbeSetup {
+            library: library(version),
+            directory: config.directory.clone(),
+            home: self.identity.as_ref().and_then(|_| self.config_path.parent()).map(Path::to_owned),
+            log: logging::for_child(&config.log),
+        };
+        match self.ask(Role::Probe, place, &setup, &[version.file.as_fd()], limit).await {
+            Ok(FromProbe::Fits) => Ok(begin.elapsed()),
+            Ok(FromProbe::Incompatible { error }) => Err(misfit(Refusal::Incompatibility(bounded(&error)))),
+            Ok(FromProbe::NoWay { obstacle }) => {
+                let directory = config.directory.as_deref().unwrap_or(Path::new("")).display();
+                let obstacle = foreign::line(&obstacle.display().to_string(), foreign::MAX_TEXT);
+                Err(Refusal::BadConfig(format!(
+                    "directory: the workers' user can't enter {directory}: it can't pass {obstacle}"
+                ))
+                .into())
+            }
+            Ok(FromProbe::Bad { error }) => Err(misfit(Refusal::BadArtifact(bounded(&error)))),
+            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error).into()),
+            Err(NoAnswer::Spawn(error)) => {
+                Err(Refusal::BadArtifact(format!("the probe can't be spawned: {error}")).into())
+            }
+            Err(NoAnswer::Died(how)) => Err(misfit(Refusal::BadArtifact(format!(
+                "the probe died loading {}: {how}",
+                version.library.display()
+            )))),
+            Err(NoAnswer::Garbage(what)) => Err(misfit(Refusal::BadArtifact(format!(
+                "the probe that loads {} says what no probe says: {what}",
+                version.library.display()
+            )))),
+            Err(NoAnswer::Late) => Err(misfit(Refusal::BadArtifact(format!(
+                "the probe hung loading {}, for {limit:?}",
+                version.library.display()
+            )))),
+        }
+    }
+
+    /// Spawns a throw-away process, asks it one question and kills it.
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        role: Role,
+        place: Place<'_>,
+        question: &Q,
+        descriptors: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<A, NoAnswer> {
+        let config = place.config;
+        let log = ChildPipe::open(&config.log).map_err(|error| NoAnswer::Log(chain(&error)))?;
+        let spawn_failed = |error: io::Error| NoAnswer::Spawn(chain(&error));
+        let streams = Streams::from(log.ends().map_err(spawn_failed)?);
+        let child = self.children.spawn(role, streams, self.identity.as_ref(), place.surroundings());
+        let child = child.map_err(spawn_failed)?;
+        let _leash = self.children.leash(child.pid);
+        let _relay = log.follow(child.pid, &config.log).map_err(spawn_failed)?;
+        let MasterEnd { to, mut from } = child.channel;
+        let answer = async {
+            match to.send_with(question, descriptors).await {
+                Ok(()) => {}
+                // A process that is gone already is noticed by its silence.
+                Err(ChannelError::Socket(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(error) => return Err(NoAnswer::Spawn(chain(&error))),
+            }
+            // It is no process of ours any more in what it says, and need not be waited for.
+            from.receive::<A>().await.map_err(|garbage| NoAnswer::Garbage(chain(&garbage)))
+        };
+        match timeout(limit, answer).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None)) => {
+                let ended = timeout(limit, child.ended).await.ok().and_then(Result::ok).map(|reaped| reaped.how);
+                Err(NoAnswer::Died(ended_text(ended)))
+            }
+            Err(_) => Err(NoAnswer::Late),
+        }
+    }
+}
+
+/// What a child says of a failure. It has bounded it, if it is one of ours.
+fn bounded(error: &str) -> String {
+    foreign::line(error, foreign::MAX_TEXT)
+}
+
+/// Why a throw-away process gave no answer.
+enum NoAnswer {
+    Log(String),
+    Spawn(String),
+    Died(String),
+    Garbage(String),
+    Late,
+}
+
+fn ended_text(ended: Option<Ended>) -> String {
+    ended.map_or_else(|| "it closed its socket and runs on".to_owned(), |ended| ended.to_string())
+}
+
+/// What an artifact that can't be taken is refused for, when that is its own bytes.
+fn judged_by(error: &ArtifactError) -> Option<Judged> {
+    match error {
+        ArtifactError::Elf { version, .. } => Some(Judged::Version(*version)),
+        _ => None,
+    }
+}
+
+/// Checks that two libraries may run side by side.
+fn same_magic(found: Magic, started_with: Magic) -> Result<(), Refusal> {
+    if found == started_with {
+        return Ok(());
+    }
+    let half = if found.abi() == started_with.abi() {
+        "the low half differs, the app's epoch"
+    } else {
+        "the high half differs, the ABI"
+    };
+    Err(Refusal::Incompatibility(format!("its magic is {found}, and the master started with {started_with} ({half})")))
+}

@@ -1,0 +1,279 @@
+//! The watcher: says what lies at a path, once it is whole, quiet and something else than before.
+//!
+//! Owns a thread that looks at the library and the configuration file, so that nobody waits for a disk
+//! that doesn't answer. Knows no policy: whether what it has seen is worth a restart is decided in
+//! `restart`.
+//!
+//! The kernel's events (crate notify, inotify) say when to look, and nothing more. They are not enough:
+//! some file systems have none, a queue overflows, and a watch follows a directory that is moved away
+//! instead of its path (<https://github.com/notify-rs/notify/issues/555>). So every directory on the
+//! way to a file is watched, by its own path, symbolic links resolved one by one (see [`way`]); whatever
+//! happens to one of them sets up all watches anew; and a slow poll compares the way and the files'
+//! stamps with what is known, events or not.
+//!
+//! A file is read only when its stamp has changed or an event has named it, and not before it has been
+//! left alone for [`QUIET`].
+
+mod target;
+#[cfg(test)]
+mod tests;
+mod way;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use app_host_core::ids::{ConfigId, VersionId};
+use target::Target;
+use way::Way;
+
+/// How long a file must have been left alone before it is read.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// How often the thread looks without having been told to: some file systems have no events.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How many events may wait for the thread; when more come, it looks at everything.
+const EVENTS: usize = 256;
+
+/// How many sightings may wait for their reader; the thread waits then.
+const SIGHTINGS: usize = 4;
+
+/// How often the way to a file may change while its watches are being set up; the poll sees the rest.
+const TRIES: usize = 3;
+
+/// What lies at a path now: `None` while there is nothing, or half of something, or it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    Library(Option<VersionId>),
+    Config(Option<ConfigId>),
+}
+
+/// What is looked at. The paths must be absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aim {
+    pub library: Option<PathBuf>,
+    pub config: PathBuf,
+}
+
+/// What the thread goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Senses {
+    /// The kernel's events where there are any, and the poll besides.
+    Events,
+    PollAlone,
+}
+
+/// A watcher at work. It ends with this handle.
+#[derive(Debug)]
+pub struct Watcher(mpsc::Receiver<Sighting>);
+
+impl Watcher {
+    /// Starts to watch. The first sightings say what lies there already.
+    ///
+    /// # Errors
+    /// When the thread can't be made.
+    pub fn start(aim: &Aim, senses: Senses) -> io::Result<Self> {
+        let (sender, sightings) = mpsc::channel(SIGHTINGS);
+        let library = aim.library.clone().map(Target::library);
+        let targets = library.into_iter().chain([Target::config(aim.config.clone())]).collect();
+        let watch = move || Watching::new(targets, senses, sender).run();
+        std::thread::Builder::new().name("watcher".to_owned()).spawn(watch)?;
+        Ok(Self(sightings))
+    }
+
+    /// The next sighting; `None` when the thread has ended, which only a bug makes it do.
+    pub async fn next(&mut self) -> Option<Sighting> {
+        self.0.recv().await
+    }
+}
+
+/// What the kernel has told.
+enum Told {
+    /// Something has happened to these paths.
+    Paths(Vec<PathBuf>),
+    /// Events were lost, or can't be had: anything may have happened.
+    Anything,
+}
+
+/// What there is to do after a wait.
+#[derive(Default)]
+struct Noticed {
+    names: BTreeSet<OsString>,
+    anything: bool,
+}
+
+/// The thread's own.
+struct Watching {
+    targets: Vec<Target>,
+    ways: Vec<Way>,
+    notify: Option<RecommendedWatcher>,
+    events: Receiver<Told>,
+    /// Held so that the channel outlives a watcher that can't be made.
+    _to_us: SyncSender<Told>,
+    /// Events have found no room.
+    missed: Arc<AtomicBool>,
+    /// An operator was told that events can't be had.
+    said: bool,
+    sightings: mpsc::Sender<Sighting>,
+}
+
+impl Watching {
+    fn new(targets: Vec<Target>, senses: Senses, sightings: mpsc::Sender<Sighting>) -> Self {
+        let (to_us, events) = sync_channel(EVENTS);
+        let missed = Arc::new(AtomicBool::new(false));
+        let mut watching = Self {
+            targets,
+            ways: Vec::new(),
+            notify: None,
+            events,
+            _to_us: to_us.clone(),
+            missed: Arc::clone(&missed),
+            said: false,
+            sightings,
+        };
+        if senses == Senses::Events {
+            let tell = move |event: notify::Result<notify::Event>| {
+                if let Some(told) = tell(event)
+                    && to_us.try_send(told).is_err()
+                {
+                    missed.store(true, Ordering::Release);
+                }
+            };
+            match notify::recommended_watcher(tell) {
+                Ok(notify) => watching.notify = Some(notify),
+                Err(error) => watching.say(&error),
+            }
+        }
+        watching
+    }
+
+    /// Looks until nobody listens any more.
+    fn run(mut self) {
+        self.set_up();
+        self.targets.iter_mut().for_each(|target| target.disturbed(Instant::now()));
+        let mut poll = Instant::now() + POLL;
+        while !self.sightings.is_closed() {
+            if self.look().is_err() {
+                return;
+            }
+            let next = self.targets.iter().filter_map(Target::due).chain([poll]).min().unwrap_or(poll);
+            let noticed = self.wait(next);
+            let polls = poll <= Instant::now();
+            self.follow(&noticed, polls);
+            if polls {
+                poll = Instant::now() + POLL;
+            }
+        }
+    }
+
+    /// Says what there is to say of every target.
+    fn look(&mut self) -> Result<(), mpsc::error::SendError<Sighting>> {
+        for target in &mut self.targets {
+            if let Some(sighting) = target.look(Instant::now()) {
+                self.sightings.blocking_send(sighting)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for an event, at most until `deadline`, and takes all that there are.
+    fn wait(&self, deadline: Instant) -> Noticed {
+        let mut noticed = Noticed::default();
+        let mut next = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        loop {
+            match next {
+                Ok(Told::Paths(paths)) => {
+                    noticed.names.extend(paths.iter().filter_map(|path| path.file_name()).map(ToOwned::to_owned));
+                }
+                Ok(Told::Anything) => noticed.anything = true,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+            next = self.events.recv_timeout(Duration::ZERO);
+        }
+        noticed.anything |= self.missed.swap(false, Ordering::AcqRel);
+        noticed
+    }
+
+    /// Looks at what may have changed, and at the way there.
+    fn follow(&mut self, noticed: &Noticed, polls: bool) {
+        let now = Instant::now();
+        let mut concerned = noticed.anything || polls;
+        for (target, way) in self.targets.iter_mut().zip(&self.ways) {
+            if noticed.anything || way.end().is_some_and(|name| noticed.names.contains(name)) {
+                target.disturbed(now);
+                concerned = true;
+            }
+        }
+        // A watch may be lost with any of these, also where another directory has the path by now.
+        let shaken = self.ways.iter().any(|way| way.bends().any(|name| noticed.names.contains(name)));
+        if !concerned && !shaken {
+            return;
+        }
+        if noticed.anything || shaken || self.find_ways() != self.ways {
+            self.set_up();
+        }
+        self.targets.iter_mut().for_each(|target| target.glance(now));
+    }
+
+    fn find_ways(&self) -> Vec<Way> {
+        self.targets.iter().map(|target| Way::to(target.path())).collect()
+    }
+
+    /// Watches every directory on the ways as they are now.
+    fn set_up(&mut self) {
+        for _ in 0..TRIES {
+            let ways = self.find_ways();
+            let old = std::mem::replace(&mut self.ways, ways);
+            if let Some(notify) = &mut self.notify {
+                for directory in directories(&old) {
+                    // Whatever has happened to it, it isn't watched any more.
+                    let _ = notify.unwatch(directory);
+                }
+                let watched = directories(&self.ways)
+                    .into_iter()
+                    .try_for_each(|directory| notify.watch(directory, RecursiveMode::NonRecursive));
+                if let Err(error) = watched
+                    && !matches!(error.kind, notify::ErrorKind::PathNotFound)
+                {
+                    self.say(&error);
+                }
+            }
+            if self.find_ways() == self.ways {
+                break;
+            }
+        }
+    }
+
+    fn say(&mut self, error: &notify::Error) {
+        if !self.said {
+            self.said = true;
+            warn!(error = %error, poll = ?POLL, "the watcher polls where it gets no events");
+        }
+    }
+}
+
+fn directories(ways: &[Way]) -> BTreeSet<&Path> {
+    ways.iter().flat_map(Way::directories).collect()
+}
+
+/// What the kernel's event is worth; nothing, when somebody has only read.
+fn tell(event: notify::Result<notify::Event>) -> Option<Told> {
+    let Ok(event) = event else { return Some(Told::Anything) };
+    match event.kind {
+        // Also because the watcher itself does it.
+        EventKind::Access(AccessKind::Open(_) | AccessKind::Read | AccessKind::Close(AccessMode::Read)) => None,
+        _ if event.need_rescan() || event.paths.is_empty() => Some(Told::Anything),
+        _ => Some(Told::Paths(event.paths)),
+    }
+}

@@ -1,0 +1,105 @@
+//! An app that has been started.
+
+use super::{
+    Library,
+    listener::AppListeners,
+    request::{self, Connection},
+    response::{self, AppBody, AppResponseError},
+    services,
+    upgrade::Upgrade,
+};
+use crate::databank::Databank;
+use crate::dispatch::Dispatch;
+use abi_stable::std_types::{RErr, ROk};
+use app_abi::abi::{AppModuleRef, FfiApp};
+use app_host_platform::logging::AppLog;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use std::{error::Error, future::Future, sync::Arc};
+
+/// What an app may know of the worker that it runs in.
+#[derive(Clone)]
+pub struct HostInfo {
+    /// `app.config` as JSON text.
+    pub config: String,
+    pub databank: Databank,
+    pub dispatch: Dispatch,
+    pub listeners: AppListeners,
+    /// Where its events go.
+    pub log: Arc<dyn AppLog>,
+    /// The worker's seat.
+    pub slot: u16,
+    /// The worker's generation.
+    pub generation: u64,
+    /// The worker's process id.
+    pub pid: u32,
+}
+
+/// Why an app didn't start. The worker can only report it and exit.
+#[derive(Debug, thiserror::Error)]
+pub enum AppStartError {
+    /// What the app itself said, or where it panicked.
+    #[error("{0}")]
+    App(String),
+}
+
+/// A started app. Cheap to clone, and at home on every thread.
+#[derive(Clone, Copy)]
+pub struct LoadedApp {
+    module: AppModuleRef,
+    app: FfiApp,
+}
+
+// SAFETY: by the rules of the line an app's functions may be called on any thread, several at once,
+// and the app lives as long as the process.
+unsafe impl Send for LoadedApp {}
+// SAFETY: as above.
+unsafe impl Sync for LoadedApp {}
+
+impl Library {
+    /// Starts the app, once a process. The caller bounds how long it may take.
+    pub fn start(self, info: HostInfo) -> impl Future<Output = Result<LoadedApp, AppStartError>> + Send {
+        let module = self.module;
+        // SAFETY: the module was checked, and `host` gives what an app is to be handed.
+        let start = unsafe { module.start()(services::host(info)) };
+        async move {
+            match start.await {
+                ROk(app) => Ok(LoadedApp { module, app }),
+                RErr(text) => Err(AppStartError::App(text.into())),
+            }
+        }
+    }
+}
+
+impl LoadedApp {
+    /// Has the app answer one request, which can be upgraded if there is an `upgrade`. Dropping the future
+    /// tells the app that the client has gone.
+    pub fn call<B>(
+        &self,
+        request: Request<B>,
+        connection: Arc<Connection>,
+        upgrade: Option<Upgrade>,
+    ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send + use<B>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let request = request::hand_over(request, connection, upgrade);
+        // SAFETY: the app is the module's own, and takes over the request.
+        let answer = unsafe { self.module.call()(self.app, request) };
+        async move { response::decode(answer.await) }
+    }
+
+    /// Tells the app that the worker drains.
+    pub fn drain(&self) {
+        // SAFETY: the app is the module's own.
+        unsafe { self.module.drain()(self.app) }
+    }
+
+    /// Ends the app. Afterwards the process exits; the app isn't called any more.
+    pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
+        // SAFETY: the app is the module's own.
+        unsafe { self.module.stop()(self.app) }
+    }
+}

@@ -1,0 +1,364 @@
+//! The access log: one line a request, and the id by which a request is found again.
+//!
+//! Owns the ids, whose are taken over, what a line says and its bounds. When a request begins and ends is
+//! for `http`, and what a line looks like and how it is written for `logging`.
+//!
+//! The id is the request's header `x-request-id`, which the app sees like any other: a new one, unless a
+//! trusted peer has sent one.
+
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use app_abi::Address;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri, Version};
+use tracing::Level;
+
+use app_host_core::config::Trusted;
+use app_host_core::ids::{Generation, Slot};
+use app_host_platform::logging::{AppEvent, AppValue};
+use app_host_platform::logging::{AppLines, LineWriter};
+
+/// The header that carries the id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is taken over, in bytes.
+const MAX_ID: usize = 128;
+
+/// The most bytes of a URI, and of another text of the client's, that a line holds.
+const MAX_URI: usize = 2048;
+const MAX_TEXT: usize = 256;
+
+/// The access log of one worker.
+pub struct AccessLog {
+    lines: AppLines,
+    writer: LineWriter,
+    trusted: Vec<Trusted>,
+    slot: Slot,
+    generation: Generation,
+    /// The first half of every id, by which workers differ.
+    prefix: u64,
+    /// The second half of the next one.
+    next: AtomicU64,
+}
+
+impl AccessLog {
+    /// Lines that look like `lines`, for `writer`.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn open(
+        writer: LineWriter,
+        lines: AppLines,
+        trusted: Vec<Trusted>,
+        (slot, generation): (Slot, Generation),
+    ) -> io::Result<Self> {
+        let prefix = getrandom::u64().map_err(io::Error::other)?;
+        Ok(Self { lines, writer, trusted, slot, generation, prefix, next: AtomicU64::new(0) })
+    }
+
+    /// For the requests of one connection.
+    pub fn visitor(self: &Arc<Self>, peer: Address, listener: &'static str) -> Arc<Visitor> {
+        let address = match peer {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix => None,
+        };
+        let trusted = self.trusted.iter().any(|trusted| trusted.includes(address));
+        Arc::new(Visitor { log: Arc::clone(self), peer, listener, trusted })
+    }
+
+    /// Writes to another file from now on.
+    pub fn reopen(&self, file: OwnedFd) {
+        self.writer.redirect(file);
+    }
+
+    /// Waits until all lines are written, up to `limit` and for no log that is stalled; says whether they are.
+    pub fn finish(&self, limit: Duration) -> bool {
+        self.writer.flush_unless_stalled(limit)
+    }
+
+    fn new_id(&self) -> HeaderValue {
+        let id = format!("{:016x}{:016x}", self.prefix, self.next.fetch_add(1, Relaxed));
+        HeaderValue::from_str(&id).expect("digits are a header's value")
+    }
+}
+
+/// Who has connected, and where.
+pub struct Visitor {
+    log: Arc<AccessLog>,
+    peer: Address,
+    listener: &'static str,
+    /// Whether its ids are taken over.
+    trusted: bool,
+}
+
+impl Visitor {
+    /// Begins the line of a request, and gives the request its id.
+    pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>) -> Box<Entry> {
+        let id = self.id(request.headers()).unwrap_or_else(|| self.log.new_id());
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+        let header = |name| request.headers().get(name).cloned();
+        Box::new(Entry {
+            visitor: Arc::clone(self),
+            began: Instant::now(),
+            id,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: header(HOST),
+            user_agent: header(USER_AGENT),
+            referer: header(REFERER),
+            received: Arc::default(),
+            status: None,
+            sent: 0,
+            expected: None,
+            whole: false,
+        })
+    }
+
+    /// The id that the client has given, if it may.
+    fn id(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if !self.trusted {
+            return None;
+        }
+        // Who gives two has given none.
+        let mut given = headers.get_all(REQUEST_ID).iter();
+        let id = given.next().filter(|_| given.next().is_none())?;
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(byte);
+        ((1..=MAX_ID).contains(&id.len()) && id.as_bytes().iter().all(fits)).then(|| id.clone())
+    }
+}
+
+/// Whether a connection was cut with the request in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It took its course.
+    Own,
+    /// At the end of a drain.
+    Cut,
+}
+
+/// The line of a request that is in flight.
+pub struct Entry {
+    visitor: Arc<Visitor>,
+    began: Instant,
+    id: HeaderValue,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    received: Arc<AtomicU64>,
+    status: Option<StatusCode>,
+    sent: u64,
+    /// Of how many bytes the response's body will be, if that is known.
+    expected: Option<u64>,
+    whole: bool,
+}
+
+impl Entry {
+    /// Where bytes of the request's body are counted that the app has read, on any thread.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
+    }
+
+    /// The response's head is there, and its body will have so many bytes, if that is known.
+    pub fn answered(&mut self, status: StatusCode, body: Option<u64>) {
+        self.status = Some(status);
+        self.expected = body;
+        self.whole = body == Some(0);
+    }
+
+    /// So many bytes of the response's body have been taken from the app.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes as u64);
+        self.whole |= self.expected.is_some_and(|expected| self.sent >= expected);
+    }
+
+    /// The response's body has ended.
+    pub const fn ended(&mut self) {
+        self.whole = true;
+    }
+
+    /// Writes the line: the request has come to its end.
+    pub fn write(&self, end: End) {
+        let (visitor, log) = (&*self.visitor, &*self.visitor.log);
+        let uri = self.uri.to_string();
+        let peer = match visitor.peer {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix => "unix".to_owned(),
+        };
+        let outcome = match end {
+            _ if self.whole => "complete",
+            End::Cut => "cut",
+            // By the client, or by the app that broke its body off.
+            End::Own => "aborted",
+        };
+        let version = format!("{:?}", self.version);
+        let texts = [&self.host, &self.user_agent, &self.referer];
+        let [host, user_agent, referer] = texts.map(|value| value.as_ref().map(|value| text(value.as_bytes())));
+        let mut fields = vec![
+            ("request_id", AppValue::Text(self.id.to_str().unwrap_or_default())),
+            ("method", AppValue::Text(cut(self.method.as_str(), MAX_TEXT))),
+            ("uri", AppValue::Text(cut(&uri, MAX_URI))),
+            ("version", AppValue::Text(&version)),
+        ];
+        if let Some(status) = self.status {
+            fields.push(("status", AppValue::Uint(status.as_u16().into())));
+        }
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        fields.extend([
+            ("outcome", AppValue::Text(outcome)),
+            ("duration_us", AppValue::Uint(micros)),
+            ("received_bytes", AppValue::Uint(self.received.load(Relaxed))),
+            ("sent_bytes", AppValue::Uint(self.sent)),
+            ("peer", AppValue::Text(&peer)),
+            ("listener", AppValue::Text(visitor.listener)),
+            ("slot", AppValue::Uint(log.slot.0.into())),
+            ("generation", AppValue::Uint(log.generation.0)),
+        ]);
+        for (name, text) in [("host", &host), ("user_agent", &user_agent), ("referer", &referer)] {
+            if let Some(text) = text {
+                fields.push((name, AppValue::Text(cut(text, MAX_TEXT))));
+            }
+        }
+        let event = AppEvent { level: Level::INFO, target: "access", message: "request", fields, spans: Vec::new() };
+        log.writer.write(Level::INFO, &log.lines.render(&event));
+    }
+}
+
+/// A header's value for people: bytes that are no UTF-8 are replaced.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)])
+}
+
+/// At most so many bytes of a text, in whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use app_host_core::config::{LogFormat, LogLevel};
+    use app_host_core::message::LogSetup;
+    use app_host_platform::logging::{self, Kind};
+
+    /// A log and its other end.
+    fn log(trusted: &[Trusted]) -> (Arc<AccessLog>, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let setup = LogSetup { format: LogFormat::Bunyan, level: LogLevel::Error, journal: None };
+        let writer = LineWriter::open(Kind::Access, Some(writer.into())).unwrap();
+        let lines = logging::app_lines(writer.clone(), setup, 7);
+        let log = AccessLog::open(writer, lines, trusted.to_vec(), (Slot(1), Generation(3))).unwrap();
+        (Arc::new(log), reader)
+    }
+
+    fn lines(log: Arc<AccessLog>, mut reader: io::PipeReader) -> Vec<Value> {
+        assert!(log.finish(Duration::from_secs(20)));
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn id_for(visitor: &Arc<Visitor>, ids: &[&str]) -> String {
+        let mut request = Request::new(());
+        for id in ids {
+            request.headers_mut().append(REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
+        }
+        visitor.begin(&mut request);
+        assert_eq!(request.headers().get_all(REQUEST_ID).iter().count(), 1);
+        request.headers()[REQUEST_ID].to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_line_says_what_came_and_what_went() {
+        let (log, reader) = log(&[]);
+        let visitor = log.visitor(Address::Tcp("10.0.0.9:5000".parse().unwrap()), "main");
+        let mut request = Request::builder()
+            .method("POST")
+            .uri("/a?b=c")
+            .header("host", "example.org")
+            .header("user-agent", "x".repeat(10_000))
+            .header("referer", HeaderValue::from_bytes(b"\xff\"").unwrap())
+            .body(())
+            .unwrap();
+        let mut entry = visitor.begin(&mut request);
+        entry.received().fetch_add(5, Relaxed);
+        entry.answered(StatusCode::CREATED, Some(7));
+        entry.sent(3);
+        entry.sent(4);
+        entry.write(End::Own);
+        drop((entry, visitor));
+        let [line] = &lines(log, reader)[..] else { panic!("one line") };
+        for (key, value) in [
+            ("msg", json!("request")),
+            ("target", json!("access")),
+            ("method", json!("POST")),
+            ("uri", json!("/a?b=c")),
+            ("version", json!("HTTP/1.1")),
+            ("status", json!(201)),
+            ("outcome", json!("complete")),
+            ("received_bytes", json!(5)),
+            ("sent_bytes", json!(7)),
+            ("peer", json!("10.0.0.9:5000")),
+            ("listener", json!("main")),
+            ("slot", json!(1)),
+            ("generation", json!(3)),
+            ("host", json!("example.org")),
+            ("user_agent", json!("x".repeat(MAX_TEXT))),
+            ("referer", json!("\u{fffd}\"")),
+            ("request_id", json!(request.headers()[REQUEST_ID].to_str().unwrap())),
+        ] {
+            assert_eq!(line[key], value, "{key} of {line}");
+        }
+    }
+
+    #[test]
+    fn what_did_not_end_well_is_told_apart() {
+        let (log, reader) = log(&[]);
+        let visitor = log.visitor(Address::Unix, "main");
+        let entry = || visitor.begin(&mut Request::new(()));
+        entry().write(End::Own);
+        entry().write(End::Cut);
+        let mut half = entry();
+        half.answered(StatusCode::OK, Some(2));
+        half.sent(1);
+        half.write(End::Own);
+        let mut whole = entry();
+        whole.answered(StatusCode::OK, None);
+        whole.sent(1);
+        whole.ended();
+        whole.write(End::Cut);
+        drop((half, whole, visitor));
+        let lines = lines(log, reader);
+        let told: Vec<_> = lines.iter().map(|line| (line["outcome"].as_str().unwrap(), &line["status"])).collect();
+        let (none, ok) = (Value::Null, json!(200));
+        assert_eq!(told, [("aborted", &none), ("cut", &none), ("aborted", &ok), ("complete", &ok)]);
+    }
+
+    #[test]
+    fn an_id_is_taken_over_only_from_trusted_peers_and_only_if_it_is_one() {
+        let (log, _reader) = log(&[Trusted::Unix]);
+        let trusted = log.visitor(Address::Unix, "main");
+        let stranger = log.visitor(Address::Tcp("127.0.0.1:1".parse().unwrap()), "main");
+        assert_eq!(id_for(&trusted, &["Root=1-67891233-abc/+:@~_."]), "Root=1-67891233-abc/+:@~_.");
+        let mut seen = std::collections::HashSet::from([id_for(&trusted, &[])]);
+        let too_long = "x".repeat(MAX_ID + 1);
+        for ids in [&["a b"][..], &["a\"b"], &["a", "b"], &[""], &[&too_long], &["é"]] {
+            assert!(seen.insert(id_for(&trusted, ids)), "{ids:?}");
+        }
+        assert!(seen.insert(id_for(&stranger, &["mine"])));
+        assert!(seen.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{seen:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! The worker: loads one version of the app, serves HTTP with it, drains and exits.
+//!
+//! Owns the threads of the process and the order of its life. How a connection is served is for
+//! `http`, how the app is reached for `loader`; which worker lives when is the master's decision.
+//!
+//! ```text
+//! control thread   setup ─ wait for the threads ─ Ready ─ listen to master and signals ─ drain ─ exit
+//! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
+//! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
+//! log              writes the lines of all others
+//! access log       the same, where it has a file of its own
+//! output           makes lines of the log of what the app prints
+//! databank …       the databank's connections and timers
+//! dispatch         messages from and to other workers
+//! handover         connections from and to other workers
+//! exit             exit handlers, the app's too, once it has stopped
+//! ```
+//! The control thread runs no code of the app's, so an app that blocks can't make the worker deaf. No thread but
+//! those whose business it is waits for a log.
+//! Each serving thread has its own runtime and its own accept loops: a connection stays on the thread
+//! that accepted it, and no request pays for a scheduler between threads.
+//!
+//! A worker whose app has stopped in time leaves by `exit(3)`, so that exit handlers run, for as long as the drain may take.
+//! All others leave by `_exit` from the control thread.
+
+#![forbid(unsafe_code)]
+#![allow(
+    missing_docs,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    rustdoc::private_intra_doc_links,
+    reason = "what is public here is so for the other crates of the host, not for strangers"
+)]
+
+mod accept;
+mod access;
+mod arrivals;
+mod control;
+mod detached;
+mod gate;
+mod handover;
+mod hearing;
+mod http;
+mod last;
+mod papers;
+mod rest;
+mod schedule;
+mod serving;
+mod signals;
+mod stream;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use app_host_core::causes::chain;
+use app_host_core::message::{AccessPlace, ListenerInfo, Origin, Server, WorkerSetup};
+use app_host_platform::channel::{Channel, ChannelError};
+use app_host_platform::console;
+use app_host_platform::logging;
+use app_host_platform::sys;
+use app_host_platform::sys::stats::{Lane, StatsPage};
+use app_host_services::loader::AppListener;
+
+/// For how many descriptors there is room at least, besides the connections that are there: 32 KiB in the kernel.
+const ROOM: u64 = 4096;
+
+/// A worker that can't even say why to its master, or need not.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("the control socket can't be taken from standard input")]
+    Control(#[source] io::Error),
+    #[error("the runtime of the control thread can't be made")]
+    Runtime(#[source] io::Error),
+    #[error("the setup can't be received")]
+    Setup(#[source] ChannelError),
+    #[error("the setup came with {found} descriptors, expected {expected}")]
+    Descriptors { found: usize, expected: usize },
+    #[error("the log can't be begun")]
+    Log(#[from] logging::LoggingError),
+    #[error("the pipes of the app's standard streams can't be read")]
+    Output(#[source] io::Error),
+    #[error("the stats page can't be opened")]
+    Stats(#[source] io::Error),
+    #[error("signal handlers can't be installed")]
+    Signals(#[source] io::Error),
+    #[error("the access log can't be begun")]
+    AccessLog(#[source] io::Error),
+    #[error("the databank's thread can't be made")]
+    Databank(#[source] io::Error),
+    #[error("the thread for messages of other workers can't be made")]
+    Dispatch(#[source] io::Error),
+    #[error("the thread for connections of other workers can't be made")]
+    Handover(#[source] io::Error),
+    #[error("thread {name} can't be made")]
+    Thread { name: String, source: io::Error },
+    #[error("a message to the master can't be sent")]
+    Send(#[source] ChannelError),
+}
+
+/// What came with the setup.
+struct Equipment {
+    lanes: &'static [Lane],
+    listeners: Vec<Listener>,
+    app_listeners: Vec<AppListener>,
+    /// Messages between workers travel on it.
+    dispatch: OwnedFd,
+    /// Links to other workers come on it.
+    handover: OwnedFd,
+    /// Where what the app prints comes out: standard output, standard error.
+    printed: [OwnedFd; 2],
+    /// The version's file.
+    library: OwnedFd,
+    /// The access log's own file.
+    access: Option<OwnedFd>,
+    /// Held until the process ends: the lock by which a new master learns that this magic still runs.
+    _held: OwnedFd,
+}
+
+/// One listener as the master handed it over.
+struct Listener {
+    socket: OwnedFd,
+    /// For the rest of the process, as the ABI promises the app.
+    name: &'static str,
+    unix: bool,
+    origin: Origin,
+}
+
+/// Plays the role; the control socket is standard input.
+pub fn run() -> ExitCode {
+    let error = match play() {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // There may be no log yet; standard error is where it goes anyway.
+    console::error(&format!("app-host: worker: {}", chain(&error)));
+    logging::finish();
+    ExitCode::FAILURE
+}
+
+fn play() -> Result<ExitCode, WorkerError> {
+    let socket = sys::take_stdin().map_err(WorkerError::Control)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Runtime)?;
+    runtime.block_on(async {
+        let channel = Channel::from_owned_fd(socket).map_err(WorkerError::Control)?;
+        let received = channel.receive::<WorkerSetup>().await.map_err(WorkerError::Setup)?;
+        // The master has died before it said anything: there is nothing to serve.
+        let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
+        // Before there is a second thread. Where no room can be made, it is made when it is needed.
+        let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(ROOM));
+        let (log, equipment) = unpack(descriptors, &setup)?;
+        let log = logging::init_child(setup.log, Some(log))?;
+        sys::process::allow_core_dumps(setup.core_dumps);
+        control::work(&channel, setup, equipment, log).await
+    })
+}
+
+/// Takes the descriptors in the order that `message` gives. The first is the log.
+fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Equipment), WorkerError> {
+    let infos = &setup.listeners;
+    let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
+    let (found, expected) = (descriptors.len(), 8 + usize::from(with_access) + infos.len());
+    let wrong = || WorkerError::Descriptors { found, expected };
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(wrong);
+    let (log, dispatch, handover, stats, lock) = (next()?, next()?, next()?, next()?, next()?);
+    let printed = [next()?, next()?];
+    let library = next()?;
+    let access = with_access.then(&mut next).transpose()?;
+    if found != expected {
+        return Err(wrong());
+    }
+    let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
+    let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
+    for (socket, ListenerInfo { name, unix, server, origin }) in descriptors.zip(infos) {
+        let (name, unix, origin) = (name.clone(), *unix, *origin);
+        match server {
+            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix, origin }),
+            Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
+        }
+    }
+    Ok((log, Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, library, access, _held: lock }))
+}
