@@ -25,8 +25,8 @@ use app_host_services::loader::{Address, Connection, LoadedApp};
 
 use crate::Listener;
 use crate::access::AccessLog;
+use crate::connection::{self, DrainSignal, Suspended};
 use crate::detach_queue::{DetachQueue, detach};
-use crate::http::{self, DrainSignal, Handover};
 use crate::serving::Connected;
 use crate::stream::{Socket as Movable, Stream};
 
@@ -197,7 +197,7 @@ impl OpenListener {
     fn spawn_task<S: Movable>(&self, stream: S, peer: Address, local: Address, context: ConnectionContext) {
         let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
         let meta = ConnectionMeta { connection, opened: Instant::now() };
-        tokio::spawn(serve(Handover::accepted(Stream::own(stream)), meta, context));
+        tokio::spawn(serve(Suspended::accepted(Stream::own(stream)), meta, context));
     }
 
     fn last_call(&self, context: &ConnectionContext) {
@@ -237,14 +237,14 @@ pub(super) struct ConnectionMeta {
 
 /// Serves a connection until it ends, moves to another worker, or is parked.
 pub(super) async fn serve<S: Movable>(
-    connection: Handover<Stream<S>>,
+    connection: Suspended<Stream<S>>,
     meta: ConnectionMeta,
     context: ConnectionContext,
 ) {
     let connected = Connected { app: context.app, connection: Arc::clone(&meta.connection) };
     let Connection { peer, listener, .. } = *meta.connection;
-    let visitor = context.access.as_ref().map(|access| access.visitor(peer, listener));
-    let leaving = http::serve_connection(connection, connected, context.lane, context.drain.clone(), visitor).await;
+    let log = context.access.as_ref().map(|access| access.connection(peer, listener));
+    let leaving = connection::serve_connection(connection, connected, context.lane, context.drain.clone(), log).await;
     if let Some(leaving) = leaving {
         detach(leaving, &meta, context);
     }

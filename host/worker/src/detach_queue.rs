@@ -13,8 +13,8 @@ use app_host_core::causes::chain;
 use app_host_services::loader::Connection;
 
 use crate::accept::{ConnectionContext, ConnectionMeta};
+use crate::connection::{Leaving, Suspended};
 use crate::detached::Detached;
-use crate::http::{Handover, Leaving};
 use crate::stream::{Socket, Stream};
 use crate::transfer::TransferHandle;
 
@@ -87,18 +87,18 @@ impl DetachQueue {
 pub(super) fn detach<S: Socket>(leaving: Leaving<Stream<S>>, meta: &ConnectionMeta, context: ConnectionContext) {
     let queue = Arc::clone(&context.detach_queue);
     match leaving {
-        Leaving::Moves(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.push(it)),
-        Leaving::Rests(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.park(it)),
+        Leaving::Transfer(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.push(it)),
+        Leaving::Park(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.park(it)),
     }
 }
 
 /// Takes a connection out of its runtime. Closes it if that fails.
 fn deregister<S: Socket>(
-    suspended: Handover<Stream<S>>,
+    suspended: Suspended<Stream<S>>,
     meta: &ConnectionMeta,
     context: ConnectionContext,
 ) -> Option<Detached> {
-    let Handover { transport, unread, history } = suspended;
+    let Suspended { transport, unread, history } = suspended;
     let ConnectionContext { lane, detach_queue, held, .. } = context;
     match transport.leave() {
         Ok(socket) => {

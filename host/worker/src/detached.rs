@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use app_host_services::loader::{Address, Connection};
 
-use crate::http::{History, MAX_UNREAD};
+use crate::connection::{History, MAX_UNREAD};
 use crate::record::{ConnectionRecord, Endpoint, MAX_HEAD};
 use crate::transfer::{MAX_RECORD, Transferable};
 
@@ -99,12 +99,12 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::http::{Handover, Spoken};
+    use crate::connection::{Detected, Suspended};
 
     /// An idle connection that has had this many requests.
     pub(crate) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
         let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
-        let history = History { spoken: Spoken::Http1, requests, ..Handover::accepted(()).history };
+        let history = History { detected: Detected::Http1, requests, ..Suspended::accepted(()).history };
         Detached { socket, connection, opened: Instant::now(), unread: Bytes::new(), history, thread: 0, held }
     }
 

@@ -125,8 +125,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::connection::HEAD_TIMEOUT;
     use crate::detached::tests::idle;
-    use crate::http::HEAD_TIMEOUT;
 
     const LIMIT: Duration = Duration::from_secs(20);
 

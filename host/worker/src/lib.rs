@@ -34,11 +34,11 @@
 mod accept;
 mod access;
 mod arrivals;
+mod connection;
 mod control;
 mod detach_queue;
 mod detached;
 mod exit;
-mod http;
 mod idle_pool;
 mod record;
 mod serving;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::http::History;
+use crate::connection::History;
 
 /// What a worker is told of a connection, before the bytes that have been read of it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -23,9 +23,9 @@ use app_host_services::loader::{self, AppBody, AppResponseError, Connection, Hos
 use crate::accept::{self, ConnectionContext, Intake, OpenListener, UnservedConnection};
 use crate::access::AccessLog;
 use crate::arrivals::{self, Inbox, ThreadHandle};
+use crate::connection::{Application, DrainSignal, RequestBody};
 use crate::detach_queue::DetachQueue;
 use crate::detached::Detached;
-use crate::http::{Application, DrainSignal, Upload};
 use crate::idle_pool::IdlePool;
 use crate::transfer::TransferHandle;
 use crate::{Listener, WorkerError};
@@ -193,7 +193,7 @@ async fn serve(
         Err(error) => return send_last(&setup.events, ThreadEvent::CannotStart(chain(&error))).await,
     };
     let ThreadChannels { inbox, detach_queue, held, mut all_ended } = channels;
-    let (drain, relay) = setup.drain.here();
+    let (drain, relay) = setup.drain.relayed();
     tokio::spawn(relay);
     tokio::spawn(Arc::clone(&detach_queue).run());
     let context = ConnectionContext { app, lane, drain, access: setup.access, detach_queue, held };
@@ -281,7 +281,7 @@ impl Application for Connected {
 
     fn call(
         self,
-        mut request: Request<Upload>,
+        mut request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
         let upgrade = request.body_mut().upgrade();
         let upgrade = upgrade.map(|upgrade| {

@@ -52,8 +52,8 @@ mod transfer {
         assert_eq!(outbox.take_outcomes().len(), 10, "each connection is somewhere, once");
     }
 }
-#[path = "../../../host/worker/src/http"]
-mod http {
+#[path = "../../../host/worker/src/connection"]
+mod connection {
     use std::time::Duration;
 
     pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

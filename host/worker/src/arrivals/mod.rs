@@ -26,9 +26,9 @@ use app_host_services::loader::Address;
 
 use crate::Listener;
 use crate::accept::{self, ConnectionContext, ConnectionMeta};
+use crate::connection::{DrainControl, DrainSignal, Ending, History, Phase, Suspended};
 use crate::detach_queue::{BATCH, DetachQueue};
 use crate::detached::{Detached, ListenerKey};
-use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Phase};
 use crate::idle_pool::{CHECK_INTERVAL, IdlePool};
 use crate::stream::{Socket, Stream};
 use crate::transfer::{Commit, Outcome, Receiver, Rejection};
@@ -223,7 +223,7 @@ pub(super) async fn run(
                 phase = changed;
                 match phase {
                     Phase::Serving => {
-                        let invited = (0..pool.len()).take_while(|_| drain.takes_invitation()).count();
+                        let invited = (0..pool.len()).take_while(|_| drain.accept_invitation()).count();
                         queue.send(pool.take(invited));
                     }
                     Phase::Draining { ending, .. } => {
@@ -294,7 +294,7 @@ fn serve(connection: Detached, context: &impl Fn(mpsc::Sender<Infallible>) -> Co
     let meta = ConnectionMeta { connection: Arc::new(connection), opened };
     let mut context = context(held);
     if transfer == Transfer::Failed {
-        context.drain = context.drain.staying();
+        context.drain = context.drain.without_transfer();
     }
     let spawned = if unix {
         spawn::<UnixStream>(socket, unread, history, meta, context)
@@ -317,7 +317,7 @@ fn spawn<S: Socket>(
     let transport = Stream::<S>::shared(socket)?;
     let age_ms = u64::try_from(meta.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::trace!(listener = meta.connection.listener, age_ms, requests = history.requests, "connection taken over");
-    tokio::spawn(accept::serve(Handover { transport, unread, history }, meta, context));
+    tokio::spawn(accept::serve(Suspended { transport, unread, history }, meta, context));
     Ok(())
 }
 

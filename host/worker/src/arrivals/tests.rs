@@ -6,8 +6,8 @@ use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::*;
+use crate::connection::drain_signal;
 use crate::detached::tests::idle;
-use crate::http::drain_signal;
 use crate::transfer::Transferable;
 
 const LIMIT: Duration = Duration::from_secs(20);

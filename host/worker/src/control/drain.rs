@@ -15,8 +15,8 @@ use super::inputs::{DrainOrder, Input};
 use super::schedule::Schedule;
 use super::{BLOCKED, Control};
 use crate::accept::{self, Intake, LAST_CALL, UnservedConnection};
+use crate::connection::{Ending, Phase};
 use crate::exit;
-use crate::http::{Ending, Phase};
 use crate::serving::ThreadEvent;
 use crate::transfer::Mode;
 

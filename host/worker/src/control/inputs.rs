@@ -17,7 +17,7 @@ use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::logging::ChildLog;
 
 use crate::access::AccessLog;
-use crate::http::DrainControl;
+use crate::connection::DrainControl;
 use crate::serving::ThreadEvent;
 
 /// How long a message to the master may wait for room in its socket, which only a stuck master lets fill up.

@@ -30,8 +30,8 @@ use app_host_services::loader::{AppListeners, HostInfo};
 use crate::accept::Intake;
 use crate::access::AccessLog;
 use crate::arrivals::ServingThreads;
+use crate::connection::{self, DrainControl};
 use crate::detached::Detached;
-use crate::http::{self, DrainControl};
 use crate::serving::{self, EventSender, Start, ThreadEvent, ThreadSetup, Unserved};
 use crate::transfer::{self, TransferHandle};
 use crate::{Equipment, Listener, WorkerError, exit, signals};
@@ -130,7 +130,7 @@ impl<'a> Control<'a> {
         let (intake, intake_order) = watch::channel(Intake::Open);
         let (stop, stop_order) = watch::channel(false);
         let (app, started) = watch::channel(None);
-        let (drain, drain_signal) = http::drain_signal();
+        let (drain, drain_signal) = connection::drain_signal();
         drain.announce_close(setup.announce_close);
         let unserved = Arc::<Unserved>::default();
         let place = (setup.slot, setup.generation);

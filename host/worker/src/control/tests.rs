@@ -27,7 +27,7 @@ fn inputs(channel: &Channel) -> ControlInputs<'_> {
         events: mpsc::unbounded_channel().1,
         log: ChildLog::nowhere(),
         access: None,
-        drain: http::drain_signal().0,
+        drain: connection::drain_signal().0,
         shutdown_timeout: Duration::from_secs(30),
     }
 }
@@ -62,7 +62,7 @@ fn control(channel: &Channel, listeners: Vec<Listener>) -> Control<'_> {
         dispatch: Dispatch::open(dispatch).unwrap(),
         intake,
         unserved: Arc::default(),
-        drain: http::drain_signal().0,
+        drain: connection::drain_signal().0,
         transfer: transfer::channel().0,
         stop,
         app_config: AppConfig::empty(),
