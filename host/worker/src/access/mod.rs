@@ -248,10 +248,11 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::*;
     use app_host_core::config::{LogFormat, LogLevel};
     use app_host_core::message::LogSetup;
     use app_host_platform::logging::{self, Kind};
+
+    use super::*;
 
     /// A log and its other end.
     fn log(trusted: &[Trusted]) -> (Arc<AccessLog>, io::PipeReader) {

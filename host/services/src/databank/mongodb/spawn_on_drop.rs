@@ -1,7 +1,6 @@
-//! A future that is never dropped halfway: whoever polls it does its work, and when they give it up, the
-//! runtime finishes it.
+//! A future that is never dropped halfway: it runs where it is polled, and when it is dropped, the runtime finishes it.
 //!
-//! A task from the beginning would do as well, and would cost a way to another thread and back for each call.
+//! A task from the beginning would do as well, and would cost two changes of the thread for each call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,28 +8,29 @@ use std::task::{Context, Poll, ready};
 
 use tokio::runtime::Handle;
 
-pub struct Unbroken<F>
+/// Spawns the rest of a future when it is dropped.
+pub struct SpawnOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    /// None once it has ended.
+    /// `None` once it has ended.
     future: Option<Pin<Box<F>>>,
     runtime: Handle,
 }
 
-impl<F> Unbroken<F>
+impl<F> SpawnOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    /// To be polled within this runtime.
+    /// Must be polled within this runtime.
     pub fn new(runtime: Handle, future: F) -> Self {
         Self { future: Some(Box::pin(future)), runtime }
     }
 }
 
-impl<F> Future for Unbroken<F>
+impl<F> Future for SpawnOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -45,7 +45,7 @@ where
     }
 }
 
-impl<F> Drop for Unbroken<F>
+impl<F> Drop for SpawnOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -68,18 +68,18 @@ mod tests {
     async fn what_is_given_up_is_finished() {
         let (go, wait) = oneshot::channel();
         let (done, ended) = oneshot::channel();
-        let mut unbroken = Unbroken::new(Handle::current(), async move {
-            wait.await.expect("it is told to go on");
-            done.send(7).expect("somebody listens");
+        let mut spawn_on_drop = SpawnOnDrop::new(Handle::current(), async move {
+            wait.await.expect("the sender lives");
+            done.send(7).expect("the receiver lives");
         });
-        assert!((&mut unbroken).now_or_never().is_none());
-        drop(unbroken);
+        assert!((&mut spawn_on_drop).now_or_never().is_none());
+        drop(spawn_on_drop);
         go.send(()).expect("it still waits");
         assert_eq!(ended.await, Ok(7));
     }
 
     #[tokio::test]
     async fn what_has_ended_is_not_done_again() {
-        assert_eq!(Unbroken::new(Handle::current(), async { 7 }).await, 7);
+        assert_eq!(SpawnOnDrop::new(Handle::current(), async { 7 }).await, 7);
     }
 }

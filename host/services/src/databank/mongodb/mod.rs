@@ -1,76 +1,70 @@
 //! The driver for MongoDB: a standalone server, a replica set or a cluster, through the official crate.
 //!
-//! Owns which command does what, and when. There is one collection a type; how a document looks in it is
-//! [`encoding`]'s business, how it is found [`filter`]'s, what an error means [`fault`]'s, and how the
-//! server is reached [`client`]'s. Nothing needs a transaction: each write is one command on one document.
+//! Owns which command does what, and when. There is one collection a type; how a document looks in it is for
+//! [`encoding`], how it is found for [`filter`], what an error means for [`fault`], how the server is reached for
+//! [`client`]. Nothing needs a transaction: each write is one command on one document.
 //!
-//! The crate's futures must not be dropped halfway, and replies may be. So each call is [`unbroken`], and
-//! goes on until it is done.
+//! The crate's futures must not be dropped halfway, and replies may be. So each call is a [`SpawnOnDrop`], and goes on
+//! until it is done.
 
 mod client;
 mod encoding;
 mod fault;
 mod filter;
+mod search;
 mod sessions;
-mod unbroken;
+mod spawn_on_drop;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::mongodb::options::ReturnDocument;
-use ::mongodb::{Collection, Cursor, Database, IndexModel};
+use ::mongodb::{Collection, Database, IndexModel};
 use bson::doc;
 use bson::raw::{RawBsonRef, RawDocumentBuf};
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use app_host_core::config::databank::Index;
 
 use super::query::{FieldPath, Key, Kind, Query};
 use super::{Document, Documents, Driver, Fault, Mode, Reply, Stored, new_revision};
-use app_host_core::config::databank::Index;
 use client::Configured;
 use filter::Target;
 use sessions::Sessions;
-use unbroken::Unbroken;
+use spawn_on_drop::SpawnOnDrop;
 
-/// How many documents the server sends at once.
-const BATCH: u32 = 100;
-
-/// How many documents are kept ready for a reader.
-const AHEAD: usize = 16;
-
-/// How many documents are read by their ids at once: they are put in order in memory.
-const TOGETHER: usize = 32;
-
-/// How often an upsert is tried that meets another one of the same new document. Each time, one of
-/// those that meet gets through.
+/// How often an upsert is tried that collides with another one of the same new document. Each time, one of those that
+/// collide gets through.
 const ATTEMPTS: u32 = 32;
 
-/// The store. The client is made by the first call.
+/// The store. The first call makes the client.
 pub struct Mongodb {
     configured: Arc<Configured>,
 }
 
+/// The client of one runtime.
 struct Server {
     database: Database,
     sessions: Sessions,
-    /// One for each connection that there may be. Whoever waits for one can give up without a trace. In
-    /// the crate's own queue for connections he would stay, and after a silence of the server that would be
-    /// behind for ever: it serves one request an event, the dead ones like the others.
+    /// One for each connection that there may be. A call that waits for a permit can be dropped without a trace. In the
+    /// crate's own queue for connections it would stay, and after a silence of the server that queue would be behind for
+    /// ever: it serves one request an event, abandoned ones like the others.
     permits: Arc<Semaphore>,
 }
 
 impl Mongodb {
-    /// Doesn't look at the URI yet: one that can't be used is a fault of each call.
+    /// A store at `uri`, which isn't parsed yet: if it can't be used, each call fails.
     pub fn new(uri: &str, database: &str, indexes: &[Index], timeout: Duration) -> Self {
         Self { configured: Arc::new(Configured::new(uri, database, indexes, timeout)) }
     }
 
-    /// Waits for a permit and does a call. Whoever gives up while waiting leaves nothing behind; later the
-    /// call goes on alone, until the server has answered or is found to be away.
+    /// Waits for a permit and does a call. If the reply is dropped before the call begins, nothing is left behind; after
+    /// that the call goes on alone, until the server has answered or is found to be away.
     fn reply<T, F>(&self, call: impl FnOnce(Arc<Server>) -> F + Send + 'static) -> Reply<T>
     where
         T: Send + 'static,
@@ -80,9 +74,9 @@ impl Mongodb {
         Box::pin(async move {
             let server = configured.server().await?;
             let permit = server.permit().await?;
-            // In a box before it is moved about: it is kilobytes long.
+            // Boxed before it is moved: it is kilobytes long.
             let call = AssertUnwindSafe(Box::pin(call(server))).catch_unwind();
-            let answer = Unbroken::new(Handle::current(), async move {
+            let answer = SpawnOnDrop::new(Handle::current(), async move {
                 let answer = call.await;
                 drop(permit);
                 answer
@@ -90,28 +84,6 @@ impl Mongodb {
             // The panic itself is in the log.
             answer.await.unwrap_or_else(|_| Err(Fault::Unavailable("the driver has panicked".to_owned())))
         })
-    }
-
-    /// Lets a task put what it finds into a channel. It ends with its reader.
-    fn documents<F>(&self, search: impl FnOnce(Arc<Configured>, Found) -> F) -> Documents
-    where
-        F: Future<Output = Result<(), Fault>> + Send + 'static,
-    {
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        let search = search(self.configured.clone(), Found(sender.clone()));
-        let task = async move {
-            if let Err(fault) = search.await {
-                // Without a reader nobody needs to know.
-                let _ = sender.send(Err(fault)).await;
-            }
-        };
-        futures_util::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
-            if let Some(task) = task {
-                Handle::current().spawn(task);
-            }
-            receiver.recv().await.map(|next| (next, (receiver, None)))
-        })
-        .boxed()
     }
 }
 
@@ -142,31 +114,15 @@ impl Driver for Mongodb {
     }
 
     fn read_many(&self, kind: Kind, ids: Vec<String>) -> Documents {
-        self.documents(
-            |configured, found| async move { configured.server().await?.read_many(&kind, &ids, &found).await },
-        )
+        self.documents(|configured, results| async move {
+            configured.server().await?.read_many(&kind, &ids, &results).await
+        })
     }
 
     fn search(&self, query: Query) -> Documents {
-        self.documents(move |configured, found| async move { configured.server().await?.search(&query, &found).await })
-    }
-}
-
-/// Where the documents of a search go.
-struct Found(mpsc::Sender<Result<Stored, Fault>>);
-
-impl Found {
-    /// Waits until there is room. Says whether somebody still reads.
-    async fn give(&self, document: Stored) -> bool {
-        self.0.send(Ok(document)).await.is_ok()
-    }
-
-    /// A permit, or none when nobody reads any more.
-    async fn permit(&self, server: &Server) -> Result<Option<OwnedSemaphorePermit>, Fault> {
-        tokio::select! {
-            permit = server.permit() => permit.map(Some),
-            () = self.0.closed() => Ok(None),
-        }
+        self.documents(
+            move |configured, results| async move { configured.server().await?.search(&query, &results).await },
+        )
     }
 }
 
@@ -208,7 +164,7 @@ impl Server {
                 let mut attempts = 0..ATTEMPTS;
                 loop {
                     match collection.replace_one(filter.clone(), &stored).upsert(true).await {
-                        // Two made it at once: by now it is there to be replaced.
+                        // Two upserts made it at once: now it is there to be replaced.
                         Err(error) if fault::is_duplicate(&error) && attempts.next().is_some() => {}
                         saved => break saved.map(|_| true).map_err(failed)?,
                     }
@@ -223,11 +179,11 @@ impl Server {
                 replaced
             }
         };
-        if replaced { Ok(revision) } else { Err(not_there(key)) }
+        if replaced { Ok(revision) } else { Err(not_found(key)) }
     }
 
-    /// Does without `find_one`, which copies the document twice on its way out of the answer, and describes a
-    /// limit that an id has anyway.
+    /// Reads a document without `find_one`, which copies it twice out of the answer, and sends a limit that an id has
+    /// anyway.
     async fn read(&self, key: &Key) -> Result<Stored, Fault> {
         let failed = |error| fault::fault(key, &error);
         let collection = self.collection(&key.kind);
@@ -236,24 +192,24 @@ impl Server {
         let mut found = match collection.find(filter()).session(&mut session).batch().await {
             Err(error) if sessions::are_unknown(&error) => {
                 let found = collection.find_one(filter()).await.map_err(failed)?;
-                return encoding::read(key.kind.as_str(), &found.ok_or_else(|| not_there(key))?);
+                return encoding::read(key.kind.as_str(), &found.ok_or_else(|| not_found(key))?);
             }
             found => found.map_err(failed)?,
         };
         let batch = found.stream(&mut session).next().await;
-        let batch = batch.ok_or_else(|| not_there(key))?.map_err(failed)?;
-        self.sessions.give_back(session);
+        let batch = batch.ok_or_else(|| not_found(key))?.map_err(failed)?;
+        self.sessions.put_back(session);
         match batch.doc_slices().map_err(failed)?.into_iter().next() {
             Some(Ok(RawBsonRef::Document(document))) => encoding::read(key.kind.as_str(), document),
             Some(_) => Err(Fault::Unavailable(format!("{key}: the server gives no document"))),
-            None => Err(not_there(key)),
+            None => Err(not_found(key)),
         }
     }
 
     async fn remove(&self, key: &Key) -> Result<(), Fault> {
         let removed = self.collection(&key.kind).delete_one(doc! { "_id": &key.id }).await;
         match removed.map_err(|error| fault::fault(key, &error))?.deleted_count {
-            0 => Err(not_there(key)),
+            0 => Err(not_found(key)),
             _ => Ok(()),
         }
     }
@@ -306,8 +262,8 @@ impl Server {
         Err(crowded(key))
     }
 
-    /// The document was there, but not as an update needs it: refuses when that is still so. Otherwise two
-    /// have made it at once, and it is worth another attempt.
+    /// Refuses an update if the document is there and is not as the update needs it. If not, two updates have made it at
+    /// once, and another attempt is worth it.
     async fn check(
         &self,
         collection: &Collection<RawDocumentBuf>,
@@ -322,68 +278,9 @@ impl Server {
             None => Ok(()),
         }
     }
-
-    async fn read_many(&self, kind: &Kind, ids: &[String], found: &Found) -> Result<(), Fault> {
-        for ids in ids.chunks(TOGETHER) {
-            let Some(permit) = found.permit(self).await? else { break };
-            let mut together = self.read_together(kind, ids).await?;
-            drop(permit);
-            for document in ids.iter().filter_map(|id| together.remove(id)) {
-                if !found.give(document).await {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_together(&self, kind: &Kind, ids: &[String]) -> Result<HashMap<String, Stored>, Fault> {
-        let failed = |error| fault::fault(kind, &error);
-        let mut cursor = self.collection(kind).find(doc! { "_id": { "$in": ids } }).await.map_err(failed)?;
-        let mut together = HashMap::with_capacity(ids.len());
-        while cursor.advance().await.map_err(failed)? {
-            let document = encoding::read(kind.as_str(), cursor.current())?;
-            together.insert(document.id.clone(), document);
-        }
-        Ok(together)
-    }
-
-    async fn search(&self, query: &Query, found: &Found) -> Result<(), Fault> {
-        // No store has so many documents; and 0 is no limit to the server.
-        if query.limit == Some(0) || i64::try_from(query.skip).is_err() {
-            return Ok(());
-        }
-        let Some(mut permit) = found.permit(self).await? else { return Ok(()) };
-        let mut cursor = self.cursor(query).await?;
-        while cursor.advance().await.map_err(|error| fault::fault(&query.kind, &error))? {
-            // A slow reader keeps no connection from the others.
-            drop(permit);
-            if !found.give(encoding::read(query.kind.as_str(), cursor.current())?).await {
-                break;
-            }
-            let Some(next) = found.permit(self).await? else { break };
-            permit = next;
-        }
-        Ok(())
-    }
-
-    async fn cursor(&self, query: &Query) -> Result<Cursor<RawDocumentBuf>, Fault> {
-        let collection = self.collection(&query.kind);
-        let cursor = if query.sort.is_empty() {
-            let mut find = collection.find(filter::matching(query)).sort(doc! { "_id": 1 }).skip(query.skip);
-            if let Some(limit) = query.limit {
-                find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
-            }
-            find.batch_size(BATCH).allow_disk_use(true).await
-        } else {
-            let aggregate = collection.aggregate(filter::ordering(query)).with_type::<RawDocumentBuf>();
-            aggregate.batch_size(BATCH).allow_disk_use(true).await
-        };
-        cursor.map_err(|error| fault::fault(&query.kind, &error))
-    }
 }
 
-fn not_there(key: &Key) -> Fault {
+fn not_found(key: &Key) -> Fault {
     Fault::NotFound(format!("{key} is not there"))
 }
 
@@ -393,6 +290,7 @@ fn crowded(key: &Key) -> Fault {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
 
     #[test]

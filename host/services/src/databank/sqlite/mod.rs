@@ -1,14 +1,12 @@
-//! The driver `sqlite`: one file on this machine, which all its processes share.
+//! The driver for SQLite: one file on this machine, which all its processes share.
 //!
-//! Owns the statements. Its [`mod@file`] is opened by two [`threads`], which wait for the disk and for
-//! locks so that no caller's thread does. A write is acknowledged when it is on the disk: neither the death
-//! of a process nor a power failure loses it. Searches are read in pages ([`scan`]), each in a
-//! transaction of its own, so that none of them keeps the log from being written back.
+//! Owns the statements. Two [`threads`] open the [`mod@file`] and wait for the disk and for locks, so that no caller's
+//! thread does. A write is acknowledged when it is on the disk: neither the death of a process nor a power failure loses
+//! it. Searches are read in pages ([`scan`]), each in a transaction of its own, so that none of them keeps the write-ahead
+//! log from being written back.
 
 mod file;
 mod threads;
-
-pub use file::is_open_beside_ours;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -25,6 +23,8 @@ use super::scan::{self, Look, Scan, Source};
 use super::{Document, Documents, Driver, Fault, Making, Mode, Reply, Stored, new_revision};
 use file::{Failure, File};
 use threads::Thread;
+
+pub use file::is_open_beside_ours;
 
 const READ: &str = "SELECT id, revision, document FROM documents WHERE kind = ?1 AND id = ?2";
 const RANGE: &str = "SELECT id, revision, document FROM documents WHERE kind = ?1 AND id > ?2 ORDER BY id";
@@ -43,7 +43,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Makes the threads; the first call opens the file.
+    /// Starts the threads; the first call opens the file.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -53,7 +53,7 @@ impl Sqlite {
         Ok(Self { writer: Thread::writer(&file, timeout)?, reader: Arc::new(Thread::reader(&file, timeout)?) })
     }
 
-    /// Changes a document, or an empty one, in place. Gives the new revision, too.
+    /// Changes a document in place, or an empty one if it isn't there. Returns the new revision, too.
     fn change<T: Send + 'static>(
         &self,
         key: Key,
@@ -84,7 +84,7 @@ impl Sqlite {
 
 impl Driver for Sqlite {
     fn prepare(&self) -> Reply<()> {
-        // Opening the file and getting its lock is what there is to try.
+        // An empty job opens the file and takes its lock, and nothing else can fail.
         self.writer.run(|_| Ok(()))
     }
 
@@ -158,7 +158,7 @@ fn replace(connection: &Connection, statement: &str, key: &Key, revision: u64, t
     Ok(connection.prepare_cached(statement)?.execute(parameters)? > 0)
 }
 
-/// A revision as the table has it. One that a client made up may be any number, and is none of ours then.
+/// A revision as it is stored in the table. A client may send any number; one that was never given matches no row.
 const fn signed(revision: u64) -> i64 {
     revision.cast_signed()
 }
