@@ -6,8 +6,8 @@
 
 use std::process::ExitCode;
 
-use app_host_core::causes::chain;
 use app_host_core::config::databank::{Store, redact};
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::message::{DatabankSetup, FromDatabankCheck};
 use app_host_platform::channel::Channel;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use app_abi::Magic;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::message::{FromProbe, Library, ProbeSetup};
 use app_host_platform::artifact::Loadable;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_services::loader::Connection;
 
 use crate::accept::{ConnectionContext, ConnectionMeta};

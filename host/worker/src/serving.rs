@@ -12,7 +12,7 @@ use http::{Request, Response};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message;
 use app_host_core::message::Library;
 use app_host_platform::artifact::Loadable;

@@ -14,7 +14,7 @@ use abi_stable::std_types::{RErr, ROk, RResult, RStr};
 use app_abi::abi::{FfiFault, FfiListener, ListenerService};
 use socket2::SockRef;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::Origin;
 
 use super::services::info;

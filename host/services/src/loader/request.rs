@@ -26,7 +26,7 @@ use http_body::{Body, SizeHint};
 
 pub use app_abi::Address;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 
 use super::upgrade::{self, Upgrade};
 

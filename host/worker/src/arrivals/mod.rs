@@ -20,7 +20,7 @@ use socket2::{SockRef, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_platform::sys::stats::Lane;
 use app_host_services::loader::Address;
 

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use socket2::SockRef;
 use tokio::time::{Instant, timeout_at};
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::{Connections, Origin};
 use app_host_core::status::millis;
 use app_host_platform::sys::stats::Lane;

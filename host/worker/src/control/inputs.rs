@@ -11,7 +11,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::{Connections, FromWorker, ToWorker};
 use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::logging::ChildLog;

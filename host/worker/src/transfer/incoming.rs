@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_platform::sys::packet::{Socket, is_the_end};
 
 use super::outbox::Reply;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::ToRoad;
 use app_host_platform::channel::{ChannelError, FromMaster};
 use app_host_platform::sys::packet::{Socket, is_the_end};
