@@ -78,7 +78,7 @@ pub(super) struct UnservedConnection {
 #[derive(Clone)]
 pub(super) struct ConnectionContext {
     pub(super) app: LoadedApp,
-    pub(super) lane: &'static Lane,
+    pub(super) stats: &'static Lane,
     pub(super) drain: DrainSignal,
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,
@@ -180,7 +180,7 @@ impl OpenListener {
 
     /// Starts the task that serves a connection.
     fn spawn(&self, accepted: Accepted, context: &ConnectionContext) {
-        context.lane.accepted();
+        context.stats.accepted();
         match accepted {
             Accepted::Tcp(stream, peer) => {
                 // If either fails, the client is gone.
@@ -244,7 +244,7 @@ pub(super) async fn serve<S: Movable>(
     let connected = Connected { app: context.app, connection: Arc::clone(&meta.connection) };
     let Connection { peer, listener, .. } = *meta.connection;
     let log = context.access.as_ref().map(|access| access.connection(peer, listener));
-    let leaving = connection::serve_connection(connection, connected, context.lane, context.drain.clone(), log).await;
+    let leaving = connection::serve_connection(connection, connected, context.stats, context.drain.clone(), log).await;
     if let Some(leaving) = leaving {
         detach(leaving, &meta, context);
     }

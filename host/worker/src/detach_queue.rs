@@ -99,7 +99,7 @@ fn deregister<S: Socket>(
     context: ConnectionContext,
 ) -> Option<Detached> {
     let Suspended { transport, unread, history } = suspended;
-    let ConnectionContext { lane, detach_queue, held, .. } = context;
+    let ConnectionContext { stats, detach_queue, held, .. } = context;
     match transport.leave() {
         Ok(socket) => {
             let (connection, opened) = (Connection::clone(&meta.connection), meta.opened);
@@ -109,7 +109,7 @@ fn deregister<S: Socket>(
         }
         Err(error) => {
             tracing::warn!(error = chain(&error), "a connection can't be taken out of the runtime, and is closed");
-            lane.dismissed();
+            stats.dismissed();
             None
         }
     }

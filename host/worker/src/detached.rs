@@ -1,6 +1,6 @@
 //! A connection outside of any runtime: on its way to another worker, or parked.
 //!
-//! Owns what another worker is told of the connection: how it becomes a [`ConnectionRecord`] and is made from one.
+//! Owns what another worker must know of the connection: how it becomes a [`ConnectionRecord`] and is made from one.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

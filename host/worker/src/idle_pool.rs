@@ -26,7 +26,7 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct IdlePool {
     watch: Watch,
     entries: Slab<Entry>,
-    pub(super) lane: &'static Lane,
+    pub(super) stats: &'static Lane,
 }
 
 struct Entry {
@@ -37,8 +37,8 @@ struct Entry {
 
 impl IdlePool {
     /// An empty pool. Must be called inside a runtime.
-    pub(super) fn new(lane: &'static Lane) -> io::Result<Self> {
-        Ok(Self { watch: Watch::new()?, entries: Slab::new(), lane })
+    pub(super) fn new(stats: &'static Lane) -> io::Result<Self> {
+        Ok(Self { watch: Watch::new()?, entries: Slab::new(), stats })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,7 +55,7 @@ impl IdlePool {
         if self.watch.add(&connection.socket, vacant.key() as u64).is_err() {
             return Some(connection);
         }
-        self.lane.opened();
+        self.stats.opened();
         let due = Instant::now() + connection.history.next_tick;
         vacant.insert(Entry { connection, due });
         None
@@ -94,22 +94,22 @@ impl IdlePool {
 
     /// Removes all connections. None may be parked afterwards: the kernel has not been told.
     pub(super) fn close(&mut self) -> impl Iterator<Item = Detached> + use<> {
-        let (lane, entries) = (self.lane, std::mem::take(&mut self.entries));
+        let (stats, entries) = (self.stats, std::mem::take(&mut self.entries));
         let now = Instant::now();
-        entries.into_iter().map(move |(_, entry)| entry.detach(lane, now))
+        entries.into_iter().map(move |(_, entry)| entry.detach(stats, now))
     }
 
     fn remove(&mut self, number: usize, now: Instant) -> Option<Detached> {
         let entry = self.entries.try_remove(number)?;
         // If this fails, the kernel forgets the socket when it is closed.
         let _ = self.watch.remove(&entry.connection.socket);
-        Some(entry.detach(self.lane, now))
+        Some(entry.detach(self.stats, now))
     }
 }
 
 impl Entry {
-    fn detach(self, lane: &Lane, now: Instant) -> Detached {
-        lane.closed();
+    fn detach(self, stats: &Lane, now: Instant) -> Detached {
+        stats.closed();
         let Self { mut connection, due } = self;
         connection.history.next_tick = due.saturating_duration_since(now);
         connection
@@ -131,8 +131,8 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn pool(count: usize) -> (IdlePool, Vec<UnixStream>, mpsc::Receiver<std::convert::Infallible>) {
-        let lane = Box::leak(Box::default());
-        let mut pool = IdlePool::new(lane).unwrap();
+        let stats = Box::leak(Box::default());
+        let mut pool = IdlePool::new(stats).unwrap();
         let (held, holds) = mpsc::channel(1);
         let mut clients = Vec::new();
         for number in 0..count {
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn connections_wake_that_have_something_to_do_and_no_others() {
         let (mut pool, mut clients, _holds) = pool(200);
-        assert_eq!(pool.lane.connections(), 200);
+        assert_eq!(pool.stats.connections(), 200);
         assert!(timeout(Duration::from_millis(20), pool.ready()).await.is_err());
         // Request numbers begin with 1.
         clients[7].write_all(b"G").unwrap();
@@ -165,7 +165,7 @@ mod tests {
             gone += timeout(LIMIT, pool.ready()).await.unwrap().len();
         }
         assert!(pool.is_empty());
-        assert_eq!(pool.lane.connections(), 0);
+        assert_eq!(pool.stats.connections(), 0);
     }
 
     #[tokio::test]
@@ -194,6 +194,6 @@ mod tests {
         assert!(left < HEAD_TIMEOUT && left > HEAD_TIMEOUT / 2, "the time here counts: {left:?}");
         assert_eq!(pool.close().count(), 6);
         assert!(pool.take(1).is_empty() && pool.is_empty());
-        assert_eq!(pool.lane.connections(), 0);
+        assert_eq!(pool.stats.connections(), 0);
     }
 }

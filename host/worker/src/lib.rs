@@ -98,7 +98,7 @@ enum WorkerError {
 
 /// What came with the setup.
 struct Equipment {
-    lanes: &'static [Lane],
+    stats: &'static [Lane],
     listeners: Vec<Listener>,
     app_listeners: Vec<AppListener>,
     /// Messages between workers travel on it.
@@ -161,14 +161,14 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
     let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
-    let (log, dispatch, transfer, stats, lock) = (next()?, next()?, next()?, next()?, next()?);
+    let (log, dispatch, transfer, page, lock) = (next()?, next()?, next()?, next()?, next()?);
     let printed = [next()?, next()?];
     let library = next()?;
     let access = with_access.then(&mut next).transpose()?;
     if found != expected {
         return Err(wrong());
     }
-    let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
+    let stats = StatsPage::open(&page).map_err(WorkerError::Stats)?.into_lanes();
     let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
     for (socket, ListenerInfo { name, unix, server, origin }) in descriptors.zip(infos) {
         let (name, unix, origin) = (name.clone(), *unix, *origin);
@@ -177,5 +177,5 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
-    Ok((log, Equipment { lanes, listeners, app_listeners, dispatch, transfer, printed, library, access, _held: lock }))
+    Ok((log, Equipment { stats, listeners, app_listeners, dispatch, transfer, printed, library, access, _held: lock }))
 }

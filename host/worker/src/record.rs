@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::connection::History;
 
-/// What a worker is told of a connection, before the bytes that have been read of it.
+/// What another worker must know of a connection, before the bytes that have been read of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ConnectionRecord<'a> {
     pub(super) listener: &'a str,

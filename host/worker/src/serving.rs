@@ -123,19 +123,19 @@ struct ThreadChannels {
 /// one that gets a `start`.
 pub(super) fn spawn(
     index: usize,
-    lane: &'static Lane,
+    stats: &'static Lane,
     start: Option<Start>,
     setup: ThreadSetup,
 ) -> Result<ThreadHandle, WorkerError> {
     let (held, all_ended) = mpsc::channel(1);
-    let (handle, idle, inbox) = arrivals::channel(lane, &held);
+    let (handle, idle, inbox) = arrivals::channel(stats, &held);
     let detach_queue = Arc::new(DetachQueue::new(setup.transfer.clone(), idle, index));
     let channels = ThreadChannels { inbox, detach_queue, held, all_ended };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
         let guard = GoneGuard(setup.events.clone());
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => match runtime.block_on(serve(lane, start, setup, channels)) {},
+            Ok(runtime) => match runtime.block_on(serve(stats, start, setup, channels)) {},
             Err(error) => guard.0.send(ThreadEvent::CannotStart(chain(&error))),
         }
     });
@@ -145,15 +145,15 @@ pub(super) fn spawn(
 
 /// The life of a serving thread. It ends with the process, and the control thread decides when.
 async fn serve(
-    lane: &'static Lane,
+    stats: &'static Lane,
     start: Option<Start>,
     mut setup: ThreadSetup,
     channels: ThreadChannels,
 ) -> Infallible {
     // At once, so that the master knows of the thread before the app's start, which may hang it.
-    lane.beat();
-    tokio::spawn(beat(lane, setup.heartbeat));
-    let starts = start.is_some();
+    stats.beat();
+    tokio::spawn(beat(stats, setup.heartbeat));
+    let has_app = start.is_some();
     if let Some(start) = start {
         let listeners = start.host.listeners.clone();
         sys::pollers::remember();
@@ -188,7 +188,7 @@ async fn serve(
         }
     }
     drop(setup.listeners);
-    let pool = match IdlePool::new(lane) {
+    let pool = match IdlePool::new(stats) {
         Ok(pool) => pool,
         Err(error) => return send_last(&setup.events, ThreadEvent::CannotStart(chain(&error))).await,
     };
@@ -196,12 +196,12 @@ async fn serve(
     let (drain, relay) = setup.drain.relayed();
     tokio::spawn(relay);
     tokio::spawn(Arc::clone(&detach_queue).run());
-    let context = ConnectionContext { app, lane, drain, access: setup.access, detach_queue, held };
+    let context = ConnectionContext { app, stats, drain, access: setup.access, detach_queue, held };
     let ConnectionContext { drain, access, detach_queue, .. } = context.clone();
     let signal = drain.clone();
     tokio::spawn(arrivals::run(inbox, pool, signal, Arc::clone(&detach_queue), move |held| ConnectionContext {
         app,
-        lane,
+        stats,
         drain: drain.clone(),
         access: access.clone(),
         detach_queue: Arc::clone(&detach_queue),
@@ -218,7 +218,7 @@ async fn serve(
     while accepting.join_next().await.is_some() {}
     let _ = setup.intake.wait_for(|intake| *intake != Intake::Open).await;
     setup.events.send(ThreadEvent::Closed);
-    if starts {
+    if has_app {
         app.drain();
     }
     let _ = setup.intake.wait_for(|intake| *intake == Intake::Closed).await;
@@ -228,7 +228,7 @@ async fn serve(
     drop((open, context));
     let _ = all_ended.recv().await;
     setup.events.send(ThreadEvent::Drained);
-    if starts {
+    if has_app {
         let _ = setup.stop.wait_for(|stop| *stop).await;
         app.stop().await;
         setup.events.send(ThreadEvent::Stopped);
@@ -241,11 +241,11 @@ async fn send_last(events: &EventSender, event: ThreadEvent) -> Infallible {
     std::future::pending().await
 }
 
-async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
+async fn beat(stats: &'static Lane, every: Duration) -> Infallible {
     let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;
-        lane.beat();
+        stats.beat();
     }
 }
 

@@ -64,7 +64,7 @@ async fn what_is_published_reaches_the_master_and_what_it_sends_the_subscribers(
 fn publisher_is_told_when_its_queue_is_full_and_never_waits() {
     let (master, socket) = packet::pair().unwrap();
     let dispatch = Dispatch::open(socket).unwrap();
-    // Nobody reads: the socket takes a few, and then the queue fills.
+    // The other end doesn't read: the socket takes a few, and then the queue fills.
     let began = Instant::now();
     let mut published = 0;
     while dispatch.publish("t", &[0; 1000]).is_ok() {

@@ -24,9 +24,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body, SizeHint};
 
-pub use app_abi::Address;
-
 use app_host_core::error::chain;
+
+pub use app_abi::Address;
 
 use super::upgrade::{self, Upgrade};
 

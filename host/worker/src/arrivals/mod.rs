@@ -54,7 +54,7 @@ pub(super) struct ThreadHandle {
     /// How many connections are in the inbox, or about to be.
     coming: Arc<AtomicU64>,
     held: mpsc::WeakSender<Infallible>,
-    lane: &'static Lane,
+    stats: &'static Lane,
 }
 
 /// A thread's end of its [`ThreadHandle`], and of its [`DetachQueue`].
@@ -70,21 +70,21 @@ pub(super) struct Inbox {
 /// The channels to a thread whose connections hold `held`: from other workers, and for those of its own that are to be
 /// parked.
 pub(super) fn channel(
-    lane: &'static Lane,
+    stats: &'static Lane,
     held: &mpsc::Sender<Infallible>,
 ) -> (ThreadHandle, mpsc::UnboundedSender<Detached>, Inbox) {
     let (inbox, arrivals) = mpsc::channel(INBOX);
     let (report, outcomes) = mpsc::unbounded_channel();
     let (park, idle) = mpsc::unbounded_channel();
     let coming = Arc::<AtomicU64>::default();
-    let handle = ThreadHandle { inbox, outcomes: report, coming: Arc::clone(&coming), held: held.downgrade(), lane };
+    let handle = ThreadHandle { inbox, outcomes: report, coming: Arc::clone(&coming), held: held.downgrade(), stats };
     (handle, park, Inbox { arrivals, outcomes, idle, coming })
 }
 
 impl ThreadHandle {
     /// How many connections the thread has, including those in its inbox.
     fn connections(&self) -> u64 {
-        self.lane.connections() + self.coming.load(Relaxed)
+        self.stats.connections() + self.coming.load(Relaxed)
     }
 }
 
@@ -211,7 +211,7 @@ pub(super) async fn run(
     context: impl Fn(mpsc::Sender<Infallible>) -> ConnectionContext + Sync,
 ) {
     let Inbox { mut arrivals, mut outcomes, mut idle, coming } = inbox;
-    let lane = pool.lane;
+    let stats = pool.stats;
     let mut phase = drain.phase();
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     let resume = |connection| serve(connection, &context, Transfer::Possible);
@@ -242,7 +242,7 @@ pub(super) async fn run(
                 }
             }
             Some(outcomes) = outcomes.recv() => {
-                lane.handed_over(outcomes.accepted);
+                stats.handed_over(outcomes.accepted);
                 for connection in outcomes.returned {
                     if phase == Phase::Serving {
                         park(&mut pool, connection, resume);
@@ -254,7 +254,7 @@ pub(super) async fn run(
             ready = pool.ready(), if !pool.is_empty() => ready.into_iter().for_each(resume),
             Some(arrived) = arrivals.recv() => {
                 let count = arrived.len() as u64;
-                lane.taken_over(count);
+                stats.taken_over(count);
                 for connection in arrived {
                     if phase == Phase::Serving { park(&mut pool, connection, resume) } else { resume(connection) }
                 }

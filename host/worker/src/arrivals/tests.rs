@@ -49,7 +49,7 @@ fn records(held: &mpsc::Sender<Infallible>, count: u64) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn connections_go_to_the_thread_that_has_fewest_once_their_sender_has_been_told() {
     let Bench { threads, mut inboxes, held } = threads(3);
-    threads.threads[1].lane.opened();
+    threads.threads[1].stats.opened();
     let mut records = records(&held[0], 9);
     records[4] = b"?".to_vec();
     let arrived = records.iter().map(|record| (null(), record.as_slice()));

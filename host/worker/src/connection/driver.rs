@@ -146,7 +146,7 @@ impl<'a, F: Future<Output = ()>> Wakeups<'a, F> {
 }
 
 impl Ended {
-    /// How the connection's state is told.
+    /// The end, as the connection's state sees it.
     fn finish(&self) -> Finish {
         match self {
             Self::Done => Finish::Done,
@@ -188,8 +188,8 @@ where
             let unread = joined(parts.read_buf, rewind);
             let history = timeouts.http1_history(state, Instant::now().into_std());
             let suspended = Suspended { transport, unread, history };
-            let parks = to == Goal::Park;
-            return Driven::Leaves(if parks { Leaving::Park(suspended) } else { Leaving::Transfer(suspended) });
+            let leaving = if to == Goal::Park { Leaving::Park(suspended) } else { Leaving::Transfer(suspended) };
+            return Driven::Leaves(leaving);
         }
         let length = parts.read_buf.len();
         tracing::error!(

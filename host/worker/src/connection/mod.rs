@@ -93,7 +93,7 @@ pub trait Application: Clone + Send + Sync + 'static {
 pub async fn serve_connection<T, A>(
     connection: Suspended<T>,
     app: A,
-    lane: &'static Lane,
+    stats: &'static Lane,
     drain: DrainSignal,
     log: Option<Arc<ConnectionLog>>,
 ) -> Option<Leaving<T>>
@@ -101,7 +101,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
 {
-    let _opened = Opened::new(lane);
+    let _opened = Opened::new(stats);
     let Suspended { mut transport, unread, history } = connection;
     let timeouts = Timeouts::resume(&history, Instant::now().into_std());
     let due = timeouts.due().into();
@@ -117,13 +117,13 @@ where
                 return Some(Leaving::Transfer(Suspended { transport, unread, history }));
             }
             (Err(Early::Dismissed), _) => {
-                lane.dismissed();
+                stats.dismissed();
                 return None;
             }
             (Err(Early::Gone), _) => return None,
         },
     };
-    let shared = Arc::new(Shared::new(ConnState::new(protocol, history.requests), lane, log));
+    let shared = Arc::new(Shared::new(ConnState::new(protocol, history.requests), stats, log));
     let transport = Transport::new(transport, first, Arc::clone(&shared));
     let driven = match protocol {
         Protocol::Http1 => driver::http1(transport, app, &shared, timeouts, &mut wakeups).await,
@@ -137,7 +137,7 @@ where
         Driven::Ended(ended) => ended,
     };
     if shared.state.is_dismissed() {
-        lane.dismissed();
+        stats.dismissed();
     }
     match ended {
         Ended::Done => {}

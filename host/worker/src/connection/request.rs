@@ -43,18 +43,18 @@ pub(super) fn answer<A: Application>(
     let route = Route::new(request.method().as_str(), request.uri().path());
     let without_body = request.method() == Method::HEAD;
     let connects = request.method() == Method::CONNECT;
-    let lane = in_flight.lane();
+    let stats = in_flight.stats();
     // Called before the future, which then doesn't contain the request. An app may do all its work in the call itself.
-    lane.enter(&route);
+    stats.enter(&route);
     let call = app.call(request);
-    lane.leave();
+    stats.leave();
     async move {
         let answered = {
             let mut call = pin!(call);
             poll_fn(|cx| {
-                lane.enter(&route);
+                stats.enter(&route);
                 let polled = call.as_mut().poll(cx);
-                lane.leave();
+                stats.leave();
                 polled
             })
             .await
@@ -66,7 +66,7 @@ pub(super) fn answer<A: Application>(
                     if let Some(log) = in_flight.log() {
                         log.answered(response.status(), Some(0));
                     }
-                    lane.responded(response.status().as_u16());
+                    stats.responded(response.status().as_u16());
                     return Ok(grant(&response, requested.grant(in_flight), streams, &pending));
                 }
                 tracing::error!("the app switches protocols, which the client did not ask for");
@@ -90,11 +90,11 @@ pub(super) fn answer<A: Application>(
                 failed(in_flight)
             }
         };
-        let (status, length) = (response.status(), if without_body { Some(0) } else { body_length(&response) });
+        let (code, length) = (response.status(), if without_body { Some(0) } else { body_length(&response) });
         if let Some(log) = response.body_mut().in_flight.as_mut().and_then(InFlight::log) {
-            log.answered(status, length);
+            log.answered(code, length);
         }
-        lane.responded(status.as_u16());
+        stats.responded(code.as_u16());
         if response.body().in_flight.as_ref().is_some_and(|in_flight| in_flight.state().on_response()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -197,13 +197,13 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        let watched = this.route.as_ref().zip(this.in_flight.as_ref().map(InFlight::lane));
-        if let Some((route, lane)) = watched {
-            lane.enter(route);
+        let watched = this.route.as_ref().zip(this.in_flight.as_ref().map(InFlight::stats));
+        if let Some((route, stats)) = watched {
+            stats.enter(route);
         }
         let polled = Pin::new(body).poll_frame(cx);
-        if let Some((_, lane)) = watched {
-            lane.leave();
+        if let Some((_, stats)) = watched {
+            stats.leave();
         }
         let frame = ready!(polled);
         if let Some(log) = this.in_flight.as_mut().and_then(InFlight::log) {

@@ -12,13 +12,13 @@ use crate::access::{ConnectionLog, RequestEnd, RequestLog};
 /// Shared by all that serve one connection.
 pub(super) struct Shared {
     pub(super) state: ConnState,
-    lane: &'static Lane,
+    stats: &'static Lane,
     log: Option<Arc<ConnectionLog>>,
 }
 
 impl Shared {
-    pub(super) const fn new(state: ConnState, lane: &'static Lane, log: Option<Arc<ConnectionLog>>) -> Self {
-        Self { state, lane, log }
+    pub(super) const fn new(state: ConnState, thread: &'static Lane, log: Option<Arc<ConnectionLog>>) -> Self {
+        Self { state, stats: thread, log }
     }
 
     /// Where the connection's requests are logged, if they are.
@@ -28,7 +28,7 @@ impl Shared {
 
     /// Counts the requests that the cut gives up.
     pub(super) fn count_cut(&self) {
-        self.lane.cut(self.state.in_flight());
+        self.stats.cut(self.state.in_flight());
     }
 }
 
@@ -37,9 +37,9 @@ impl Shared {
 pub(super) struct Opened(&'static Lane);
 
 impl Opened {
-    pub(super) fn new(lane: &'static Lane) -> Self {
-        lane.opened();
-        Self(lane)
+    pub(super) fn new(stats: &'static Lane) -> Self {
+        stats.opened();
+        Self(stats)
     }
 }
 
@@ -62,8 +62,8 @@ impl InFlight {
     /// Begins a request whose body has this length; `None` if its own bytes tell its end.
     pub(super) fn begin(shared: Arc<Shared>, log: Option<Box<RequestLog>>, body: Option<u64>) -> Self {
         shared.state.on_request(body);
-        shared.lane.began();
-        let since = shared.lane.clock();
+        shared.stats.began();
+        let since = shared.stats.clock();
         Self { shared, log, since }
     }
 
@@ -76,8 +76,8 @@ impl InFlight {
         &self.shared.state
     }
 
-    pub(super) fn lane(&self) -> &'static Lane {
-        self.shared.lane
+    pub(super) fn stats(&self) -> &'static Lane {
+        self.shared.stats
     }
 
     pub(super) fn log(&mut self) -> Option<&mut RequestLog> {
@@ -89,9 +89,9 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.shared.state.on_response_end();
         if let Some(since) = self.since {
-            self.shared.lane.took(since.elapsed());
+            self.shared.stats.took(since.elapsed());
         }
-        self.shared.lane.ended();
+        self.shared.stats.ended();
         if let Some(log) = &self.log {
             log.write(if self.shared.state.is_cut() { RequestEnd::Cut } else { RequestEnd::Normal });
         }

@@ -30,7 +30,7 @@ impl Control<'_> {
         self.dispatch.refuse_locks();
         let handover = connections == Connections::HandedOver;
         tracing::info!(successor, handover, timeout_ms = millis(timeout), "draining");
-        let mut threads = Threads { open: self.lanes.len(), busy: self.lanes.len() };
+        let mut threads = Threads { open: self.stats.len(), busy: self.stats.len() };
         if successor {
             self.intake.send_replace(Intake::Closed);
         } else {
@@ -53,7 +53,7 @@ impl Control<'_> {
             let unfinished = |threads: &Threads, schedule: &Schedule| (threads.busy > 0).then_some(schedule.end);
             self.wait_for_threads(&mut threads, &mut schedule, unfinished).await;
         }
-        let totals = Totals::of(self.lanes);
+        let totals = Totals::of(self.stats);
         if threads.busy > 0 {
             tracing::error!(
                 threads = threads.busy,
@@ -195,18 +195,18 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(lanes: &[Lane]) -> Self {
+    fn of(stats: &[Lane]) -> Self {
         let mut totals =
             Self { requests: 0, in_flight: 0, cut: 0, handed_over: 0, received: 0, closed: 0, route: None };
-        for lane in lanes.iter().map(Lane::snapshot) {
+        for thread in stats.iter().map(Lane::snapshot) {
             let add = |sum: &mut u64, more| *sum = sum.saturating_add(more);
-            add(&mut totals.requests, lane.requests);
-            add(&mut totals.in_flight, lane.in_flight);
-            add(&mut totals.cut, lane.cut);
-            add(&mut totals.handed_over, lane.handed_over);
-            add(&mut totals.received, lane.taken_over);
-            add(&mut totals.closed, lane.dismissed);
-            totals.route = totals.route.or(lane.route);
+            add(&mut totals.requests, thread.requests);
+            add(&mut totals.in_flight, thread.in_flight);
+            add(&mut totals.cut, thread.cut);
+            add(&mut totals.handed_over, thread.handed_over);
+            add(&mut totals.received, thread.taken_over);
+            add(&mut totals.closed, thread.dismissed);
+            totals.route = totals.route.or(thread.route);
         }
         totals
     }

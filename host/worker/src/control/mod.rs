@@ -80,7 +80,7 @@ struct Control<'a> {
     /// What the app prints to its standard streams.
     outputs: Arc<[Arc<Output>]>,
     access: Option<Arc<AccessLog>>,
-    lanes: &'static [Lane],
+    stats: &'static [Lane],
     /// Shared with the serving threads, which take duplicates. Dropped once none of them accepts any more, so that a
     /// listener which leaves the configuration closes with its last user.
     listeners: Option<Arc<[Listener]>>,
@@ -108,7 +108,7 @@ impl<'a> Control<'a> {
         log: ChildLog,
     ) -> Result<Self, WorkerError> {
         let Equipment {
-            lanes,
+            stats,
             listeners,
             app_listeners,
             dispatch,
@@ -124,7 +124,7 @@ impl<'a> Control<'a> {
         let outputs: Arc<[_]> = outputs.into_iter().collect::<Result<_, _>>().map_err(WorkerError::Output)?;
         follow(Arc::clone(&outputs))?;
         exit::write_last_lines_at_exit(&outputs);
-        let lanes = &lanes[..usize::from(setup.threads).clamp(1, lanes.len())];
+        let stats = &stats[..usize::from(setup.threads).clamp(1, stats.len())];
         let listeners: Arc<[Listener]> = listeners.into();
         let (sender, events) = mpsc::unbounded_channel();
         let (intake, intake_order) = watch::channel(Intake::Open);
@@ -170,10 +170,10 @@ impl<'a> Control<'a> {
             pid: std::process::id(),
         };
         let mut start = Some(Start { library: setup.library, file: library, host, app });
-        let threads = lanes
+        let threads = stats
             .iter()
             .enumerate()
-            .map(|(index, lane)| serving::spawn(index, lane, start.take(), thread_setup.clone()));
+            .map(|(index, stats)| serving::spawn(index, stats, start.take(), thread_setup.clone()));
         let threads = ServingThreads::new(threads.collect::<Result<_, _>>()?, &listeners, drain.clone());
         transfers.spawn(transfer_socket, threads).map_err(WorkerError::Transfer)?;
         let inputs = ControlInputs {
@@ -191,7 +191,7 @@ impl<'a> Control<'a> {
             inputs,
             outputs,
             access,
-            lanes,
+            stats,
             listeners: Some(listeners),
             app_listeners,
             dispatch,
@@ -212,7 +212,7 @@ impl<'a> Control<'a> {
         // An app's own text, of any length, which may quote what it was given.
         let bounded = |app_config: &AppConfig, error: &str| foreign::line(&app_config.hide(error), foreign::MAX_TEXT);
         let mut accepting = 0;
-        while accepting < self.lanes.len() {
+        while accepting < self.stats.len() {
             let failure = match self.inputs.recv().await {
                 Input::Thread(ThreadEvent::Accepting) => {
                     accepting += 1;

@@ -1,19 +1,19 @@
-//! The moments of a drain, from its timeout alone. Pure.
+//! The schedule of a drain: when connections are cut and when the process ends, from the timeout alone. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long before a drain's timeout what is left is cut: a tenth of it within these bounds, so that
-/// a busy machine can still run the app's `stop`; half of a timeout that is shorter.
+/// How long before a drain's timeout the remaining connections are cut: a tenth of the timeout within these bounds, so
+/// that a busy machine can still run the app's `stop`; half of a shorter timeout.
 const MARGIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// The moments of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
-    /// When what is left is cut.
+    /// When the remaining connections are cut.
     pub(super) cut: Instant,
-    /// When the process ends at the latest; a little later it would be killed.
+    /// When the process must have ended; a little later it would be killed.
     pub(super) end: Instant,
 }
 
@@ -23,13 +23,13 @@ impl Schedule {
         Self { cut: began + timeout.saturating_sub(margin), end: began + timeout.saturating_sub(margin / 4) }
     }
 
-    /// How long idle connections linger. A close takes a while, too, and what could not be announced
-    /// before must be announced then, so half of the time is kept for that.
+    /// How long idle connections linger. Closes that could not be announced before must be announced then, and take a
+    /// while, so half of the time is kept for them.
     pub(super) fn linger(&self, began: Instant, wanted: Duration) -> Duration {
         wanted.min(self.cut.saturating_duration_since(began) / 2)
     }
 
-    /// Whichever comes first holds: an order that is repeated moves no deadline further away.
+    /// Takes the earlier deadlines: a repeated order moves none further away.
     pub(super) fn shorten(&mut self, other: Self) {
         self.cut = self.cut.min(other.cut);
         self.end = self.end.min(other.end);

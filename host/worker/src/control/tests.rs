@@ -1,4 +1,4 @@
-//! The control thread without its process: what it is told, and the last call.
+//! The control thread without its process: its inputs, and the last call.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -56,7 +56,7 @@ fn control(channel: &Channel, listeners: Vec<Listener>) -> Control<'_> {
         inputs: inputs(channel),
         outputs: Arc::default(),
         access: None,
-        lanes: &[],
+        stats: &[],
         listeners: Some(listeners.into()),
         app_listeners: AppListeners::new(Vec::new()),
         dispatch: Dispatch::open(dispatch).unwrap(),

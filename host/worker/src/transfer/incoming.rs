@@ -25,7 +25,7 @@ pub(super) async fn receive<R: Receiver>(socket: Rc<Socket>, receiver: Rc<R>, ac
     loop {
         let (length, descriptors) = match socket.receive(&mut buffer).await {
             Ok((0, _)) => return,
-            Ok(received) => received,
+            Ok(packet) => packet,
             Err(error) => {
                 if !is_the_end(&error) {
                     tracing::warn!(error = chain(&error), "connections of another worker can't be received");

@@ -97,7 +97,7 @@ pub(super) async fn run<R: Receiver>(queue: TransferQueue<R::Connection>, channe
                 }
                 Err(_) => has_mode = false,
             },
-            received = channel.receive::<ToRoad>(), if has_master => match received {
+            message = channel.receive::<ToRoad>(), if has_master => match message {
                 Ok(Some((message, descriptors))) => this.add_link(message, descriptors),
                 Ok(None) | Err(ChannelError::Socket(_)) => has_master = false,
                 Err(error) => tracing::error!(error = chain(&error), "unreadable link message from the master"),

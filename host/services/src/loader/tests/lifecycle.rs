@@ -62,7 +62,7 @@ async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once()
     for call in &mut waiting {
         assert!(futures_poll(call.as_mut()).is_pending());
     }
-    // One whose client goes meanwhile.
+    // One whose client has gone.
     drop(waiting.pop());
     app.drain();
     let all = async {

@@ -229,7 +229,7 @@ impl AppLog for Lines {
     }
 }
 
-/// Polls once, with nobody to wake.
+/// Polls once, with a waker that does nothing.
 fn futures_poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(std::task::Waker::noop()))
 }

@@ -134,7 +134,7 @@ async fn a_dropped_call_releases_the_request() {
     drop(call);
     assert_eq!((Arc::strong_count(&asked), Arc::strong_count(&connection)), (1, 1));
 
-    // And a response that nobody reads.
+    // And a response that is not read.
     let echo = Request::post("/echo").body(body()).unwrap();
     let response = app.call(echo, Arc::clone(&connection), None).await.unwrap();
     assert_eq!(Arc::strong_count(&asked), 2);

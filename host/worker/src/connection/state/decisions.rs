@@ -1,4 +1,4 @@
-//! What the state machine is told and what it decides: the values of its facts, goals and answers.
+//! The values of the state machine: its goals, the facts that it gets and the decisions that it returns.
 
 use super::cells::Countable;
 
@@ -46,7 +46,7 @@ pub enum Stage {
     Open,
     /// A read waits for a flush.
     Held,
-    /// HTTP has been told the end of the stream, and lets go of it.
+    /// HTTP was told the end of the stream, and returns the connection.
     Left,
     /// It is being closed, which has a time-out of its own.
     Closing,
@@ -59,7 +59,7 @@ pub enum Read {
     On,
     /// It waits.
     Wait,
-    /// It finds the end of the stream, so that HTTP lets go of the connection.
+    /// It finds the end of the stream, so that HTTP returns the connection.
     End,
 }
 

@@ -1,6 +1,6 @@
 //! Connection time-outs, and what happens when one expires: while a worker serves, and while it drains.
 //!
-//! The driver's half of the state machine: only this half is told phases and the time.
+//! The driver's half of the state machine: only this half gets phases and the time.
 
 use std::time::{Duration, Instant};
 

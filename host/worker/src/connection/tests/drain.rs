@@ -184,7 +184,7 @@ async fn what_is_in_flight_at_the_cut_is_cut_and_counted() {
     rig.settle().await;
     rig.control.begin(Phase::Cut);
     rig.served.await.unwrap();
-    let figures = rig.lane.snapshot();
+    let figures = rig.stats.snapshot();
     assert_eq!((figures.cut, figures.in_flight, figures.connections), (1, 0, 0));
 }
 
@@ -196,12 +196,12 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (transport, _) = listener.accept().await.unwrap();
     let (control, signal) = drain_signal();
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let lane: &'static Lane = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), lane, signal, None));
+    let stats: &'static Lane = Box::leak(Box::default());
+    let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), stats, signal, None));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
     client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
-    while lane.snapshot().in_flight == 0 {
+    while stats.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
     control.begin(Phase::Draining { since: Instant::now().into_std(), linger: Duration::ZERO, ending: Ending::Close });
@@ -223,7 +223,7 @@ const MOMENTS: u32 = 1_500;
 #[test]
 fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
     let (_page, file) = app_host_platform::sys::stats::StatsPage::create().unwrap();
-    let lane = &app_host_platform::sys::stats::StatsPage::open(&file).unwrap().into_lanes()[0];
+    let stats = &app_host_platform::sys::stats::StatsPage::open(&file).unwrap().into_lanes()[0];
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for moment in 0..MOMENTS {
         let (control, signal) = drain_signal();
@@ -240,7 +240,7 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
                 let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
                 let stream = tokio::net::TcpStream::from_std(server).unwrap();
                 let outcome =
-                    tokio::spawn(serve_connection(Suspended::accepted(stream), app, lane, signal, None)).await;
+                    tokio::spawn(serve_connection(Suspended::accepted(stream), app, stats, signal, None)).await;
                 done.send(outcome.is_ok()).unwrap();
             });
         });

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
     let rig = Rig::new();
-    let (control, lane, app, served) = (rig.control, rig.lane, rig.app, rig.served);
+    let (control, stats, app, served) = (rig.control, rig.stats, rig.app, rig.served);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(rig.client)).await.unwrap();
     let client = tokio::spawn(connection);
@@ -15,7 +15,7 @@ async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
     assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "/first");
 
     let held = tokio::spawn(sender.send_request(request("/hold")));
-    while lane.snapshot().in_flight == 0 {
+    while stats.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
     control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
@@ -26,7 +26,7 @@ async fn http2_finishes_its_streams_at_drain_and_takes_no_new_ones() {
     assert_eq!(held.into_body().collect().await.unwrap().to_bytes(), "held");
     client.await.unwrap().unwrap();
     served.await.unwrap();
-    let figures = lane.snapshot();
+    let figures = stats.snapshot();
     assert_eq!((figures.requests, figures.in_flight, figures.connections), (2, 0, 0));
 }
 

@@ -188,12 +188,12 @@ impl<F: Future<Output = Result<Bytes, io::Error>>> Body for Late<F> {
 async fn serve(
     mut connection: Suspended<DuplexStream>,
     app: TestApp,
-    lane: &'static Lane,
+    stats: &'static Lane,
     signal: DrainSignal,
     parks: Arc<AtomicUsize>,
 ) -> Option<Suspended<DuplexStream>> {
     loop {
-        match serve_connection(connection, app.clone(), lane, signal.clone(), None).await? {
+        match serve_connection(connection, app.clone(), stats, signal.clone(), None).await? {
             Leaving::Transfer(connection) => return Some(connection),
             Leaving::Park(suspended) => {
                 parks.fetch_add(1, Relaxed);
@@ -206,7 +206,7 @@ async fn serve(
 struct Rig {
     client: DuplexStream,
     control: DrainControl,
-    lane: &'static Lane,
+    stats: &'static Lane,
     app: TestApp,
     parks: Arc<AtomicUsize>,
     served: JoinHandle<Option<Suspended<DuplexStream>>>,
@@ -216,11 +216,12 @@ impl Rig {
     fn new() -> Self {
         let (client, transport) = tokio::io::duplex(64 * 1024);
         let (control, signal) = drain_signal();
-        let lane: &'static Lane = Box::leak(Box::default());
+        let stats: &'static Lane = Box::leak(Box::default());
         let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
         let parks = Arc::<AtomicUsize>::default();
-        let served = tokio::spawn(serve(Suspended::accepted(transport), app.clone(), lane, signal, Arc::clone(&parks)));
-        Self { client, control, lane, app, parks, served }
+        let served =
+            tokio::spawn(serve(Suspended::accepted(transport), app.clone(), stats, signal, Arc::clone(&parks)));
+        Self { client, control, stats, app, parks, served }
     }
 
     fn drain(&self) {
@@ -260,7 +261,7 @@ impl Rig {
     }
 
     fn figures(&self) -> LaneSnapshot {
-        self.lane.snapshot()
+        self.stats.snapshot()
     }
 }
 

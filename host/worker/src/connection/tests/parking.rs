@@ -17,8 +17,8 @@ async fn a_connection_that_has_been_idle_for_long_is_parked_with_its_history() {
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let lane: &'static Lane = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app, lane, signal, None));
+    let stats: &'static Lane = Box::leak(Box::default());
+    let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app, stats, signal, None));
     for path in ["/first", "/second"] {
         client.write_all(get(path).as_bytes()).await.unwrap();
         assert_eq!(read_answer(&mut client).await, kept(path));
@@ -30,7 +30,7 @@ async fn a_connection_that_has_been_idle_for_long_is_parked_with_its_history() {
     assert!(suspended.unread.is_empty());
     let History { detected, requests, in_head, ticks, next_tick } = suspended.history;
     assert_eq!((detected, requests, in_head, ticks, next_tick), (Detected::Http1, 2, false, 2, HEAD_TIMEOUT));
-    let figures = lane.snapshot();
+    let figures = stats.snapshot();
     assert_eq!((figures.connections, figures.dismissed, figures.requests), (0, 0, 2));
 }
 

@@ -12,7 +12,7 @@ async fn a_connection_is_kept_and_pipelined_requests_are_answered_in_order() {
     assert_eq!(rig.answer().await, kept("/three"));
     drop(rig.client);
     rig.served.await.unwrap();
-    let figures = rig.lane.snapshot();
+    let figures = rig.stats.snapshot();
     assert_eq!((figures.requests, figures.in_flight, figures.connections, figures.cut), (4, 0, 0, 0));
 }
 
@@ -170,11 +170,11 @@ async fn the_route_is_known_while_the_app_blocks_the_thread() {
         }
     }
 
-    let lane: &'static Lane = Box::leak(Box::default());
+    let stats: &'static Lane = Box::leak(Box::default());
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
-    tokio::spawn(serve_connection(Suspended::accepted(transport), Looks(lane), lane, signal, None));
+    tokio::spawn(serve_connection(Suspended::accepted(transport), Looks(stats), stats, signal, None));
     client.write_all(get("/where?secret=1").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, kept("GET /where, GET /where, GET /where"));
-    assert_eq!(lane.snapshot().route, None);
+    assert_eq!(stats.snapshot().route, None);
 }

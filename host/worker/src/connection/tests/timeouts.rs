@@ -46,7 +46,7 @@ async fn a_client_that_sends_half_a_body_and_no_more_is_dropped_after_a_while() 
         let late = rig.end().await;
         assert!(late >= 2 * HEAD_TIMEOUT && late <= 3 * HEAD_TIMEOUT, "{late:?}");
         rig.served.await.unwrap();
-        assert_eq!(rig.lane.snapshot().in_flight, 0);
+        assert_eq!(rig.stats.snapshot().in_flight, 0);
     }
 }
 

@@ -23,8 +23,8 @@ impl Relay {
             let mut connection = Suspended::accepted(transport);
             loop {
                 // Each worker has a page of its own.
-                let lane = Box::leak(Box::default());
-                let Some(next) = serve(connection, test_app.clone(), lane, signal, Arc::default()).await else {
+                let stats = Box::leak(Box::default());
+                let Some(next) = serve(connection, test_app.clone(), stats, signal, Arc::default()).await else {
                     return;
                 };
                 let (control, again) = drain_signal();
@@ -216,15 +216,15 @@ async fn where_no_worker_accepts_a_connection_its_close_is_announced() {
     assert_eq!(rig.answer().await, closing("held"));
     rig.end().await;
     assert!(rig.served.await.unwrap().is_none());
-    assert_eq!(rig.lane.snapshot().dismissed, 1);
+    assert_eq!(rig.stats.snapshot().dismissed, 1);
 
     let (mut client, transport) = tokio::io::duplex(4096);
     let (control, signal) = drain_signal();
     control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver });
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let lane = Box::leak(Box::default());
+    let stats = Box::leak(Box::default());
     let served =
-        tokio::spawn(serve_connection(Suspended::accepted(transport), app, lane, signal.without_transfer(), None));
+        tokio::spawn(serve_connection(Suspended::accepted(transport), app, stats, signal.without_transfer(), None));
     client.write_all(get("/stays").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/stays"));
     drop(client);
@@ -254,13 +254,13 @@ async fn a_transfer_makes_no_connection_younger() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_serves_suspends_as_many_idle_connections_as_are_invited() {
     let (control, signal) = drain_signal();
-    let lane: &'static Lane = Box::leak(Box::default());
+    let stats: &'static Lane = Box::leak(Box::default());
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let mut clients = Vec::new();
     for number in 0..10 {
         let (mut client, transport) = tokio::io::duplex(4096);
         let served =
-            tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), lane, signal.clone(), None));
+            tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), stats, signal.clone(), None));
         // Half of them are busy.
         if number % 2 == 0 {
             client.write_all(get("/idle").as_bytes()).await.unwrap();

@@ -41,7 +41,7 @@ async fn an_upgraded_connection_has_no_time_outs_and_is_in_flight_until_its_end(
     rig.client.shutdown().await.unwrap();
     rig.end().await;
     rig.served.await.unwrap();
-    let figures = rig.lane.snapshot();
+    let figures = rig.stats.snapshot();
     assert_eq!((figures.in_flight, figures.connections, figures.requests, figures.cut), (0, 0, 2, 0));
 }
 
@@ -55,7 +55,7 @@ async fn an_upgraded_connection_outlives_the_linger_and_is_cut_and_counted() {
     rig.control.begin(Phase::Cut);
     rig.end().await;
     rig.served.await.unwrap();
-    let figures = rig.lane.snapshot();
+    let figures = rig.stats.snapshot();
     assert_eq!((figures.in_flight, figures.connections, figures.cut), (0, 0, 1));
 }
 

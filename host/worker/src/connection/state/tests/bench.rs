@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A connection's machine, and the clock that it is told.
+/// A connection's machine, and its clock.
 pub struct Bench {
     pub state: ConnState,
     pub timeouts: Timeouts,
@@ -31,7 +31,7 @@ impl Bench {
         self.state.on_delivered(bytes);
     }
 
-    /// HTTP has read in vain.
+    /// HTTP has read and found nothing.
     pub fn waits(&self) {
         self.state.on_read(Found::Nothing);
     }

@@ -7,18 +7,18 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The client sends so many bytes more.
+    /// The client sends this many bytes more.
     Send(usize),
     ClientEnds,
     Drain(Ending),
-    /// News that connections are to leave a worker which serves.
+    /// Connections are invited to leave a worker that serves.
     Invite,
     Cut,
     Answer {
         whole: bool,
         reads: bool,
     },
-    /// The transport takes so many bytes from now on.
+    /// The transport takes this many bytes from now on.
     Window(usize),
     Pass(Duration),
 }

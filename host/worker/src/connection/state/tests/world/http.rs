@@ -1,5 +1,5 @@
 //! HTTP/1 as hyper does it with one connection, as far as it matters to the machine: when it reads, takes a request,
-//! writes, flushes and lets go.
+//! writes, flushes and ends.
 
 use super::*;
 
@@ -17,8 +17,8 @@ pub struct Worker {
     pub state: ConnState,
     pub timeouts: Timeouts,
     pub phase: Phase,
-    /// The phase, as long as it is news.
-    pub news: Option<Phase>,
+    /// The phase, until the driver has seen it.
+    pub new_phase: Option<Phase>,
     /// When the phase was told.
     pub told: Instant,
     /// When the worker's first drain began: what follows it doesn't begin anew.
@@ -33,7 +33,7 @@ pub struct Worker {
     pub keeps: bool,
     /// A graceful end has been asked for.
     pub graceful: bool,
-    /// HTTP was told the end of the stream so that it lets go.
+    /// HTTP was told the end of the stream so that it ends.
     pub told_end: bool,
     pub shutdown: Option<Shutdown>,
 }

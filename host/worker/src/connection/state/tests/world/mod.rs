@@ -143,7 +143,7 @@ impl World {
             timeouts,
             phase: Phase::Serving,
             told: self.now,
-            news: Some(Phase::Serving),
+            new_phase: Some(Phase::Serving),
             drains_since: None,
             timer,
             buffer: Vec::new(),
@@ -188,7 +188,7 @@ impl World {
             if let Phase::Draining { since, .. } = phase {
                 worker.drains_since.get_or_insert(since);
             }
-            (worker.phase, worker.news) = (phase, Some(phase));
+            (worker.phase, worker.new_phase) = (phase, Some(phase));
             self.settle();
         }
     }
@@ -290,7 +290,7 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..1000 {
             let Location::Served(worker) = &mut self.location else { return };
-            if let Some(phase) = worker.news.take() {
+            if let Some(phase) = worker.new_phase.take() {
                 match worker.timeouts.on_phase(&worker.state, phase, false) {
                     Order::DriveOn => {}
                     Order::MayInvite => {
