@@ -282,7 +282,7 @@ fn a_type_name_is_defined_once_in_a_crate() {
 }
 
 #[test]
-fn files_are_short_and_modules_with_children_are_directories() {
+fn files_are_short_and_modules_and_their_tests_lie_in_one_style() {
     for crate_root in TIDY {
         let mut left = vec![workspace().join(crate_root).join("src")];
         while let Some(path) = left.pop() {
@@ -290,8 +290,12 @@ fn files_are_short_and_modules_with_children_are_directories() {
                 assert!(!path.with_extension("rs").exists(), "{} has its module beside it", path.display());
                 left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
             } else {
-                let lines = fs::read_to_string(&path).unwrap().lines().count();
+                let text = fs::read_to_string(&path).unwrap();
+                let lines = text.lines().count();
                 assert!(lines <= 400, "{} has {lines} lines: split it by what changes together", path.display());
+                // A file's tests are its last item; those of a directory are `tests.rs` or `tests/` in it.
+                let inline = path.ends_with("mod.rs") && text.contains("\nmod tests {");
+                assert!(!inline, "{} has tests of its own: they belong beside it", path.display());
             }
         }
     }
