@@ -1,15 +1,19 @@
 //! The command line: what can be said, and to which role it goes.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::ctl::{Form, Looks, Options, Order, Place, Until, Wait};
+use app_host_core::config::SCHEMA;
 use app_host_platform::console;
+
+use crate::ctl::{Form, Looks, Options, Order, Place, Until, Wait};
+use crate::init;
 
 /// Keeps a Rust service running while its code changes.
 #[derive(Debug, Parser)]
@@ -67,6 +71,24 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         app_abi: Option<PathBuf>,
     },
+    /// Write a configuration and a systemd unit for the library LIB.
+    ///
+    /// Writes app-host.json, app-host.schema.json (so that editors complete and check it) and NAME.service into DIR, and
+    /// prints what to do with them. The unit is the shipped one: the master is root with few rights, and the workers are
+    /// the user NAME. Overwrites nothing.
+    Init {
+        /// The library, an app: as your build leaves it, or as a deploy puts it in place.
+        #[arg(value_name = "LIB")]
+        library: PathBuf,
+        /// Where to write; it must exist.
+        #[arg(value_name = "DIR", default_value = ".")]
+        directory: PathBuf,
+        /// What the unit, its user and its directories are called.
+        #[arg(long, default_value = "app-host", value_parser = init::name)]
+        name: String,
+    },
+    /// Print the JSON schema of a configuration.
+    Schema,
     /// Say whether FILE and the library that it names would be accepted; start nothing.
     ///
     /// Loads the library once in a throw-away process, as each restart does. Doesn't bind the
@@ -146,6 +168,9 @@ enum CtlOrder {
         /// Follow it to its verdict: 0 complete, 3 refused, 4 failed.
         #[arg(long)]
         wait: bool,
+        /// Wait no longer than this, `30s` for instance, and exit with 6 if there is no verdict; the restart goes on.
+        #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
     },
     /// Restart to an earlier generation, its code and its configuration, without downtime.
     ///
@@ -158,6 +183,9 @@ enum CtlOrder {
         /// Follow it to its verdict: 0 complete, 3 refused, 4 failed.
         #[arg(long)]
         wait: bool,
+        /// Wait no longer than this, `30s` for instance, and exit with 6 if there is no verdict; the restart goes on.
+        #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
     },
     /// Show the generations that can be gone back to, and those in quarantine.
     Versions,
@@ -210,8 +238,8 @@ impl From<Ctl> for Options {
             (None, None) => Place::Here,
         };
         let order = match order {
-            CtlOrder::Restart { wait } => Order::Restart(until(wait)),
-            CtlOrder::Rollback { version, wait } => Order::Rollback(until(wait), version),
+            CtlOrder::Restart { wait, timeout } => Order::Restart(until(wait, timeout)),
+            CtlOrder::Rollback { version, wait, timeout } => Order::Rollback(until(wait, timeout), version),
             CtlOrder::Drain { state } => Order::Drain(state == "on"),
             CtlOrder::Versions => Order::Versions,
             CtlOrder::Workers { number } => Order::Workers(number),
@@ -224,8 +252,51 @@ impl From<Ctl> for Options {
     }
 }
 
-const fn until(wait: bool) -> Until {
-    if wait { Until::Verdict } else { Until::Accepted }
+const fn until(wait: bool, timeout: Option<Duration>) -> Until {
+    if wait { Until::Verdict(timeout) } else { Until::Accepted }
+}
+
+/// What can be said, in groups, with an example each.
+const GROUPS: [(&str, &[(&str, &str)]); 4] = [
+    ("Serve", &[("run", "run app-host.json"), ("ctl", "ctl restart --wait")]),
+    ("Write an app", &[("new", "new shop --axum"), ("dev", "dev --open shop")]),
+    ("Look first", &[("check", "check app-host.json"), ("inspect", "inspect target/release/libshop.so")]),
+    (
+        "Set up",
+        &[
+            ("init", "init /usr/local/lib/shop/libshop.so /etc/app-host --name shop"),
+            ("schema", "schema > app-host.schema.json"),
+            ("completions", "completions bash > /etc/bash_completion.d/app-host"),
+            ("man", "man /usr/local/share/man/man1"),
+        ],
+    ),
+];
+
+/// The command line's grammar, with the help in its groups.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut help = "{about}\n\n{usage-heading} {usage}\n".to_owned();
+    for (group, commands) in GROUPS {
+        let _ = writeln!(help, "\n{group}:");
+        for (name, example) in commands {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+            let _ = writeln!(help, "  {name:<12}{}\n  {:<12}$ app-host {example}", about.unwrap_or_default(), "");
+        }
+    }
+    help.push_str("\nOptions:\n{options}\n\n`app-host help COMMAND` says more of a command.\n");
+    command.help_template(help)
+}
+
+/// Reads the command line, or ends with what is wrong with it.
+pub fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command()).exit())
+}
+
+/// Prints the schema of a configuration.
+pub fn schema() -> anyhow::Result<ExitCode> {
+    console::answer(SCHEMA).context("the schema can't be written")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what a shell needs to complete command lines.
@@ -245,4 +316,28 @@ pub fn man(directory: &Path) -> anyhow::Result<ExitCode> {
     clap_mangen::generate_to(Cli::command(), directory)
         .with_context(|| format!("manual pages can't be written into {}", directory.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group_and_every_example_is_understood() {
+        command().debug_assert();
+        let grammar = Cli::command();
+        let visible = grammar.get_subcommands().filter(|it| !it.is_hide_set()).map(|it| it.get_name().to_owned());
+        let mut visible: Vec<_> = visible.collect();
+        let mut grouped: Vec<_> =
+            GROUPS.iter().flat_map(|(_, commands)| commands.iter().map(|(name, _)| (*name).to_owned())).collect();
+        visible.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(grouped, visible);
+        for (name, example) in GROUPS.iter().flat_map(|(_, commands)| *commands) {
+            let words = example.split(" > ").next().unwrap_or_default().split(' ');
+            let matches = command().try_get_matches_from(std::iter::once("app-host").chain(words));
+            let matches = matches.unwrap_or_else(|error| panic!("{example}: {error}"));
+            assert_eq!(matches.subcommand_name(), Some(*name), "{example}");
+        }
+    }
 }

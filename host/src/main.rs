@@ -25,6 +25,7 @@ mod check;
 mod cli;
 mod ctl;
 mod dev;
+mod init;
 mod inspect;
 mod new;
 
@@ -36,9 +37,8 @@ use app_host_master as master;
 use app_host_platform::{console, logging, sys};
 use app_host_services::{databank_check, probe};
 use app_host_worker as worker;
-use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::Command;
 
 /// What it means when a process can't write its own name.
 const NO_PROC: &str = "/proc/self/comm can't be written; expected proc(5) to be mounted at /proc";
@@ -46,10 +46,12 @@ const NO_PROC: &str = "/proc/self/comm can't be written; expected proc(5) to be 
 fn main() -> ExitCode {
     // Before anything else, in every role: nobody dies of a signal that is meant for the master.
     sys::signals::ignore();
-    let outcome = sys::process::set_name().context(NO_PROC).and_then(|()| match Cli::parse().command {
+    let outcome = sys::process::set_name().context(NO_PROC).and_then(|()| match cli::parse().command {
         Command::Run { config, dev_library } => master::run(&config, dev_library),
         Command::Dev { directory, release, open } => dev::run(&dev::Options { directory, release, open }),
         Command::New { directory, name, axum, app_abi } => new::run(&new::Options { directory, name, axum, app_abi }),
+        Command::Init { library, directory, name } => init::run(&init::Options { library, directory, name }),
+        Command::Schema => cli::schema(),
         Command::Check { config } => check::run(&config),
         Command::Inspect { library, json } => {
             inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })

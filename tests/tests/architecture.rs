@@ -60,7 +60,7 @@ const ORDERS: [(&str, &[&str]); 3] = [
 const TIDY: [&str; 2] = ["host/services", "host/worker"];
 
 /// The roles of the program never use each other.
-const ROLES: [&str; 6] = ["admin", "check", "ctl", "dev", "inspect", "new"];
+const ROLES: [&str; 7] = ["admin", "check", "ctl", "dev", "init", "inspect", "new"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -219,6 +219,18 @@ fn log_level_and_stop_are_said_and_done() {
 }
 
 #[test]
+fn restart_wait_that_takes_too_long_exits_with_6_and_the_restart_goes_on() {
+    let mut host = Host::misbehaving().start();
+    host.set("/app/config", json!({ "start_ms": 2_000 }));
+    let late = host.ctl(&["restart", "--wait", "--timeout", "300ms"]);
+    assert_exit(&late, 6);
+    assert!(stderr(&late).contains("has no verdict after ") && stderr(&late).contains("goes on"), "{}", stderr(&late));
+    assert_eq!(host.verdict(1).verdict, "complete");
+    assert_exit(&host.ctl(&["restart", "--wait", "--timeout", "60s"]), 0);
+    assert_exit(&host.ctl(&["restart", "--timeout", "1s"]), 2);
+}
+
+#[test]
 fn completions_and_manual_pages_name_every_order() {
     let binary = App::build().host();
     for shell in ["bash", "zsh", "fish"] {

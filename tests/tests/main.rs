@@ -32,6 +32,7 @@ mod first_start;
 mod full_disk;
 mod handover;
 mod hang;
+mod init;
 mod inject;
 mod inspect;
 mod journal;

@@ -33,6 +33,10 @@ pub(super) enum ClientError {
     Ended { path: PathBuf },
     #[error("the master at {} is stopping, and isn't gone after {waited:?}", path.display())]
     Stays { path: PathBuf, waited: Duration },
+    #[error(
+        "the restart at {} has no verdict after {waited:?}, and goes on; hint: ctl status and ctl events tell of it", path.display()
+    )]
+    NoVerdict { path: PathBuf, waited: Duration },
     #[error("the connection to the master at {} failed", path.display())]
     Failed { path: PathBuf, source: io::Error },
 }
@@ -41,7 +45,11 @@ impl ClientError {
     pub(super) const fn outcome(&self) -> Outcome {
         match self {
             Self::Connect { .. } | Self::NotAllowed { .. } => Outcome::NotReachable,
-            Self::Silent { .. } | Self::Ended { .. } | Self::Stays { .. } | Self::Failed { .. } => Outcome::NoAnswer,
+            Self::Silent { .. }
+            | Self::Ended { .. }
+            | Self::Stays { .. }
+            | Self::NoVerdict { .. }
+            | Self::Failed { .. } => Outcome::NoAnswer,
         }
     }
 }

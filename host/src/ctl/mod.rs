@@ -23,7 +23,7 @@ use app_host_core::config::{self, Whereabouts};
 use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::RequestId;
-use app_host_core::status::{Status, VerdictRecord};
+use app_host_core::status::{Status, VerdictRecord, millis};
 use app_host_platform::console::{self, Reader};
 use app_host_platform::paths;
 use client::{Client, ClientError};
@@ -93,7 +93,8 @@ pub enum Wait {
 pub enum Until {
     /// Nothing can refuse it any more.
     Accepted,
-    Verdict,
+    /// Its verdict, for so long; for as long as the restart takes, when absent.
+    Verdict(Option<Duration>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,11 +241,22 @@ fn done(form: Form) -> Result<Outcome, CtlError> {
     Ok(Outcome::Done)
 }
 
-/// Listens until an answer comes. How long that takes is the restart's business; whether the master is
+/// Listens until an answer comes, or `limit` is over. How long that takes is the restart's business; whether the master is
 /// still there is another question.
-fn await_answer(client: &mut Client, socket: &Path, mut on_event: impl FnMut(&Value)) -> Result<Answer, CtlError> {
+fn await_answer(
+    client: &mut Client,
+    socket: &Path,
+    limit: Option<Duration>,
+    mut on_event: impl FnMut(&Value),
+) -> Result<Answer, CtlError> {
+    let begin = Instant::now();
     loop {
-        match client.hear_within(ANSWER)? {
+        let left = limit.map_or(ANSWER, |limit| limit.saturating_sub(begin.elapsed()));
+        if left.is_zero() {
+            let waited = Duration::from_millis(millis(begin.elapsed()));
+            return Err(ClientError::NoVerdict { path: socket.to_owned(), waited }.into());
+        }
+        match client.hear_within(left.min(ANSWER))? {
             Some(Line::Event(event)) => on_event(&event),
             Some(Line::Answer(answer)) => return Ok(answer),
             None => drop(Client::connect(socket, ANSWER)?.ask_for("STATUS", ANSWER)?),
@@ -255,13 +267,13 @@ fn await_answer(client: &mut Client, socket: &Path, mut on_event: impl FnMut(&Va
 fn restart(client: &mut Client, socket: &Path, words: &str, until: Until, form: Form) -> Result<Outcome, CtlError> {
     match until {
         Until::Accepted => restart_to_begin(client, socket, words, form),
-        Until::Verdict => restart_to_verdict(client, socket, words, form),
+        Until::Verdict(limit) => restart_to_verdict(client, socket, words, limit, form),
     }
 }
 
 fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form) -> Result<Outcome, CtlError> {
     client.say(words)?;
-    let (accepted, reason) = match await_answer(client, socket, |_| {})? {
+    let (accepted, reason) = match await_answer(client, socket, None, |_| {})? {
         Answer::Ack | Answer::Data(_) => (true, None),
         Answer::Nack(reason) => (false, Some(reason)),
     };
@@ -288,7 +300,13 @@ fn hint(reason: &str) -> &'static str {
     }
 }
 
-fn restart_to_verdict(client: &mut Client, socket: &Path, words: &str, form: Form) -> Result<Outcome, CtlError> {
+fn restart_to_verdict(
+    client: &mut Client,
+    socket: &Path,
+    words: &str,
+    limit: Option<Duration>,
+    form: Form,
+) -> Result<Outcome, CtlError> {
     client.order("EVENTS", ANSWER)?;
     client.say(&format!("{words} WAIT"))?;
     let mut progress = Progress::default();
@@ -301,7 +319,7 @@ fn restart_to_verdict(client: &mut Client, socket: &Path, words: &str, form: For
             console::note(&foreign::printable(&text));
         }
     };
-    let text = match await_answer(client, socket, &mut on_event)? {
+    let text = match await_answer(client, socket, limit, &mut on_event)? {
         Answer::Data(text) => text,
         // A verdict as well, or a master that is on its way out.
         Answer::Nack(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::Account;
+use super::forms::{Form, Forms};
 use super::listen::{self, Address, Listen, RawListen, RawListenObject};
 
 /// What the log calls it.
@@ -14,16 +15,17 @@ const NAME: &str = "admin";
 /// How many connections may wait, which is more than are served at the same time.
 const BACKLOG: u32 = 128;
 
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, \
-                 mode, owner, group, freebind"
-)]
-enum RawAdmin {
-    Port(u16),
-    Text(String),
-    Object(RawAdminObject),
+struct RawAdmin(Form<RawAdminObject>);
+
+impl<'de> Deserialize<'de> for RawAdmin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const FORMS: Forms = Forms {
+            expected: "null, \"IP:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys address, mode, owner, \
+                       group, freebind",
+            port: true,
+        };
+        FORMS.read(deserializer).map(Self)
+    }
 }
 
 #[derive(Deserialize)]
@@ -38,12 +40,12 @@ struct RawAdminObject {
 
 /// Checks it while its line is still known.
 pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawListen>, D::Error> {
-    let Some(raw) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
+    let Some(RawAdmin(raw)) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
     let plain = |address| RawAdminObject { address, mode: None, owner: None, group: None, freebind: None };
     let RawAdminObject { address, mode, owner, group, freebind } = match raw {
-        RawAdmin::Port(port) => plain(port.to_string()),
-        RawAdmin::Text(address) => plain(address),
-        RawAdmin::Object(object) => object,
+        Form::Port(port) => plain(port.to_string()),
+        Form::Text(address) => plain(address),
+        Form::Object(object) => object,
     };
     let raw =
         RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode, owner, group, freebind };

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
 use super::defaults;
+use super::forms::{Form, Forms};
 
 /// Where it is, and whose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +28,6 @@ pub(super) struct RawControl {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a path or an object with the keys path, mode, owner, group")]
-enum Either {
-    Path(PathBuf),
-    Object(Object),
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Object {
     path: Option<PathBuf>,
@@ -44,9 +38,11 @@ struct Object {
 
 /// Checks it while its line is still known.
 pub(super) fn control<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RawControl, D::Error> {
-    let Object { path, mode, owner, group } = match Either::deserialize(deserializer)? {
-        Either::Path(path) => return Ok(RawControl { path: Some(path), rights: Rights::NONE }),
-        Either::Object(object) => object,
+    const FORMS: Forms = Forms { expected: "a path or an object with the keys path, mode, owner, group", port: false };
+    let Object { path, mode, owner, group } = match FORMS.read(deserializer)? {
+        Form::Object(object) => object,
+        Form::Text(path) => return Ok(RawControl { path: Some(path.into()), rights: Rights::NONE }),
+        Form::Port(_) => unreachable!("no port is asked for"),
     };
     let rights = Rights::parse(mode.as_deref(), owner, group).map_err(D::Error::custom)?;
     if let Some(mode) = rights.mode.filter(|mode| mode & 0o007 != 0) {

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use super::app::trimmed;
+use super::section::{Section, section};
 
 /// The database of MongoDB when none is named.
 const DATABASE: &str = "app_host";
@@ -240,7 +241,7 @@ enum Driver {
 #[serde(untagged, expecting = "expected a text or {\"file\": \"PATH\"}")]
 enum RawSecret {
     Text(Secret),
-    File(RawSecretFile),
+    File(Section<RawSecretFile>),
 }
 
 #[derive(Clone, Deserialize)]
@@ -257,7 +258,7 @@ impl Default for RawDatabank {
 
 /// Checks what belongs together while its line is still known.
 pub(super) fn databank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RawDatabank, D::Error> {
-    let raw = RawDatabank::deserialize(deserializer)?;
+    let raw: RawDatabank = section(deserializer)?;
     raw.check().map_err(D::Error::custom)?;
     Ok(raw)
 }
@@ -300,7 +301,7 @@ impl RawDatabank {
             (Driver::Mongodb, Some(uri)) => Store::Mongodb {
                 uri: match uri {
                     RawSecret::Text(secret) => SecretSource::Inline(secret),
-                    RawSecret::File(RawSecretFile { file }) => SecretSource::File(directory.join(file)),
+                    RawSecret::File(Section(RawSecretFile { file })) => SecretSource::File(directory.join(file)),
                 },
                 database: self.database.unwrap_or_else(|| DATABASE.to_owned()),
                 indexes: self.indexes.unwrap_or_default(),

@@ -71,7 +71,23 @@ impl Environment {
 
 /// Reads `"all"`, a list of names, or an object that names a file.
 pub(super) fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Environment, D::Error> {
-    struct Any;
+    read(deserializer, Within::Configuration)
+}
+
+fn inherit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Environment, D::Error> {
+    read(deserializer, Within::Object)
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Configuration,
+    /// In an object itself, so it is none.
+    Object,
+}
+
+fn read<'de, D: Deserializer<'de>>(deserializer: D, within: Within) -> Result<Environment, D::Error> {
+    struct Any(Within);
 
     const EXPECTED: &str = "\"all\", a list of names of variables, or an object with the keys inherit, file";
 
@@ -103,14 +119,14 @@ pub(super) fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
             #[derive(Deserialize)]
             #[serde(deny_unknown_fields)]
             struct Object {
-                #[serde(default = "super::defaults::environment", deserialize_with = "environment")]
+                #[serde(default = "super::defaults::environment", deserialize_with = "inherit")]
                 inherit: Environment,
                 file: Option<PathBuf>,
             }
-            let Object { inherit, file } = Object::deserialize(MapAccessDeserializer::new(map))?;
-            if inherit.file.is_some() {
+            if self.0 == Within::Object {
                 return Err(A::Error::custom("inherit: expected \"all\" or a list of names of variables"));
             }
+            let Object { inherit, file } = Object::deserialize(MapAccessDeserializer::new(map))?;
             if file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
                 return Err(A::Error::custom("file: expected a path, and it is empty"));
             }
@@ -118,7 +134,7 @@ pub(super) fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         }
     }
 
-    deserializer.deserialize_any(Any)
+    deserializer.deserialize_any(Any(within))
 }
 
 /// What is wrong in a file, without what stands there: that may be a secret.

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
+use super::forms::{Form, Forms};
+use super::section::Section;
 
 /// The most listeners of either kind: their descriptors must fit into one message with a few more
 /// (`SCM_MAX_FD` is 253, `unix(7)`).
@@ -136,16 +138,25 @@ impl fmt::Display for Address {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected \"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
-                 address, name, backlog, mode, owner, group, freebind"
-)]
 pub(super) enum RawListen {
     Port(u16),
     Text(String),
     Object(RawListenObject),
+}
+
+impl<'de> Deserialize<'de> for RawListen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const FORMS: Forms = Forms {
+            expected: "\"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
+                       address, name, backlog, mode, owner, group, freebind",
+            port: true,
+        };
+        Ok(match FORMS.read(deserializer)? {
+            Form::Port(port) => Self::Port(port),
+            Form::Text(text) => Self::Text(text),
+            Form::Object(object) => Self::Object(object),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -178,12 +189,13 @@ pub(super) struct RawAppListener {
 
 /// Checks the app's listeners, as far as it goes without those of `listen`.
 pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RawListen>, D::Error> {
-    let raw = Vec::<RawAppListener>::deserialize(deserializer)?;
+    let raw = Vec::<Section<RawAppListener>>::deserialize(deserializer)?;
     if raw.len() > MAX_APP_LISTENERS {
         let most = format!("at most {MAX_APP_LISTENERS} listeners of the app's");
         return Err(D::Error::invalid_length(raw.len(), &most.as_str()));
     }
-    let raw = raw.into_iter().map(|RawAppListener { name, address, backlog, mode, owner, group, freebind }| {
+    let raw = raw.into_iter().map(|Section(listener)| {
+        let RawAppListener { name, address, backlog, mode, owner, group, freebind } = listener;
         RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode, owner, group, freebind })
     });
     let raw: Vec<_> = raw.collect();

@@ -11,10 +11,12 @@ mod control;
 mod cpus;
 pub mod databank;
 mod environment;
+mod forms;
 mod health;
 mod limits;
 mod listen;
 mod numbers;
+mod schema;
 mod section;
 mod watched;
 mod whereabouts;
@@ -43,6 +45,7 @@ pub use limits::{Limit, Limits, UNLIMITED};
 use listen::RawListen;
 pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use numbers::Number;
+pub use schema::SCHEMA;
 use section::{Section, section};
 pub use watched::Watched;
 pub use whereabouts::{Whereabouts, find as find_control_socket};
@@ -252,6 +255,9 @@ mod defaults {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
+    /// Where an editor finds the [`SCHEMA`]; of no meaning here.
+    #[serde(default, rename = "$schema")]
+    _schema: String,
     #[serde(deserialize_with = "section")]
     app: App,
     #[serde(default = "defaults::listen", deserialize_with = "listen::listeners")]

@@ -9,6 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 /// What is an object, with a key for each setting. A struct's own parser takes a list of its values as well, and calls it
 /// by the name that it has in the program.
+#[derive(Clone)]
 pub(super) struct Section<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {

@@ -54,6 +54,7 @@ mod tests;
 mod verdict;
 mod watch;
 mod worker;
+mod workers;
 
 use std::time::Duration;
 
