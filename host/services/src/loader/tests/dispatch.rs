@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use app_abi::PublishError;
 
-use super::*;
 use app_host_core::dispatch::wire::{self, Origin};
+
+use super::*;
 
 struct Talker(Host);
 
