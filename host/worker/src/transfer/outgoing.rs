@@ -217,10 +217,10 @@ impl<R: Receiver> TransferLoop<R> {
                     }
                     self.outbox.pause_until(now + PAUSE);
                 }
+                // What it had accepted before is still to be read: its listening task reads that, and then the end.
+                Some(Err(error)) if is_the_end(&error) => self.outbox.set_blocked(link, true),
                 Some(Err(error)) => {
-                    if !is_the_end(&error) {
-                        tracing::warn!(error = chain(&error), "connections can't be sent to another worker");
-                    }
+                    tracing::warn!(error = chain(&error), "connections can't be sent to another worker");
                     self.remove_link(link);
                 }
                 None => self.outbox.link_gone(link, now),

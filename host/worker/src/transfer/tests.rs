@@ -14,7 +14,7 @@ use app_host_core::message::ToRoad;
 use app_host_platform::channel::send_now;
 use app_host_platform::sys::packet::{self, Socket};
 
-use super::outbox::WINDOW;
+use super::outbox::{Reply, WINDOW};
 use super::wire::{Ack, MAX_ACK};
 use super::*;
 
@@ -218,6 +218,39 @@ async fn what_a_dying_worker_has_not_accepted_goes_to_another() {
     assert_eq!((accepted, returned.len()), (200, 0));
     let connections = successor.arrived(200).await;
     assert_alive(&mut clients, &connections);
+}
+
+#[tokio::test]
+async fn what_a_dying_worker_has_accepted_is_its_own_although_more_was_to_be_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = || {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = OwnedFd::from(listener.accept().unwrap().0);
+        let (sender, outcome) = oneshot::channel();
+        (client, TestConnection { socket, record: Vec::new(), outcome: Some(sender) }, outcome)
+    };
+    // What comes first, the acknowledgement or the failure to send more, is for the scheduler to say.
+    for trial in 0..200 {
+        let from = Worker::new();
+        let (out, dying) = packet::pair().unwrap();
+        from.send_on(&out, None);
+        drop(out);
+        from.handle.set_mode(Mode::Transfer);
+        let ((_client, first, outcome), (_other_client, second, _other_outcome)) = (connection(), connection());
+        from.handle.send(vec![first]).unwrap();
+        let mut buffer = [0; 1024];
+        let arrived = async {
+            while packet::receive(dying.as_fd(), &mut buffer).is_err() {
+                tokio::time::sleep(Duration::from_micros(50)).await;
+            }
+        };
+        timeout(LIMIT, arrived).await.expect("it arrives");
+        packet::send(dying.as_fd(), &Ack { connections: 1, replies: vec![Reply::Accepted] }.write(), &[]).unwrap();
+        drop(dying);
+        from.handle.send(vec![second]).unwrap();
+        let outcome = timeout(LIMIT, outcome).await.expect("the outcome is known soon").unwrap();
+        assert!(matches!(outcome, Outcome::Accepted(_)), "trial {trial}: {outcome:?}");
+    }
 }
 
 #[tokio::test]
