@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use wire::Origin;
+use wire::Publisher;
 
 use app_host_platform::sys::packet;
 
@@ -22,13 +22,13 @@ async fn next(subscription: &mut Subscription) -> Option<Delivery> {
 }
 
 fn message(bytes: &'static [u8]) -> Delivery {
-    let origin = Origin { slot: 4, generation: 5 };
+    let origin = Publisher { slot: 4, generation: 5 };
     Delivery::Message { origin, bytes: bytes::Bytes::from_static(bytes) }
 }
 
 fn send(master: &OwnedFd, topic: &str, bytes: &[u8]) {
     let mut packet = wire::message(topic, bytes).to_vec();
-    let stamped = wire::stamp(&mut packet, Origin { slot: 4, generation: 5 }).unwrap();
+    let stamped = wire::stamp(&mut packet, Publisher { slot: 4, generation: 5 }).unwrap();
     packet::send(master.as_fd(), &stamped, &[]).unwrap();
 }
 
@@ -42,7 +42,7 @@ async fn what_is_published_reaches_the_master_and_what_it_sends_the_subscribers(
     let reader = Socket::new(master.try_clone().unwrap()).unwrap();
     let mut buffer = vec![0; wire::MAX_PACKET];
     let length = soon(reader.receive_plain(&mut buffer)).await.unwrap();
-    let origin = Origin { slot: 0, generation: 0 };
+    let origin = Publisher { slot: 0, generation: 0 };
     assert_eq!(wire::read(&buffer[..length]), Ok(Packet::Message { origin, topic: "t", bytes: b"out" }));
     send(&master, "other", b"not heard");
     // Garbage is survived, too.

@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use app_host_core::dispatch::wire::Origin;
+use app_host_core::dispatch::wire::Publisher;
 
 use super::DispatchFault;
 
@@ -28,7 +28,7 @@ const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 /// What a reader gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    Message { origin: Origin, bytes: Bytes },
+    Message { origin: Publisher, bytes: Bytes },
     Lost(u64),
 }
 
@@ -53,7 +53,7 @@ struct Queued {
     position: u64,
     /// How many readers still have to read it.
     unread: usize,
-    origin: Origin,
+    origin: Publisher,
     bytes: Bytes,
 }
 
@@ -100,7 +100,7 @@ impl Subscriptions {
     }
 
     /// Queues a message. Returns the wakers of the readers that wait for it.
-    pub(super) fn deliver(&mut self, topic: &str, origin: Origin, bytes: &[u8]) -> Vec<Waker> {
+    pub(super) fn deliver(&mut self, topic: &str, origin: Publisher, bytes: &[u8]) -> Vec<Waker> {
         // A message without a subscription isn't even copied.
         let Some(topic) = self.topics.get_mut(topic) else { return Vec::new() };
         topic.bytes += bytes.len();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ORIGIN: Origin = Origin { slot: 1, generation: 2 };
+const ORIGIN: Publisher = Publisher { slot: 1, generation: 2 };
 
 fn next(subscriptions: &mut Subscriptions, topic: &str, reader: u64) -> Poll<Option<Delivery>> {
     subscriptions.poll(topic, reader, Waker::noop()).0

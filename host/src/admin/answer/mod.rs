@@ -22,9 +22,9 @@ use app_host_platform::metrics;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const PAGE: &str = include_str!("../page.html");
+const STYLE: &str = include_str!("../page.css");
+const SCRIPT: &str = include_str!("../page.js");
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 

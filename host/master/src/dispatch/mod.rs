@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use app_host_core::dispatch::Backlog;
 use app_host_core::dispatch::queues::{Claim, Queues, TooMany};
-use app_host_core::dispatch::wire::{self, Origin, Packet, WireError};
+use app_host_core::dispatch::wire::{self, Publisher, Packet, WireError};
 use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::ids::{Generation, Slot, WorkerId};
@@ -57,7 +57,7 @@ impl Granter {
 
 #[derive(Debug)]
 enum Order {
-    Join { worker: WorkerId, origin: Origin, socket: OwnedFd },
+    Join { worker: WorkerId, origin: Publisher, socket: OwnedFd },
     Leave { worker: WorkerId },
     GrantNoLocks,
     GrantNotYet,
@@ -78,7 +78,7 @@ impl Dispatch {
 
     /// A worker is there; `socket` is the master's end of its dispatch socket.
     pub(super) fn join(&self, worker: WorkerId, slot: Slot, generation: Generation, socket: OwnedFd) {
-        let origin = Origin { slot: slot.0, generation: generation.0 };
+        let origin = Publisher { slot: slot.0, generation: generation.0 };
         // Without the thread, which only a bug ends, workers hear the end of their sockets.
         let _ = self.0.send(Order::Join { worker, origin, socket });
     }
@@ -106,7 +106,7 @@ async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
         match order {
             Order::Join { worker, origin, socket } => {
                 if let Err(error) = Switch::join(&switch, worker, origin, socket) {
-                    let Origin { slot, generation } = origin;
+                    let Publisher { slot, generation } = origin;
                     warn!(slot, generation, error = chain(&error), "a worker gets no messages of others");
                 }
             }
@@ -121,7 +121,7 @@ async fn serve(mut orders: mpsc::UnboundedReceiver<Order>) {
 /// The way to and from one worker.
 struct Link {
     worker: WorkerId,
-    origin: Origin,
+    origin: Publisher,
     socket: Socket,
     outgoing: RefCell<Outgoing>,
     /// Something is to be sent.
@@ -152,7 +152,7 @@ enum Grants {
 
 /// A packet that no worker of ours sends.
 #[derive(Debug, thiserror::Error)]
-enum Misbehaviour {
+enum LinkViolation {
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
@@ -160,7 +160,7 @@ enum Misbehaviour {
 }
 
 impl Switch {
-    fn join(switch: &Rc<Self>, worker: WorkerId, origin: Origin, socket: OwnedFd) -> io::Result<()> {
+    fn join(switch: &Rc<Self>, worker: WorkerId, origin: Publisher, socket: OwnedFd) -> io::Result<()> {
         let socket = Socket::new(socket)?;
         packet::refuse_descriptors(&socket);
         let link = Rc::new(Link { worker, origin, socket, outgoing: RefCell::default(), news: Notify::new() });
@@ -190,7 +190,7 @@ impl Switch {
     }
 
     /// Sees to a packet of a worker.
-    fn route(&self, from: &Link, packet: &mut [u8]) -> Result<(), Misbehaviour> {
+    fn route(&self, from: &Link, packet: &mut [u8]) -> Result<(), LinkViolation> {
         let worker = from.worker;
         match wire::read(packet)? {
             Packet::Claim { lock, number } => {
@@ -227,7 +227,7 @@ impl Switch {
         if self.grants.get() == Grants::Now
             && let Some(Linked { link, .. }) = self.links.borrow().get(&claim.worker)
         {
-            let Origin { slot, generation } = link.origin;
+            let Publisher { slot, generation } = link.origin;
             debug!(lock = %printable(lock), slot, generation, "lock granted");
             link.outgoing.borrow_mut().granted.push_back(wire::granted(lock, claim.number));
             link.news.notify_one();
@@ -249,7 +249,7 @@ impl Link {
     /// No worker of ours sends such a thing: what it has for others is not heard any more, so that a flood of it costs
     /// nothing.
     fn close(&self, error: &(dyn std::error::Error + 'static)) {
-        let Origin { slot, generation } = self.origin;
+        let Publisher { slot, generation } = self.origin;
         warn!(
             slot,
             generation,
@@ -280,7 +280,7 @@ async fn read(switch: Rc<Switch>, link: Rc<Link>) {
                 }
                 Err(error) => {
                     if !is_the_end(&error) {
-                        let Origin { slot, generation } = link.origin;
+                        let Publisher { slot, generation } = link.origin;
                         warn!(slot, generation, error = chain(&error), "a worker's messages can't be received");
                     }
                     return;
@@ -301,7 +301,7 @@ async fn write(link: Rc<Link>) {
         };
         if let Err(error) = link.socket.send(&packet, &[]).await {
             if !is_the_end(&error) {
-                let Origin { slot, generation } = link.origin;
+                let Publisher { slot, generation } = link.origin;
                 warn!(slot, generation, error = chain(&error), "a worker can't be sent messages of others");
             }
             link.outgoing.borrow_mut().close();

@@ -6,7 +6,7 @@
 //! the bounds of a duration.
 
 /// The schema, draft 7.
-pub const SCHEMA: &str = include_str!("schema.json");
+pub const SCHEMA: &str = include_str!("../schema.json");
 
 #[cfg(test)]
 mod tests;

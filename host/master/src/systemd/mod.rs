@@ -29,7 +29,7 @@ const ASKED_AGAIN: u32 = 5;
 
 /// What the manager believes of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Announced {
     Starting,
     Ready,
     Reloading,
@@ -42,7 +42,7 @@ pub struct Systemd {
     socket: Option<UnixDatagram>,
     unreachable: Option<SystemdError>,
     watchdog: Option<Duration>,
-    told: Cell<Told>,
+    announced: Cell<Announced>,
     /// Since when.
     since: Cell<Instant>,
     /// Until when what we are at may take, once that is known.
@@ -87,7 +87,7 @@ impl Systemd {
             socket,
             unreachable: None,
             watchdog,
-            told: Cell::new(Told::Starting),
+            announced: Cell::new(Announced::Starting),
             since: Cell::new(Instant::now()),
             deadlines: Cell::default(),
             extends_at: Cell::default(),
@@ -120,11 +120,11 @@ impl Systemd {
 
     /// The assignment that asks for more time; empty where none is asked for.
     fn extension(&self) -> String {
-        let stage = match self.told.get() {
-            Told::Starting => Some(Stage::Starting),
-            Told::Ready => None,
-            Told::Reloading => Some(Stage::Restarting),
-            Told::Stopping => Some(Stage::Stopping),
+        let stage = match self.announced.get() {
+            Announced::Starting => Some(Stage::Starting),
+            Announced::Ready => None,
+            Announced::Reloading => Some(Stage::Restarting),
+            Announced::Stopping => Some(Stage::Stopping),
         };
         let watchdog = self.watchdog.map(|half| half * 2);
         let ask = stage.zip(self.deadlines.get()).filter(|_| self.socket.is_some());
@@ -133,8 +133,8 @@ impl Systemd {
         ask.map(|ask| format!("EXTEND_TIMEOUT_USEC={}\n", ask.as_micros())).unwrap_or_default()
     }
 
-    fn now(&self, told: Told) {
-        self.told.set(told);
+    fn now(&self, told: Announced) {
+        self.announced.set(told);
         self.since.set(Instant::now());
     }
 
@@ -145,8 +145,8 @@ impl Systemd {
 
     /// A restart goes beyond the gate.
     pub fn reloading(&self) {
-        if self.told.get() == Told::Ready {
-            self.now(Told::Reloading);
+        if self.announced.get() == Announced::Ready {
+            self.now(Announced::Reloading);
             // The manager compares it with when it asked for a reload.
             let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
             let extension = self.extension();
@@ -156,10 +156,10 @@ impl Systemd {
 
     /// A restart has its verdict.
     pub fn verdict(&self, status: &str) {
-        match self.told.get() {
-            Told::Reloading => self.ready(status),
-            Told::Starting | Told::Ready => self.status(status),
-            Told::Stopping => {}
+        match self.announced.get() {
+            Announced::Reloading => self.ready(status),
+            Announced::Starting | Announced::Ready => self.status(status),
+            Announced::Stopping => {}
         }
     }
 
@@ -171,8 +171,8 @@ impl Systemd {
 
     /// The master is on its way out.
     pub fn stopping(&self) {
-        if self.told.get() != Told::Stopping {
-            self.now(Told::Stopping);
+        if self.announced.get() != Announced::Stopping {
+            self.now(Announced::Stopping);
             let extension = self.extension();
             self.send(&format!("STOPPING=1\nSTATUS=stopping\n{extension}"));
         }
@@ -182,12 +182,12 @@ impl Systemd {
     pub fn alive(&self) {
         // What was lost is said again, so that a manager that was slow once isn't wrong for ever.
         let status = self.status.borrow();
-        let ready = if self.told.get() == Told::Ready { "READY=1\n" } else { "" };
+        let ready = if self.announced.get() == Announced::Ready { "READY=1\n" } else { "" };
         self.send(&format!("WATCHDOG=1\n{ready}STATUS={}\n", one_line(&status)));
     }
 
     fn ready(&self, status: &str) {
-        self.now(Told::Ready);
+        self.now(Announced::Ready);
         self.extends_at.set(None);
         status.clone_into(&mut self.status.borrow_mut());
         self.send(&format!("READY=1\nSTATUS={}\n", one_line(status)));
@@ -226,116 +226,4 @@ fn watchdog(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Durat
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair() -> (tempfile::TempDir, UnixDatagram, Systemd) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_nonblocking(true).unwrap();
-        let systemd = Systemd::new(Some(connect(path.as_os_str()).unwrap()), None);
-        (directory, manager, systemd)
-    }
-
-    fn heard(manager: &UnixDatagram) -> Vec<String> {
-        let mut buffer = [0; 1024];
-        std::iter::from_fn(|| manager.recv(&mut buffer).ok().map(|len| String::from_utf8_lossy(&buffer[..len]).into()))
-            .collect()
-    }
-
-    #[test]
-    fn each_reload_is_followed_by_ready_and_nothing_is_ready_behind_stopping() {
-        let (_directory, manager, systemd) = pair();
-        systemd.serving("two serve");
-        systemd.verdict("refused at the gate");
-        systemd.reloading();
-        systemd.reloading();
-        systemd.verdict("complete");
-        systemd.reloading();
-        systemd.stopping();
-        systemd.verdict("failed: stopped");
-        systemd.stopping();
-        systemd.reloading();
-        let heard: Vec<_> =
-            heard(&manager).iter().map(|message| message.split(['=', '\n']).next().unwrap().to_owned()).collect();
-        assert_eq!(heard, ["READY", "STATUS", "RELOADING", "READY", "RELOADING", "STOPPING"]);
-    }
-
-    #[test]
-    fn more_time_is_asked_for_while_something_is_under_way_and_then_no_more() {
-        let (_directory, manager, systemd) = pair();
-        let second = Duration::from_secs(1);
-        systemd.extend();
-        assert!(heard(&manager).is_empty(), "how long it may take isn't known yet");
-        let deadlines = Deadlines {
-            preparation: second,
-            start: second,
-            probation: second,
-            shutdown: second,
-            delay: second,
-            workers: 2,
-        };
-        systemd.expect(deadlines);
-        systemd.extend();
-        assert_eq!(heard(&manager), ["EXTEND_TIMEOUT_USEC=10000000\n"]);
-        assert!(systemd.extends_at().is_some_and(|at| at <= Instant::now() + 2 * second));
-        systemd.serving("two serve");
-        systemd.extend();
-        assert_eq!(heard(&manager), ["READY=1\nSTATUS=two serve\n"]);
-        assert_eq!(systemd.extends_at(), None);
-        systemd.reloading();
-        assert!(heard(&manager)[0].ends_with("\nEXTEND_TIMEOUT_USEC=10000000\n"));
-        systemd.verdict("complete");
-        assert_eq!((heard(&manager).len(), systemd.extends_at()), (1, None));
-        systemd.stopping();
-        assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=10000000\n"]);
-        // Long past all deadlines the manager is to do what it is for.
-        systemd.since.set(Instant::now().checked_sub(100 * second).unwrap());
-        systemd.extend();
-        assert_eq!((heard(&manager), systemd.extends_at()), (Vec::<String>::new(), None));
-    }
-
-    #[test]
-    fn a_status_is_one_assignment_whatever_it_says() {
-        let (_directory, manager, systemd) = pair();
-        systemd.status("a\nREADY=1\r\nb");
-        assert_eq!(heard(&manager), ["STATUS=a READY=1  b\n"]);
-    }
-
-    #[test]
-    fn a_manager_that_does_not_read_is_not_waited_for_and_told_again_later() {
-        let (_directory, manager, systemd) = pair();
-        for _ in 0..10_000 {
-            systemd.status("many");
-        }
-        systemd.serving("at last");
-        assert!(!heard(&manager).iter().any(|message| message.contains("at last")), "there was no room");
-        systemd.alive();
-        assert_eq!(heard(&manager), ["WATCHDOG=1\nREADY=1\nSTATUS=at last\n"]);
-    }
-
-    #[test]
-    fn abstract_addresses_are_taken_and_wrong_ones_are_errors() {
-        let name = format!("app-host-notify-{}", std::process::id());
-        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name.as_bytes()).unwrap()).unwrap();
-        manager.set_nonblocking(true).unwrap();
-        let systemd = Systemd::new(Some(connect(OsStr::new(&format!("@{name}"))).unwrap()), None);
-        systemd.stopping();
-        assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=stopping\n"]);
-        assert!(connect(OsStr::new("/nowhere/at/all")).is_err());
-    }
-
-    #[test]
-    fn watchdog_is_that_of_this_process() {
-        let given = |pid: Option<&str>, micros: &str| {
-            let (pid, micros) = (pid.map(str::to_owned), micros.to_owned());
-            watchdog(move |name| if name == "WATCHDOG_PID" { pid.clone() } else { Some(micros.clone()) }, 7)
-        };
-        assert_eq!(given(None, "3000000"), Some(Duration::from_millis(1500)));
-        assert_eq!(given(Some("7"), "2"), Some(Duration::from_micros(1)));
-        for (pid, micros) in [(Some("8"), "3000000"), (None, "0"), (None, "soon"), (None, "-1"), (None, "1")] {
-            assert_eq!(given(pid, micros), None, "{pid:?} {micros}");
-        }
-    }
-}
+mod tests;
