@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::databank;
-use crate::config::{AppConfig, LogFormat, LogLevel, Trusted};
+use crate::config::{AppConfig, LogFormat, LogLevel, Trusted, databank};
 use crate::ids::{Generation, Slot, VersionId};
 
 /// Room in the socket between a worker's connections and those of its peers: the longest state of a connection, and many

@@ -14,18 +14,6 @@ use nix::unistd::Uid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::Input;
-use super::dispatch::{Dispatch, Granter};
-use super::effects::{Effects, Equipment};
-use super::history::RecordedHistory;
-use super::own_files::OwnFiles;
-use super::workers::Workers;
-use crate::control::{Control, ControlRequest};
-use crate::history_file::HistoryFile;
-use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
-use crate::locks::{self, LockError, MagicLock, Orphans, PidFile, StateLock, StopMark};
-use crate::preflight::{Failed, Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
-use crate::systemd::{self, Systemd};
 use app_host_core::config::Config;
 use app_host_core::config::databank::Store as DatabankStore;
 use app_host_core::error::chain;
@@ -38,9 +26,21 @@ use app_host_platform::disk_thread::DiskThread;
 use app_host_platform::held::{self, Directory};
 use app_host_platform::identity::{self, Identity};
 use app_host_platform::logging::Logging;
-use app_host_platform::paths;
 use app_host_platform::state_dir::StateDir;
-use app_host_platform::sys;
+use app_host_platform::{paths, sys};
+
+use super::Input;
+use super::dispatch::{Dispatch, Granter};
+use super::effects::{Effects, Equipment};
+use super::history::RecordedHistory;
+use super::own_files::OwnFiles;
+use super::workers::Workers;
+use crate::control::{Control, ControlRequest};
+use crate::history_file::HistoryFile;
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
+use crate::locks::{self, LockError, MagicLock, Orphans, PidFile, StateLock, StopMark};
+use crate::preflight::{Failed, Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
+use crate::systemd::{self, Systemd};
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 pub(super) const ORPHANS_MARGIN: Duration = Duration::from_secs(5);

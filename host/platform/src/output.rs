@@ -24,9 +24,9 @@ use nix::fcntl::{SpliceFFlags, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use crate::logging::AppEvent;
-use crate::logging::AppLines;
 use app_host_core::foreign;
+
+use crate::logging::{AppEvent, AppLines};
 
 /// The longest line; what is longer becomes several.
 const MAX_LINE: usize = 16 * 1024;

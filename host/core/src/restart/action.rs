@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::ids::{Generation, RequestId, Slot, WorkerId};
-
 use super::{Failure, KillReason, Report, Verdict};
+use crate::ids::{Generation, RequestId, Slot, WorkerId};
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]

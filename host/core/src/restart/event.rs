@@ -1,8 +1,7 @@
 //! What happens in the world, as the machine is told it.
 
-use crate::ids::{Ended, Generation, RequestId, WorkerId};
-
 use super::{By, Refusal, Scale, Settings, Signs};
+use crate::ids::{Ended, Generation, RequestId, WorkerId};
 
 /// What has happened in the world.
 #[derive(Clone, Debug, PartialEq, Eq)]

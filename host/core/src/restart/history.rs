@@ -11,9 +11,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConfigId, VersionId};
-
 use super::Pair;
+use crate::ids::{ConfigId, VersionId};
 
 /// The most quarantined generations that are remembered; then the oldest is forgotten.
 const MAX_QUARANTINED: usize = 64;

@@ -18,9 +18,10 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
 
-use super::{ControlRequest, Peer, Reply, Shared};
 use app_host_core::command::{self, Answer, Command};
 use app_host_platform::usage;
+
+use super::{ControlRequest, Peer, Reply, Shared};
 
 /// The longest line, in bytes.
 const MAX_LINE: usize = 1024;

@@ -16,8 +16,7 @@ mod connection;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc as blocking;
+use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use nix::unistd::Uid;
@@ -35,6 +34,7 @@ use app_host_core::status::Status;
 use app_host_platform::identity::{self, IdentityError};
 use app_host_platform::socket_file::{SocketFile, SocketFileError};
 use app_host_platform::sys::socket;
+
 use connection::Connection;
 
 /// How many clients are heard at the same time.

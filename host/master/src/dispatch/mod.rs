@@ -24,12 +24,11 @@ use tracing::{debug, warn};
 
 use app_host_core::dispatch::Backlog;
 use app_host_core::dispatch::queues::{Claim, Queues, TooMany};
-use app_host_core::dispatch::wire::{self, Publisher, Packet, WireError};
+use app_host_core::dispatch::wire::{self, Packet, Publisher, WireError};
 use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::ids::{Generation, Slot, WorkerId};
-use app_host_platform::sys::packet::is_the_end;
-use app_host_platform::sys::packet::{self, Socket};
+use app_host_platform::sys::packet::{self, Socket, is_the_end};
 
 /// How many packets of one worker are read before the others have their turn.
 const TURN: usize = 16;

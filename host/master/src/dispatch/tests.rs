@@ -1,5 +1,6 @@
-use super::*;
 use app_host_core::dispatch::MAX_WAITING;
+
+use super::*;
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 

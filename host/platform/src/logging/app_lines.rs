@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use tracing::Level;
 
+use app_host_core::config::{LogFormat, LogLevel};
+
 use super::line::{self, Frame};
 use super::writer::LineWriter;
 use crate::logging::{AppEvent, AppLog, Changed};
-use app_host_core::config::{LogFormat, LogLevel};
 
 /// How long an error of the app's is waited for to be written: it may be the last that the process says.
 const LAST_WORDS: Duration = Duration::from_millis(50);

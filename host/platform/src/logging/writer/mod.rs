@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-
 use tracing::Level;
+
+use app_host_core::error::chain;
 
 use super::journal::{self, Form};
 use crate::sys::signals;
-use app_host_core::error::chain;
 
 /// How many bytes of lines wait at most.
 const ROOM: usize = 1024 * 1024;
