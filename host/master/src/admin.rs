@@ -197,7 +197,11 @@ impl Attendant {
                         // It ends, or is no process of ours any more in what it says.
                         Ok(None) => break,
                         Err(error) => {
-                            warn!(admin_pid = pid.as_raw(), error = chain(&error), "a question is not understood");
+                            warn!(
+                                admin_pid = pid.as_raw(),
+                                error = chain(&error),
+                                "unreadable question from the admin process"
+                            );
                             break;
                         }
                     }

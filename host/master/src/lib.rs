@@ -231,7 +231,7 @@ async fn serve(
         let deadlines = deadlines.chain(healer.deadline(machine.phase_for(By::Healing)));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
-        let look = machine.looks_every().and_then(|every| looked.checked_add(every));
+        let look = machine.check_interval().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
             input = inputs.recv() => match input.expect("the effects hold a sender") {
                 Input::Event(event) => Some(event),

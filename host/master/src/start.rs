@@ -79,7 +79,7 @@ pub(super) async fn start(
     if let Some(identity) = &identity
         && identity::owner(&config.control_socket.rights)?.gid.is_some_and(|group| identity.has_group(group))
     {
-        warn!("the workers' user may steer the master: control_socket has one of its groups");
+        warn!("the workers' user may command the master: control_socket has one of its groups");
     }
     sys::process::allow_core_dumps(config.core_dumps);
     let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
@@ -215,7 +215,7 @@ struct Choice {
 /// What lies on disk, unless that has failed or was rolled back: then the last active generation.
 async fn choose(preflight: &Preflight, found: Snapshot, history: &History) -> anyhow::Result<Choice> {
     let as_found = |snapshot| Choice { snapshot, source: Source::Path, held: None };
-    if !history.minds_what_lies_there() {
+    if !history.depends_on_disk() {
         return Ok(as_found(found));
     }
     let on_disk = preflight.on_disk(&found.config).await?;

@@ -75,7 +75,7 @@ pub enum Event {
         /// Its status.
         how: Ended,
     },
-    /// Somebody has looked at the workers; see [`Machine::looks_every`].
+    /// Somebody has looked at the workers; see [`Machine::check_interval`](super::Machine::check_interval).
     Looked {
         /// What there was to see.
         found: Vec<(WorkerId, Signs)>,

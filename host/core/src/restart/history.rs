@@ -257,7 +257,7 @@ impl History {
     }
 
     /// Whether anything of it depends on what lies on disk.
-    pub fn minds_what_lies_there(&self) -> bool {
+    pub fn depends_on_disk(&self) -> bool {
         self.held.is_some() || !self.quarantined.is_empty()
     }
 

@@ -134,11 +134,11 @@ impl Control {
         let (closing, close) = watch::channel(false);
         let (sockets, others) = mpsc::unbounded_channel();
         let (done, closed) = blocking::channel();
-        let hall = Shared { admitted, questions, events: events.clone(), close };
+        let shared = Shared { admitted, questions, events: events.clone(), close };
         let serve = move || {
             runtime.block_on(async {
                 match UnixListener::from_std(socket.into()) {
-                    Ok(listener) => hall.serve(listener, others).await,
+                    Ok(listener) => shared.serve(listener, others).await,
                     Err(error) => warn!(error = chain(&error), "the control socket can't be waited for"),
                 }
             });

@@ -253,7 +253,7 @@ impl Link {
             slot,
             generation,
             error = chain(error),
-            "a worker's packet for others is not understood, and it is not heard any more"
+            "unreadable packet from a worker for others; nothing more of it is received"
         );
         // Whatever it sends fails from now on. One that has gone doesn't need to be told.
         let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Read);

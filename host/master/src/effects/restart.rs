@@ -124,7 +124,7 @@ impl Effects {
             info!(listener, address, "listening");
         }
         for socket in prepared.listeners.left_over(&prepared.config) {
-            warn!(socket, "no listener is for a passed socket any more: its clients wait in vain");
+            warn!(socket, "no listener is for a passed socket any more: its clients get no answer");
         }
         let manifest = &prepared.version.manifest;
         let name = |text: &str| Some(foreign::line(text, foreign::MAX_NAME));

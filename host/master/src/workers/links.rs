@@ -7,7 +7,7 @@ use tracing::warn;
 
 use app_host_core::error::chain;
 use app_host_core::ids::WorkerId;
-use app_host_core::message::{TRANSFER_SOCKET_BYTES, ToRoad};
+use app_host_core::message::{TRANSFER_SOCKET_BYTES, ToTransfer};
 use app_host_platform::channel;
 use app_host_platform::channel::ChannelError;
 use app_host_platform::sys::packet;
@@ -58,7 +58,7 @@ impl Workers {
         // Connections travel one way, and whoever takes may be run by somebody else.
         packet::refuse_descriptors(&out);
         // In this order, so that whoever gives finds somebody who takes.
-        channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
-        channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
+        channel::send_now(taker.handover.as_fd(), &ToTransfer::Receive, &[back.as_fd()])?;
+        channel::send_now(giver.handover.as_fd(), &ToTransfer::Send { invited }, &[out.as_fd()])
     }
 }

@@ -171,7 +171,7 @@ impl LineWriter {
 
     /// As [`write`](Self::write), but waits for room: up to `limit`, and not at all for a log that is stalled
     /// already. For threads that nobody depends on.
-    pub fn write_patiently(&self, level: Level, line: &[u8], limit: Duration) {
+    pub fn write_within(&self, level: Level, line: &[u8], limit: Duration) {
         let full = |state: &mut State| !state.stalled && state.lines.len() + line.len() > ROOM;
         drop(self.wait_while(limit, full));
         self.write(level, line);
