@@ -50,7 +50,7 @@ impl App {
         self.profile_dir.join("libexample_app.so")
     }
 
-    /// The port of `docs/bringing-an-app.md` as an app.
+    /// The port of `docs/guide/bringing-an-app.md` as an app.
     pub fn ported_library(&self) -> PathBuf {
         self.profile_dir.join("libported.so")
     }
