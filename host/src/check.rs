@@ -11,14 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::task::LocalSet;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::restart::Refusal;
 use app_host_master::preflight::{Failed, Place, Preflight, Snapshot, read_config};
 use app_host_platform::artifact::{Store, UNLINKED, Version};
 use app_host_platform::children::Children;
 use app_host_platform::console;
-use app_host_platform::desk::Desk;
+use app_host_platform::disk_thread::DiskThread;
 use app_host_platform::identity::{self, Identity};
 use app_host_platform::logging;
 use app_host_platform::paths;
@@ -88,7 +88,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
         dev_library: None,
         store: Store::without_names(config.versions_dir(), versions),
         state_dir: None,
-        desk: Desk::open()?,
+        disk: DiskThread::open()?,
         children: Children::watch()?,
         identity,
         failed: Failed::default(),

@@ -13,7 +13,7 @@ use app_abi::manifest::{Manifest, Version as Numbers};
 use app_abi::{ABI, ABI_MINOR};
 use serde_json::{Value, json};
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::restart::Refusal;
 use app_host_platform::artifact::Store;

@@ -43,7 +43,7 @@ const ORDERS: [(&str, &[&str]); 3] = [
             "logging",
             "channel",
             "usage",
-            "desk",
+            "disk_thread",
             "held",
             "paths",
             "sys",
@@ -52,10 +52,7 @@ const ORDERS: [(&str, &[&str]); 3] = [
     ("host/services", &["probe", "databank_check", "loader", "databank", "dispatch"]),
     (
         "host/core",
-        &[
-            "restart", "message", "status", "command", "config", "dispatch", "ids", "causes", "foreign", "hosts",
-            "words",
-        ],
+        &["restart", "message", "status", "command", "config", "dispatch", "ids", "error", "foreign", "hosts", "words"],
     ),
 ];
 
@@ -333,10 +330,10 @@ fn every_test_that_the_page_on_systemd_names_exists() {
         found.extend(tests.map(|test| format!("{file}::{test}")));
     }
     assert!(found.len() > 20, "{found:?}");
-    let policy = fs::read_to_string(workspace().join("host/master/src/notify/patience.rs")).unwrap();
+    let policy = fs::read_to_string(workspace().join("host/master/src/systemd/deadlines.rs")).unwrap();
     let named: BTreeSet<&str> = systemd.split('`').filter(|word| word.contains("::") && !word.contains(' ')).collect();
     for name in &named {
-        let in_policy = name.strip_prefix("patience::").is_some_and(|test| policy.contains(&format!("fn {test}(")));
+        let in_policy = name.strip_prefix("deadlines::").is_some_and(|test| policy.contains(&format!("fn {test}(")));
         assert!(in_policy || found.contains(*name), "no such test: {name}");
     }
     // The other page names the file.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
-use app_host_tests::{App, Control, Host, process};
+use app_host_tests::{App, Control, Host, Line, process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -165,6 +165,38 @@ fn verdict_is_the_same_in_log_status_events_and_for_who_waits() {
 }
 
 #[test]
+fn each_event_is_a_line_of_the_log_with_the_same_fields() {
+    let host = Host::misbehaving().with("/restart/probation", "100ms").start();
+    let (mut listens, mut asks) = (host.control(), host.control());
+    assert_eq!(listens.ask("EVENTS"), "ACK\n");
+    assert_eq!(asks.ask("LOGLEVEL warn"), "ACK\n");
+    assert_eq!(asks.ask("LOGLEVEL restore"), "ACK\n");
+    assert_eq!(asks.ask("DRAIN on"), "ACK\n");
+    assert_eq!(asks.ask("DRAIN off"), "ACK\n");
+    host.signal(Signal::SIGUSR1);
+    assert_eq!(asks.ask("WORKERS 3"), "ACK\n");
+    assert_eq!(asks.ask("RESTART wait"), "ACK 1 complete\n");
+    process::signal(host.serving()[0], Signal::SIGKILL);
+    listens.event_called("worker respawn scheduled");
+    assert_eq!(asks.ask("STOP"), "ACK\n");
+    let mut all = Vec::new();
+    while let Some(event) = listens.line() {
+        all.push(serde_json::from_str::<Value>(&event).unwrap());
+    }
+    assert!(all.iter().any(|event| event["event"] == "worker exited"), "{all:#?}");
+    let lines = host.lines();
+    for event in all.iter().filter(|event| event["event"] != "verdict") {
+        let fields = event.as_object().unwrap().iter().filter(|(name, _)| !["event", "time"].contains(&name.as_str()));
+        let fields: Vec<_> = fields.collect();
+        let same = |line: &Line| {
+            line.msg() == event["event"].as_str().unwrap()
+                && fields.iter().all(|(name, value)| line.value().get(name) == Some(*value))
+        };
+        assert!(lines.iter().any(same), "{event} is no line");
+    }
+}
+
+#[test]
 fn status_tells_of_every_worker() {
     let host = Host::misbehaving().start();
     host.assert_all_serve(&host.serving());
@@ -215,9 +247,9 @@ fn log_level_takes_effect_in_workers_that_live_and_in_those_to_come() {
         let lines = host.lines_with("hidden at info");
         host.workers().iter().all(|pid| lines.iter().any(|line| line.pid() == *pid)).then_some(())
     });
-    assert!(!host.lines_with("event handled").is_empty(), "the master's own");
     // Those that are spawned later.
     assert_eq!(control.ask("RESTART WAIT"), "ACK 1 complete\n");
+    assert!(!host.lines_with("event handled").is_empty(), "the master's own");
     host.wait("the app's line at debug in every new worker", || {
         host.get("/event");
         let lines = host.lines_with("hidden at info");

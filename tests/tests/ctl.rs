@@ -193,7 +193,7 @@ fn events_are_printed_until_the_master_goes() {
         host.ctl(&["loglevel", "debug"]);
         events.try_recv().ok()
     });
-    assert_eq!((&first["event"], &first["level"]), (&"log level changed".into(), &"debug".into()));
+    assert_eq!((&first["event"], &first["log_level"]), (&"log level changed".into(), &"debug".into()));
     host.restart_completes();
     host.stop();
     reader.join().unwrap();

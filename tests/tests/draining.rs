@@ -151,10 +151,7 @@ fn a_stop_is_announced_to_balancer_and_clients_before_the_door_shuts() {
     assert!(!kept.announced_close());
     assert_eq!(host.ask_admin("/readyz").0, 200);
     host.signal(Signal::SIGTERM);
-    let line = host
-        .wait_for("stopping after a delay: not ready, and served as ever until then; a second signal skips it", |_| {
-            true
-        });
+    let line = host.wait_for("stop delayed", |_| true);
     assert_eq!(line.number("delay_ms"), Some(3000));
     let (code, text) = host.ask_admin("/readyz");
     assert_eq!((code, text.starts_with("not ready: stopping, 2 of 2 workers")), (503, true), "{text}");
@@ -182,9 +179,7 @@ fn a_stop_is_announced_to_balancer_and_clients_before_the_door_shuts() {
 fn a_second_signal_skips_the_delay() {
     let host = delayed("1h").start();
     host.signal(Signal::SIGTERM);
-    host.wait_for("stopping after a delay: not ready, and served as ever until then; a second signal skips it", |_| {
-        true
-    });
+    host.wait_for("stop delayed", |_| true);
     host.signal(Signal::SIGINT);
     assert_eq!(host.wait_exit().code(), Some(0));
     for line in host.lines_with("worker exited") {

@@ -217,7 +217,7 @@ fn damaged_ledger_is_said_loudly_and_keeps_no_master_from_starting() {
         fs::write(host.path("state/generations.json"), damage).unwrap();
         let mark = host.mark();
         host.spawn();
-        let line = host.wait_after(mark, "the ledger of generations is lost", |_| true);
+        let line = host.wait_after(mark, "the history of generations is lost", |_| true);
         assert_eq!(line.number("level"), Some(50), "{}", line.text());
         host.wait_after(mark, "serving", |_| true);
         assert_eq!(fs::read_to_string(host.path("state/generations.json.damaged")).unwrap(), damage);
@@ -228,7 +228,7 @@ fn damaged_ledger_is_said_loudly_and_keeps_no_master_from_starting() {
     let host = rolling_back();
     fs::create_dir_all(host.path("state/generations.json/full")).unwrap();
     let host = host.start();
-    host.wait_for("the ledger of generations is lost", |_| true);
+    host.wait_for("the history of generations is lost", |_| true);
     host.restart_completes();
 }
 

@@ -161,7 +161,7 @@ fn worker_terminated_twice_does_not_wait_for_its_successor() {
     assert_eq!(host.restart().verdict, "complete");
     let serving = host.serving();
     process::signal(serving[0], Signal::SIGTERM);
-    host.wait_for("worker was told to end by somebody else", |line| line.worker_pid() == serving[0]);
+    host.wait_for("worker told to stop by another process", |line| line.worker_pid() == serving[0]);
     process::signal(serving[0], Signal::SIGTERM);
     let exited = host.wait_for("worker exited", |line| line.worker_pid() == serving[0]);
     assert_eq!(exited.str("status"), "exit 0");

@@ -13,10 +13,10 @@
     reason = "what is public here is so for the other crates of the host, not for strangers"
 )]
 
-pub mod causes;
 pub mod command;
 pub mod config;
 pub mod dispatch;
+pub mod error;
 pub mod foreign;
 pub mod hosts;
 pub mod ids;

@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Happening;
+use super::Input;
 use crate::listeners::AdminListener;
-use app_host_core::causes::chain;
 use app_host_core::config::{Address, Limits, Log, Variables};
+use app_host_core::error::chain;
 use app_host_core::message::{AdminListens, AdminSetup, FromAdmin};
 use app_host_platform::channel::{ChannelError, MasterEnd};
 use app_host_platform::children::{Child, Children, Leash, Role, Streams, Surroundings};
@@ -41,7 +41,7 @@ const STEADY: Duration = Duration::from_mins(1);
 pub(super) struct Admin {
     children: Children,
     identity: Option<Identity>,
-    inbox: mpsc::Sender<Happening>,
+    inbox: mpsc::Sender<Input>,
     service: Option<Service>,
 }
 
@@ -75,7 +75,7 @@ enum SpawnError {
 }
 
 impl Admin {
-    pub(super) const fn new(children: Children, identity: Option<Identity>, inbox: mpsc::Sender<Happening>) -> Self {
+    pub(super) const fn new(children: Children, identity: Option<Identity>, inbox: mpsc::Sender<Input>) -> Self {
         Self { children, identity, inbox, service: None }
     }
 
@@ -140,7 +140,7 @@ fn listens(listener: &AdminListener) -> AdminListens {
 struct Attendant {
     children: Children,
     identity: Option<Identity>,
-    inbox: mpsc::Sender<Happening>,
+    inbox: mpsc::Sender<Input>,
     listener: AdminListener,
     log: Log,
 }
@@ -155,7 +155,7 @@ impl Attendant {
                 // The leash is for when the whole master is dropped.
                 Ok((child, _leash, _relay)) => {
                     let pid = child.pid;
-                    let Some(how) = self.attend(child, &mut until).await else { return };
+                    let Some(how) = self.supervise(child, &mut until).await else { return };
                     warn!(admin_pid = pid.as_raw(), status = how, "the process that serves metrics has ended");
                 }
                 Err(error) => warn!(error = chain(&error), "metrics can't be served"),
@@ -186,7 +186,7 @@ impl Attendant {
     }
 
     /// Answers a process until it has ended, and says how it did; `None` when it isn't needed any more.
-    async fn attend(&self, child: Child, until: &mut oneshot::Receiver<()>) -> Option<String> {
+    async fn supervise(&self, child: Child, until: &mut oneshot::Receiver<()>) -> Option<String> {
         let Child { pid, channel: MasterEnd { to, mut from }, mut ended } = child;
         let needed = {
             let answers = async {
@@ -202,7 +202,7 @@ impl Attendant {
                     }
                     let (reply, snapshot) = oneshot::channel();
                     // The loop has ended, here and below: it needs nothing any more.
-                    if self.inbox.send(Happening::Snapshot { reply }).await.is_err() {
+                    if self.inbox.send(Input::Snapshot { reply }).await.is_err() {
                         break;
                     }
                     let Ok(snapshot) = snapshot.await else { break };

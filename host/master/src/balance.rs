@@ -39,10 +39,10 @@ impl Balance {
         if self.deadline(machine, effects).is_none_or(|deadline| deadline > now) {
             return;
         }
-        let crew = effects.crew();
+        let workers = effects.workers();
         let held: Vec<_> = machine
             .peers()
-            .filter_map(|worker| Some((worker, crew.stats(worker)?.sum(|lane| lane.connections))))
+            .filter_map(|worker| Some((worker, workers.stats(worker)?.sum(|lane| lane.connections))))
             .collect();
         let shift = evened_out(&held);
         let in_vain = shift.is_some() && shift == self.last;
@@ -50,8 +50,8 @@ impl Balance {
         self.next = now + self.pause;
         self.last = shift;
         if let Some(Shift { from, to, connections }) = shift {
-            debug!(from = crew.pid(from), to = crew.pid(to), connections, "connections are evened out");
-            crew.shift(from, to, connections);
+            debug!(from = workers.pid(from), to = workers.pid(to), connections, "connections are evened out");
+            workers.shift(from, to, connections);
         }
     }
 }

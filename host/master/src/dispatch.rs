@@ -22,10 +22,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, LocalSet, spawn_local, yield_now};
 use tracing::{debug, warn};
 
-use app_host_core::causes::chain;
 use app_host_core::dispatch::Backlog;
 use app_host_core::dispatch::queues::{Claim, Queues, TooMany};
 use app_host_core::dispatch::wire::{self, Origin, Packet, WireError};
+use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::ids::{Generation, Slot, WorkerId};
 use app_host_platform::sys::packet::is_the_end;

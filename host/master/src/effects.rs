@@ -10,28 +10,32 @@ mod restart;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use app_abi::Magic;
 
+use super::Input;
 use super::admin::{Admin, Replace};
-use super::audience::{self, Audience};
-use super::book::Book;
-use super::crew::Crew;
+use super::facts::{self, Fact, Known};
+use super::history::RecordedHistory;
 use super::own_files::OwnFiles;
-use super::{Happening, manager, news, report};
+use super::requests::Requests;
+use super::workers::Workers;
+use crate::control::Events;
 use crate::listeners::Listeners;
-use crate::notify::{Deadlines, Notify};
-use crate::preflight::{Preflight, Prepared, Took};
-use app_host_core::causes::chain;
+use crate::preflight::{Preflight, Prepared};
+use crate::systemd::{self, Deadlines, Systemd};
 use app_host_core::config::Log;
-use app_host_core::ids::{Generation, RequestId, Time, WorkerId};
+use app_host_core::error::chain;
+use app_host_core::foreign;
+use app_host_core::ids::{Generation, Time, WorkerId};
 use app_host_core::message::{Connections, ToWorker};
-use app_host_core::restart::ledger::Listed;
-use app_host_core::restart::{Action, By, Event, ExitReason, Judged, Pair, Report, Settings};
+use app_host_core::restart::history::Listed;
+use app_host_core::restart::{Action, Event, ExitReason, Pair, Report, Settings};
 use app_host_platform::logging::Logging;
 use app_host_platform::metrics::{Figures, Tally};
 
@@ -40,7 +44,7 @@ const FIRST: Generation = Generation(1);
 
 /// Everything that a running master holds.
 pub(super) struct Effects {
-    crew: Crew,
+    workers: Workers,
     generations: HashMap<Generation, Prepared>,
     active: Generation,
     /// How many workers are wanted since somebody has said so under the active configuration.
@@ -50,24 +54,16 @@ pub(super) struct Effects {
     /// The magic of the library loaded when the master started.
     magic: Magic,
     preflight: Preflight,
-    /// The preflight in flight.
-    checking: Option<AbortHandle>,
-    /// What the last preflight prepared, until the machine adopts or refuses it.
-    prepared: Option<(Prepared, Took)>,
-    /// What the last preflight looked at, and whose it was.
-    judged: Option<(RequestId, Judged)>,
-    /// Who has asked for what has no verdict yet, and when.
-    requested: HashMap<RequestId, (By, Time)>,
-    /// The earlier generations that requests without a verdict want back, by their versions' digits.
-    rollbacks: HashMap<RequestId, Option<String>>,
+    requests: Requests,
     follow_ups: VecDeque<Event>,
-    book: Book,
+    history: RecordedHistory,
     logging: Logging,
-    notify: Rc<Notify>,
+    systemd: Rc<Systemd>,
     tally: Tally,
     admin: Admin,
-    pub(super) audience: Audience,
-    inbox: mpsc::Sender<Happening>,
+    /// Everything that happens, for the clients of the control socket that listen.
+    events: Events,
+    inbox: mpsc::Sender<Input>,
     /// Behind all else: whoever waits for nothing any more hears so before the end, and the next master waits for nothing
     /// but this.
     own_files: OwnFiles,
@@ -76,42 +72,33 @@ pub(super) struct Effects {
 /// What a master has made once and keeps until it exits.
 pub(super) struct Equipment {
     pub(super) logging: Logging,
-    pub(super) notify: Rc<Notify>,
+    pub(super) systemd: Rc<Systemd>,
     pub(super) own_files: OwnFiles,
-    pub(super) book: Book,
-    pub(super) crew: Crew,
+    pub(super) history: RecordedHistory,
+    pub(super) workers: Workers,
 }
 
 impl Effects {
-    pub(super) fn new(
-        first: Prepared,
-        preflight: Preflight,
-        equipment: Equipment,
-        inbox: mpsc::Sender<Happening>,
-    ) -> Self {
-        let Equipment { logging, notify, own_files, book, crew } = equipment;
+    pub(super) fn new(first: Prepared, preflight: Preflight, equipment: Equipment, inbox: mpsc::Sender<Input>) -> Self {
+        let Equipment { logging, systemd, own_files, history, workers } = equipment;
         let magic = first.version.magic();
         let admin = Admin::new(preflight.children.clone(), preflight.identity.clone(), inbox.clone());
         let mut effects = Self {
-            crew,
+            workers,
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
             scaled: None,
             out_of_rotation: false,
             magic,
             preflight,
-            checking: None,
-            prepared: None,
-            judged: None,
-            requested: HashMap::new(),
-            rollbacks: HashMap::new(),
+            requests: Requests::new(),
             follow_ups: VecDeque::new(),
-            book,
+            history,
             logging,
-            notify,
+            systemd,
             tally: Tally::default(),
             admin,
-            audience: Audience::new(own_files.control().events()),
+            events: own_files.control().events(),
             inbox,
             own_files,
         };
@@ -128,12 +115,12 @@ impl Effects {
 
     /// Every generation that can be gone back to or is quarantined, the newest first.
     pub(super) fn versions(&self) -> Vec<Listed<'_>> {
-        self.book.ledger().list()
+        self.history.current().list()
     }
 
     /// What the watcher is not to ask for.
     pub(super) fn barred(&self) -> &[Pair] {
-        self.book.barred()
+        self.history.barred()
     }
 
     /// What respawns use.
@@ -154,7 +141,7 @@ impl Effects {
     /// drain, which say whether anybody takes them.
     pub(super) fn link(&mut self, links: Vec<(WorkerId, WorkerId)>) {
         for (from, to) in links {
-            self.crew.hand_over(from, to);
+            self.workers.hand_over(from, to);
         }
     }
 
@@ -164,39 +151,39 @@ impl Effects {
         for action in actions {
             match action {
                 Action::Preflight { request } => {
-                    self.notify.expect(self.deadlines());
-                    self.notify.reloading();
+                    self.systemd.expect(self.deadlines());
+                    self.systemd.reloading();
                     self.tally.preflight(request, now);
                     self.start_preflight(request);
                 }
-                Action::CancelPreflight { .. } => self.cancel_preflight(),
+                Action::CancelPreflight { request } => self.cancel_preflight(request),
                 Action::Spawn { worker, slot, generation } => {
                     let prepared = &self.generations[&generation];
-                    let spawned = self.crew.spawn(worker, slot, generation, prepared, &self.logging);
+                    let spawned = self.workers.spawn(worker, slot, generation, prepared, &self.logging);
                     self.follow_ups.push_back(match spawned {
                         Ok(()) => Event::Spawned { worker },
                         Err(error) => Event::SpawnFailed { worker, error: chain(&error) },
                     });
                 }
                 Action::Drain { worker, successor, timeout } => {
-                    let handed_over = successor && self.crew.hands_over(worker);
+                    let handed_over = successor && self.workers.hands_over(worker);
                     let connections = if handed_over { Connections::HandedOver } else { Connections::Closed };
-                    self.crew.order(worker, ToWorker::Drain { successor, timeout, connections });
+                    self.workers.order(worker, ToWorker::Drain { successor, timeout, connections });
                 }
-                Action::Abort { worker } => self.crew.abort(worker),
-                Action::Kill { worker, .. } => self.crew.kill(worker),
+                Action::Abort { worker } => self.workers.abort(worker),
+                Action::Kill { worker, .. } => self.workers.kill(worker),
                 Action::Adopt { request, generation } => self.adopt(request, generation),
-                Action::RolledOver { generation } => self.book.rolled_over(&self.generations[&generation]),
+                Action::RolledOver { generation } => self.history.rolled_over(&self.generations[&generation]),
                 Action::Activate { generation } => self.activate(generation),
                 Action::Quarantine { generation, failure } => {
                     let failed = &self.generations[&generation];
-                    self.book.quarantine(generation, failed, &failure);
+                    self.history.quarantine(generation, failed, &failure);
                     self.preflight.failed.remember(failed.pair(), failed.secrets());
-                    let (written, inbox) = (self.book.written(), self.inbox.clone());
+                    let (written, inbox) = (self.history.written(), self.inbox.clone());
                     tokio::task::spawn_local(async move {
                         written.await;
                         // The loop has ended: nobody is interested any more.
-                        let _ = inbox.send(Happening::Event(Event::WrittenDown { generation })).await;
+                        let _ = inbox.send(Input::Event(Event::WrittenDown { generation })).await;
                     });
                 }
                 Action::Discard { generation } => {
@@ -204,30 +191,14 @@ impl Effects {
                     self.tally.discarded(generation);
                     self.prune();
                 }
-                Action::AnnounceStop => self.crew.announce_close(true),
+                Action::AnnounceStop => self.workers.announce_close(true),
                 Action::CloseListeners => self.close_listeners(),
                 Action::Verdict { request, verdict } => self.announce(request, &verdict, now),
                 Action::Report(report) => {
-                    if let Report::Scaled { to, .. } = report {
-                        self.scaled = Some(to);
-                    }
-                    if matches!(report, Report::StopDelayed { .. } | Report::Stopping | Report::StoppingAtOnce) {
-                        self.notify.expect(self.deadlines());
-                        self.mark_stop();
-                    }
-                    if matches!(report, Report::Locked { .. }) {
-                        self.book.nothing_changed();
-                    }
-                    if matches!(report, Report::Stopping | Report::StoppingAtOnce) {
-                        self.crew.grant_no_locks();
-                    }
-                    manager::tell(&self.notify, &report, || self.serving());
-                    news::tell(&report, &self.crew, &self.audience);
-                    self.count(&report, now);
-                    report::log(&report, &mut self.crew, self.generations.get(&self.active));
+                    self.reported(&report, now);
                 }
                 Action::Exit(reason) => {
-                    report::log_exit(&reason);
+                    self.tell(&facts::exit(&reason));
                     exit = Some(reason);
                 }
             }
@@ -242,24 +213,56 @@ impl Effects {
         self.admin.follow(active.admin.as_ref(), &log, replace);
     }
 
-    /// Counts a fact. To be called before the log forgets a worker that has exited.
-    fn count(&mut self, report: &Report, now: Time) {
-        if let Report::WorkerExited { worker, .. } = report
-            && let Some(stats) = self.crew.stats(worker.id)
-        {
-            self.tally.leaves(worker, &stats, self.crew.cpu(worker.id));
+    /// Does what follows from a fact that the machine reports, and tells it: to the service manager, to the metrics and
+    /// to operators.
+    fn reported(&mut self, report: &Report, now: Time) {
+        match report {
+            Report::Scaled { to, .. } => self.scaled = Some(*to),
+            Report::StopDelayed { .. } | Report::Stopping | Report::StoppingAtOnce => {
+                self.systemd.expect(self.deadlines());
+                self.mark_stop();
+                if !matches!(report, Report::StopDelayed { .. }) {
+                    self.workers.grant_no_locks();
+                }
+            }
+            Report::Locked { .. } => self.history.nothing_changed(),
+            _ => {}
+        }
+        systemd::reports::tell(&self.systemd, report, || self.serving());
+        let worker = report.worker();
+        let stats = worker.and_then(|worker| self.workers.stats(worker.id));
+        if let (Report::WorkerExited { worker, .. }, Some(stats)) = (report, &stats) {
+            self.tally.leaves(worker, stats, self.workers.cpu(worker.id));
         }
         self.tally.reported(report, now);
+        let pid = worker.map(|worker| self.workers.pid(worker.id));
+        self.tell(&facts::describe(report, &Known { pid, stats, active: self.names() }));
+        if let Report::WorkerExited { worker, .. } = report {
+            self.workers.remove(worker.id);
+        }
+    }
+
+    /// Tells operators a fact: in the log, and as an event.
+    fn tell(&self, fact: &Fact) {
+        fact.log();
+        self.events.tell(|| event(fact.name, &fact.fields));
+    }
+
+    /// The active generation's version and the name of its app.
+    fn names(&self) -> Option<(String, String)> {
+        let active = self.generations.get(&self.active)?;
+        let app = foreign::line(&active.version.manifest.app_name, foreign::MAX_NAME);
+        Some((active.version.id.short(), app))
     }
 
     /// What was counted so far.
     pub(super) fn figures(&self) -> Figures {
-        self.tally.figures(self.crew.all_stats())
+        self.tally.figures(self.workers.all_stats())
     }
 
     /// Waits until everything that was written down has reached the disk, and nobody is answered any more.
     pub(super) async fn finish(&mut self) {
-        self.book.written().await;
+        self.history.written().await;
         self.admin.end().await;
     }
 
@@ -277,33 +280,37 @@ impl Effects {
 
     /// Looks at the workers.
     pub(super) fn look(&self) -> Event {
-        Event::Looked { found: self.crew.look(self.active().config.recycle.memory.is_some()) }
+        Event::Looked { found: self.workers.look(self.active().config.recycle.memory.is_some()) }
     }
 
     /// How often the service manager wants a sign of life.
     pub(super) fn watchdog(&self) -> Option<Duration> {
-        self.notify.watchdog()
+        self.systemd.watchdog()
     }
 
     /// The sign that it wants.
     pub(super) fn alive(&self) {
-        self.notify.alive();
+        self.systemd.alive();
     }
 
     /// Asks the service manager for more time, for what is under way.
     pub(super) fn ask_for_time(&self) {
-        self.notify.expect(self.deadlines());
-        self.notify.extend();
+        self.systemd.expect(self.deadlines());
+        self.systemd.extend();
     }
 
     fn deadlines(&self) -> Deadlines {
-        let prepared = self.prepared.iter().map(|(prepared, _)| prepared);
-        let configs: Vec<_> = self.generations.values().chain(prepared).map(|prepared| &*prepared.config).collect();
-        manager::deadlines(&configs, self.scaled)
+        let configs: Vec<_> =
+            self.generations.values().chain(self.requests.prepared()).map(|prepared| &*prepared.config).collect();
+        systemd::reports::deadlines(&configs, self.scaled)
     }
 
-    pub(super) const fn crew(&self) -> &Crew {
-        &self.crew
+    pub(super) const fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    pub(super) const fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     pub(super) const fn magic(&self) -> Magic {
@@ -334,6 +341,20 @@ fn settings(prepared: &Prepared) -> Settings {
         parallel: config.restart.parallel,
         shutdown_delay: config.shutdown_delay,
     }
+}
+
+/// The present time as the log writes it.
+fn present() -> String {
+    humantime::format_rfc3339_micros(SystemTime::now()).to_string()
+}
+
+/// The line of an event.
+fn event(name: &str, fields: &impl Serialize) -> Value {
+    let mut event = json!({ "event": name, "time": present() });
+    if let (Value::Object(event), Ok(Value::Object(fields))) = (&mut event, serde_json::to_value(fields)) {
+        event.extend(fields);
+    }
+    event
 }
 
 fn micros(duration: Duration) -> u64 {

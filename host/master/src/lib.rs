@@ -11,7 +11,7 @@
 //!  preflight's outcome ──┤                    └──▶ deadline ─┐
 //!  the control socket ───┤                                  │
 //!  metrics' questions ───┤                                  │
-//!  the lookout ──────────┤                                  │
+//!  the watcher ──────────┤                                  │
 //!  looks at the workers ─┤                                  │
 //!  the clock ────────────┘◀──────────────────────────────────┘
 //! ```
@@ -26,29 +26,27 @@
 )]
 
 mod admin;
-mod attend;
-mod audience;
+mod auto_restart;
 mod balance;
-mod book;
+mod commands;
 mod control;
-mod crew;
 mod dispatch;
 mod effects;
+mod facts;
 mod healer;
-mod ledger;
+mod history;
+mod history_file;
 mod listeners;
 mod locks;
-mod lookout;
-mod manager;
-mod news;
-mod notify;
 mod own_files;
 pub mod preflight;
-mod report;
+mod requests;
 mod signals;
 mod start;
-mod steer;
+mod supervise;
+mod systemd;
 mod watcher;
+mod workers;
 
 use std::cell::OnceCell;
 use std::convert::Infallible;
@@ -64,31 +62,31 @@ use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::{debug, info};
 
-use crate::control::Ask;
+use crate::control::ControlRequest;
 use crate::listeners::Passed;
 use crate::locks::StopMark;
-use crate::notify::Notify;
 use crate::preflight::{Prepared, Refused, Took};
+use crate::systemd::Systemd;
 use app_host_core::ids::{RequestId, Time};
 use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use app_host_platform::console;
 use app_host_platform::metrics::Snapshot;
 use app_host_platform::sys;
+use auto_restart::AutoRestart;
 use balance::Balance;
 use effects::Effects;
 use healer::Healer;
-use lookout::Lookout;
+use requests::Target;
 use signals::{Hangup, Signals};
-use steer::Requests;
 
 /// The exit code of a locked master whose last worker has gone, so that a supervisor can act.
 pub const EXIT_LOCKED_AND_EMPTY: u8 = 3;
 
-/// How many happenings may wait to be looked at; whoever reports more waits itself.
+/// How many inputs may wait to be looked at; whoever reports more waits itself.
 const INBOX: usize = 64;
 
 /// What the world reports to the loop.
-enum Happening {
+enum Input {
     /// Something that the machine takes as it is.
     Event(Event),
     /// A preflight has ended.
@@ -120,9 +118,9 @@ pub fn run(config_path: &Path, dev_library: Option<PathBuf>) -> anyhow::Result<E
 async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed) -> anyhow::Result<ExitCode> {
     // Before anything else: a signal that comes early is kept for the loop.
     let mut signals = Signals::listen()?;
-    let (inbox, happenings) = mpsc::channel(INBOX);
+    let (inbox, inputs) = mpsc::channel(INBOX);
     let (questions, mut asked) = mpsc::channel(control::QUESTIONS);
-    let notify = Rc::new(Notify::from_environment());
+    let systemd = Rc::new(Systemd::from_environment());
     let stop_mark: OnceCell<StopMark> = OnceCell::new();
     let mark_stop = || {
         if let Some(mark) = stop_mark.get() {
@@ -139,8 +137,8 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
         mark_stop();
     };
     let effects = tokio::select! {
-        effects = start::start(config_path, dev_library, passed, Rc::clone(&notify), (inbox, questions), &stop_mark) => effects?,
-        never = ask_for_time(&notify) => match never {},
+        effects = start::start(config_path, dev_library, passed, Rc::clone(&systemd), (inbox, questions), &stop_mark) => effects?,
+        never = ask_for_time(&systemd) => match never {},
         () = stopped => return Ok(ExitCode::SUCCESS),
         () = turn_away(&mut asked, mark_stop) => return Ok(ExitCode::SUCCESS),
     };
@@ -148,7 +146,7 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
     if signals.hup.are_ignored() {
         info!("SIGHUP was ignored when the master was started, by nohup for instance, and stays so; SIGUSR2 restarts");
     }
-    let exit = serve(effects, &notify, signals, happenings, asked).await;
+    let exit = serve(effects, &systemd, signals, inputs, asked).await;
     Ok(match exit {
         ExitReason::Stopped => ExitCode::SUCCESS,
         ExitReason::LockedAndEmpty => ExitCode::from(EXIT_LOCKED_AND_EMPTY),
@@ -157,24 +155,24 @@ async fn master(config_path: &Path, dev_library: Option<PathBuf>, passed: Passed
 }
 
 /// Answers the control socket until the machine can; returns when the master is told to stop.
-async fn turn_away(asked: &mut mpsc::Receiver<Ask>, stops: impl Fn()) {
+async fn turn_away(asked: &mut mpsc::Receiver<ControlRequest>, stops: impl Fn()) {
     loop {
         // Without anybody who could ask, the start has failed and says so.
         let Some(ask) = asked.recv().await else { return std::future::pending().await };
-        if steer::too_early(ask, &stops) {
+        if commands::too_early(ask, &stops) {
             return;
         }
     }
 }
 
 /// Asks the service manager for more time while the master starts; for ever.
-async fn ask_for_time(notify: &Notify) -> Infallible {
+async fn ask_for_time(systemd: &Systemd) -> Infallible {
     /// How often it is looked whether more is to be asked for.
     const EVERY: Duration = Duration::from_secs(1);
     loop {
         tokio::time::sleep(EVERY).await;
-        if notify.extends_at().is_some_and(|at| at <= Instant::now()) {
-            notify.extend();
+        if systemd.extends_at().is_some_and(|at| at <= Instant::now()) {
+            systemd.extend();
         }
     }
 }
@@ -182,34 +180,32 @@ async fn ask_for_time(notify: &Notify) -> Infallible {
 /// The loop. Ends when the machine says so.
 async fn serve(
     mut effects: Effects,
-    notify: &Notify,
+    systemd: &Systemd,
     mut signals: Signals,
-    mut happenings: mpsc::Receiver<Happening>,
-    mut asked: mpsc::Receiver<Ask>,
+    mut inputs: mpsc::Receiver<Input>,
+    mut asked: mpsc::Receiver<ControlRequest>,
 ) -> ExitReason {
     let mut machine = Machine::new(effects.first_settings());
     let begin = Instant::now();
-    let mut lookout = Lookout::new();
+    let mut auto_restart = AutoRestart::new();
     let mut healer = Healer::new();
     let mut balance = Balance::new();
     let mut watchdog = effects.watchdog().map(tokio::time::interval);
-    let mut requests = Requests::new(begin);
     let mut looked = begin;
-    let mut event = Event::Begin;
+    let mut event = Some(Event::Begin);
     loop {
         // An effect may be an event itself: a spawn has succeeded or failed.
-        let mut next = Some(event);
-        while let Some(event) = next {
+        while let Some(happened) = event {
             let now: Time = begin.elapsed();
             // Nothing to see, once a second, is nothing to say.
-            let is_look = matches!(event, Event::Looked { .. });
-            let actions = machine.handle(event, now);
+            let is_look = matches!(happened, Event::Looked { .. });
+            let actions = machine.handle(happened, now);
             if !is_look || !actions.is_empty() {
                 debug!(phase = %machine.phase(), serving = machine.serving(), ?actions, "event handled");
             }
             for action in &actions {
                 if let Action::Verdict { request, verdict } = action {
-                    lookout.verdict(*request, verdict, effects.judged(*request), now);
+                    auto_restart.verdict(*request, verdict, effects.judged(*request), now);
                     healer.verdict(*request, verdict);
                 }
             }
@@ -218,75 +214,72 @@ async fn serve(
                 effects.finish().await;
                 return exit;
             }
-            next = effects.follow_up();
+            event = effects.follow_up();
         }
-        lookout.follow(effects.active(), effects.barred(), effects.config_path(), machine.phase());
-        if lookout.asks(machine.phase_for(By::Watcher), begin.elapsed()) {
-            event = requests.ask(&mut effects, By::Watcher);
-            lookout.asked(requests.last());
+        auto_restart.follow(effects.active(), effects.barred(), effects.config_path(), machine.phase());
+        if auto_restart.asks(machine.phase_for(By::Watcher), begin.elapsed()) {
+            event = Some(effects.request(By::Watcher, Target::Configured, begin.elapsed()));
+            auto_restart.asked(effects.requests().last());
             continue;
         }
         if healer.asks(machine.phase_for(By::Healing), begin.elapsed()) {
-            event = requests.ask(&mut effects, By::Healing);
-            healer.asked(requests.last(), begin.elapsed());
+            event = Some(effects.request(By::Healing, Target::Active, begin.elapsed()));
+            healer.asked(effects.requests().last(), begin.elapsed());
             continue;
         }
         balance.look(&machine, &effects, begin.elapsed());
-        let deadlines = machine.deadline().into_iter().chain(lookout.deadline(machine.phase_for(By::Watcher)));
+        let deadlines = machine.deadline().into_iter().chain(auto_restart.deadline(machine.phase_for(By::Watcher)));
         let deadlines = deadlines.chain(healer.deadline(machine.phase_for(By::Healing)));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.looks_every().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
-            happening = happenings.recv() => match happening.expect("the effects hold a sender") {
-                Happening::Event(event) => event,
-                Happening::Preflight { request, outcome } => effects.preflight_ended(request, *outcome),
-                Happening::Snapshot { reply } => {
+            input = inputs.recv() => match input.expect("the effects hold a sender") {
+                Input::Event(event) => Some(event),
+                Input::Preflight { request, outcome } => Some(effects.preflight_ended(request, *outcome)),
+                Input::Snapshot { reply } => {
                     // It may have ended meanwhile.
-                    let _ = reply.send(Box::new(steer::snapshot(&effects, &machine, begin.elapsed())));
-                    Event::Tick
+                    let _ = reply.send(Box::new(commands::snapshot(&effects, &machine, begin.elapsed())));
+                    None
                 }
             },
-            Some(ask) = asked.recv() => {
-                steer::take(ask, &mut effects, &machine, &mut requests, begin.elapsed())
-            }
-            _ = signals.usr2.recv() => requests.ask(&mut effects, By::Signal),
-            hangup = signals.hup.recv() => match hangup {
-                Hangup::Restart => requests.ask(&mut effects, By::Hangup),
+            Some(asked) = asked.recv() => commands::handle(asked, &mut effects, &machine, begin.elapsed()),
+            _ = signals.usr2.recv() => Some(effects.request(By::Signal, Target::Configured, begin.elapsed())),
+            hangup = signals.hup.recv() => Some(match hangup {
+                Hangup::Restart => effects.request(By::Hangup, Target::Configured, begin.elapsed()),
                 Hangup::TerminalGone => Event::Stop,
-            },
+            }),
             _ = signals.usr1.recv() => {
                 effects.look_at_own_files(begin.elapsed());
                 effects.reopen_logs();
-                Event::Tick
+                None
             }
             // What it has seen is asked for in the next turn, if it is worth that.
-            () = lookout.see() => Event::Tick,
-            _ = signals.ttin.recv() => Event::Scale(Scale::By(1)),
-            _ = signals.ttou.recv() => Event::Scale(Scale::By(-1)),
-            () = signals.stops.recv() => Event::Stop,
-            () = sleep_until(deadline) => Event::Tick,
+            () = auto_restart.see() => None,
+            _ = signals.ttin.recv() => Some(Event::Scale(Scale::By(1))),
+            _ = signals.ttou.recv() => Some(Event::Scale(Scale::By(-1))),
+            () = signals.stops.recv() => Some(Event::Stop),
+            () = sleep_until(deadline) => Some(Event::Tick),
             () = sleep_until(look) => {
                 looked = Instant::now();
-                effects.look()
+                Some(effects.look())
             }
             () = sleep_until(begin.checked_add(healer.looks_at())) => {
                 healer.look(&mut effects, begin.elapsed());
-                // Of workers nothing is seen, and so nothing is said.
-                Event::Looked { found: Vec::new() }
+                None
             }
             () = sleep_until(begin.checked_add(effects.looks_at_own_files())) => {
                 effects.look_at_own_files(begin.elapsed());
-                Event::Looked { found: Vec::new() }
+                None
             }
-            () = sleep_until(notify.extends_at()) => {
+            () = sleep_until(systemd.extends_at()) => {
                 effects.ask_for_time();
-                Event::Tick
+                None
             }
             // Here, so that a loop that stands still is noticed.
             () = tick(&mut watchdog) => {
                 effects.alive();
-                Event::Tick
+                None
             }
         };
     }

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use socket2::{Socket, TcpKeepalive};
 
-use app_host_core::causes::chain;
 use app_host_core::config::{Address, Config, Family, Listen};
+use app_host_core::error::chain;
 use app_host_core::message::{ListenerInfo, Origin, Server};
 use app_host_platform::identity::IdentityError;
 use app_host_platform::socket_file::SocketFile;

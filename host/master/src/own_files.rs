@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use crate::control::Control;
 use crate::locks::{PidFile, StateLock};
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::ids::Time;
 
 /// How often they are looked at, besides at SIGUSR1 and before each restart.

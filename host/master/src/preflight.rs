@@ -19,20 +19,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::ledger::config_id;
+use crate::history_file::config_id;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback};
-use app_host_core::causes::chain;
 use app_host_core::config::databank::{Making, Setup, Store as DatabankStore};
 use app_host_core::config::{self, AppConfig, Config, Variables};
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::{ConfigId, Ended, VersionId};
 use app_host_core::message::{DatabankSetup, FromDatabankCheck, FromProbe, Library, ProbeSetup};
-use app_host_core::restart::ledger::{Kept, Ledger, OnDisk};
+use app_host_core::restart::history::{History, Kept, OnDisk};
 use app_host_core::restart::{Judged, Pair, Refusal};
 use app_host_platform::artifact::{self, ArtifactError, Look, Store, UNLINKED, Version};
 use app_host_platform::channel::{ChannelError, MasterEnd};
 use app_host_platform::children::{Children, Role, Streams, Surroundings};
-use app_host_platform::desk::Desk;
+use app_host_platform::disk_thread::DiskThread;
 use app_host_platform::held::Directory;
 use app_host_platform::identity::{self, Identity};
 use app_host_platform::logging::{self, ChildPipe};
@@ -150,7 +150,7 @@ pub struct Preflight {
     pub store: Store,
     /// The state directory that the master holds; absent where none is used.
     pub state_dir: Option<Arc<Directory>>,
-    pub desk: Desk,
+    pub disk: DiskThread,
     pub children: Children,
     pub identity: Option<Identity>,
     pub failed: Failed,
@@ -199,7 +199,7 @@ impl Preflight {
             Source::Copy(version) => store.reopen(version, &path),
         };
         let version = self
-            .desk
+            .disk
             .run(DISK_TIMEOUT, take)
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
@@ -221,7 +221,7 @@ impl Preflight {
         // Last, because it runs the library's constructors; beside it the copy reaches the disk.
         let (store, copied) = (self.store.clone(), version.clone());
         let sync = async {
-            self.desk
+            self.disk
                 .run(DISK_TIMEOUT, move || store.sync(&copied))
                 .await
                 .map_err(|error| Refusal::BadArtifact(error.to_string()))?
@@ -235,7 +235,7 @@ impl Preflight {
     pub async fn secrets(&self, config: &Arc<Config>) -> Result<Secrets, Refusal> {
         let (config, path) = (Arc::clone(config), self.config_path.clone());
         let read = move || read_secrets(&config, path.parent().unwrap_or(Path::new("/")));
-        self.desk.run(DISK_TIMEOUT, read).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
+        self.disk.run(DISK_TIMEOUT, read).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 
     /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
@@ -275,19 +275,19 @@ impl Preflight {
             }),
             config: read_file(&path, config::MAX_FILE_BYTES).ok().map(|bytes| config_id(&bytes)),
         };
-        self.desk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadArtifact(error.to_string()))
+        self.disk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadArtifact(error.to_string()))
     }
 
     /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
-    /// the library loaded when the master started. What `ledger` has in quarantine is refused.
-    pub async fn next(&self, running: &Prepared, magic: Magic, ledger: &Ledger) -> Result<(Prepared, Took), Refused> {
+    /// the library loaded when the master started. What `history` has in quarantine is refused.
+    pub async fn next(&self, running: &Prepared, magic: Magic, history: &History) -> Result<(Prepared, Took), Refused> {
         let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
         let snapshot = self
-            .desk
+            .disk
             .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
-        self.beside(running, snapshot, Source::Path, magic, ledger).await
+        self.beside(running, snapshot, Source::Path, magic, history).await
     }
 
     /// As [`Self::next`], with an earlier generation's version and configuration in the place of those on
@@ -297,11 +297,11 @@ impl Preflight {
         kept: &Kept,
         running: &Prepared,
         magic: Magic,
-        ledger: &Ledger,
+        history: &History,
     ) -> Result<(Prepared, Took), Refused> {
         let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
         let snapshot = self
-            .desk
+            .disk
             .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))?;
@@ -311,7 +311,7 @@ impl Preflight {
         let found = self.on_disk(named).await?;
         let snapshot = Snapshot::parse(kept.config.as_bytes(), &self.config_path, self.dev_library.as_deref())?;
         let source = Source::Copy(kept.pair.version);
-        let (mut prepared, took) = self.beside(running, snapshot, source, magic, ledger).await?;
+        let (mut prepared, took) = self.beside(running, snapshot, source, magic, history).await?;
         prepared.held = Some(found);
         Ok((prepared, took))
     }
@@ -323,7 +323,7 @@ impl Preflight {
         Snapshot { config, home, id: config_id, text }: Snapshot,
         source: Source,
         magic: Magic,
-        ledger: &Ledger,
+        history: &History,
     ) -> Result<(Prepared, Took), Refused> {
         let misfit = |refusal| Refused::judged(refusal, Judged::Config(config_id));
         let fixed = |key| {
@@ -351,7 +351,7 @@ impl Preflight {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
         }
-        let may_take = |version| match ledger.quarantined(Pair { version, config: config_id }) {
+        let may_take = |version| match history.quarantined(Pair { version, config: config_id }) {
             None => Ok(()),
             Some(_) if self.failed.differs(Pair { version, config: config_id }, &config, &secrets) => Ok(()),
             Some(known) => {
@@ -405,7 +405,7 @@ impl Preflight {
                         .map_err(|error| Refusal::BadConfig(chain(&error)))
                 })
         };
-        self.desk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
+        self.disk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 
     /// Has a process of its own reach for the databank, as the workers' user.

@@ -14,28 +14,27 @@ use nix::unistd::Uid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::Happening;
-use super::book::Book;
-use super::crew::Crew;
+use super::Input;
 use super::dispatch::{Dispatch, Granter};
 use super::effects::{Effects, Equipment};
-use super::manager;
+use super::history::RecordedHistory;
 use super::own_files::OwnFiles;
-use crate::control::{Ask, Control};
-use crate::ledger::LedgerFile;
+use super::workers::Workers;
+use crate::control::{Control, ControlRequest};
+use crate::history_file::HistoryFile;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
 use crate::locks::{self, LockError, MagicLock, Orphans, PidFile, StateLock, StopMark};
-use crate::notify::Notify;
 use crate::preflight::{Failed, Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
-use app_host_core::causes::chain;
+use crate::systemd::{self, Systemd};
 use app_host_core::config::Config;
 use app_host_core::config::databank::Store as DatabankStore;
+use app_host_core::error::chain;
 use app_host_core::foreign::printable;
-use app_host_core::restart::ledger::{First, Kept, Ledger, OnDisk, Why};
+use app_host_core::restart::history::{First, History, Kept, OnDisk, Why};
 use app_host_core::status::millis;
 use app_host_platform::artifact::Store;
 use app_host_platform::children::Children;
-use app_host_platform::desk::Desk;
+use app_host_platform::disk_thread::DiskThread;
 use app_host_platform::held::{self, Directory};
 use app_host_platform::identity::{self, Identity};
 use app_host_platform::logging::Logging;
@@ -61,16 +60,16 @@ pub(super) async fn start(
     config_path: &Path,
     dev_library: Option<PathBuf>,
     passed: Passed,
-    notify: Rc<Notify>,
-    (inbox, questions): (mpsc::Sender<Happening>, mpsc::Sender<Ask>),
+    systemd: Rc<Systemd>,
+    (inbox, questions): (mpsc::Sender<Input>, mpsc::Sender<ControlRequest>),
     stop_mark: &OnceCell<StopMark>,
 ) -> anyhow::Result<Effects> {
     let config_path = paths::absolute(config_path)
         .with_context(|| format!("the path {} can't be made absolute", config_path.display()))?;
     let snapshot = read_config(&config_path, dev_library.as_deref())?;
     let config = Arc::clone(&snapshot.config);
-    notify.expect(manager::deadlines(&[&config], None));
-    notify.extend();
+    systemd.expect(systemd::reports::deadlines(&[&config], None));
+    systemd.extend();
     // Before the log, which must not lie where the workers' group may write.
     let identity = Identity::configured(&config)?;
     let mut logging = Logging::init(&config.log)?;
@@ -96,24 +95,24 @@ pub(super) async fn start(
         app_host_version = env!("CARGO_PKG_VERSION"),
         "master started"
     );
-    let (ledger_file, ledger) = open_ledger(Arc::clone(&state.directory), &config.state_dir, &state_lock)?;
+    let (history_file, history) = open_history(Arc::clone(&state.directory), &config.state_dir, &state_lock)?;
     let preflight = Preflight {
         state_dir: Some(state.directory),
         store: Store::open(config.versions_dir(), state.versions)
             .with_context(|| format!("the versions in {} can't be read", config.versions_dir().display()))?,
         config_path,
         dev_library,
-        desk: Desk::open().context("the thread that waits for the disk can't be made")?,
+        disk: DiskThread::open().context("the thread that waits for the disk can't be made")?,
         children: Children::watch()?,
         identity,
         failed: Failed::default(),
     };
-    if let Some(error) = notify.why_silent() {
+    if let Some(error) = systemd.why_silent() {
         // Whoever waits for us will say so in time; clients shouldn't wait for that.
         warn!(error = chain(error), "the service manager is told nothing");
     }
     let dispatch = Dispatch::open().context("the thread that carries messages between workers can't be made")?;
-    let Choice { snapshot, source, held } = choose(&preflight, snapshot, &ledger).await?;
+    let Choice { snapshot, source, held } = choose(&preflight, snapshot, &history).await?;
     if snapshot.config.log != config.log {
         logging.change(&snapshot.config.log)?;
     }
@@ -146,10 +145,10 @@ pub(super) async fn start(
     }
     let first =
         Prepared { config, config_id, text, version, listeners, admin, databank, app_config, environment, home, held };
-    let book = Book::new(ledger_file, ledger, preflight.desk.clone());
-    let crew = Crew::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
+    let history = RecordedHistory::new(history_file, history, preflight.disk.clone());
+    let workers = Workers::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
     let own_files = OwnFiles::new(control, state_lock, pid_file);
-    Ok(Effects::new(first, preflight, Equipment { logging, notify, own_files, book, crew }, inbox))
+    Ok(Effects::new(first, preflight, Equipment { logging, systemd, own_files, history, workers }, inbox))
 }
 
 /// Has locks be granted when the last worker of an earlier master has gone, however long that takes: one that is stopped,
@@ -194,16 +193,16 @@ async fn lock_pid_file(config: &Config) -> Result<PidFile, LockError> {
 }
 
 /// Reads what the last master has written down. One that can't be read keeps nobody from starting.
-fn open_ledger(held: Arc<Directory>, state_dir: &Path, lock: &StateLock) -> anyhow::Result<(LedgerFile, Ledger)> {
-    let file = LedgerFile::open(held, state_dir, lock)
+fn open_history(held: Arc<Directory>, state_dir: &Path, lock: &StateLock) -> anyhow::Result<(HistoryFile, History)> {
+    let file = HistoryFile::open(held, state_dir, lock)
         .with_context(|| format!("the state directory {} can't be read", state_dir.display()))?;
-    let ledger = file.load().unwrap_or_else(|error| {
+    let history = file.load().unwrap_or_else(|error| {
         let advice = "nothing is known of earlier generations, nor of what was quarantined or rolled back";
         let aside = file.set_aside().map_or_else(|error| format!("it stays: {error}"), |to| to.display().to_string());
-        error!(error = chain(&error), set_aside = aside, advice, "the ledger of generations is lost");
-        Ledger::default()
+        error!(error = chain(&error), set_aside = aside, advice, "the history of generations is lost");
+        History::default()
     });
-    Ok((file, ledger))
+    Ok((file, history))
 }
 
 /// What a master starts with.
@@ -214,14 +213,14 @@ struct Choice {
 }
 
 /// What lies on disk, unless that has failed or was rolled back: then the last active generation.
-async fn choose(preflight: &Preflight, found: Snapshot, ledger: &Ledger) -> anyhow::Result<Choice> {
+async fn choose(preflight: &Preflight, found: Snapshot, history: &History) -> anyhow::Result<Choice> {
     let as_found = |snapshot| Choice { snapshot, source: Source::Path, held: None };
-    if !ledger.minds_what_lies_there() {
+    if !history.minds_what_lies_there() {
         return Ok(as_found(found));
     }
     let on_disk = preflight.on_disk(&found.config).await?;
-    let First::Instead(kept, why) = ledger.first(on_disk) else {
-        if on_disk.pair().is_some_and(|pair| ledger.quarantined(pair).is_some()) {
+    let First::Instead(kept, why) = history.first(on_disk) else {
+        if on_disk.pair().is_some_and(|pair| history.quarantined(pair).is_some()) {
             error!("what lies on disk is quarantined, and nothing else is known: it is tried");
         }
         return Ok(as_found(found));
@@ -247,7 +246,7 @@ async fn choose(preflight: &Preflight, found: Snapshot, ledger: &Ledger) -> anyh
         }
     }
     let source = Source::Copy(kept.pair.version);
-    Ok(Choice { snapshot: chosen, source, held: ledger.held() })
+    Ok(Choice { snapshot: chosen, source, held: history.held() })
 }
 
 /// An earlier generation's configuration, if its version's copy is still what it was.

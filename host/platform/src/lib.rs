@@ -15,7 +15,7 @@ pub mod artifact;
 pub mod channel;
 pub mod children;
 pub mod console;
-pub mod desk;
+pub mod disk_thread;
 pub mod held;
 pub mod identity;
 pub mod logging;

@@ -2,7 +2,7 @@
 //!
 //! Owns what a directory must be to be one, and whether a path still leads to the one that is held. Whoever renames it,
 //! deletes it or puts a link in its place changes nothing for the master that holds it. What lies in it is for
-//! `artifact`, `locks` and `ledger`.
+//! `artifact`, `locks` and `history_file`.
 
 use std::io;
 use std::path::{Path, PathBuf};

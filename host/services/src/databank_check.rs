@@ -7,8 +7,8 @@
 use std::process::ExitCode;
 
 use crate::databank::{Databank, Driver};
-use app_host_core::causes::chain;
 use app_host_core::config::databank::{Store, redact};
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::message::{DatabankSetup, FromDatabankCheck};
 use app_host_platform::channel::Channel;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use app_abi::Magic;
 
 use crate::loader;
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::message::{FromProbe, Library, ProbeSetup};
 use app_host_platform::artifact::Loadable;

@@ -38,8 +38,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
-use answer::Desk;
-use app_host_core::causes::chain;
+use answer::DiskThread;
+use app_host_core::error::chain;
 use app_host_core::message::{AdminListens, AdminSetup};
 use app_host_platform::channel::Channel;
 use app_host_platform::logging;
@@ -79,7 +79,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let listener = Listener::take_over(socket, setup.listens)?;
         let (source, questions) = source::open();
         let (closing, close) = watch::channel(false);
-        let desk = Rc::new(Desk::new(setup.listens, source, close.clone()));
+        let desk = Rc::new(DiskThread::new(setup.listens, source, close.clone()));
         let watched = Rc::clone(&desk);
         tokio::task::spawn_local(async move { watched.live().run().await });
         let mut connections = JoinSet::new();
@@ -127,7 +127,7 @@ enum Stream {
 
 async fn accept(
     listener: &Listener,
-    desk: &Rc<Desk>,
+    desk: &Rc<DiskThread>,
     close: &watch::Receiver<bool>,
     connections: &mut JoinSet<()>,
 ) -> Infallible {
@@ -192,7 +192,7 @@ impl hyper::body::Body for WhileSent {
 }
 
 /// Serves one connection to its end, which comes soon once `close` says so.
-async fn serve<T>(stream: T, desk: Rc<Desk>, mut close: watch::Receiver<bool>, seat: Seat)
+async fn serve<T>(stream: T, desk: Rc<DiskThread>, mut close: watch::Receiver<bool>, seat: Seat)
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {

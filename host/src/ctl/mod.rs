@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use app_host_core::causes::chain;
 use app_host_core::command::Answer;
 use app_host_core::config::{self, Whereabouts};
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::RequestId;
 use app_host_core::status::{Status, VerdictRecord, millis};

@@ -28,7 +28,7 @@ use super::rest::{Dormitory, LOOK};
 use super::stream::{Socket, Stream};
 use crate::handover::{Given, Harbour, NoBerth, Settle};
 use crate::http::{DrainControl, DrainSignal, Ending, Handover, History, Phase};
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_platform::sys::stats::Lane;
 use app_host_services::loader::Address;
 

@@ -14,7 +14,7 @@ use super::detached::Detached;
 use super::stream::{Socket, Stream};
 use crate::handover::Road;
 use crate::http::{Handover, Leaving};
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_services::loader::Connection;
 
 /// How many connections a thread lets go of before it looks at what else there is.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::serving::Word;
 use crate::access::AccessLog;
 use crate::http::DrainControl;
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::{Connections, FromWorker, ToWorker};
 use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::logging::ChildLog;

@@ -53,7 +53,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::{AccessPlace, ListenerInfo, Origin, Server, WorkerSetup};
 use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::console;

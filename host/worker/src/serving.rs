@@ -21,7 +21,7 @@ use super::{Listener, WorkerError};
 use crate::access::AccessLog;
 use crate::handover::Road;
 use crate::http::{Application, DrainSignal, Upload};
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message;
 use app_host_core::message::Library;
 use app_host_platform::artifact::Loadable;

@@ -36,12 +36,12 @@
 //! discarded; [`Action::Exit`] comes once and last. While slots return, candidates that serve go on
 //! serving until the active generation has as many ready workers as are wanted.
 
-mod crew;
 mod draining;
 mod first;
 mod heal;
 mod health;
-pub mod ledger;
+pub mod history;
+mod lifecycle;
 mod links;
 mod machine;
 mod respawn;
@@ -479,6 +479,24 @@ pub enum Report {
     Stopping,
     /// Another order to stop while workers drain: those that live are killed.
     StoppingAtOnce,
+}
+
+impl Report {
+    /// The worker that it is about.
+    pub const fn worker(&self) -> Option<&WorkerView> {
+        match self {
+            Self::WorkerSpawned(worker)
+            | Self::WorkerReady(worker)
+            | Self::WorkerTerminated(worker)
+            | Self::WorkerUnfit { worker, .. }
+            | Self::WorkerExited { worker, .. }
+            | Self::DrainOrdered { worker, .. }
+            | Self::WorkerHung { worker, .. }
+            | Self::WorkerRecycled { worker, .. }
+            | Self::KillOrdered { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
 }
 
 words! {

@@ -141,7 +141,7 @@ pub enum Failure {
         how: Ended,
     },
     /// Somebody other than its master had told a worker to end.
-    #[error("worker died: slot {slot}, told to end by somebody else")]
+    #[error("worker died: slot {slot}, told to stop by another process")]
     WorkerTerminated {
         /// Its seat.
         slot: Slot,

@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
 
-use super::{Ask, Hall, Peer, Reply};
+use super::{ControlRequest, Peer, Reply, Shared};
 use app_host_core::command::{self, Answer, Command};
 use app_host_platform::usage;
 
@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     stream: UnixStream,
     peer: Peer,
-    hall: Hall,
+    hall: Shared,
     /// What was read and isn't a whole line yet, and lines that weren't looked at.
     read: Vec<u8>,
     input: Input,
@@ -76,7 +76,7 @@ enum Happened {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, peer: Peer, hall: Hall) -> Self {
+    pub(super) fn new(stream: UnixStream, peer: Peer, hall: Shared) -> Self {
         Self { stream, peer, hall, read: Vec::new(), input: Input::Open, owed: None, events: None }
     }
 
@@ -195,7 +195,7 @@ impl Connection {
             Command::Wait(_) | Command::Status | Command::Versions => {}
         }
         let (answer, owed) = oneshot::channel();
-        let ask = Ask { command, answer };
+        let ask = ControlRequest { command, answer };
         // Without a master the answer is dropped with the question.
         let _ = self.hall.questions.send(ask).await;
         self.owed = Some(owed);
@@ -259,7 +259,7 @@ mod tests {
         /// Ends with the connection, and says how long it lasted.
         served: JoinHandle<Duration>,
         events: Events,
-        _asked: mpsc::Receiver<Ask>,
+        _asked: mpsc::Receiver<ControlRequest>,
         _closing: watch::Sender<bool>,
     }
 
@@ -268,7 +268,8 @@ mod tests {
         let (questions, asked) = mpsc::channel(1);
         let (closing, close) = watch::channel(false);
         let events = Events(broadcast::Sender::new(EVENTS));
-        let hall = Hall { admitted: Admitted { users: [0; 3], group: None }, questions, events: events.clone(), close };
+        let hall =
+            Shared { admitted: Admitted { users: [0; 3], group: None }, questions, events: events.clone(), close };
         let began = Instant::now();
         let connection = Connection::new(ours, Peer { uid: 0, pid: 1 }, hall);
         let served = tokio::spawn(async move {

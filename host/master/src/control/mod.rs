@@ -5,9 +5,9 @@
 //! master's: what concerns it is put to its loop, one question a connection at a time.
 //!
 //! ```text
-//! client ── socket ──▶ connection ── Ask ──▶ master's loop
-//!        ◀── lines ───    │   ▲──── Reply ─────┘   │
-//!                         └◀──── events, bounded ──┘
+//! client ── socket ──▶ connection ── ControlRequest ──▶ master's loop
+//!        ◀── lines ───    │   ▲──────── Reply ────────┘   │
+//!                         └◀──── events, bounded ──────────┘
 //! ```
 //! So a client that hangs, floods, sends garbage or vanishes costs this thread something and the master
 //! nothing: it never waits for a client, and whoever reads too slowly loses events and is told how many.
@@ -28,9 +28,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use app_host_core::causes::chain;
 use app_host_core::command::{Answer, Command, NOT_ALLOWED};
 use app_host_core::config::ControlSocket;
+use app_host_core::error::chain;
 use app_host_core::status::Status;
 use app_host_platform::identity::{self, IdentityError};
 use app_host_platform::socket_file::{SocketFile, SocketFileError};
@@ -79,7 +79,7 @@ struct Peer {
 
 /// What a client wants of the master's loop.
 #[derive(Debug)]
-pub struct Ask {
+pub struct ControlRequest {
     pub command: Command,
     /// The answer may come later. Who drops it has none to give.
     pub answer: oneshot::Sender<Reply>,
@@ -125,7 +125,7 @@ impl Control {
     /// # Errors
     /// When a process accepts connections at `path`, or something lies there that is no socket: neither is
     /// touched.
-    pub fn open(place: &ControlSocket, questions: mpsc::Sender<Ask>) -> Result<Self, ControlError> {
+    pub fn open(place: &ControlSocket, questions: mpsc::Sender<ControlRequest>) -> Result<Self, ControlError> {
         let (socket, file) = listen(place)?;
         let admitted = Admitted::to(&file).map_err(|source| ControlError::Bind { path: place.path.clone(), source })?;
         let runtime =
@@ -134,7 +134,7 @@ impl Control {
         let (closing, close) = watch::channel(false);
         let (sockets, others) = mpsc::unbounded_channel();
         let (done, closed) = blocking::channel();
-        let hall = Hall { admitted, questions, events: events.clone(), close };
+        let hall = Shared { admitted, questions, events: events.clone(), close };
         let serve = move || {
             runtime.block_on(async {
                 match UnixListener::from_std(socket.into()) {
@@ -192,7 +192,7 @@ fn listen(ControlSocket { path, rights }: &ControlSocket) -> Result<(Socket, Soc
 }
 
 impl Drop for Control {
-    /// Gives those who still wait for an answer the time to hear it: every [`Ask`] should have been
+    /// Gives clients that still wait for an answer the time to read it: every [`ControlRequest`] should have been
     /// answered or dropped before.
     fn drop(&mut self) {
         self.closing.send_replace(true);
@@ -202,14 +202,14 @@ impl Drop for Control {
 
 /// What every connection needs.
 #[derive(Clone)]
-struct Hall {
+struct Shared {
     admitted: Admitted,
-    questions: mpsc::Sender<Ask>,
+    questions: mpsc::Sender<ControlRequest>,
     events: Events,
     close: watch::Receiver<bool>,
 }
 
-impl Hall {
+impl Shared {
     /// Accepts until the master closes, and then lets every connection finish.
     async fn serve(mut self, mut listener: UnixListener, mut others: mpsc::UnboundedReceiver<Socket>) {
         let mut connections = JoinSet::new();

@@ -3,7 +3,8 @@
 use super::{Effects, Replace, settings};
 use crate::listeners::{AdminListener, Damage};
 use crate::preflight::{Prepared, Took};
-use app_host_core::causes::chain;
+use crate::requests::Progress;
+use app_host_core::error::chain;
 use app_host_core::ids::RequestId;
 use app_host_core::restart::{Event, Refusal};
 
@@ -41,7 +42,9 @@ impl Effects {
             Ok(listeners) => {
                 let prepared = Prepared { listeners, ..active.clone() };
                 let settings = settings(&prepared);
-                self.prepared = Some((prepared, Took::default()));
+                if let Some(pending) = self.requests.get_mut(request) {
+                    pending.progress = Progress::Passed(Box::new((prepared, Took::default())));
+                }
                 Event::PreflightPassed { request, settings, unchanged: true }
             }
             Err(error) => Event::PreflightRefused { request, refusal: Refusal::CannotBind(chain(&error)) },

@@ -1,11 +1,11 @@
 //! What the operator has a running master do besides restarts: its log, its own files, and whether clients are to be sent.
 
-use serde_json::json;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::Effects;
-use app_host_core::causes::chain;
+use crate::facts::{Fact, Fields};
 use app_host_core::command::Level;
+use app_host_core::error::chain;
 use app_host_core::ids::Time;
 use app_host_platform::logging::Logging;
 
@@ -21,23 +21,23 @@ impl Effects {
             Level::Restore => None,
         };
         self.logging.set_level(level);
-        self.crew.set_log_level(level);
+        self.workers.set_log_level(level);
         let level = self.logging.level();
-        info!(level = %level, "log level changed");
-        self.audience.tell("log level changed", || json!({ "level": level }));
+        let fields = Fields { log_level: Some(level.to_string()), ..Fields::default() };
+        self.tell(&Fact::info("log level changed", fields));
     }
 
     /// Has whoever sends clients send no more, and clients ask elsewhere next time, or takes that back. Those that come
     /// are served.
     pub(crate) fn take_out_of_rotation(&mut self, out: bool) {
         self.out_of_rotation = out;
-        self.crew.announce_close(out);
-        if out {
-            warn!("taken out of rotation: not ready, and connections are told to close, until ctl drain off");
+        self.workers.announce_close(out);
+        self.tell(&if out {
+            let advice = "not ready, and connections are told to close, until ctl drain off";
+            Fact::warn("taken out of rotation", Fields { advice: Some(advice), ..Fields::default() })
         } else {
-            info!("back in rotation");
-        }
-        self.audience.tell(if out { "taken out of rotation" } else { "back in rotation" }, || json!({}));
+            Fact::info("back in rotation", Fields::default())
+        });
     }
 
     /// Whether the operator has taken the service out of rotation.
@@ -61,8 +61,7 @@ impl Effects {
             error!(error = chain(&error), "the log stays as it was");
             return;
         }
-        self.crew.reopen_logs(&self.logging);
-        info!("log files reopened");
-        self.audience.tell("log files reopened", || json!({}));
+        self.workers.reopen_logs(&self.logging);
+        self.tell(&Fact::info("log files reopened", Fields::default()));
     }
 }

@@ -1,108 +1,124 @@
 //! A request for a restart, from its gate to its verdict: what the master prepares, adopts, activates and announces.
 
-use serde_json::json;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::{Effects, Replace, audience, manager, micros, report, settings};
-use crate::Happening;
+use super::{Effects, Replace, event, micros, present, settings};
+use crate::Input;
+use crate::control::Reply;
+use crate::facts::{self, Fact, Fields, Known};
 use crate::preflight::{Prepared, Refused, Took};
-use app_host_core::causes::chain;
+use crate::requests::{Progress, Target};
+use crate::systemd;
+use app_host_core::command::Until;
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::{Generation, RequestId, Time};
 use app_host_core::restart::{By, Event, Judged, Refusal, Verdict};
 use app_host_core::status::{VerdictRecord, millis};
 
 impl Effects {
-    /// Takes note of a request before the machine sees it.
-    pub(crate) fn requested(&mut self, request: RequestId, by: By, now: Time) {
+    /// Takes note of a request; the machine is to see the event next.
+    pub(crate) fn request(&mut self, by: By, target: Target, now: Time) -> Event {
         self.look_at_own_files(now);
         // Whoever rotates logs may have a restart for it, and who compresses the old one loses what comes later. Also
         // where the restart is refused.
-        if self.logging.has_moved() || self.crew.access_log_has_moved() {
+        if self.logging.has_moved() || self.workers.access_log_has_moved() {
             self.reopen_logs();
         }
-        info!(request = request.0, by = %by, "restart requested");
-        self.audience.tell("restart requested", || json!({ "request": request, "by": by.to_string() }));
-        self.requested.insert(request, (by, now));
+        let request = self.requests.add(by, target, now);
+        let fields = Fields { request: Some(request.0), by: Some(by.as_str()), ..Fields::default() };
+        self.tell(&Fact::info("restart requested", fields));
+        Event::Request { request, by }
     }
 
-    /// Where a request of [`By::Rollback`] goes: to the last good generation before the active one, or to that
-    /// whose version begins with these hexadecimal digits. Where there is none, the request is refused as
-    /// `bad artifact` like any other.
-    pub(crate) fn rolls_back_to(&mut self, request: RequestId, version: Option<String>) {
-        self.rollbacks.insert(request, version);
+    /// Has a client wait for what becomes of a request that has no verdict yet, or answers it.
+    pub(crate) fn answer_when(&mut self, request: RequestId, until: Until, reply: oneshot::Sender<Reply>) {
+        match self.requests.get_mut(request) {
+            Some(pending) => pending.wait(until, reply),
+            // The client may have gone.
+            None => drop(reply.send(Reply::Answer(self.requests.verdict_on(request)))),
+        }
     }
 
     /// What the preflight of this request looked at, if that alone can be the reason of a refusal.
     pub(crate) fn judged(&self, request: RequestId) -> Option<Judged> {
-        self.judged.filter(|(judged, _)| *judged == request).map(|(_, judged)| judged)
+        self.requests.get(request)?.judged
     }
 
     /// Keeps what a preflight prepared, and makes an event of its outcome.
     pub(crate) fn preflight_ended(&mut self, request: RequestId, outcome: Result<(Prepared, Took), Refused>) -> Event {
-        let awaited = self.checking.take().is_some();
         let judged = match &outcome {
             Err(refused) => refused.judged,
             // What can still be refused for itself is a setting.
             Ok((prepared, _)) => Some(Judged::Config(prepared.config_id)),
         };
-        self.judged = judged.map(|judged| (request, judged));
+        // Of one that was cancelled meanwhile nothing is kept.
+        let pending = self.requests.get_mut(request).filter(|pending| matches!(pending.progress, Progress::Running(_)));
         match outcome {
-            Ok((prepared, took)) => {
-                let settings = settings(&prepared);
-                let active = self.active();
-                let unchanged = prepared.is_as(active);
-                // What was cancelled meanwhile must not keep its listeners open.
-                self.prepared = awaited.then_some((prepared, took));
+            Ok(prepared) => {
+                let settings = settings(&prepared.0);
+                let unchanged = prepared.0.is_as(&self.generations[&self.active]);
+                if let Some(pending) = pending {
+                    pending.judged = judged;
+                    pending.progress = Progress::Passed(Box::new(prepared));
+                }
                 Event::PreflightPassed { request, settings, unchanged }
             }
-            Err(refused) => Event::PreflightRefused { request, refusal: refused.refusal },
+            Err(refused) => {
+                if let Some(pending) = pending {
+                    pending.judged = judged;
+                    pending.progress = Progress::Idle;
+                }
+                Event::PreflightRefused { request, refusal: refused.refusal }
+            }
         }
     }
 
     pub(super) fn start_preflight(&mut self, request: RequestId) {
-        if self.requested.get(&request).is_some_and(|(by, _)| *by == By::Healing) {
-            let event = self.prepare_same(request);
-            self.follow_ups.push_back(event);
-            return;
-        }
-        let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
-        let (running, magic) = (self.generations[&self.active].clone(), self.magic);
-        let kept = match self
-            .rollbacks
-            .remove(&request)
-            .map(|digits| self.book.ledger().earlier(digits.as_deref()).cloned())
-        {
-            None => None,
-            Some(Ok(kept)) => Some(kept),
-            Some(Err(error)) => {
-                let refusal = Refusal::BadArtifact(error.to_string());
-                self.follow_ups.push_back(Event::PreflightRefused { request, refusal });
+        let target = self.requests.get(request).map(|pending| pending.target.clone());
+        let kept = match target {
+            Some(Target::Active) => {
+                let event = self.prepare_same(request);
+                self.follow_ups.push_back(event);
                 return;
             }
+            Some(Target::Earlier(digits)) => match self.history.current().earlier(digits.as_deref()) {
+                Ok(kept) => Some(kept.clone()),
+                Err(error) => {
+                    let refusal = Refusal::BadArtifact(error.to_string());
+                    self.follow_ups.push_back(Event::PreflightRefused { request, refusal });
+                    return;
+                }
+            },
+            Some(Target::Configured) | None => None,
         };
-        let ledger = self.book.ledger().clone();
+        let (preflight, inbox) = (self.preflight.clone(), self.inbox.clone());
+        let (running, magic) = (self.generations[&self.active].clone(), self.magic);
+        let history = self.history.current().clone();
         let task = tokio::task::spawn_local(async move {
             let outcome = Box::new(match kept {
-                None => preflight.next(&running, magic, &ledger).await,
-                Some(kept) => preflight.back_to(&kept, &running, magic, &ledger).await,
+                None => preflight.next(&running, magic, &history).await,
+                Some(kept) => preflight.back_to(&kept, &running, magic, &history).await,
             });
             drop(running);
             // The loop has ended: nobody is interested any more.
-            let _ = inbox.send(Happening::Preflight { request, outcome }).await;
+            let _ = inbox.send(Input::Preflight { request, outcome }).await;
         });
-        self.checking = Some(task.abort_handle());
+        if let Some(pending) = self.requests.get_mut(request) {
+            pending.progress = Progress::Running(task.abort_handle());
+        }
     }
 
-    pub(super) fn cancel_preflight(&mut self) {
-        if let Some(task) = self.checking.take() {
-            task.abort();
+    pub(super) fn cancel_preflight(&mut self, request: RequestId) {
+        if let Some(pending) = self.requests.get_mut(request) {
+            pending.cancel();
         }
-        self.prepared = None;
     }
 
     pub(super) fn adopt(&mut self, request: RequestId, generation: Generation) {
-        let (prepared, took) = self.prepared.take().expect("a generation is adopted after its preflight passed");
+        let pending = self.requests.get_mut(request).expect("what is adopted has no verdict yet");
+        let (prepared, took) = pending.take_prepared().expect("a generation is adopted after its preflight passed");
         let active = &self.generations[&self.active];
         for (listener, address) in prepared.listeners.without(&active.listeners).addresses() {
             info!(listener, address, "listening");
@@ -111,27 +127,22 @@ impl Effects {
             warn!(socket, "no listener is for a passed socket any more: its clients wait in vain");
         }
         let manifest = &prepared.version.manifest;
-        info!(
-            request = request.0,
-            generation = generation.0,
-            version = prepared.version.id.short(),
-            app = foreign::line(&manifest.app_name, foreign::MAX_NAME),
-            app_version = foreign::line(&manifest.app_version, foreign::MAX_NAME),
-            magic = %manifest.magic,
-            copy_us = micros(took.copy),
-            probe_us = micros(took.probe),
-            "restart preflight passed"
-        );
-        self.audience.tell("restart preflight passed", || {
-            json!({
-                "request": request,
-                "generation": generation,
-                "version": prepared.version.id.short(),
-                "app": manifest.app_name,
-                "app_version": manifest.app_version,
-            })
-        });
-        self.audience.begins(request);
+        let name = |text: &str| Some(foreign::line(text, foreign::MAX_NAME));
+        let fields = Fields {
+            request: Some(request.0),
+            generation: Some(generation.0),
+            version: Some(prepared.version.id.short()),
+            app: name(&manifest.app_name),
+            app_version: name(&manifest.app_version),
+            magic: Some(manifest.magic.to_string()),
+            copy_us: Some(micros(took.copy)),
+            probe_us: Some(micros(took.probe)),
+            ..Fields::default()
+        };
+        self.tell(&Fact::info("restart preflight passed", fields));
+        if let Some(pending) = self.requests.get_mut(request) {
+            pending.begins();
+        }
         self.generations.insert(generation, prepared);
     }
 
@@ -153,27 +164,23 @@ impl Effects {
                 admin.apply_settings();
             }
         }
-        self.book.activated(prepared);
+        self.history.activated(prepared);
         self.serve_metrics(Replace::IfChanged);
     }
 
     pub(super) fn announce(&mut self, request: RequestId, verdict: &Verdict, now: Time) {
-        self.prepared = None;
-        self.rollbacks.remove(&request);
-        let (by, begin) = self.requested.remove(&request).expect("a verdict is on a request");
-        let active = self.generations.get(&self.active);
-        let took = now.saturating_sub(begin);
+        let mut pending = self.requests.take(request);
+        pending.cancel();
+        let took = now.saturating_sub(pending.since);
         self.tally.judged(request, verdict, now);
-        report::log_verdict(request, by, verdict, took, self.active, active);
-        manager::verdict(&self.notify, verdict, &self.serving(), self.active().config.restart.on_failure);
         let (reason, detail) = match verdict {
             Verdict::Complete { .. } => (None, None),
             Verdict::Refused(refusal) => (Some(refusal.reason()), Some(refusal.to_string())),
             Verdict::Failed(failure) => (Some(failure.reason()), Some(failure.to_string())),
         };
-        self.audience.judged(VerdictRecord {
+        let record = VerdictRecord {
             request,
-            by: by.to_string(),
+            by: pending.by.to_string(),
             verdict: verdict.in_short(),
             unchanged: matches!(verdict, Verdict::Complete { unchanged: true, .. }),
             draining: match verdict {
@@ -185,8 +192,14 @@ impl Effects {
             detail,
             generation: self.active,
             took_ms: millis(took),
-            time: audience::now(),
-        });
+            time: present(),
+        };
+        let known = Known { active: self.names(), ..Known::default() };
+        facts::verdict(&record, verdict, pending.by.as_str(), &known).log();
+        let on_failure = self.active().config.restart.on_failure;
+        systemd::reports::verdict(&self.systemd, verdict, &self.serving(), on_failure);
+        self.events.tell(|| event("verdict", &record));
+        self.requests.judged(pending, record);
     }
 
     /// What serves, for people.
@@ -198,17 +211,12 @@ impl Effects {
         format!("generation {} of {app} serves, version {version}, {workers} workers", self.active.0)
     }
 
-    /// Whether a request has no verdict yet.
-    pub(crate) fn is_pending(&self, request: RequestId) -> bool {
-        self.requested.contains_key(&request)
-    }
-
     pub(super) fn prune(&self) {
-        let mut keep = self.book.versions();
+        let mut keep = self.history.versions();
         keep.extend(self.generations.values().map(|prepared| prepared.version.id));
         let store = self.preflight.store.clone();
         // Jobs are done in turn, so this comes before the copy of the next preflight.
-        self.preflight.desk.post(move || {
+        self.preflight.disk.post(move || {
             if let Err(error) = store.prune(&keep) {
                 warn!(error = %error, "old versions can't be removed");
             }

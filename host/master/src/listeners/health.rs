@@ -16,8 +16,8 @@ use rustix::net::connect_unspec;
 
 use super::options::Options;
 use super::{AdminListener, BindError, Bound, Configured, Listeners};
-use app_host_core::causes::chain;
 use app_host_core::config::Listen;
+use app_host_core::error::chain;
 use app_host_core::message::{Origin, Server};
 use app_host_platform::sys::socket::is_open;
 

@@ -93,7 +93,7 @@ mod tests {
         for (found, expected) in
             [(&["127.0.0.1", "10.0.0.1"][..], "10.0.0.1, which is no loopback"), (&[], "not found")]
         {
-            let error = app_host_core::causes::chain(&of(found).unwrap_err());
+            let error = app_host_core::error::chain(&of(found).unwrap_err());
             assert!(error.contains("localhost") && error.contains(expected), "{error}");
         }
     }

@@ -29,7 +29,7 @@ pub struct Secrets {
 #[derive(Clone, Debug, Default)]
 pub struct Failed(Rc<RefCell<VecDeque<(Pair, Secrets)>>>);
 
-/// How many are remembered, as in the ledger.
+/// How many are remembered, as in the history.
 const MAX_FAILED: usize = 32;
 
 impl Failed {

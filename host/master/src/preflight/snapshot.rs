@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Refused;
 use super::secrets::read_file;
-use crate::ledger::config_id;
-use app_host_core::causes::chain;
+use crate::history_file::config_id;
 use app_host_core::config::{self, Config, Cpus, UNLIMITED};
+use app_host_core::error::chain;
 use app_host_core::ids::ConfigId;
 use app_host_core::restart::{Judged, Refusal};
 use app_host_platform::held::Directory;

@@ -14,10 +14,10 @@
 //! A file is read only when its stamp has changed or an event has named it, and not before it has been
 //! left alone for [`QUIET`].
 
+mod path_chain;
 mod target;
 #[cfg(test)]
 mod tests;
-mod way;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -34,8 +34,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use app_host_core::ids::{ConfigId, VersionId};
+use path_chain::PathChain;
 use target::Target;
-use way::Way;
 
 /// How long a file must have been left alone before it is read.
 const QUIET: Duration = Duration::from_millis(50);
@@ -54,21 +54,21 @@ const TRIES: usize = 3;
 
 /// What lies at a path now: `None` while there is nothing, or half of something, or it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sighting {
+pub enum FileSeen {
     Library(Option<VersionId>),
     Config(Option<ConfigId>),
 }
 
 /// What is looked at. The paths must be absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aim {
+pub struct Targets {
     pub library: Option<PathBuf>,
     pub config: PathBuf,
 }
 
 /// What the thread goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Senses {
+pub enum WatchMode {
     /// The kernel's events where there are any, and the poll besides.
     Events,
     PollAlone,
@@ -76,24 +76,24 @@ pub enum Senses {
 
 /// A watcher at work. It ends with this handle.
 #[derive(Debug)]
-pub struct Watcher(mpsc::Receiver<Sighting>);
+pub struct Watcher(mpsc::Receiver<FileSeen>);
 
 impl Watcher {
     /// Starts to watch. The first sightings say what lies there already.
     ///
     /// # Errors
     /// When the thread can't be made.
-    pub fn start(aim: &Aim, senses: Senses) -> io::Result<Self> {
+    pub fn start(targets: &Targets, mode: WatchMode) -> io::Result<Self> {
         let (sender, sightings) = mpsc::channel(SIGHTINGS);
-        let library = aim.library.clone().map(Target::library);
-        let targets = library.into_iter().chain([Target::config(aim.config.clone())]).collect();
-        let watch = move || Watching::new(targets, senses, sender).run();
+        let library = targets.library.clone().map(Target::library);
+        let targets = library.into_iter().chain([Target::config(targets.config.clone())]).collect();
+        let watch = move || Watching::new(targets, mode, sender).run();
         std::thread::Builder::new().name("watcher".to_owned()).spawn(watch)?;
         Ok(Self(sightings))
     }
 
     /// The next sighting; `None` when the thread has ended, which only a bug makes it do.
-    pub async fn next(&mut self) -> Option<Sighting> {
+    pub async fn next(&mut self) -> Option<FileSeen> {
         self.0.recv().await
     }
 }
@@ -116,7 +116,7 @@ struct Noticed {
 /// The thread's own.
 struct Watching {
     targets: Vec<Target>,
-    ways: Vec<Way>,
+    ways: Vec<PathChain>,
     notify: Option<RecommendedWatcher>,
     events: Receiver<Told>,
     /// Held so that the channel outlives a watcher that can't be made.
@@ -125,11 +125,11 @@ struct Watching {
     missed: Arc<AtomicBool>,
     /// An operator was told that events can't be had.
     said: bool,
-    sightings: mpsc::Sender<Sighting>,
+    sightings: mpsc::Sender<FileSeen>,
 }
 
 impl Watching {
-    fn new(targets: Vec<Target>, senses: Senses, sightings: mpsc::Sender<Sighting>) -> Self {
+    fn new(targets: Vec<Target>, mode: WatchMode, sightings: mpsc::Sender<FileSeen>) -> Self {
         let (to_us, events) = sync_channel(EVENTS);
         let missed = Arc::new(AtomicBool::new(false));
         let mut watching = Self {
@@ -142,7 +142,7 @@ impl Watching {
             said: false,
             sightings,
         };
-        if senses == Senses::Events {
+        if mode == WatchMode::Events {
             let tell = move |event: notify::Result<notify::Event>| {
                 if let Some(told) = tell(event)
                     && to_us.try_send(told).is_err()
@@ -178,7 +178,7 @@ impl Watching {
     }
 
     /// Says what there is to say of every target.
-    fn look(&mut self) -> Result<(), mpsc::error::SendError<Sighting>> {
+    fn look(&mut self) -> Result<(), mpsc::error::SendError<FileSeen>> {
         for target in &mut self.targets {
             if let Some(sighting) = target.look(Instant::now()) {
                 self.sightings.blocking_send(sighting)?;
@@ -226,8 +226,8 @@ impl Watching {
         self.targets.iter_mut().for_each(|target| target.glance(now));
     }
 
-    fn find_ways(&self) -> Vec<Way> {
-        self.targets.iter().map(|target| Way::to(target.path())).collect()
+    fn find_ways(&self) -> Vec<PathChain> {
+        self.targets.iter().map(|target| PathChain::to(target.path())).collect()
     }
 
     /// Watches every directory on the ways as they are now.
@@ -263,8 +263,8 @@ impl Watching {
     }
 }
 
-fn directories(ways: &[Way]) -> BTreeSet<&Path> {
-    ways.iter().flat_map(Way::directories).collect()
+fn directories(ways: &[PathChain]) -> BTreeSet<&Path> {
+    ways.iter().flat_map(PathChain::directories).collect()
 }
 
 /// What the kernel's event is worth; nothing, when somebody has only read.

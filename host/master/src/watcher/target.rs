@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::{POLL, QUIET, Sighting};
+use super::{FileSeen, POLL, QUIET};
 use app_host_core::config::MAX_FILE_BYTES;
 use app_host_core::ids::ConfigId;
 use app_host_platform::artifact::{self, ArtifactError, Look};
@@ -39,7 +39,7 @@ pub(super) struct Target {
     stamp: Option<Stamp>,
     /// When it is to be read, unless it changes before.
     due: Option<Instant>,
-    said: Option<Sighting>,
+    said: Option<FileSeen>,
 }
 
 impl Target {
@@ -75,7 +75,7 @@ impl Target {
     }
 
     /// What there is to say of it now.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Sighting> {
+    pub(super) fn look(&mut self, now: Instant) -> Option<FileSeen> {
         let due = self.due?;
         if due <= now {
             // No event needs to have come.
@@ -93,7 +93,7 @@ impl Target {
     }
 
     /// Says something once; and that there is nothing only of what was there.
-    fn say(&mut self, sighting: Sighting) -> Option<Sighting> {
+    fn say(&mut self, sighting: FileSeen) -> Option<FileSeen> {
         let is_known = match self.said {
             Some(said) => said == sighting,
             None => sighting == self.nothing(),
@@ -102,14 +102,14 @@ impl Target {
         (!is_known).then_some(sighting)
     }
 
-    const fn nothing(&self) -> Sighting {
+    const fn nothing(&self) -> FileSeen {
         match self.kind {
-            Kind::Library => Sighting::Library(None),
-            Kind::Config => Sighting::Config(None),
+            Kind::Library => FileSeen::Library(None),
+            Kind::Config => FileSeen::Config(None),
         }
     }
 
-    fn read(&self) -> Result<Sighting, Unsaid> {
+    fn read(&self) -> Result<FileSeen, Unsaid> {
         if self.stamp.is_none() {
             return Ok(self.nothing());
         }
@@ -122,26 +122,26 @@ impl Target {
     }
 }
 
-fn read_library(path: &Path) -> Result<Sighting, Unsaid> {
+fn read_library(path: &Path) -> Result<FileSeen, Unsaid> {
     match artifact::look(path) {
-        Ok(Look::Whole(version)) => Ok(Sighting::Library(Some(version))),
+        Ok(Look::Whole(version)) => Ok(FileSeen::Library(Some(version))),
         Err(ArtifactError::Moving { .. }) => Err(Unsaid::Moving),
         Err(ArtifactError::Read { .. }) => Err(Unsaid::Unreadable),
         // No restart can make anything of a directory, either.
-        Ok(Look::Partial) | Err(_) => Ok(Sighting::Library(None)),
+        Ok(Look::Partial) | Err(_) => Ok(FileSeen::Library(None)),
     }
 }
 
-fn read_config(path: &Path) -> Result<Sighting, Unsaid> {
+fn read_config(path: &Path) -> Result<FileSeen, Unsaid> {
     let file = match artifact::open_regular(path) {
         Ok(file) => file,
         Err(ArtifactError::Read { .. }) => return Err(Unsaid::Unreadable),
-        Err(_) => return Ok(Sighting::Config(None)),
+        Err(_) => return Ok(FileSeen::Config(None)),
     };
     let mut hasher = Sha256::new();
     // One that is too large differs from every other one, which is enough to be refused.
     io::copy(&mut file.take(MAX_FILE_BYTES + 1), &mut Hash(&mut hasher)).map_err(|_| Unsaid::Unreadable)?;
-    Ok(Sighting::Config(Some(ConfigId::from_digest(hasher.finalize().into()))))
+    Ok(FileSeen::Config(Some(ConfigId::from_digest(hasher.finalize().into()))))
 }
 
 /// A hash that is written to.

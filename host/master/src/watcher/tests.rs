@@ -19,19 +19,19 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(senses: Senses) -> Self {
+    fn new(mode: WatchMode) -> Self {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("parent/child");
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("library"), "version 0").unwrap();
         fs::write(directory.join("config"), "{}").unwrap();
-        let aim = Aim { library: Some(directory.join("library")), config: directory.join("config") };
+        let targets = Targets { library: Some(directory.join("library")), config: directory.join("config") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let watcher = Watcher::start(&aim, senses).unwrap();
+        let watcher = Watcher::start(&targets, mode).unwrap();
         let mut bench = Self { root, runtime, watcher };
         let first = [bench.next(), bench.next()];
         assert!(first.contains(&bench.library()), "{first:?}");
-        assert!(matches!(first[1], Sighting::Config(Some(_))), "{first:?}");
+        assert!(matches!(first[1], FileSeen::Config(Some(_))), "{first:?}");
         bench
     }
 
@@ -39,16 +39,16 @@ impl Bench {
         self.root.path().join("parent/child").join(name)
     }
 
-    fn next(&mut self) -> Sighting {
+    fn next(&mut self) -> FileSeen {
         let next = async { tokio::time::timeout(DEADLINE, self.watcher.next()).await };
         self.runtime.block_on(next).expect("something is to be seen").expect("the watcher lives")
     }
 
     /// What lies at the library's path.
-    fn library(&self) -> Sighting {
+    fn library(&self) -> FileSeen {
         match look(&self.path("library")).unwrap() {
-            Look::Whole(version) => Sighting::Library(Some(version)),
-            Look::Partial => Sighting::Library(None),
+            Look::Whole(version) => FileSeen::Library(Some(version)),
+            Look::Partial => FileSeen::Library(None),
         }
     }
 
@@ -62,8 +62,8 @@ impl Bench {
     fn sees_nothing_but(&mut self, mark: &str) {
         fs::write(self.path("config"), mark).unwrap();
         let first = self.next();
-        assert_eq!(first, Sighting::Config(None));
-        assert!(matches!(self.next(), Sighting::Config(Some(_))));
+        assert_eq!(first, FileSeen::Config(None));
+        assert!(matches!(self.next(), FileSeen::Config(Some(_))));
     }
 }
 
@@ -127,11 +127,11 @@ const WAYS: [(&str, Land); 10] = [
 
 #[test]
 fn every_way_to_land_is_seen_by_events_and_by_polling() {
-    for senses in [Senses::Events, Senses::PollAlone] {
-        let mut bench = Bench::new(senses);
+    for mode in [WatchMode::Events, WatchMode::PollAlone] {
+        let mut bench = Bench::new(mode);
         // Each in the directory that the one before has left, so that a watch that is lost is noticed.
         for (number, (name, land)) in WAYS.iter().enumerate() {
-            eprintln!("{senses:?}: {name}");
+            eprintln!("{mode:?}: {name}");
             land(&bench, &format!("version {}", number + 1));
             bench.sees_the_library();
         }
@@ -140,11 +140,11 @@ fn every_way_to_land_is_seen_by_events_and_by_polling() {
 
 #[test]
 fn unchanged_bytes_are_said_to_be_what_they_were() {
-    let mut bench = Bench::new(Senses::Events);
+    let mut bench = Bench::new(WatchMode::Events);
     let known = bench.library();
     let file = fs::File::options().append(true).open(bench.path("library")).unwrap();
     file.set_modified(std::time::SystemTime::now()).unwrap();
-    assert_eq!([bench.next(), bench.next()], [Sighting::Library(None), known]);
+    assert_eq!([bench.next(), bench.next()], [FileSeen::Library(None), known]);
     // To read it is no change, nor is anything that happens beside it.
     fs::read(bench.path("library")).unwrap();
     fs::write(bench.path("other"), "x").unwrap();
@@ -153,10 +153,10 @@ fn unchanged_bytes_are_said_to_be_what_they_were() {
 
 #[test]
 fn what_is_gone_or_no_file_is_nothing_until_it_is_back() {
-    for senses in [Senses::Events, Senses::PollAlone] {
-        let mut bench = Bench::new(senses);
+    for mode in [WatchMode::Events, WatchMode::PollAlone] {
+        let mut bench = Bench::new(mode);
         fs::remove_file(bench.path("library")).unwrap();
-        assert_eq!(bench.next(), Sighting::Library(None));
+        assert_eq!(bench.next(), FileSeen::Library(None));
         let path = bench.path("library");
         fs::create_dir(&path).unwrap();
         bench.sees_nothing_but("a directory");
@@ -182,22 +182,22 @@ fn a_way_is_walked_as_the_kernel_does() {
     symlink(root.join("c/d"), root.join("a/b/link")).unwrap();
     // Behind the link, `..` is c, and not a/b.
     symlink("../file", root.join("c/d/library")).unwrap();
-    let way = Way::to(&root.join("a/./b/link/library"));
+    let way = PathChain::to(&root.join("a/./b/link/library"));
     assert_eq!(way.end(), Some("file".as_ref()));
     let below: Vec<_> = way.directories().filter_map(|path| path.strip_prefix(&root).ok()).collect();
     let walked = ["", "a", "a/b", "", "c", "c/d", "c"].map(Path::new);
     assert_eq!(below, walked);
     // As far as it leads.
-    let way = Way::to(&root.join("a/missing/library"));
+    let way = PathChain::to(&root.join("a/missing/library"));
     assert_eq!((way.end(), way.directories().last()), (Some("missing".as_ref()), Some(root.join("a").as_path())));
     // And not for ever.
     symlink("loop", root.join("loop")).unwrap();
-    assert!(Way::to(&root.join("loop/library")).directories().count() < 100);
+    assert!(PathChain::to(&root.join("loop/library")).directories().count() < 100);
 }
 
 #[test]
 fn the_thread_ends_with_its_handle() {
-    let bench = Bench::new(Senses::Events);
+    let bench = Bench::new(WatchMode::Events);
     let threads = || {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
         let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -205,8 +205,8 @@ fn the_thread_ends_with_its_handle() {
     };
     // Other tests have theirs, but not as many.
     let root = tempfile::tempdir().unwrap();
-    let aim = Aim { library: None, config: root.path().join("config") };
-    let many = (0..20).map(|_| Watcher::start(&aim, Senses::Events).unwrap()).collect::<Vec<_>>();
+    let targets = Targets { library: None, config: root.path().join("config") };
+    let many = (0..20).map(|_| Watcher::start(&targets, WatchMode::Events).unwrap()).collect::<Vec<_>>();
     let wait_until = |condition: &dyn Fn(usize) -> bool| {
         let begin = Instant::now();
         while !condition(threads()) {

@@ -70,12 +70,7 @@ impl FromMaster {
     /// process; `None` when the master has closed. Cancel-safe.
     pub async fn receive<M: DeserializeOwned>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let mut buffer = vec![0; MAX_INLINE + 1];
-        let (length, mut descriptors) = match self.socket.receive(&mut buffer).await {
-            Ok(received) => received,
-            // The other side died with something of ours unread: it has closed all the same.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        let (length, mut descriptors) = self.socket.receive(&mut buffer).await?;
         let text = match buffer[..length].split_first() {
             None => return Ok(None),
             Some((&INLINE, text)) => text,

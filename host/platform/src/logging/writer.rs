@@ -19,7 +19,7 @@ use tracing::Level;
 
 use super::journal::{self, Form};
 use crate::sys::signals;
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 
 /// How many bytes of lines wait at most.
 const ROOM: usize = 1024 * 1024;

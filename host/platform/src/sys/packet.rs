@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -114,7 +115,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let message =
+        behind_a_reset(|| recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC))?;
     let mut descriptors = Vec::new();
     for each in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = each {
@@ -122,6 +124,15 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
         }
     }
     if message.flags.contains(ReturnFlags::TRUNC) { Err(cut_off()) } else { Ok((message.bytes, descriptors)) }
+}
+
+/// Receives also what the other side sent before it closed with something of ours unread: on a socket of this type the
+/// kernel (6.18) reports `ECONNRESET` once, and before those packets. On a stream it does so behind them.
+fn behind_a_reset<T>(mut receive: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    match receive() {
+        Err(Errno::CONNRESET) => receive(),
+        received => received,
+    }
 }
 
 fn cut_off() -> io::Error {
@@ -135,7 +146,8 @@ fn cut_off() -> io::Error {
 /// `InvalidData` when the packet did not fit, or came with descriptors.
 pub fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let mut none = RecvAncillaryBuffer::default();
-    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut none, RecvFlags::CMSG_CLOEXEC)?;
+    let message =
+        behind_a_reset(|| recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut none, RecvFlags::CMSG_CLOEXEC))?;
     if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) { Err(cut_off()) } else { Ok(message.bytes) }
 }
 
@@ -147,6 +159,26 @@ pub fn is_the_end(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sent_before_the_end_arrives_even_when_something_of_ours_was_never_read() {
+        for plain in [false, true] {
+            let (ours, theirs) = pair().unwrap();
+            send(ours.as_fd(), b"unread", &[]).unwrap();
+            send(theirs.as_fd(), b"first", &[]).unwrap();
+            send(theirs.as_fd(), b"second", &[]).unwrap();
+            drop(theirs);
+            let mut buffer = [0; 16];
+            for expected in [&b"first"[..], b"second", b"", b""] {
+                let length = if plain {
+                    receive_plain(ours.as_fd(), &mut buffer).unwrap()
+                } else {
+                    receive(ours.as_fd(), &mut buffer).unwrap().0
+                };
+                assert_eq!(&buffer[..length], expected);
+            }
+        }
+    }
 
     #[test]
     fn descriptors_travel_and_the_end_is_seen() {

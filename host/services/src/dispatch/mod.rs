@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use app_host_core::causes::chain;
 use app_host_core::dispatch::wire::{self, Packet};
 use app_host_core::dispatch::{Backlog, MAX_WAITING, MAX_WAITING_BYTES, queues};
+use app_host_core::error::chain;
 use app_host_platform::sys::packet::{Socket, is_the_end};
 use claims::Claims;
 use hub::Hub;

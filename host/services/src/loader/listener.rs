@@ -10,7 +10,7 @@ use abi_stable::{
     std_types::{RErr, ROk, RResult, RStr},
 };
 use app_abi::abi::{FfiFault, FfiListener, ListenerService};
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::Origin;
 use socket2::SockRef;
 use std::{

@@ -5,9 +5,9 @@ use http_body_util::Empty;
 use super::*;
 
 /// A desk whose master never answers.
-fn desk(listens: AdminListens) -> Desk {
+fn desk(listens: AdminListens) -> DiskThread {
     let (source, _) = super::super::source::open();
-    Desk::new(listens, source, watch::channel(false).1)
+    DiskThread::new(listens, source, watch::channel(false).1)
 }
 
 fn ask(method: &str, path: &str, host: Option<&str>) -> Request<Empty<Bytes>> {

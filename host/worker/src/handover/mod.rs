@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::message::ToRoad;
 use app_host_platform::channel::{ChannelError, FromMaster};
 use app_host_platform::sys::packet::Socket;

@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::outbox::Answer;
 use super::wire::{self, MAX_PACKET, Word};
 use super::{Harbour, NoBerth};
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_platform::sys::packet::Socket;
 
 /// How long connections that have arrived wait for room.

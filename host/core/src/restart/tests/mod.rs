@@ -2,7 +2,7 @@
 
 mod draining;
 mod health;
-mod ledger;
+mod history;
 mod links;
 mod properties;
 mod tables;

@@ -15,9 +15,9 @@ use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::Happening;
-use app_host_core::causes::chain;
+use super::Input;
 use app_host_core::config::LogLevel;
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::WorkerId;
 use app_host_core::message::{FromWorker, ToWorker, WorkerSetup};
@@ -65,32 +65,32 @@ impl LiveSettings {
 }
 
 /// What is wanted of a worker.
-pub(super) struct Wants {
+pub(super) struct Instructions {
     pub(super) orders: mpsc::Receiver<ToWorker>,
     pub(super) live: watch::Receiver<LiveSettings>,
 }
 
 /// Where what is known of a worker goes.
-pub(super) struct Says {
+pub(super) struct EventSender {
     pub(super) worker: WorkerId,
     pub(super) pid: Pid,
     pub(super) children: Children,
-    pub(super) inbox: mpsc::Sender<Happening>,
+    pub(super) inbox: mpsc::Sender<Input>,
     /// Set before its exit is reported.
     pub(super) cpu: Rc<Cell<Duration>>,
 }
 
 /// Talks to one worker until it has exited and has said everything.
-pub(super) async fn attend(
-    says: Says,
+pub(super) async fn supervise(
+    says: EventSender,
     child: Child,
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
     last_words: LastWords,
-    wants: Wants,
+    wants: Instructions,
 ) {
     let Child { pid, channel: MasterEnd { to, from }, mut ended } = child;
-    let mut hears = Hears { from, left: MESSAGES, held: None };
+    let mut hears = Messages { from, left: MESSAGES, held: None };
     let how = tokio::select! {
         biased;
         // Also where the worker doesn't read what it is sent, and a child of the app's keeps its socket open.
@@ -108,12 +108,12 @@ pub(super) async fn attend(
 
 /// Sends a worker its setup and its orders, and hears it, for as long as it lives.
 async fn talk(
-    says: &Says,
+    says: &EventSender,
     to: &ToChild,
-    hears: &mut Hears,
+    hears: &mut Messages,
     setup: WorkerSetup,
     descriptors: Vec<OwnedFd>,
-    mut wants: Wants,
+    mut wants: Instructions,
 ) -> Infallible {
     let worker_pid = says.pid.as_raw();
     let mut live = LiveSettings::of(&setup);
@@ -150,7 +150,7 @@ async fn talk(
 const MESSAGES: u8 = 4;
 
 /// What a worker says, which is not much.
-struct Hears {
+struct Messages {
     from: FromChild,
     left: u8,
     /// What was heard and hasn't been passed on.
@@ -166,8 +166,8 @@ enum Misbehaviour {
     TooMany,
 }
 
-impl Hears {
-    /// Hears the next message, if none is held; says whether there is one now. Cancel-safe.
+impl Messages {
+    /// Receives the next message, if none is held; says whether there is one now. Cancel-safe.
     async fn hear(&mut self) -> Result<bool, Misbehaviour> {
         if self.held.is_none() {
             let message = self.from.receive().await?;
@@ -180,11 +180,11 @@ impl Hears {
     }
 }
 
-impl Says {
+impl EventSender {
     /// Passes the next message on; says whether another may follow. Cancel-safe: no message is lost.
     ///
     /// A worker that breaks its protocol is run by somebody else: it is killed, and replaced as one that has crashed.
-    async fn forward(&self, hears: &mut Hears) -> bool {
+    async fn forward(&self, hears: &mut Messages) -> bool {
         match hears.hear().await {
             Ok(true) => {}
             Ok(false) => return false,
@@ -199,7 +199,7 @@ impl Says {
         let (Ok(permit), Some(message)) = (self.inbox.reserve().await, hears.held.take()) else { return false };
         let worker = self.worker;
         let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
-        permit.send(Happening::Event(match message {
+        permit.send(Input::Event(match message {
             FromWorker::Ready => Event::Ready { worker },
             FromWorker::Terminated => Event::Terminated { worker },
             FromWorker::CannotListen { error } => Event::CannotListen { worker, error: bounded(&error) },
@@ -210,7 +210,7 @@ impl Says {
 
     async fn report(&self, event: Event) {
         // The loop has ended: nobody is interested any more.
-        let _ = self.inbox.send(Happening::Event(event)).await;
+        let _ = self.inbox.send(Input::Event(event)).await;
     }
 }
 

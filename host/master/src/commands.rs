@@ -1,79 +1,43 @@
 //! What the operator wants at the control socket, and what it becomes: events for the machine, words to
 //! the workers, and answers.
 
-use std::time::Instant;
-
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::control::{Ask, Reply};
+use crate::control::{ControlRequest, Reply};
 use app_host_core::command::{Answer, Command, Until};
-use app_host_core::ids::{RequestId, Time};
+use app_host_core::ids::Time;
 use app_host_core::restart::{By, Event, Machine, Phase, Scale, WorkerView};
 use app_host_core::status::{Measured, Status, WorkerStatus, millis};
 use app_host_platform::metrics::Snapshot;
 
 use super::effects::Effects;
-
-/// Numbers the requests for a restart, whoever asks.
-pub(super) struct Requests {
-    begin: Instant,
-    last: RequestId,
-}
-
-impl Requests {
-    /// Before the first; `begin` is when the machine's time began.
-    pub(super) const fn new(begin: Instant) -> Self {
-        Self { begin, last: RequestId(0) }
-    }
-
-    /// Takes note of a request; the machine is to see the event next.
-    pub(super) fn ask(&mut self, effects: &mut Effects, by: By) -> Event {
-        self.last = RequestId(self.last.0 + 1);
-        effects.requested(self.last, by, self.begin.elapsed());
-        Event::Request { request: self.last, by }
-    }
-
-    pub(super) const fn last(&self) -> RequestId {
-        self.last
-    }
-}
+use super::requests::Target;
 
 /// Does what a client asks for; what the machine must know of it is returned.
-pub(super) fn take(ask: Ask, effects: &mut Effects, machine: &Machine, requests: &mut Requests, now: Time) -> Event {
-    let Ask { command, answer: reply, .. } = ask;
+pub(super) fn handle(asked: ControlRequest, effects: &mut Effects, machine: &Machine, now: Time) -> Option<Event> {
+    let ControlRequest { command, answer: reply, .. } = asked;
     let answer = match command {
-        Command::Restart(until) => {
-            let event = requests.ask(effects, By::Control);
-            await_it(effects, requests.last(), until, reply);
-            return event;
-        }
+        Command::Restart(until) => return Some(restart(effects, By::Control, Target::Configured, (until, reply), now)),
         Command::Rollback(until, version) => {
-            let event = requests.ask(effects, By::Rollback);
-            effects.rolls_back_to(requests.last(), version);
-            await_it(effects, requests.last(), until, reply);
-            return event;
+            return Some(restart(effects, By::Rollback, Target::Earlier(version), (until, reply), now));
         }
         Command::Workers(number) => match machine.may_scale() {
             Ok(()) => {
                 let _ = reply.send(Reply::Answer(Answer::Ack));
-                return Event::Scale(Scale::To(number));
+                return Some(Event::Scale(Scale::To(number)));
             }
             Err(refusal) => Answer::nack(refusal.reason()),
         },
         Command::Versions => Answer::Data(json!(effects.versions()).to_string()),
-        Command::Wait(request) if effects.is_pending(request) => {
-            effects.audience.awaits_verdict(request, reply);
-            return Event::Tick;
+        Command::Wait(request) => {
+            effects.answer_when(request, Until::Judged, reply);
+            return None;
         }
-        Command::Wait(request) => effects.audience.given(request).unwrap_or_else(|| {
-            let was = (RequestId(1)..=requests.last()).contains(&request);
-            Answer::nack(if was { "forgotten" } else { "no such request" })
-        }),
         Command::Status => {
             // The client may have gone, here and below.
             let _ = reply.send(Reply::Status(Box::new(status(effects, machine, now))));
-            return Event::Tick;
+            return None;
         }
         Command::LogLevel(level) => {
             effects.set_log_level(level);
@@ -89,32 +53,37 @@ pub(super) fn take(ask: Ask, effects: &mut Effects, machine: &Machine, requests:
             // Before the answer, after which a script may start the next master.
             effects.mark_stop();
             let _ = reply.send(Reply::Answer(Answer::Ack));
-            return Event::Stop;
+            return Some(Event::Stop);
         }
         // What the control socket's own thread answers.
         Command::Cmds | Command::Version | Command::Events => Answer::nack("unknown"),
     };
     let _ = reply.send(Reply::Answer(answer));
-    Event::Tick
+    None
 }
 
-/// Has a client wait for what becomes of its request.
-fn await_it(effects: &mut Effects, request: RequestId, until: Until, reply: oneshot::Sender<Reply>) {
-    match until {
-        Until::Accepted => effects.audience.awaits_begin(request, reply),
-        Until::Judged => effects.audience.awaits_verdict(request, reply),
-    }
+/// Asks for a restart, and has the client wait for what becomes of it.
+fn restart(
+    effects: &mut Effects,
+    by: By,
+    target: Target,
+    (until, reply): (Until, oneshot::Sender<Reply>),
+    now: Time,
+) -> Event {
+    let event = effects.request(by, target, now);
+    effects.answer_when(effects.requests().last(), until, reply);
+    event
 }
 
 /// What a client is told before there is a machine; whether the master is to stop, which `stops` is called for before
 /// the answer.
-pub(super) fn too_early(ask: Ask, stops: impl FnOnce()) -> bool {
-    let stop = ask.command == Command::Stop;
+pub(super) fn too_early(asked: ControlRequest, stops: impl FnOnce()) -> bool {
+    let stop = asked.command == Command::Stop;
     if stop {
         stops();
     }
     let answer = if stop { Answer::Ack } else { Answer::nack("starting") };
-    let _ = ask.answer.send(Reply::Answer(answer));
+    let _ = asked.answer.send(Reply::Answer(answer));
     stop
 }
 
@@ -142,12 +111,12 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
         out_of_rotation: effects.is_out_of_rotation(),
         listeners_down: effects.listeners_down(),
         workers: machine.workers().map(|view| worker(effects, &view)).collect(),
-        verdicts: effects.audience.verdicts(),
+        verdicts: effects.requests().verdicts(),
     }
 }
 
 fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
-    let figures = effects.crew().figures(view.id);
+    let figures = effects.workers().figures(view.id);
     let sum = |what: fn(&app_host_platform::sys::stats::LaneSnapshot) -> u64| {
         figures.as_ref().map_or(0, |figures| figures.stats.sum(what))
     };

@@ -18,14 +18,14 @@ use nix::unistd::{Pid, fchown};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::Happening;
-use super::attend::{LastWords, LiveSettings, Says, Wants, attend};
+use super::Input;
 use super::dispatch::Dispatch;
+use super::supervise::{EventSender, Instructions, LastWords, LiveSettings, supervise};
 use crate::locks::MagicLock;
 use crate::preflight::Prepared;
-use app_host_core::causes::chain;
 use app_host_core::config::{AccessLog, Log, LogLevel};
 use app_host_core::dispatch::SOCKET_BYTES;
+use app_host_core::error::chain;
 use app_host_core::ids::{Generation, Slot, WorkerId};
 use app_host_core::message::TRANSFER_SOCKET_BYTES;
 use app_host_core::message::{AccessPlace, AccessSetup, ToRoad, ToWorker, WorkerSetup};
@@ -95,11 +95,11 @@ pub(super) struct Figures {
 
 /// All worker processes whose exit hasn't been seen yet.
 #[derive(Debug)]
-pub(super) struct Crew {
+pub(super) struct Workers {
     children: Children,
     identity: Option<Identity>,
     lock: MagicLock,
-    inbox: mpsc::Sender<Happening>,
+    inbox: mpsc::Sender<Input>,
     dispatch: Dispatch,
     processes: HashMap<WorkerId, Process>,
     /// The access log's file that was opened last, and its path.
@@ -112,12 +112,12 @@ pub(super) struct Crew {
     linked: HashSet<(WorkerId, WorkerId)>,
 }
 
-impl Crew {
+impl Workers {
     pub(super) fn new(
         children: Children,
         identity: Option<Identity>,
         lock: MagicLock,
-        inbox: mpsc::Sender<Happening>,
+        inbox: mpsc::Sender<Input>,
         dispatch: Dispatch,
     ) -> Self {
         Self {
@@ -224,11 +224,16 @@ impl Crew {
         let (orders, queue) = mpsc::channel(ORDERS);
         let pid = child.pid;
         let (live, live_orders) = watch::channel(LiveSettings::of(&setup));
-        let wants = Wants { orders: queue, live: live_orders };
+        let wants = Instructions { orders: queue, live: live_orders };
         let cpu = Rc::new(Cell::default());
-        let says =
-            Says { worker, pid, children: self.children.clone(), inbox: self.inbox.clone(), cpu: Rc::clone(&cpu) };
-        tokio::task::spawn_local(attend(says, child, setup, descriptors, last_words, wants));
+        let says = EventSender {
+            worker,
+            pid,
+            children: self.children.clone(),
+            inbox: self.inbox.clone(),
+            cpu: Rc::clone(&cpu),
+        };
+        tokio::task::spawn_local(supervise(says, child, setup, descriptors, last_words, wants));
         self.dispatch.join(worker, slot, generation, dispatch);
         let (log, takes_over) = (config.log.clone(), config.restart.handover);
         let since = Instant::now();

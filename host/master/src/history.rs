@@ -1,41 +1,41 @@
-//! The book: what this master writes down for the next one.
+//! Records which generations were active, failed or were rolled back, for the next master.
 //!
-//! Owns the ledger and the order in which its states reach the disk. What follows from it is
-//! `restart`'s to say; here it is told with what the generations know of themselves.
+//! Owns the present [`History`] and the order in which its states reach the disk, through `history_file`. What follows
+//! from it is decided in `restart::history`.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::{error, warn};
 
-use crate::ledger::LedgerFile;
+use crate::history_file::HistoryFile;
 use crate::preflight::Prepared;
-use app_host_core::causes::chain;
+use app_host_core::error::chain;
 use app_host_core::ids::{Generation, VersionId};
-use app_host_core::restart::ledger::{Kept, Ledger, Moment};
+use app_host_core::restart::history::{History, Kept, Moment};
 use app_host_core::restart::{Failure, Pair};
-use app_host_platform::desk::Desk;
+use app_host_platform::disk_thread::DiskThread;
 
 /// How long a verdict, or the master's exit, waits for what was written down to reach the disk.
 const LAST_WRITE: Duration = Duration::from_secs(10);
 
 /// What is written down.
 #[derive(Debug)]
-pub(super) struct Book {
-    ledger: Ledger,
-    file: LedgerFile,
-    desk: Desk,
+pub(super) struct RecordedHistory {
+    history: History,
+    file: HistoryFile,
+    disk: DiskThread,
     barred: Vec<Pair>,
 }
 
-impl Book {
-    pub(super) fn new(file: LedgerFile, ledger: Ledger, desk: Desk) -> Self {
-        Self { barred: ledger.barred(), ledger, file, desk }
+impl RecordedHistory {
+    pub(super) fn new(file: HistoryFile, history: History, disk: DiskThread) -> Self {
+        Self { barred: history.barred(), history, file, disk }
     }
 
     /// What stands in it.
-    pub(super) const fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub(super) const fn current(&self) -> &History {
+        &self.history
     }
 
     /// What the watcher is not to ask for.
@@ -45,12 +45,12 @@ impl Book {
 
     /// The versions whose copies are kept.
     pub(super) fn versions(&self) -> HashSet<VersionId> {
-        self.ledger.versions()
+        self.history.versions()
     }
 
     /// Every slot has a worker of this generation that serves.
     pub(super) fn activated(&mut self, prepared: &Prepared) {
-        self.ledger = self.ledger_with(prepared);
+        self.history = self.history_with(prepared);
         self.write_down();
     }
 
@@ -58,16 +58,16 @@ impl Book {
     /// that starts meanwhile must not begin with what was rolled back. Until the verdict only the disk knows.
     pub(super) fn rolled_over(&self, prepared: &Prepared) {
         if prepared.held.is_some() {
-            self.save(self.ledger_with(prepared));
+            self.save(self.history_with(prepared));
         }
     }
 
     /// A restart has failed for good: what holds is what was before.
     pub(super) fn nothing_changed(&self) {
-        self.save(self.ledger.clone());
+        self.save(self.history.clone());
     }
 
-    fn ledger_with(&self, prepared: &Prepared) -> Ledger {
+    fn history_with(&self, prepared: &Prepared) -> History {
         let manifest = &prepared.version.manifest;
         let kept = Kept {
             pair: prepared.pair(),
@@ -76,9 +76,9 @@ impl Book {
             app_version: manifest.app_version.clone(),
             config: prepared.text.as_ref().to_owned(),
         };
-        let mut ledger = self.ledger.clone();
-        ledger.activated(kept, prepared.held, prepared.config.versions_kept);
-        ledger
+        let mut history = self.history.clone();
+        history.activated(kept, prepared.held, prepared.config.versions_kept);
+        history
     }
 
     /// A generation has failed and isn't to be tried again, unless it is the same as the active one.
@@ -89,7 +89,7 @@ impl Book {
             warn!(generation, version, reason = failure.reason(), "a rollback has failed; it can be tried again");
             return;
         }
-        if self.ledger.quarantine(failed.pair(), now(), &failure.to_string()) {
+        if self.history.quarantine(failed.pair(), now(), &failure.to_string()) {
             let advice = "it is refused until the library, the configuration or a file that it names changes";
             error!(generation, version, reason = failure.reason(), advice, "generation quarantined");
             self.write_down();
@@ -99,15 +99,15 @@ impl Book {
     }
 
     fn write_down(&mut self) {
-        self.barred = self.ledger.barred();
-        self.save(self.ledger.clone());
+        self.barred = self.history.barred();
+        self.save(self.history.clone());
     }
 
-    fn save(&self, ledger: Ledger) {
+    fn save(&self, history: History) {
         let file = self.file.clone();
         // Jobs are done in turn, so the last state is the one that stays.
-        self.desk.post(move || {
-            if let Err(error) = file.save(&ledger) {
+        self.disk.post(move || {
+            if let Err(error) = file.save(&history) {
                 let advice = "the next master may start with another generation than this one's";
                 error!(error = chain(&error), advice, "what is active and quarantined can't be written down");
             }
@@ -116,9 +116,9 @@ impl Book {
 
     /// Waits until all that was written down has reached the disk, or is given up and said to be lost.
     pub(super) fn written(&self) -> impl Future<Output = ()> + use<> {
-        let desk = self.desk.clone();
+        let disk = self.disk.clone();
         async move {
-            if let Err(error) = desk.run(LAST_WRITE, || ()).await {
+            if let Err(error) = disk.run(LAST_WRITE, || ()).await {
                 error!(error = chain(&error), "what is active and quarantined may not be written down");
             }
         }

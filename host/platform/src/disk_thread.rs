@@ -1,4 +1,4 @@
-//! The desk: one thread for work that waits for the disk, so that the loop never does.
+//! One thread for work that waits for the disk, so that the master's loop never does.
 //!
 //! Made once, when the master starts: a machine that has no thread to spare later (`EAGAIN`, a limit
 //! on processes) then refuses a restart for what fails, and nothing else. Jobs are done one after
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 /// A job that didn't end, or not in time.
 #[derive(Debug, thiserror::Error)]
-pub enum DeskError {
+pub enum DiskThreadError {
     #[error("the disk didn't answer within {0:?}")]
     Late(Duration),
     #[error("the work on the disk has panicked, which is a bug in the host")]
@@ -24,9 +24,9 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The way to the thread. It ends with the last clone.
 #[derive(Clone, Debug)]
-pub struct Desk(mpsc::Sender<Job>);
+pub struct DiskThread(mpsc::Sender<Job>);
 
-impl Desk {
+impl DiskThread {
     /// Makes the thread.
     pub fn open() -> io::Result<Self> {
         let (sender, jobs) = mpsc::channel::<Job>();
@@ -36,7 +36,7 @@ impl Desk {
                 let _ = catch_unwind(AssertUnwindSafe(job));
             }
         };
-        std::thread::Builder::new().name("desk".to_owned()).spawn(work)?;
+        std::thread::Builder::new().name("disk".to_owned()).spawn(work)?;
         Ok(Self(sender))
     }
 
@@ -52,17 +52,17 @@ impl Desk {
         &self,
         limit: Duration,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, DeskError> {
+    ) -> Result<T, DiskThreadError> {
         let (answer, result) = oneshot::channel();
         let job = Box::new(move || {
             // Nobody waits any more: the result is of no use.
             let _ = answer.send(job());
         });
-        self.0.send(job).map_err(|_| DeskError::Gone)?;
+        self.0.send(job).map_err(|_| DiskThreadError::Gone)?;
         match tokio::time::timeout(limit, result).await {
             Ok(Ok(result)) => Ok(result),
-            Ok(Err(_)) => Err(DeskError::Gone),
-            Err(_) => Err(DeskError::Late(limit)),
+            Ok(Err(_)) => Err(DiskThreadError::Gone),
+            Err(_) => Err(DiskThreadError::Late(limit)),
         }
     }
 }
@@ -73,14 +73,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_has_a_deadline_and_the_next_one_its_turn() {
-        let desk = Desk::open().unwrap();
+        let disk = DiskThread::open().unwrap();
         let (release, held) = mpsc::channel::<()>();
-        let late = desk.run(Duration::from_millis(10), move || held.recv()).await;
-        assert!(matches!(late, Err(DeskError::Late(_))));
+        let late = disk.run(Duration::from_millis(10), move || held.recv()).await;
+        assert!(matches!(late, Err(DiskThreadError::Late(_))));
         release.send(()).unwrap();
-        assert_eq!(desk.run(Duration::from_secs(20), || 7).await.unwrap(), 7);
-        let gone = desk.run(Duration::from_secs(20), || panic!("a job that panics")).await;
-        assert!(matches!(gone, Err::<(), _>(DeskError::Gone)));
-        assert_eq!(desk.run(Duration::from_secs(20), || 8).await.unwrap(), 8);
+        assert_eq!(disk.run(Duration::from_secs(20), || 7).await.unwrap(), 7);
+        let gone = disk.run(Duration::from_secs(20), || panic!("a job that panics")).await;
+        assert!(matches!(gone, Err::<(), _>(DiskThreadError::Gone)));
+        assert_eq!(disk.run(Duration::from_secs(20), || 8).await.unwrap(), 8);
     }
 }

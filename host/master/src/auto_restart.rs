@@ -1,31 +1,31 @@
-//! The lookout: the watcher of the active configuration, and the policy that it feeds.
+//! Restarts without being asked, once a watched library or configuration has changed.
 //!
-//! Owns both, and starts, changes and ends the watching as the active configuration says. What is worth
-//! a restart is `restart`'s to say, what lies at a path the watcher's.
+//! Owns the watcher and its policy, and starts, changes and ends them as the active configuration says. What is worth
+//! a restart is decided in `restart::watch`; what lies at a path is the watcher's to say.
 
 use std::path::Path;
 
 use tracing::{debug, error, info};
 
 use crate::preflight::Prepared;
-use crate::watcher::{Aim, Senses, Sighting, Watcher};
+use crate::watcher::{FileSeen, Targets, WatchMode, Watcher};
 use app_host_core::ids::{RequestId, Time};
 use app_host_core::restart::{Judged, Pair, Phase, Verdict, Watch};
 
 /// What is watched, if anything is.
-pub(super) struct Lookout {
+pub(super) struct AutoRestart {
     watching: Option<Watching>,
 }
 
 struct Watching {
-    aim: Aim,
+    targets: Targets,
     policy: Watch,
     /// `None` when it can't be had.
     watcher: Option<Watcher>,
-    senses: Senses,
+    mode: WatchMode,
 }
 
-impl Lookout {
+impl AutoRestart {
     pub(super) const fn new() -> Self {
         Self { watching: None }
     }
@@ -40,47 +40,47 @@ impl Lookout {
             return;
         }
         let active_pair = active.pair();
-        let aim = Aim {
+        let targets = Targets {
             library: wanted.library.then(|| active.config.app.library.clone()),
             // Also where it asks for nothing: what was refused for it may be tried again once it changes.
             config: config_path.to_owned(),
         };
         match &mut self.watching {
-            Some(watching) if watching.aim == aim && watching.policy.watched() == wanted => {
+            Some(watching) if watching.targets == targets && watching.policy.watched() == wanted => {
                 watching.policy.set_active(active_pair);
                 watching.policy.set_barred(barred);
             }
             _ => {
-                let library = aim.library.as_deref().map(|path| path.display().to_string());
+                let library = targets.library.as_deref().map(|path| path.display().to_string());
                 info!(library, config = wanted.config.then(|| config_path.display().to_string()), "watching");
-                let senses = Senses::Events;
-                let watcher = start(&aim, senses);
+                let mode = WatchMode::Events;
+                let watcher = start(&targets, mode);
                 let mut policy = Watch::new(wanted, active_pair);
                 policy.set_barred(barred);
-                self.watching = Some(Watching { aim, policy, watcher, senses });
+                self.watching = Some(Watching { targets, policy, watcher, mode });
             }
         }
     }
 
     /// Waits until the watcher has seen something, and takes note of it.
     pub(super) async fn see(&mut self) {
-        let Some(Watching { aim, policy, watcher: Some(watcher), senses }) = &mut self.watching else {
+        let Some(Watching { targets, policy, watcher: Some(watcher), mode }) = &mut self.watching else {
             return std::future::pending().await;
         };
         match watcher.next().await {
-            Some(Sighting::Library(version)) => {
+            Some(FileSeen::Library(version)) => {
                 debug!(version = version.map(|version| version.short()), "library seen");
                 policy.library_seen(version);
             }
-            Some(Sighting::Config(config)) => {
+            Some(FileSeen::Config(config)) => {
                 debug!(there = config.is_some(), "configuration seen");
                 policy.config_seen(config);
             }
             None => {
-                error!(senses = ?senses, "the watcher has ended, which is a bug in the host");
+                error!(mode = ?mode, "the watcher has ended, which is a bug in the host");
                 // Without the crate that it leans on it may do better.
-                let again = (*senses == Senses::Events).then(|| start(aim, Senses::PollAlone)).flatten();
-                *senses = Senses::PollAlone;
+                let again = (*mode == WatchMode::Events).then(|| start(targets, WatchMode::PollAlone)).flatten();
+                *mode = WatchMode::PollAlone;
                 if let Some(watching) = &mut self.watching {
                     watching.watcher = again;
                 }
@@ -112,7 +112,7 @@ impl Lookout {
     }
 }
 
-fn start(aim: &Aim, senses: Senses) -> Option<Watcher> {
-    let started = Watcher::start(aim, senses);
+fn start(targets: &Targets, mode: WatchMode) -> Option<Watcher> {
+    let started = Watcher::start(targets, mode);
     started.inspect_err(|error| error!(error = %error, "nothing is watched: the watcher's thread can't be made")).ok()
 }

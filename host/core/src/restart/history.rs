@@ -147,7 +147,7 @@ pub struct Listed<'a> {
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ledger {
+pub struct History {
     kept: Vec<Kept>,
     active: Option<Pair>,
     quarantined: Vec<Quarantined>,
@@ -160,7 +160,9 @@ pub struct Ledger {
 #[serde(deny_unknown_fields)]
 struct Form<T> {
     form: u32,
-    ledger: T,
+    /// By the name that it had when the first such file was written.
+    #[serde(rename = "ledger")]
+    history: T,
 }
 
 /// What this form is called. A master that reads another one knows nothing.
@@ -169,7 +171,7 @@ const FORM: u32 = 1;
 /// Bytes that no master of this version has written.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// They are no ledger.
+    /// They are no history.
     #[error(transparent)]
     Damaged(serde_json::Error),
     /// Another version may have.
@@ -180,19 +182,19 @@ pub enum Unreadable {
     Unsound,
 }
 
-impl Ledger {
+impl History {
     /// Reads what [`Self::to_json`] has made; `digest` names a configuration.
     pub fn parse(bytes: &[u8], digest: impl Fn(&str) -> ConfigId) -> Result<Self, Unreadable> {
-        let Form { form, ledger } = serde_json::from_slice::<Form<Self>>(bytes).map_err(Unreadable::Damaged)?;
+        let Form { form, history } = serde_json::from_slice::<Form<Self>>(bytes).map_err(Unreadable::Damaged)?;
         if form != FORM {
             return Err(Unreadable::Form);
         }
-        if ledger.is_sound(digest) { Ok(ledger) } else { Err(Unreadable::Unsound) }
+        if history.is_sound(digest) { Ok(history) } else { Err(Unreadable::Unsound) }
     }
 
     /// As it is written down.
     pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&Form { form: FORM, ledger: self })
+        serde_json::to_vec(&Form { form: FORM, history: self })
     }
 
     /// Whether it can have been written by a master; `digest` names a configuration.

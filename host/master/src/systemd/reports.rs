@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::start::ORPHANS_MARGIN;
-use crate::notify::{Deadlines, Notify};
+use super::{Deadlines, Systemd};
 use crate::preflight;
+use crate::start::ORPHANS_MARGIN;
 use app_host_core::config::Config;
 use app_host_core::restart::{OnFailure, Report, Verdict};
 
 /// How long a start, a restart and a stop may take with these configurations, and so many workers.
-pub(super) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {
+pub(crate) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {
     let longest = |of: fn(&Config) -> Duration| configs.iter().map(|config| of(config)).max().unwrap_or_default();
     let workers = configs.iter().map(|config| config.workers).chain(scaled).max().unwrap_or_default();
     Deadlines {
@@ -23,17 +23,17 @@ pub(super) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {
 }
 
 /// Tells a fact, if it is one for the manager. `serving` says for people what serves.
-pub(super) fn tell(notify: &Notify, report: &Report, serving: impl FnOnce() -> String) {
+pub(crate) fn tell(systemd: &Systemd, report: &Report, serving: impl FnOnce() -> String) {
     match report {
-        Report::Serving { .. } => notify.serving(&serving()),
-        Report::StopDelayed { .. } | Report::Stopping => notify.stopping(),
+        Report::Serving { .. } => systemd.serving(&serving()),
+        Report::StopDelayed { .. } | Report::Stopping => systemd.stopping(),
         _ => {}
     }
 }
 
 /// Tells a verdict. `on_failure` is that of the active generation.
-pub(super) fn verdict(notify: &Notify, verdict: &Verdict, serving: &str, on_failure: OnFailure) {
-    notify.verdict(&match verdict {
+pub(crate) fn verdict(systemd: &Systemd, verdict: &Verdict, serving: &str, on_failure: OnFailure) {
+    systemd.verdict(&match verdict {
         Verdict::Complete { unchanged: false, .. } => format!("restart complete: {serving}"),
         Verdict::Complete { unchanged: true, .. } => format!("restart complete, nothing has changed: {serving}"),
         Verdict::Refused(refusal) => format!("restart refused: {refusal}; {serving}"),

@@ -26,9 +26,9 @@ struct Step {
 
 /// As far as it leads now. Two that are equal lead through the same directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Way(Vec<Step>);
+pub(super) struct PathChain(Vec<Step>);
 
-impl Way {
+impl PathChain {
     /// The way to `path`, which must be absolute.
     pub(super) fn to(path: &Path) -> Self {
         let mut steps = Vec::new();

@@ -4,10 +4,11 @@
 //! ready again once the master is on its way out, and each `RELOADING=1` is followed by one `READY=1`.
 //! Without such a socket nothing is said to anybody.
 //!
-//! Not the crate sd-notify: its send waits when the manager doesn't read, and then the master would hang.
+//! Not the crate sd-systemd: its send waits when the manager doesn't read, and then the master would hang.
 //! Here a message that finds no room is lost, and the next one says all that counts.
 
-mod patience;
+mod deadlines;
+pub mod reports;
 
 use std::cell::{Cell, RefCell};
 use std::env;
@@ -20,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-pub use patience::Deadlines;
-use patience::Stage;
+pub use deadlines::Deadlines;
+use deadlines::Stage;
 
 /// How often more time is asked for before what was asked for last is over.
 const ASKED_AGAIN: u32 = 5;
@@ -37,9 +38,9 @@ enum Told {
 
 /// The way to the service manager, if there is one.
 #[derive(Debug)]
-pub struct Notify {
+pub struct Systemd {
     socket: Option<UnixDatagram>,
-    unreachable: Option<NotifyError>,
+    unreachable: Option<SystemdError>,
     watchdog: Option<Duration>,
     told: Cell<Told>,
     /// Since when.
@@ -55,12 +56,12 @@ pub struct Notify {
 /// An environment that names a way to a manager which can't be had.
 #[derive(Debug, thiserror::Error)]
 #[error("the service manager can't be told anything: NOTIFY_SOCKET is \"{address}\"")]
-pub struct NotifyError {
+pub struct SystemdError {
     address: String,
     source: io::Error,
 }
 
-impl Notify {
+impl Systemd {
     /// The way that our environment names. One that can't be had says nothing to anybody, and [why](Self::why_silent).
     pub fn from_environment() -> Self {
         let watchdog = watchdog(|name| env::var(name).ok(), std::process::id());
@@ -69,7 +70,7 @@ impl Notify {
             Some(address) => match connect(&address) {
                 Ok(socket) => Self::new(Some(socket), watchdog),
                 Err(source) => {
-                    let error = NotifyError { address: address.display().to_string(), source };
+                    let error = SystemdError { address: address.display().to_string(), source };
                     Self { unreachable: Some(error), ..Self::new(None, None) }
                 }
             },
@@ -77,7 +78,7 @@ impl Notify {
     }
 
     /// Why the manager that our environment names is told nothing, if it isn't.
-    pub const fn why_silent(&self) -> Option<&NotifyError> {
+    pub const fn why_silent(&self) -> Option<&SystemdError> {
         self.unreachable.as_ref()
     }
 
@@ -228,13 +229,13 @@ fn watchdog(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Durat
 mod tests {
     use super::*;
 
-    fn pair() -> (tempfile::TempDir, UnixDatagram, Notify) {
+    fn pair() -> (tempfile::TempDir, UnixDatagram, Systemd) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_nonblocking(true).unwrap();
-        let notify = Notify::new(Some(connect(path.as_os_str()).unwrap()), None);
-        (directory, manager, notify)
+        let systemd = Systemd::new(Some(connect(path.as_os_str()).unwrap()), None);
+        (directory, manager, systemd)
     }
 
     fn heard(manager: &UnixDatagram) -> Vec<String> {
@@ -245,17 +246,17 @@ mod tests {
 
     #[test]
     fn each_reload_is_followed_by_ready_and_nothing_is_ready_behind_stopping() {
-        let (_directory, manager, notify) = pair();
-        notify.serving("two serve");
-        notify.verdict("refused at the gate");
-        notify.reloading();
-        notify.reloading();
-        notify.verdict("complete");
-        notify.reloading();
-        notify.stopping();
-        notify.verdict("failed: stopped");
-        notify.stopping();
-        notify.reloading();
+        let (_directory, manager, systemd) = pair();
+        systemd.serving("two serve");
+        systemd.verdict("refused at the gate");
+        systemd.reloading();
+        systemd.reloading();
+        systemd.verdict("complete");
+        systemd.reloading();
+        systemd.stopping();
+        systemd.verdict("failed: stopped");
+        systemd.stopping();
+        systemd.reloading();
         let heard: Vec<_> =
             heard(&manager).iter().map(|message| message.split(['=', '\n']).next().unwrap().to_owned()).collect();
         assert_eq!(heard, ["READY", "STATUS", "RELOADING", "READY", "RELOADING", "STOPPING"]);
@@ -263,9 +264,9 @@ mod tests {
 
     #[test]
     fn more_time_is_asked_for_while_something_is_under_way_and_then_no_more() {
-        let (_directory, manager, notify) = pair();
+        let (_directory, manager, systemd) = pair();
         let second = Duration::from_secs(1);
-        notify.extend();
+        systemd.extend();
         assert!(heard(&manager).is_empty(), "how long it may take isn't known yet");
         let deadlines = Deadlines {
             preparation: second,
@@ -275,42 +276,42 @@ mod tests {
             delay: second,
             workers: 2,
         };
-        notify.expect(deadlines);
-        notify.extend();
+        systemd.expect(deadlines);
+        systemd.extend();
         assert_eq!(heard(&manager), ["EXTEND_TIMEOUT_USEC=10000000\n"]);
-        assert!(notify.extends_at().is_some_and(|at| at <= Instant::now() + 2 * second));
-        notify.serving("two serve");
-        notify.extend();
+        assert!(systemd.extends_at().is_some_and(|at| at <= Instant::now() + 2 * second));
+        systemd.serving("two serve");
+        systemd.extend();
         assert_eq!(heard(&manager), ["READY=1\nSTATUS=two serve\n"]);
-        assert_eq!(notify.extends_at(), None);
-        notify.reloading();
+        assert_eq!(systemd.extends_at(), None);
+        systemd.reloading();
         assert!(heard(&manager)[0].ends_with("\nEXTEND_TIMEOUT_USEC=10000000\n"));
-        notify.verdict("complete");
-        assert_eq!((heard(&manager).len(), notify.extends_at()), (1, None));
-        notify.stopping();
+        systemd.verdict("complete");
+        assert_eq!((heard(&manager).len(), systemd.extends_at()), (1, None));
+        systemd.stopping();
         assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=10000000\n"]);
         // Long past all deadlines the manager is to do what it is for.
-        notify.since.set(Instant::now().checked_sub(100 * second).unwrap());
-        notify.extend();
-        assert_eq!((heard(&manager), notify.extends_at()), (Vec::<String>::new(), None));
+        systemd.since.set(Instant::now().checked_sub(100 * second).unwrap());
+        systemd.extend();
+        assert_eq!((heard(&manager), systemd.extends_at()), (Vec::<String>::new(), None));
     }
 
     #[test]
     fn a_status_is_one_assignment_whatever_it_says() {
-        let (_directory, manager, notify) = pair();
-        notify.status("a\nREADY=1\r\nb");
+        let (_directory, manager, systemd) = pair();
+        systemd.status("a\nREADY=1\r\nb");
         assert_eq!(heard(&manager), ["STATUS=a READY=1  b\n"]);
     }
 
     #[test]
     fn a_manager_that_does_not_read_is_not_waited_for_and_told_again_later() {
-        let (_directory, manager, notify) = pair();
+        let (_directory, manager, systemd) = pair();
         for _ in 0..10_000 {
-            notify.status("many");
+            systemd.status("many");
         }
-        notify.serving("at last");
+        systemd.serving("at last");
         assert!(!heard(&manager).iter().any(|message| message.contains("at last")), "there was no room");
-        notify.alive();
+        systemd.alive();
         assert_eq!(heard(&manager), ["WATCHDOG=1\nREADY=1\nSTATUS=at last\n"]);
     }
 
@@ -319,8 +320,8 @@ mod tests {
         let name = format!("app-host-notify-{}", std::process::id());
         let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name.as_bytes()).unwrap()).unwrap();
         manager.set_nonblocking(true).unwrap();
-        let notify = Notify::new(Some(connect(OsStr::new(&format!("@{name}"))).unwrap()), None);
-        notify.stopping();
+        let systemd = Systemd::new(Some(connect(OsStr::new(&format!("@{name}"))).unwrap()), None);
+        systemd.stopping();
         assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=stopping\n"]);
         assert!(connect(OsStr::new("/nowhere/at/all")).is_err());
     }

@@ -1,8 +1,7 @@
-//! The ledger's file: where a master writes down what outlives it.
+//! The file that holds the history of generations, `generations.json` in the state directory.
 //!
-//! Owns one file in the state directory, which is replaced as a whole and only by who holds the
-//! directory's lock. What stands in it is `restart`'s business. It is the owner's alone, because
-//! configurations may hold secrets.
+//! A save replaces it as a whole, and only the master that holds the directory's lock saves. What stands in it is
+//! `restart::history`'s business. Only its owner may read it, because configurations may hold secrets.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -18,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::locks::StateLock;
 use app_host_core::ids::ConfigId;
-use app_host_core::restart::ledger::{Ledger, Unreadable};
+use app_host_core::restart::history::{History, Unreadable};
 use app_host_platform::held::{self, Directory};
 
 /// The file's name, and what a damaged one is called from then on.
@@ -29,9 +28,9 @@ const PARTIAL_PREFIX: &str = ".generations-";
 /// The largest file that is read or written, in bytes: many times what many large configurations need.
 const MAX_BYTES: u64 = 1 << 28;
 
-/// A ledger that can't be read or written.
+/// A history that can't be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
+pub enum HistoryFileError {
     #[error("{} can't be read", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is none of ours: {found}", path.display())]
@@ -48,7 +47,7 @@ pub enum LedgerError {
 
 /// The way to the file. Only a master that holds the state directory has one.
 #[derive(Clone, Debug)]
-pub struct LedgerFile {
+pub struct HistoryFile {
     /// The state directory, wherever its path leads now.
     held: Arc<Directory>,
     directory: PathBuf,
@@ -61,7 +60,7 @@ pub fn config_id(bytes: &[u8]) -> ConfigId {
     ConfigId::from_digest(Sha256::digest(bytes).into())
 }
 
-impl LedgerFile {
+impl HistoryFile {
     /// The file in the directory that is `held`, whose lock the caller has; removes what an earlier master left
     /// half-written.
     pub fn open(held: Arc<Directory>, directory: &Path, _lock: &StateLock) -> io::Result<Self> {
@@ -78,13 +77,13 @@ impl LedgerFile {
     ///
     /// # Errors
     /// When what lies there can't be one that this host has written whole.
-    pub fn load(&self) -> Result<Ledger, LedgerError> {
+    pub fn load(&self) -> Result<History, HistoryFileError> {
         let path = &self.path;
-        let read_failed = |source| LedgerError::Read { path: path.clone(), source };
-        let foreign = |found| LedgerError::Foreign { path: path.clone(), found };
+        let read_failed = |source| HistoryFileError::Read { path: path.clone(), source };
+        let foreign = |found| HistoryFileError::Foreign { path: path.clone(), found };
         let file = match self.held.open_file(OsStr::new(NAME), OFlag::O_RDONLY, Mode::empty()) {
             Ok(file) => File::from(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ledger::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
             Err(error) => return Err(read_failed(error)),
         };
         let metadata = file.metadata().map_err(read_failed)?;
@@ -96,14 +95,14 @@ impl LedgerFile {
             return Err(foreign("it belongs to another user"));
         }
         if metadata.len() > MAX_BYTES {
-            return Err(LedgerError::TooLarge { path: path.clone(), size: metadata.len() });
+            return Err(HistoryFileError::TooLarge { path: path.clone(), size: metadata.len() });
         }
         let mut bytes = Vec::new();
         file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(read_failed)?;
-        Ledger::parse(&bytes, |config| config_id(config.as_bytes())).map_err(|error| match error {
-            Unreadable::Damaged(source) => LedgerError::Damaged { path: path.clone(), source },
+        History::parse(&bytes, |config| config_id(config.as_bytes())).map_err(|error| match error {
+            Unreadable::Damaged(source) => HistoryFileError::Damaged { path: path.clone(), source },
             Unreadable::Form => foreign("it has another form, of another app-host"),
-            Unreadable::Unsound => LedgerError::Unsound { path: path.clone() },
+            Unreadable::Unsound => HistoryFileError::Unsound { path: path.clone() },
         })
     }
 
@@ -115,12 +114,12 @@ impl LedgerFile {
 
     /// Writes it down: whoever reads the file sees all of the old one or all of the new one, after a
     /// loss of power too. Blocks on the disk.
-    pub fn save(&self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let failed = |source| LedgerError::Write { path: self.path.clone(), source };
-        let bytes = ledger.to_json().map_err(|error| failed(error.into()))?;
+    pub fn save(&self, history: &History) -> Result<(), HistoryFileError> {
+        let failed = |source| HistoryFileError::Write { path: self.path.clone(), source };
+        let bytes = history.to_json().map_err(|error| failed(error.into()))?;
         let size = bytes.len() as u64;
         if size > MAX_BYTES {
-            return Err(LedgerError::TooLarge { path: self.path.clone(), size });
+            return Err(HistoryFileError::TooLarge { path: self.path.clone(), size });
         }
         let mut file = tempfile::Builder::new()
             .prefix(PARTIAL_PREFIX)
@@ -138,31 +137,31 @@ mod tests {
     use super::*;
     use app_host_core::ids::VersionId;
     use app_host_core::restart::Pair;
-    use app_host_core::restart::ledger::Kept;
+    use app_host_core::restart::history::Kept;
 
-    fn some_ledger() -> Ledger {
+    fn some_history() -> History {
         let config = "{\"app\": {\"library\": \"ü.so\"}}".to_owned();
         let pair = Pair { version: VersionId::from_digest([1; 32]), config: config_id(config.as_bytes()) };
-        let mut ledger = Ledger::default();
-        ledger.activated(Kept { pair, since: 1, app: String::new(), app_version: String::new(), config }, None, 5);
-        ledger.quarantine(Pair { version: VersionId::from_digest([2; 32]), ..pair }, 2, "worker died");
-        ledger
+        let mut history = History::default();
+        history.activated(Kept { pair, since: 1, app: String::new(), app_version: String::new(), config }, None, 5);
+        history.quarantine(Pair { version: VersionId::from_digest([2; 32]), ..pair }, 2, "worker died");
+        history
     }
 
     #[test]
-    fn a_ledger_reads_back_and_is_its_owners_alone() {
+    fn a_history_reads_back_and_is_its_owners_alone() {
         let directory = tempfile::tempdir().unwrap();
         let held = Arc::new(Directory::open(directory.path()).unwrap());
         let lock = StateLock::acquire(&held, directory.path()).unwrap();
-        let file = LedgerFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
-        assert_eq!(file.load().unwrap(), Ledger::default(), "there is none yet");
-        for ledger in [some_ledger(), Ledger::default(), some_ledger()] {
-            file.save(&ledger).unwrap();
-            assert_eq!(file.load().unwrap(), ledger);
+        let file = HistoryFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
+        assert_eq!(file.load().unwrap(), History::default(), "there is none yet");
+        for history in [some_history(), History::default(), some_history()] {
+            file.save(&history).unwrap();
+            assert_eq!(file.load().unwrap(), history);
         }
         assert_eq!(fs::metadata(directory.path().join(NAME)).unwrap().mode() & 0o777, 0o600);
         fs::write(directory.path().join(".generations-half"), "{").unwrap();
-        LedgerFile::open(held, directory.path(), &lock).unwrap();
+        HistoryFile::open(held, directory.path(), &lock).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
@@ -174,13 +173,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let held = Arc::new(Directory::open(directory.path()).unwrap());
         let lock = StateLock::acquire(&held, directory.path()).unwrap();
-        let file = LedgerFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
-        file.save(&some_ledger()).unwrap();
+        let file = HistoryFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
+        file.save(&some_history()).unwrap();
         let path = directory.path().join(NAME);
         let whole = fs::read_to_string(&path).unwrap();
         for length in 0..whole.len() {
             fs::write(&path, &whole.as_bytes()[..length]).unwrap();
-            assert!(matches!(file.load(), Err(LedgerError::Damaged { .. })), "{length} bytes");
+            assert!(matches!(file.load(), Err(HistoryFileError::Damaged { .. })), "{length} bytes");
         }
         for (damage, expected) in [
             (whole.replace("\"form\":1", "\"form\":2"), "another form"),
@@ -195,7 +194,7 @@ mod tests {
         }
         let aside = file.set_aside().unwrap();
         assert_eq!(fs::read_to_string(aside).unwrap(), "null");
-        assert_eq!(file.load().unwrap(), Ledger::default());
+        assert_eq!(file.load().unwrap(), History::default());
     }
 
     #[test]
@@ -203,19 +202,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let held = Arc::new(Directory::open(directory.path()).unwrap());
         let lock = StateLock::acquire(&held, directory.path()).unwrap();
-        let file = LedgerFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
+        let file = HistoryFile::open(Arc::clone(&held), directory.path(), &lock).unwrap();
         let path = directory.path().join(NAME);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(matches!(file.load(), Err(LedgerError::Foreign { .. })));
+        assert!(matches!(file.load(), Err(HistoryFileError::Foreign { .. })));
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(matches!(file.load(), Err(LedgerError::Foreign { .. })));
+        assert!(matches!(file.load(), Err(HistoryFileError::Foreign { .. })));
         fs::remove_dir(&path).unwrap();
         std::os::unix::fs::symlink(directory.path().join("elsewhere"), &path).unwrap();
-        assert!(matches!(file.load(), Err(LedgerError::Read { .. })));
+        assert!(matches!(file.load(), Err(HistoryFileError::Read { .. })));
         // What is written replaces it, and not what it points to.
-        file.save(&some_ledger()).unwrap();
-        assert_eq!(file.load().unwrap(), some_ledger());
+        file.save(&some_history()).unwrap();
+        assert_eq!(file.load().unwrap(), some_history());
         assert!(!directory.path().join("elsewhere").exists());
     }
 }
