@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
-use app_host_core::causes::chain;
 use app_host_core::config::SCHEMA;
+use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_platform::artifact::Store;
 use app_host_platform::held::Directory;

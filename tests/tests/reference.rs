@@ -28,7 +28,7 @@ fn read(page: &str) -> String {
 /// The rows of all tables, as cells.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let lines = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
-    lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+    lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
 /// What stands between backticks.
@@ -301,6 +301,37 @@ fn every_command_of_the_control_protocol_and_every_answer_to_a_bad_one_stands_on
     let shown =
         named(section(&page, "## Answers")).into_iter().filter(|it| !it.starts_with("ACK")).collect::<BTreeSet<_>>();
     assert_eq!(shown, reasons, "on the page (left), in the code (right)");
+}
+
+#[test]
+fn every_fact_of_the_log_and_the_events_stands_on_its_page_with_its_level_and_known_fields() {
+    let facts = sources("host/master/src");
+    let there: BTreeSet<(String, String)> = ["info", "warn", "error"]
+        .iter()
+        .flat_map(|level| {
+            let names = texts_behind(&facts, &[&format!("Fact::{level}(")]);
+            names.into_iter().map(move |name| (name, (*level).to_owned()))
+        })
+        .collect();
+    assert!(there.len() > 30, "{there:?}");
+    let page = read("reference/log-events.md");
+    let rows: Vec<_> = rows(&page).into_iter().filter(|row| row[0].contains('`')).collect();
+    let shown: BTreeSet<(String, String)> = rows
+        .iter()
+        .flat_map(|row| {
+            let name = quoted(&row[0]).next().expect("a message");
+            row[1].split(", ").map(move |level| (name.to_owned(), level.to_owned()))
+        })
+        .collect();
+    assert_eq!(shown, there, "on the page (left), in the code (right)");
+
+    let defined = facts.split("\nfields! {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("all fields");
+    let lines = defined.lines().map(str::trim).filter(|line| !line.starts_with("///"));
+    let defined: BTreeSet<_> = lines.filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
+    let mut shown: BTreeSet<_> = rows.iter().flat_map(|row| quoted(&row[2])).collect();
+    // Those of every worker, which the page says once.
+    shown.extend(["slot", "generation", "worker_pid"]);
+    assert_eq!(shown, defined, "fields on the page (left), in the code (right)");
 }
 
 /// What a help of clap's lists as commands.
