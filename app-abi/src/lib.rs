@@ -155,6 +155,8 @@ pub use tracing;
 // The code on the pages of the guide compiles, and what is asserted there holds.
 #[cfg(doctest)]
 mod guide {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
     #[doc = include_str!("../../docs/guide/first-app.md")]
     mod first_app {}
     #[doc = include_str!("../../docs/guide/databank.md")]

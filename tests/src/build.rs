@@ -45,6 +45,11 @@ impl App {
         self.profile_dir.join("launch")
     }
 
+    /// The directory of what was built.
+    pub fn profile(&self) -> &Path {
+        &self.profile_dir
+    }
+
     /// The library of the example app.
     pub fn example(&self) -> PathBuf {
         self.profile_dir.join("libexample_app.so")

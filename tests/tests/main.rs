@@ -28,6 +28,7 @@ mod distrust;
 mod draining;
 mod environment;
 mod example;
+mod examples;
 mod failures;
 mod first_start;
 mod full_disk;
