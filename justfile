@@ -29,6 +29,10 @@ lint:
     cargo clippy --release --workspace --all-targets --locked -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --locked
 
+# The packages of a registry, each built from what is in it.
+package:
+    cargo package --locked -p app-abi -p app-host-core -p app-host-platform -p app-host-services -p app-host-worker -p app-host-master -p app-host
+
 # All that continuous integration runs.
 ci:
     .ci/run

@@ -84,8 +84,9 @@ fn a_new_epoch_is_refused_by_a_restart_and_migrates_what_is_stored_at_the_next_s
     assert_eq!(client.post("/1", b"Ada: buy milk").unwrap(), 201, "{}", client.text());
     assert_eq!(host.get("/1"), "Ada: buy milk\n");
     host.install(&new);
-    let detail = host.restart_is_refused("incompatibility");
-    assert!(detail.contains("00000001_00000002"), "{detail}");
+    let refused = host.restart();
+    assert_eq!(refused.verdict, "refused: incompatibility");
+    assert!(refused.line.str("detail").contains("00000001_00000002"), "{}", refused.line.text());
     assert_eq!(host.get("/1"), "Ada: buy milk\n");
     host.stop();
     let mark = host.mark();
