@@ -164,7 +164,7 @@ fn app_that_can_do_without_a_listener_starts_and_one_that_nobody_takes_is_told_o
     let host = with_smtp().with("/app/config", json!({ "take": ["pop"], "take_what_there_is": true })).start();
     host.wait_for("a listener is not there", |line| line.text().contains("pop"));
     for pid in host.serving() {
-        host.wait_for("the app has not taken a listener: its clients wait in vain", |line| {
+        host.wait_for("the app has not taken a listener: its clients get no answer", |line| {
             line.pid() == pid && line.str("listener") == "smtp"
         });
     }

@@ -1,7 +1,7 @@
 //! What Cargo can't say of the architecture: which crate may use which, the order of rooms within each, and where
 //! `unsafe` is. Read from the sources and manifests, because nothing else would notice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,6 +56,9 @@ const ORDERS: [(&str, &[&str]); 3] = [
     ),
 ];
 
+/// The crates whose names and files are held to order: one name for one thing, short files, one style of modules.
+const TIDY: [&str; 2] = ["host/services", "host/worker"];
+
 /// The roles of the program never use each other.
 const ROLES: [&str; 7] = ["admin", "check", "ctl", "dev", "init", "inspect", "new"];
 
@@ -79,8 +82,11 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 /// The code without its comments and without its unit tests.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    // Where they are in the file; a `mod tests;` at its top ends nothing.
+    let tests =
+        ["mod tests {", "pub mod tests {", "pub(super) mod tests {"].map(|begin| format!("#[cfg(test)]\n{begin}"));
+    let end = tests.iter().filter_map(|begin| text.find(begin)).min().unwrap_or(text.len());
+    text[..end].lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 /// The room that a file of a crate belongs to.
@@ -235,6 +241,64 @@ fn rooms_of_a_crate_use_those_behind_them_only() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The name of the type that a line defines for its whole module. An associated type, which is indented, implements what
+/// a trait names.
+fn defined_type(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("pub").map_or(line, |rest| match rest.strip_prefix('(') {
+        Some(scope) => scope.split_once(')').map_or(rest, |(_, rest)| rest),
+        None => rest,
+    });
+    let (kind, rest) = rest.trim_start().split_once(' ')?;
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    (["struct", "enum", "trait", "type", "union"].contains(&kind) && !line.starts_with(' ')).then_some(name)
+}
+
+#[test]
+fn a_type_name_is_defined_once_in_a_crate() {
+    for (line, name) in [
+        ("struct A;", Some("A")),
+        ("pub(super) enum B<T> {", Some("B")),
+        ("pub trait C: Send {", Some("C")),
+        ("type D = u8;", Some("D")),
+        ("    type E = u8;", None),
+        ("impl A {", None),
+        ("pub fn f() {}", None),
+    ] {
+        assert_eq!(defined_type(line), name, "{line}");
+    }
+    for crate_root in TIDY {
+        let mut defined: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for path in sources(&workspace().join(crate_root).join("src")) {
+            for name in code(&path).lines().filter_map(defined_type) {
+                defined.entry(name.to_owned()).or_default().push(path.clone());
+            }
+        }
+        assert!(defined.len() > 10, "{crate_root}: {defined:?}");
+        defined.retain(|_, paths| paths.len() > 1);
+        assert!(defined.is_empty(), "one name, one thing: {defined:#?}");
+    }
+}
+
+#[test]
+fn files_are_short_and_modules_and_their_tests_lie_in_one_style() {
+    for crate_root in TIDY {
+        let mut left = vec![workspace().join(crate_root).join("src")];
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                assert!(!path.with_extension("rs").exists(), "{} has its module beside it", path.display());
+                left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                let text = fs::read_to_string(&path).unwrap();
+                let lines = text.lines().count();
+                assert!(lines <= 400, "{} has {lines} lines: split it by what changes together", path.display());
+                // A file's tests are its last item; those of a directory are `tests.rs` or `tests/` in it.
+                let inline = path.ends_with("mod.rs") && text.contains("\nmod tests {");
+                assert!(!inline, "{} has tests of its own: they belong beside it", path.display());
+            }
+        }
+    }
 }
 
 #[test]

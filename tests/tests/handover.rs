@@ -266,10 +266,10 @@ fn connections_that_nobody_has_used_for_a_minute_rest_and_nobody_notices() {
     let host = Host::misbehaving().with("/log/level", "trace").start();
     let mut connections = idle(&host, 60);
     let held = figures(&host, "connections");
-    assert!(host.lines_with("connection rests").is_empty());
+    assert!(host.lines_with("connection parked").is_empty());
     // They are looked at every 30 s, and rest when nothing has come between two looks.
     std::thread::sleep(Duration::from_mins(1));
-    host.wait("all of them to rest", || (host.lines_with("connection rests").len() == 60).then_some(()));
+    host.wait("all of them to be parked", || (host.lines_with("connection parked").len() == 60).then_some(()));
     host.wait("them to be counted as before", || (figures(&host, "connections") == held).then_some(()));
     // Those that ask are answered where they are; the others move while they rest.
     for connection in connections.iter_mut().step_by(2) {

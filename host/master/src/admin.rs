@@ -65,7 +65,7 @@ pub(super) enum Replace {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum SpawnError {
+enum AdminError {
     #[error("its log can't be opened")]
     Log(#[from] LoggingError),
     #[error("its process can't be made")]
@@ -170,18 +170,18 @@ impl Attendant {
         }
     }
 
-    async fn spawn(&self) -> Result<(Child, Leash, RelayGuard), SpawnError> {
+    async fn spawn(&self) -> Result<(Child, Leash, RelayGuard), AdminError> {
         let log = ChildPipe::open(&self.log)?;
-        let streams = Streams::from(log.ends().map_err(SpawnError::Process)?);
+        let streams = Streams::from(log.ends().map_err(AdminError::Process)?);
         // The app's user can read what its environment was, and it needs nothing there.
         let surroundings =
             Surroundings { environment: &Variables::NONE, limits: Limits::default(), cpus: &[], directory: None };
         let spawned = self.children.spawn(Role::Admin, streams, self.identity.as_ref(), surroundings);
-        let child = spawned.map_err(SpawnError::Process)?;
+        let child = spawned.map_err(AdminError::Process)?;
         let leash = self.children.leash(child.pid);
-        let relay = log.follow(child.pid, &self.log).map_err(SpawnError::Process)?;
+        let relay = log.follow(child.pid, &self.log).map_err(AdminError::Process)?;
         let setup = AdminSetup { listens: listens(&self.listener), log: logging::for_child(&self.log) };
-        child.channel.to.send_with(&setup, &[self.listener.as_fd()]).await.map_err(SpawnError::Setup)?;
+        child.channel.to.send_with(&setup, &[self.listener.as_fd()]).await.map_err(AdminError::Setup)?;
         Ok((child, leash, relay))
     }
 

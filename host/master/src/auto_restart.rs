@@ -14,10 +14,10 @@ use app_host_core::restart::{Judged, Pair, Phase, Verdict, Watch};
 
 /// What is watched, if anything is.
 pub(super) struct AutoRestart {
-    watching: Option<Watching>,
+    watching: Option<Watched>,
 }
 
-struct Watching {
+struct Watched {
     targets: Targets,
     policy: Watch,
     /// `None` when it can't be had.
@@ -57,14 +57,14 @@ impl AutoRestart {
                 let watcher = start(&targets, mode);
                 let mut policy = Watch::new(wanted, active_pair);
                 policy.set_barred(barred);
-                self.watching = Some(Watching { targets, policy, watcher, mode });
+                self.watching = Some(Watched { targets, policy, watcher, mode });
             }
         }
     }
 
     /// Waits until the watcher has seen something, and takes note of it.
     pub(super) async fn see(&mut self) {
-        let Some(Watching { targets, policy, watcher: Some(watcher), mode }) = &mut self.watching else {
+        let Some(Watched { targets, policy, watcher: Some(watcher), mode }) = &mut self.watching else {
             return std::future::pending().await;
         };
         match watcher.next().await {

@@ -159,7 +159,7 @@ struct Messages {
 
 /// Something that no worker of ours says.
 #[derive(Debug, thiserror::Error)]
-enum Misbehaviour {
+enum ProtocolViolation {
     #[error(transparent)]
     Garbage(#[from] Garbage),
     #[error("more than {MESSAGES} messages")]
@@ -168,11 +168,11 @@ enum Misbehaviour {
 
 impl Messages {
     /// Receives the next message, if none is held; says whether there is one now. Cancel-safe.
-    async fn hear(&mut self) -> Result<bool, Misbehaviour> {
+    async fn hear(&mut self) -> Result<bool, ProtocolViolation> {
         if self.held.is_none() {
             let message = self.from.receive().await?;
             if message.is_some() {
-                self.left = self.left.checked_sub(1).ok_or(Misbehaviour::TooMany)?;
+                self.left = self.left.checked_sub(1).ok_or(ProtocolViolation::TooMany)?;
             }
             self.held = message;
         }
@@ -188,8 +188,8 @@ impl EventSender {
         match hears.hear().await {
             Ok(true) => {}
             Ok(false) => return false,
-            Err(misbehaviour) => {
-                let detail = chain(&misbehaviour);
+            Err(violation) => {
+                let detail = chain(&violation);
                 warn!(worker_pid = self.pid.as_raw(), detail, "worker breaks its protocol, and is killed");
                 self.children.kill(self.pid);
                 return false;

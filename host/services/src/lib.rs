@@ -1,7 +1,7 @@
-//! How an app is loaded, and what it is lent: the databank, messages and locks between workers, its log.
+//! Loads apps and serves them: the databank, messages and locks between workers, and the log.
 //!
-//! The one `dlopen` is here. Two short-lived processes belong to it: the probe, which loads a library before any worker
-//! does, and the check of a databank. It knows no listener and no connection; the master doesn't depend on it.
+//! The only `dlopen` is here. Two short-lived processes belong to it: the probe, which loads a library before any worker
+//! does, and the check of a databank. It accepts no connection and speaks no HTTP; the master doesn't depend on it.
 
 #![allow(
     missing_docs,

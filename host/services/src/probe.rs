@@ -1,14 +1,13 @@
-//! The probe: a throw-away process that does the first `dlopen` of a version.
+//! The probe: a short-lived process that does the first `dlopen` of a version.
 //!
-//! A library's constructors run at `dlopen` and may abort, hang or exit. Here they hurt nobody: the
-//! master sees the probe die or stay silent. The probe never calls the app's `start`.
+//! A library's constructors run at `dlopen` and may abort, hang or exit. Here they do no harm: the master sees the probe
+//! die or stay silent. The probe never calls the app's `start`.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use app_abi::Magic;
 
-use crate::loader;
 use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::message::{FromProbe, Library, ProbeSetup};
@@ -18,16 +17,18 @@ use app_host_platform::identity;
 use app_host_platform::logging;
 use app_host_platform::sys;
 
-/// Plays the role; the control socket is standard input.
+use crate::loader;
+
+/// Runs the probe, whose control socket is standard input.
 pub fn run() -> anyhow::Result<ExitCode> {
     let control = sys::take_stdin()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let channel = Channel::from_owned_fd(control)?;
-        // The master has died or given up: nobody wants an answer.
+        // The master has died or given up, and needs no answer.
         let Some((setup, descriptors)) = channel.receive::<ProbeSetup>().await? else { return Ok(ExitCode::SUCCESS) };
         logging::init_child(setup.log, None)?;
-        // Before the library's own code has a say.
+        // Before any code of the library runs.
         if let Some(obstacle) = setup.directory.as_deref().and_then(identity::obstacle_into) {
             channel.send(&FromProbe::NoWay { obstacle }).await?;
             sys::exit_now(0);
@@ -55,7 +56,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         };
         logging::finish_unless_stalled();
         channel.send(&answer).await?;
-        // Destructors of a library that was only looked at have nothing to do.
+        // Without destructors: the app was never started.
         sys::exit_now(0)
     })
 }

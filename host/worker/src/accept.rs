@@ -1,8 +1,8 @@
-//! Accepting: from a listener to connections in the care of `http`.
+//! Accepts connections from listeners and serves each in a task of its own.
 //!
-//! Owns the loop, what an error of `accept(2)` means, and the last call that empties a queue before
-//! a listener is shut down: by the threads that serve, and then by the control thread for those that
-//! an app holds up.
+//! Owns the accept loop, what an error of `accept(2)` means, and the last call: the accept queue is emptied before a
+//! listener is shut down, by the serving threads and then by the control thread for threads that an app blocks. How a
+//! connection is served is for `http`.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -18,42 +18,42 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::Listener;
-use super::gate::{self, Gate};
-use super::serving::Connected;
-use super::stream::{Socket as Movable, Stream};
-use crate::access::AccessLog;
-use crate::http::{self, DrainSignal, Handover};
 use app_host_core::message::Origin;
 use app_host_platform::sys::socket::is_open;
 use app_host_platform::sys::stats::Lane;
 use app_host_services::loader::{Address, Connection, LoadedApp};
 
-/// How long a thread rests when the process or the system has run out of something.
+use crate::Listener;
+use crate::access::AccessLog;
+use crate::connection::{self, DrainSignal, Suspended};
+use crate::detach_queue::{DetachQueue, detach};
+use crate::serving::Connected;
+use crate::stream::{Socket as Movable, Stream};
+
+/// How long a thread accepts nothing when the process or the system has run out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often that is logged at most.
+/// The least time between two log lines about that.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the last call at a listener may take, and how long the control thread waits for the
-/// threads to have made theirs.
+/// How long the last call at a listener may take, and how long the control thread waits for those of the serving threads.
 pub(super) const LAST_CALL: Duration = Duration::from_millis(50);
 
-/// How long the news may take that listeners are shut down, if another worker heard it first.
-const NEWS: Duration = Duration::from_secs(1);
+/// How long the order to drain may take to arrive here after another worker, which got it first, has shut a listener down.
+const ORDER_DELAY: Duration = Duration::from_secs(1);
 
-/// After how many wake-ups without a connection in one wait the listener is registered anew. Another worker may have
-/// been faster so often; or it was shut down and listens again, which the runtime never forgets.
-const IN_VAIN: u32 = 16;
+/// After how many wake-ups without a connection in one wait the listener is registered anew. Either another worker was
+/// faster each time, or the listener was shut down and listens again, and the runtime still takes it for shut down.
+const MAX_SPURIOUS: u32 = 16;
 
-/// Whether connections are taken.
+/// Whether the accept loops take connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Intake {
-    /// Yes.
+    /// They do.
     Open,
-    /// Those that wait already, and then no more: the listeners are about to be shut down.
+    /// They take those that wait already, and then no more: the listeners are about to be shut down.
     LastCall,
-    /// No more than those that the control thread has left over; others take those that wait.
+    /// They take none. Other workers take those that wait, and each thread the [unserved](UnservedConnection) ones.
     Closed,
 }
 
@@ -66,38 +66,38 @@ pub(super) enum TakeOverError {
     Socket(#[from] io::Error),
 }
 
-/// A connection that was taken at a last call.
-pub(super) struct LeftOver {
-    /// The listener's place among all.
+/// A connection that the control thread has taken at the last call, and that no thread serves yet.
+pub(super) struct UnservedConnection {
+    /// The listener's index.
     pub(super) listener: usize,
     pub(super) socket: Socket,
     pub(super) peer: SockAddr,
 }
 
-/// What a connection of this thread gets.
+/// What the task of a connection needs besides the connection.
 #[derive(Clone)]
-pub(super) struct Seat {
+pub(super) struct ConnectionContext {
     pub(super) app: LoadedApp,
-    pub(super) lane: &'static Lane,
+    pub(super) stats: &'static Lane,
     pub(super) drain: DrainSignal,
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,
-    /// The way to other workers.
-    pub(super) gate: Arc<Gate>,
+    /// The way to other workers and into the pool of idle connections.
+    pub(super) detach_queue: Arc<DetachQueue>,
     /// Held by each connection until its end.
     pub(super) held: mpsc::Sender<Infallible>,
 }
 
-/// A listener on a serving thread.
-pub(super) struct Open {
-    socket: Accepting,
+/// A listener, registered with a serving thread's runtime.
+pub(super) struct OpenListener {
+    socket: ListenerSocket,
     name: &'static str,
-    /// What every connection's own end is, if that is known beforehand.
+    /// The local address of every connection, unless it differs between them.
     local: Option<Address>,
     origin: Origin,
 }
 
-enum Accepting {
+enum ListenerSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -107,13 +107,13 @@ enum Accepted {
     Unix(UnixStream),
 }
 
-/// An IPv4 address as itself, also where a socket of both families gives it as one of IPv6 (`::ffff:192.0.2.1`): a client
-/// is the same whichever listener it comes by.
-fn plain(address: SocketAddr) -> SocketAddr {
+/// An IPv4 address as such, also where a socket of both families gives it as one of IPv6 (`::ffff:192.0.2.1`): a client
+/// has the same address at every listener.
+fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-impl Open {
+impl OpenListener {
     /// Takes a duplicate of the listener into this thread's runtime.
     pub(super) fn take_over(listener: &Listener) -> Result<Self, TakeOverError> {
         let socket = Socket::from(listener.socket.try_clone()?);
@@ -124,42 +124,43 @@ impl Open {
         let bound = socket.local_addr()?.as_socket();
         let socket = OwnedFd::from(socket);
         let (socket, local) = if listener.unix {
-            (Accepting::Unix(UnixListener::from_std(socket.into())?), Some(Address::Unix))
+            (ListenerSocket::Unix(UnixListener::from_std(socket.into())?), Some(Address::Unix))
         } else {
             let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
-            (Accepting::Tcp(TcpListener::from_std(socket.into())?), known)
+            (ListenerSocket::Tcp(TcpListener::from_std(socket.into())?), known)
         };
         Ok(Self { socket, name: listener.name, local, origin: listener.origin })
     }
 
-    /// Another registration of the same socket.
-    fn again(&self) -> io::Result<Self> {
+    /// Registers the same socket once more.
+    fn register_again(&self) -> io::Result<Self> {
         let socket = self.descriptor().try_clone_to_owned()?;
         let socket = match &self.socket {
-            Accepting::Tcp(_) => Accepting::Tcp(TcpListener::from_std(socket.into())?),
-            Accepting::Unix(_) => Accepting::Unix(UnixListener::from_std(socket.into())?),
+            ListenerSocket::Tcp(_) => ListenerSocket::Tcp(TcpListener::from_std(socket.into())?),
+            ListenerSocket::Unix(_) => ListenerSocket::Unix(UnixListener::from_std(socket.into())?),
         };
         Ok(Self { socket, name: self.name, local: self.local, origin: self.origin })
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
         match &self.socket {
-            Accepting::Tcp(listener) => listener.as_fd(),
-            Accepting::Unix(listener) => listener.as_fd(),
+            ListenerSocket::Tcp(listener) => listener.as_fd(),
+            ListenerSocket::Unix(listener) => listener.as_fd(),
         }
     }
 
-    /// The next connection; `None` when it was woken in vain again and again. To be called by one task alone.
+    /// Waits for the next connection; returns `None` after [`MAX_SPURIOUS`] wake-ups without one. Only one task may call
+    /// it.
     ///
-    /// Not with tokio's `accept`: on a Unix socket that was shut down it finds nothing, is told at once that there is
-    /// something, and never gives the thread back. `poll_accept` does, whenever the task's budget is used up.
+    /// tokio's `accept` won't do: on a Unix socket that was shut down it finds nothing, is woken at once, and never yields
+    /// the thread. `poll_accept` yields when the task's budget is used up.
     async fn accept(&self) -> Option<io::Result<Accepted>> {
-        let mut in_vain = 0;
+        let mut spurious = 0;
         poll_fn(|context| match self.poll_accept(context) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-            Poll::Pending if in_vain >= IN_VAIN => Poll::Ready(None),
+            Poll::Pending if spurious >= MAX_SPURIOUS => Poll::Ready(None),
             Poll::Pending => {
-                in_vain += 1;
+                spurious += 1;
                 Poll::Pending
             }
         })
@@ -168,55 +169,57 @@ impl Open {
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match &self.socket {
-            Accepting::Tcp(listener) => {
+            ListenerSocket::Tcp(listener) => {
                 listener.poll_accept(context).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
             }
-            Accepting::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted::Unix(stream)),
+            ListenerSocket::Unix(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, _)| Accepted::Unix(stream))
+            }
         }
     }
 
-    /// Starts a task that serves a connection.
-    fn take(&self, accepted: Accepted, seat: &Seat) {
-        seat.lane.accepted();
+    /// Starts the task that serves a connection.
+    fn spawn(&self, accepted: Accepted, context: &ConnectionContext) {
+        context.stats.accepted();
         match accepted {
             Accepted::Tcp(stream, peer) => {
-                // The client is gone when either fails; serving it would only tell so later.
-                let local = || stream.local_addr().map(|address| Address::Tcp(plain(address)));
+                // If either fails, the client is gone.
+                let local = || stream.local_addr().map(|address| Address::Tcp(canonical(address)));
                 let Ok(local) = self.local.map_or_else(local, Ok) else { return };
                 if stream.set_nodelay(true).is_ok() {
-                    self.serve(stream, Address::Tcp(plain(peer)), local, seat.clone());
+                    self.spawn_task(stream, Address::Tcp(canonical(peer)), local, context.clone());
                 }
             }
-            Accepted::Unix(stream) => self.serve(stream, Address::Unix, Address::Unix, seat.clone()),
+            Accepted::Unix(stream) => self.spawn_task(stream, Address::Unix, Address::Unix, context.clone()),
         }
     }
 
-    fn serve<S: Movable>(&self, stream: S, peer: Address, local: Address, seat: Seat) {
+    fn spawn_task<S: Movable>(&self, stream: S, peer: Address, local: Address, context: ConnectionContext) {
         let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
-        let known = Known { connection, opened: Instant::now() };
-        tokio::spawn(see_to(Handover::accepted(Stream::own(stream)), known, seat));
+        let meta = ConnectionMeta { connection, opened: Instant::now() };
+        tokio::spawn(serve(Suspended::accepted(Stream::own(stream)), meta, context));
     }
 
-    fn last_call(&self, seat: &Seat) {
+    fn last_call(&self, context: &ConnectionContext) {
         let queue = match &self.socket {
-            Accepting::Tcp(listener) => SockRef::from(listener),
-            Accepting::Unix(listener) => SockRef::from(listener),
+            ListenerSocket::Tcp(listener) => SockRef::from(listener),
+            ListenerSocket::Unix(listener) => SockRef::from(listener),
         };
-        last_call(&queue, |socket, peer| self.adopt(socket, &peer, seat));
+        last_call(&queue, |socket, peer| self.spawn_unserved(socket, &peer, context));
     }
 
-    /// Starts a task that serves a connection which was taken at a last call.
-    pub(super) fn adopt(&self, socket: Socket, peer: &SockAddr, seat: &Seat) {
+    /// Starts the task that serves a connection which was taken at the last call.
+    pub(super) fn spawn_unserved(&self, socket: Socket, peer: &SockAddr, context: &ConnectionContext) {
         let accepted = match (&self.socket, peer.as_socket()) {
-            (Accepting::Tcp(_), Some(peer)) => {
+            (ListenerSocket::Tcp(_), Some(peer)) => {
                 TcpStream::from_std(socket.into()).map(|stream| Accepted::Tcp(stream, peer))
             }
-            // Its client has gone already, and its address with it.
-            (Accepting::Tcp(_), None) => return,
-            (Accepting::Unix(_), _) => UnixStream::from_std(socket.into()).map(Accepted::Unix),
+            // The client has gone already, and its address with it.
+            (ListenerSocket::Tcp(_), None) => return,
+            (ListenerSocket::Unix(_), _) => UnixStream::from_std(socket.into()).map(Accepted::Unix),
         };
         match accepted {
-            Ok(accepted) => self.take(accepted, seat),
+            Ok(accepted) => self.spawn(accepted, context),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(listener = self.name, error, "a connection can't be served");
@@ -225,28 +228,32 @@ impl Open {
     }
 }
 
-/// What is known of a connection as long as it is open, in whichever worker.
+/// What the host knows of a connection for as long as it is open, in whichever worker.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct ConnectionMeta {
     pub(super) connection: Arc<Connection>,
     pub(super) opened: Instant,
 }
 
-/// Serves a connection until its end here, which is that of the connection, another worker's begin, or a rest.
-pub(super) async fn see_to<S: Movable>(connection: Handover<Stream<S>>, known: Known, seat: Seat) {
-    let connected = Connected { app: seat.app, connection: Arc::clone(&known.connection) };
-    let Connection { peer, listener, .. } = *known.connection;
-    let visitor = seat.access.as_ref().map(|access| access.visitor(peer, listener));
-    let leaving = http::serve_connection(connection, connected, seat.lane, seat.drain.clone(), visitor).await;
+/// Serves a connection until it ends, moves to another worker, or is parked.
+pub(super) async fn serve<S: Movable>(
+    connection: Suspended<Stream<S>>,
+    meta: ConnectionMeta,
+    context: ConnectionContext,
+) {
+    let connected = Connected { app: context.app, connection: Arc::clone(&meta.connection) };
+    let Connection { peer, listener, .. } = *meta.connection;
+    let log = context.access.as_ref().map(|access| access.connection(peer, listener));
+    let leaving = connection::serve_connection(connection, connected, context.stats, context.drain.clone(), log).await;
     if let Some(leaving) = leaving {
-        gate::leave(leaving, &known, seat);
+        detach(leaving, &meta, context);
     }
 }
 
-/// Takes every connection that waits in a non-blocking listener's queue.
+/// Takes every connection that waits in a non-blocking listener's queue, up to a deadline: clients that never stop coming
+/// don't hold the drain up.
 ///
-/// The queue itself is asked, not a runtime, which may not have noticed yet that it has become ready.
-/// Clients that never stop coming don't hold the drain up: there is a deadline.
+/// Asks the socket itself, because a runtime may not have noticed yet that it has become ready.
 pub(super) fn last_call(queue: &SockRef<'_>, mut take: impl FnMut(Socket, SockAddr)) {
     let until = Instant::now() + LAST_CALL;
     while Instant::now() < until {
@@ -256,7 +263,7 @@ pub(super) fn last_call(queue: &SockRef<'_>, mut take: impl FnMut(Socket, SockAd
         });
         match accepted {
             Ok((socket, peer)) => take(socket, peer),
-            Err(error) if is_the_clients(&error) => {}
+            Err(error) if is_clients_fault(&error) => {}
             // The queue is empty, another worker has shut the listener down already, or there are no
             // descriptors left: nothing more can be taken.
             Err(_) => break,
@@ -264,32 +271,36 @@ pub(super) fn last_call(queue: &SockRef<'_>, mut take: impl FnMut(Socket, SockAd
     }
 }
 
-/// Waits until a listener that was shut down listens again, which the master sees to; `false` when the intake closes
-/// before.
-async fn revived(listener: &Open, intake: &mut watch::Receiver<Intake>) -> bool {
+/// Waits until the master has made a listener listen again that was shut down. Returns whether it did before the intake
+/// closed.
+async fn listens_again(listener: &OpenListener, intake: &mut watch::Receiver<Intake>) -> bool {
     let begin = Instant::now();
-    let mut said = false;
+    let mut logged = false;
     while !is_open(&listener.descriptor()) {
         if timeout(PAUSE, closing(intake)).await.is_ok() {
             return false;
         }
-        if begin.elapsed() >= NEWS && !std::mem::replace(&mut said, true) {
+        if begin.elapsed() >= ORDER_DELAY && !std::mem::replace(&mut logged, true) {
             tracing::error!(listener = listener.name, "listener was shut down under a worker that serves");
         }
     }
     true
 }
 
-/// Accepts until the intake closes. Never gives up, and never spins.
-pub(super) async fn run(mut listener: Arc<Open>, seat: Seat, mut intake: watch::Receiver<Intake>) {
+/// Accepts until the intake closes, whatever errors there are, and never spins.
+pub(super) async fn run(
+    mut listener: Arc<OpenListener>,
+    context: ConnectionContext,
+    mut intake: watch::Receiver<Intake>,
+) {
     let mut warned: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
             now = closing(&mut intake) => {
-                // Those that wait in a socket which stays open are not lost.
+                // Connections that wait in a socket which stays open are not lost.
                 if now == Intake::LastCall && listener.origin == Origin::Bound {
-                    listener.last_call(&seat);
+                    listener.last_call(&context);
                 }
                 return;
             }
@@ -300,39 +311,39 @@ pub(super) async fn run(mut listener: Arc<Open>, seat: Seat, mut intake: watch::
             accepted => accepted,
         };
         let Some(accepted) = accepted else {
-            if !revived(&listener, &mut intake).await {
+            if !listens_again(&listener, &mut intake).await {
                 return;
             }
-            match listener.again() {
+            match listener.register_again() {
                 Ok(again) => listener = Arc::new(again),
                 Err(_) => drop(timeout(PAUSE, closing(&mut intake)).await),
             }
             continue;
         };
         match accepted {
-            Ok(accepted) => listener.take(accepted, &seat),
-            Err(error) if is_the_clients(&error) => {}
+            Ok(accepted) => listener.spawn(accepted, &context),
+            Err(error) if is_clients_fault(&error) => {}
             Err(error) => {
                 if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
                     warned = Some(Instant::now());
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(listener = listener.name, error, "connections can't be accepted");
                 }
-                // An order to close ends the rest and is taken up right after.
+                // The close of the intake ends the pause at once.
                 let _ = timeout(PAUSE, closing(&mut intake)).await;
             }
         }
     }
 }
 
-/// Waits until no more connections are taken.
+/// Waits until the intake is no longer open.
 async fn closing(intake: &mut watch::Receiver<Intake>) -> Intake {
     // Without its sender the process is about to end.
     intake.wait_for(|intake| *intake != Intake::Open).await.map_or(Intake::Closed, |intake| *intake)
 }
 
-/// Whether the client of a connection that waited was the reason (`accept(2)`, "Error handling").
-fn is_the_clients(error: &io::Error) -> bool {
+/// Whether the client of a waiting connection is the reason of an error (`accept(2)`, "Error handling").
+fn is_clients_fault(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(
@@ -352,7 +363,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     ) || error.kind() == io::ErrorKind::ConnectionAborted
 }
 
-/// Whether the socket no longer listens.
+/// Whether the error says that the socket no longer listens.
 fn is_shut_down(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK))
 }

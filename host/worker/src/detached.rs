@@ -1,6 +1,6 @@
-//! A connection in nobody's care, and the papers that it travels with.
+//! A connection outside of any runtime: on its way to another worker, or parked.
 //!
-//! Owns what is said of a connection to the worker that goes on with it. Both are the same binary.
+//! Owns what another worker must know of the connection: how it becomes a [`ConnectionRecord`] and is made from one.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,42 +9,49 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::papers::{End, MAX_HEAD, Papers};
-use crate::handover::{MAX_PAPERS, Parcel};
-use crate::http::{History, MAX_UNREAD};
 use app_host_services::loader::{Address, Connection};
 
-const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_PAPERS);
+use crate::connection::{History, MAX_UNREAD};
+use crate::record::{ConnectionRecord, Endpoint, MAX_HEAD};
+use crate::transfer::{MAX_RECORD, Transferable};
 
-/// A connection in nobody's care: on its way from one worker to another, or at rest.
+const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_RECORD);
+
+/// A connection that has no task: on its way from one worker to another, or parked.
 #[derive(Debug)]
 pub(super) struct Detached {
     pub(super) socket: OwnedFd,
     pub(super) connection: Connection,
     pub(super) opened: Instant,
-    /// What has been read of it and nobody has seen.
+    /// What has been read of it and was not handed to HTTP.
     pub(super) unread: Bytes,
     pub(super) history: History,
-    /// The serving thread that has it, or has had it last.
+    /// The serving thread that has the connection, or had it last.
     pub(super) thread: usize,
-    /// Keeps that thread from being done before it is known what becomes of this.
+    /// Keeps that thread from being drained before it is known what became of the connection.
     pub(super) held: mpsc::Sender<Infallible>,
 }
 
-/// A listener's name, and whether it is a Unix socket.
-pub(super) type Known = (&'static str, bool);
+/// What a listener is found by when a connection of another worker arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ListenerKey {
+    pub(super) name: &'static str,
+    /// Whether it is a Unix socket.
+    pub(super) unix: bool,
+}
 
 impl Detached {
-    /// A connection with these papers, for a thread. `None` if they can't be read, or nobody here knows the listener.
+    /// The connection of this record, for a thread. `None` if the record can't be read, or this worker does not have the
+    /// listener.
     pub(super) fn read(
-        papers: &[u8],
+        record: &[u8],
         socket: OwnedFd,
-        listeners: &[Known],
+        listeners: &[ListenerKey],
         (thread, held): (usize, mpsc::Sender<Infallible>),
     ) -> Option<Self> {
-        let (papers, unread) = Papers::read(papers)?;
-        let Papers { listener, peer, local, age, history } = papers;
-        let &(listener, unix) = listeners.iter().find(|(name, _)| *name == listener)?;
+        let (record, unread) = ConnectionRecord::read(record)?;
+        let ConnectionRecord { listener, peer, local, age, history } = record;
+        let &ListenerKey { name: listener, unix } = listeners.iter().find(|key| key.name == listener)?;
         let (peer, local) = match (peer, local) {
             (Some(peer), Some(local)) if !unix => (Address::Tcp(peer.address()), Address::Tcp(local.address())),
             (None, None) if unix => (Address::Unix, Address::Unix),
@@ -59,21 +66,21 @@ impl Detached {
     }
 }
 
-fn end(address: Address) -> Option<End> {
+fn end(address: Address) -> Option<Endpoint> {
     match address {
-        Address::Tcp(address) => Some(End::of(address)),
+        Address::Tcp(address) => Some(Endpoint::of(address)),
         Address::Unix => None,
     }
 }
 
-impl Parcel for Detached {
+impl Transferable for Detached {
     fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    fn write_papers(&self, packet: &mut Vec<u8>) -> bool {
+    fn write_record(&self, packet: &mut Vec<u8>) -> bool {
         let Self { connection, opened, history, unread, .. } = self;
-        let papers = Papers {
+        let record = ConnectionRecord {
             listener: connection.listener,
             peer: end(connection.peer),
             local: end(connection.local),
@@ -81,7 +88,7 @@ impl Parcel for Detached {
             history: *history,
         };
         let begin = packet.len();
-        let written = papers.write(packet) && packet.len() - begin <= MAX_HEAD;
+        let written = record.write(packet) && packet.len() - begin <= MAX_HEAD;
         packet.extend_from_slice(unread);
         written && unread.len() <= MAX_UNREAD
     }
@@ -92,17 +99,17 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::http::{Handover, Spoken};
+    use crate::connection::{Detected, Suspended};
 
-    /// An idle connection that has had so many requests.
+    /// An idle connection that has had this many requests.
     pub(crate) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
         let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
-        let history = History { spoken: Spoken::Http1, requests, ..Handover::accepted(()).history };
+        let history = History { detected: Detected::Http1, requests, ..Suspended::accepted(()).history };
         Detached { socket, connection, opened: Instant::now(), unread: Bytes::new(), history, thread: 0, held }
     }
 
     #[test]
-    fn papers_are_read_as_they_were_written() {
+    fn a_record_is_read_as_it_was_written() {
         let null = || std::fs::File::open("/dev/null").unwrap().into();
         let (held, _holds) = mpsc::channel(1);
         let mut sent = idle(null(), u64::MAX, held.clone());
@@ -115,30 +122,32 @@ pub(super) mod tests {
         sent.history.next_tick = Duration::from_millis(1234);
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD].leak());
         let mut packet = vec![1, 2, 3];
-        assert!(sent.write_papers(&mut packet));
-        let papers = &packet[3..];
-        assert!(papers.len() <= MAX_PAPERS);
-        let read = |papers: &[u8], listeners: &[Known]| Detached::read(papers, null(), listeners, (7, held.clone()));
+        assert!(sent.write_record(&mut packet));
+        let record = &packet[3..];
+        assert!(record.len() <= MAX_RECORD);
+        let key = |name, unix| ListenerKey { name, unix };
+        let read =
+            |record: &[u8], listeners: &[ListenerKey]| Detached::read(record, null(), listeners, (7, held.clone()));
 
-        let found = read(papers, &[("other", false), (name, false)]).unwrap();
+        let found = read(record, &[key("other", false), key(name, false)]).unwrap();
         assert_eq!((found.connection, found.history, found.thread), (sent.connection.clone(), sent.history, 7));
         assert_eq!(found.unread, sent.unread);
         assert!(found.opened.elapsed() >= Duration::from_secs(3) && found.opened.elapsed() < Duration::from_secs(63));
 
-        assert!(read(papers, &[("other", false)]).is_none(), "the listener is not here");
-        assert!(read(papers, &[(name, true)]).is_none(), "the listener is another");
+        assert!(read(record, &[key("other", false)]).is_none(), "the listener is not here");
+        assert!(read(record, &[key(name, true)]).is_none(), "the listener is another");
         for length in 0..100 {
-            assert!(read(&papers[..length], &[(name, false)]).is_none());
+            assert!(read(&record[..length], &[key(name, false)]).is_none());
         }
-        // Nobody's clock goes so far.
+        // No clock goes so far.
         sent.history.ticks = u32::MAX;
         sent.history.next_tick = Duration::MAX;
-        let mut papers = Vec::new();
-        assert!(sent.write_papers(&mut papers));
-        let mut found = read(&papers, &[(name, false)]).unwrap();
+        let mut record = Vec::new();
+        assert!(sent.write_record(&mut record));
+        let mut found = read(&record, &[key(name, false)]).unwrap();
         assert!(!found.history.waits_on() && Instant::now().checked_add(found.history.next_tick).is_some());
 
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD + 1].leak());
-        assert!(!sent.write_papers(&mut Vec::new()), "too much to travel");
+        assert!(!sent.write_record(&mut Vec::new()), "too much to travel");
     }
 }

@@ -1,10 +1,10 @@
-//! The worker: loads one version of the app, serves HTTP with it, drains and exits.
+//! The worker process: loads one version of the app, serves HTTP with it, drains and exits.
 //!
-//! Owns the threads of the process and the order of its life. How a connection is served is for
-//! `http`, how the app is reached for `loader`; which worker lives when is the master's decision.
+//! Owns the threads of the process and the order of its life. How a connection is served is for `connection`, how the app
+//! is called for `loader` of the services; which worker lives when is the master's decision.
 //!
 //! ```text
-//! control thread   setup ─ wait for the threads ─ Ready ─ listen to master and signals ─ drain ─ exit
+//! control thread   setup ─ wait for the threads ─ Ready ─ handle messages and signals ─ drain ─ exit
 //! serve-0          hash, load, start ─┬─ accept and serve ─────────────── drain ─ app's stop
 //! serve-1 …        wait for the app ──┴─ accept and serve ─────────────── drain
 //! log              writes the lines of all others
@@ -12,16 +12,15 @@
 //! output           makes lines of the log of what the app prints
 //! databank …       the databank's connections and timers
 //! dispatch         messages from and to other workers
-//! handover         connections from and to other workers
+//! transfer         connections from and to other workers
 //! exit             exit handlers, the app's too, once it has stopped
 //! ```
-//! The control thread runs no code of the app's, so an app that blocks can't make the worker deaf. No thread but
-//! those whose business it is waits for a log.
-//! Each serving thread has its own runtime and its own accept loops: a connection stays on the thread
-//! that accepted it, and no request pays for a scheduler between threads.
+//! The control thread runs no code of the app's, so an app that blocks can't keep the worker from obeying. Only the two
+//! log threads wait for a log. Each serving thread has its own runtime and its own accept loops: a connection stays on the
+//! thread that accepted it, and no request pays for a scheduler between threads.
 //!
-//! A worker whose app has stopped in time leaves by `exit(3)`, so that exit handlers run, for as long as the drain may take.
-//! All others leave by `_exit` from the control thread.
+//! A worker whose app has stopped in time ends by `exit(3)`, so that exit handlers run, for as long as the drain may take.
+//! All others end by `_exit` from the control thread.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -35,19 +34,17 @@
 mod accept;
 mod access;
 mod arrivals;
+mod connection;
 mod control;
+mod detach_queue;
 mod detached;
-mod gate;
-mod handover;
-mod hearing;
-mod http;
-mod last;
-mod papers;
-mod rest;
-mod schedule;
+mod exit;
+mod idle_pool;
+mod record;
 mod serving;
 mod signals;
 mod stream;
+mod transfer;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -62,10 +59,11 @@ use app_host_platform::sys;
 use app_host_platform::sys::stats::{Lane, StatsPage};
 use app_host_services::loader::AppListener;
 
-/// For how many descriptors there is room at least, besides the connections that are there: 32 KiB in the kernel.
-const ROOM: u64 = 4096;
+/// How many descriptors the table has room for from the start, besides the connections that there will be: 32 KiB in the
+/// kernel.
+const SPARE_DESCRIPTORS: u64 = 4096;
 
-/// A worker that can't even say why to its master, or need not.
+/// Why a worker ends without being able, or obliged, to report it to its master.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
     #[error("the control socket can't be taken from standard input")]
@@ -91,7 +89,7 @@ enum WorkerError {
     #[error("the thread for messages of other workers can't be made")]
     Dispatch(#[source] io::Error),
     #[error("the thread for connections of other workers can't be made")]
-    Handover(#[source] io::Error),
+    Transfer(#[source] io::Error),
     #[error("thread {name} can't be made")]
     Thread { name: String, source: io::Error },
     #[error("a message to the master can't be sent")]
@@ -100,14 +98,14 @@ enum WorkerError {
 
 /// What came with the setup.
 struct Equipment {
-    lanes: &'static [Lane],
+    stats: &'static [Lane],
     listeners: Vec<Listener>,
     app_listeners: Vec<AppListener>,
     /// Messages between workers travel on it.
     dispatch: OwnedFd,
-    /// Links to other workers come on it.
-    handover: OwnedFd,
-    /// Where what the app prints comes out: standard output, standard error.
+    /// The master sends links to other workers on it.
+    transfer: OwnedFd,
+    /// The reading ends of the app's standard output and standard error.
     printed: [OwnedFd; 2],
     /// The version's file.
     library: OwnedFd,
@@ -117,18 +115,18 @@ struct Equipment {
     _held: OwnedFd,
 }
 
-/// One listener as the master handed it over.
+/// A listener that the master has sent.
 struct Listener {
     socket: OwnedFd,
-    /// For the rest of the process, as the ABI promises the app.
+    /// Lives as long as the process, as the ABI promises the app.
     name: &'static str,
     unix: bool,
     origin: Origin,
 }
 
-/// Plays the role; the control socket is standard input.
+/// Runs the worker, whose control socket is standard input.
 pub fn run() -> ExitCode {
-    let error = match play() {
+    let error = match try_run() {
         Ok(code) => return code,
         Err(error) => error,
     };
@@ -138,24 +136,24 @@ pub fn run() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn play() -> Result<ExitCode, WorkerError> {
+fn try_run() -> Result<ExitCode, WorkerError> {
     let socket = sys::take_stdin().map_err(WorkerError::Control)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Runtime)?;
     runtime.block_on(async {
         let channel = Channel::from_owned_fd(socket).map_err(WorkerError::Control)?;
         let received = channel.receive::<WorkerSetup>().await.map_err(WorkerError::Setup)?;
-        // The master has died before it said anything: there is nothing to serve.
+        // The master has died before it sent a setup: there is nothing to serve.
         let Some((setup, descriptors)) = received else { return Ok(ExitCode::SUCCESS) };
-        // Before there is a second thread. Where no room can be made, it is made when it is needed.
-        let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(ROOM));
+        // Before there is a second thread. If it fails, the kernel makes the room when it is needed.
+        let _ = sys::process::make_room_for_descriptors(setup.connections.saturating_add(SPARE_DESCRIPTORS));
         let (log, equipment) = unpack(descriptors, &setup)?;
         let log = logging::init_child(setup.log, Some(log))?;
         sys::process::allow_core_dumps(setup.core_dumps);
-        control::work(&channel, setup, equipment, log).await
+        control::run(&channel, setup, equipment, log).await
     })
 }
 
-/// Takes the descriptors in the order that `message` gives. The first is the log.
+/// Takes the descriptors in the order that `message` documents. The first is the log.
 fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Equipment), WorkerError> {
     let infos = &setup.listeners;
     let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
@@ -163,14 +161,14 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
     let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
-    let (log, dispatch, handover, stats, lock) = (next()?, next()?, next()?, next()?, next()?);
+    let (log, dispatch, transfer, page, lock) = (next()?, next()?, next()?, next()?, next()?);
     let printed = [next()?, next()?];
     let library = next()?;
     let access = with_access.then(&mut next).transpose()?;
     if found != expected {
         return Err(wrong());
     }
-    let lanes = StatsPage::open(&stats).map_err(WorkerError::Stats)?.into_lanes();
+    let stats = StatsPage::open(&page).map_err(WorkerError::Stats)?.into_lanes();
     let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
     for (socket, ListenerInfo { name, unix, server, origin }) in descriptors.zip(infos) {
         let (name, unix, origin) = (name.clone(), *unix, *origin);
@@ -179,5 +177,5 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
-    Ok((log, Equipment { lanes, listeners, app_listeners, dispatch, handover, printed, library, access, _held: lock }))
+    Ok((log, Equipment { stats, listeners, app_listeners, dispatch, transfer, printed, library, access, _held: lock }))
 }

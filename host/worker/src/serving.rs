@@ -1,7 +1,7 @@
 //! A serving thread: one runtime, its accept loops and its connections.
 //!
-//! Thread 0 also starts and stops the app. What a thread has come to it says to the control thread,
-//! which never waits for it without a deadline.
+//! Thread 0 also starts and stops the app. Each thread reports its progress to the control thread as [`ThreadEvent`]s, and
+//! the control thread never waits for one without a deadline.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
@@ -12,15 +12,6 @@ use http::{Request, Response};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::accept::{self, Intake, LeftOver, Open};
-use super::arrivals::{self, Berth, Inbox};
-use super::detached::Detached;
-use super::gate::Gate;
-use super::rest::Dormitory;
-use super::{Listener, WorkerError};
-use crate::access::AccessLog;
-use crate::handover::Road;
-use crate::http::{Application, DrainSignal, Upload};
 use app_host_core::error::chain;
 use app_host_core::message;
 use app_host_core::message::Library;
@@ -29,9 +20,19 @@ use app_host_platform::sys;
 use app_host_platform::sys::stats::Lane;
 use app_host_services::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
 
-/// What a thread says to the control thread.
+use crate::accept::{self, ConnectionContext, Intake, OpenListener, UnservedConnection};
+use crate::access::AccessLog;
+use crate::arrivals::{self, Inbox, ThreadHandle};
+use crate::connection::{Application, DrainSignal, RequestBody};
+use crate::detach_queue::DetachQueue;
+use crate::detached::Detached;
+use crate::idle_pool::IdlePool;
+use crate::transfer::TransferHandle;
+use crate::{Listener, WorkerError};
+
+/// What a serving thread reports to the control thread.
 #[derive(Debug)]
-pub(super) enum Word {
+pub(super) enum ThreadEvent {
     /// The app can't be loaded or started.
     CannotStart(String),
     /// A listener can't be taken over, by the worker or by its app.
@@ -44,205 +45,211 @@ pub(super) enum Word {
     Drained,
     /// The app has stopped.
     Stopped,
-    /// It is gone, which only a bug in the host makes it.
+    /// The thread has ended, which only a bug in the host makes it do.
     Gone,
 }
 
-/// The way to the control thread.
+/// Sends the events of serving threads to the control thread.
 #[derive(Clone, Debug)]
-pub(super) struct Says(pub(super) mpsc::UnboundedSender<Word>);
+pub(super) struct EventSender(pub(super) mpsc::UnboundedSender<ThreadEvent>);
 
-impl Says {
-    fn say(&self, word: Word) {
-        // The control thread takes words until the process ends.
-        let _ = self.0.send(word);
+impl EventSender {
+    fn send(&self, event: ThreadEvent) {
+        // The control thread receives until the process ends.
+        let _ = self.0.send(event);
     }
 }
 
-/// Says that a thread is gone, also when it panics.
-struct Farewell(Says);
+/// Reports the end of a thread, also when it panics.
+struct GoneGuard(EventSender);
 
-impl Drop for Farewell {
+impl Drop for GoneGuard {
     fn drop(&mut self) {
-        self.0.say(Word::Gone);
+        self.0.send(ThreadEvent::Gone);
     }
 }
 
-/// What thread 0 starts.
+/// The app that thread 0 loads and starts.
 pub(super) struct Start {
     pub(super) library: Library,
-    /// Its file.
+    /// The library's file.
     pub(super) file: OwnedFd,
     pub(super) host: HostInfo,
     pub(super) app: watch::Sender<Option<LoadedApp>>,
 }
 
-/// What every thread needs.
+/// What every serving thread shares with the control thread.
 #[derive(Clone)]
-pub(super) struct Orders {
+pub(super) struct ThreadSetup {
     pub(super) access: Option<Arc<AccessLog>>,
     pub(super) listeners: Arc<[Listener]>,
     pub(super) app: watch::Receiver<Option<LoadedApp>>,
     pub(super) intake: watch::Receiver<Intake>,
-    pub(super) left_over: Arc<LeftOvers>,
+    pub(super) unserved: Arc<Unserved>,
     pub(super) drain: DrainSignal,
-    pub(super) road: Road<Detached>,
+    pub(super) transfer: TransferHandle<Detached>,
     /// Becomes true when thread 0 is to stop the app.
     pub(super) stop: watch::Receiver<bool>,
-    pub(super) says: Says,
-    /// How often the thread says that it is alive.
+    pub(super) events: EventSender,
+    /// How often the thread shows that it is alive.
     pub(super) heartbeat: Duration,
 }
 
-/// What the control thread took at its last call. Each is for the thread that is free first.
+/// The connections that the control thread took at the last call. Each goes to the first thread that is free.
 #[derive(Default)]
-pub(super) struct LeftOvers(Mutex<Vec<LeftOver>>);
+pub(super) struct Unserved(Mutex<Vec<UnservedConnection>>);
 
-impl LeftOvers {
-    pub(super) fn put(&self, connection: LeftOver) {
+impl Unserved {
+    pub(super) fn put(&self, connection: UnservedConnection) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
-    pub(super) fn take(&self) -> Option<LeftOver> {
+    pub(super) fn take(&self) -> Option<UnservedConnection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 }
 
-/// What a thread's connections come by, and hold until their end.
-struct Seats {
+/// The channels by which connections come to a thread and leave it, and by which it learns that all have ended.
+struct ThreadChannels {
     inbox: Inbox,
-    gate: Arc<Gate>,
+    detach_queue: Arc<DetachQueue>,
+    /// A clone is held by each connection until it ends.
     held: mpsc::Sender<Infallible>,
-    /// Ends with the last of those that hold.
-    connections: mpsc::Receiver<Infallible>,
+    /// Closed when no clone of `held` is left.
+    all_ended: mpsc::Receiver<Infallible>,
 }
 
-/// Makes the serving thread `index`, and gives the way for connections of other workers to it. The thread that gets
-/// a `start` is thread 0.
+/// Starts the serving thread `index`. Returns the handle by which connections of other workers reach it. Thread 0 is the
+/// one that gets a `start`.
 pub(super) fn spawn(
     index: usize,
-    lane: &'static Lane,
+    stats: &'static Lane,
     start: Option<Start>,
-    orders: Orders,
-) -> Result<Berth, WorkerError> {
-    let (held, connections) = mpsc::channel(1);
-    let (berth, beds, inbox) = arrivals::berth(lane, &held);
-    let gate = Arc::new(Gate::new(orders.road.clone(), beds, index));
-    let seats = Seats { inbox, gate, held, connections };
+    setup: ThreadSetup,
+) -> Result<ThreadHandle, WorkerError> {
+    let (held, all_ended) = mpsc::channel(1);
+    let (handle, idle, inbox) = arrivals::channel(stats, &held);
+    let detach_queue = Arc::new(DetachQueue::new(setup.transfer.clone(), idle, index));
+    let channels = ThreadChannels { inbox, detach_queue, held, all_ended };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
-        let farewell = Farewell(orders.says.clone());
+        let guard = GoneGuard(setup.events.clone());
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => match runtime.block_on(serve(lane, start, orders, seats)) {},
-            Err(error) => farewell.0.say(Word::CannotStart(chain(&error))),
+            Ok(runtime) => match runtime.block_on(serve(stats, start, setup, channels)) {},
+            Err(error) => guard.0.send(ThreadEvent::CannotStart(chain(&error))),
         }
     });
     spawned.map_err(|source| WorkerError::Thread { name, source })?;
-    Ok(berth)
+    Ok(handle)
 }
 
-/// The life of a serving thread. Its end is the end of the process, which the control thread decides.
-async fn serve(lane: &'static Lane, start: Option<Start>, mut orders: Orders, seats: Seats) -> Infallible {
-    // Now, so that the master knows of the thread before it serves, and may hang.
-    lane.beat();
-    tokio::spawn(beat(lane, orders.heartbeat));
-    let starts = start.is_some();
+/// The life of a serving thread. It ends with the process, and the control thread decides when.
+async fn serve(
+    stats: &'static Lane,
+    start: Option<Start>,
+    mut setup: ThreadSetup,
+    channels: ThreadChannels,
+) -> Infallible {
+    // At once, so that the master knows of the thread before the app's start, which may hang it.
+    stats.beat();
+    tokio::spawn(beat(stats, setup.heartbeat));
+    let has_app = start.is_some();
     if let Some(start) = start {
         let listeners = start.host.listeners.clone();
         sys::pollers::remember();
         match load(&start.library, start.file, start.host).await {
             Ok(app) => drop(start.app.send_replace(Some(app))),
             Err(error) => {
-                // An app that can't have its listener gives up: that is why, whatever it says itself.
-                let word = match listeners.refused() {
-                    Some(refused) => Word::CannotListen(refused),
-                    None => Word::CannotStart(error),
+                // An app that can't have its listener gives up. That is the reason then, whatever the app says.
+                let event = match listeners.refused() {
+                    Some(refused) => ThreadEvent::CannotListen(refused),
+                    None => ThreadEvent::CannotStart(error),
                 };
-                return last_word(&orders.says, word).await;
+                return send_last(&setup.events, event).await;
             }
         }
         for listener in listeners.untaken() {
-            tracing::warn!(listener, "the app has not taken a listener: its clients wait in vain");
+            tracing::warn!(listener, "the app has not taken a listener: its clients get no answer");
         }
     }
-    let Some(app) = orders.app.wait_for(Option::is_some).await.ok().and_then(|app| *app) else {
-        // Thread 0 has failed and has said so.
+    let Some(app) = setup.app.wait_for(Option::is_some).await.ok().and_then(|app| *app) else {
+        // Thread 0 has failed, and has reported that.
         return std::future::pending().await;
     };
 
-    let mut open = Vec::with_capacity(orders.listeners.len());
-    for listener in orders.listeners.iter() {
-        match Open::take_over(listener) {
+    let mut open = Vec::with_capacity(setup.listeners.len());
+    for listener in setup.listeners.iter() {
+        match OpenListener::take_over(listener) {
             Ok(taken) => open.push(Arc::new(taken)),
             Err(error) => {
                 let error = format!("listener \"{}\": {}", listener.name, chain(&error));
-                return last_word(&orders.says, Word::CannotListen(error)).await;
+                return send_last(&setup.events, ThreadEvent::CannotListen(error)).await;
             }
         }
     }
-    drop(orders.listeners);
-    let dormitory = match Dormitory::new(lane) {
-        Ok(dormitory) => dormitory,
-        Err(error) => return last_word(&orders.says, Word::CannotStart(chain(&error))).await,
+    drop(setup.listeners);
+    let pool = match IdlePool::new(stats) {
+        Ok(pool) => pool,
+        Err(error) => return send_last(&setup.events, ThreadEvent::CannotStart(chain(&error))).await,
     };
-    let Seats { inbox, gate, held, mut connections } = seats;
-    let (drain, relay) = orders.drain.here();
+    let ThreadChannels { inbox, detach_queue, held, mut all_ended } = channels;
+    let (drain, relay) = setup.drain.relayed();
     tokio::spawn(relay);
-    tokio::spawn(Arc::clone(&gate).run());
-    let seat = accept::Seat { app, lane, drain, access: orders.access, gate, held };
-    let accept::Seat { drain, access, gate, .. } = seat.clone();
-    let news = drain.clone();
-    tokio::spawn(arrivals::adopt(inbox, dormitory, news, Arc::clone(&gate), move |held| accept::Seat {
+    tokio::spawn(Arc::clone(&detach_queue).run());
+    let context = ConnectionContext { app, stats, drain, access: setup.access, detach_queue, held };
+    let ConnectionContext { drain, access, detach_queue, .. } = context.clone();
+    let signal = drain.clone();
+    tokio::spawn(arrivals::run(inbox, pool, signal, Arc::clone(&detach_queue), move |held| ConnectionContext {
         app,
-        lane,
+        stats,
         drain: drain.clone(),
         access: access.clone(),
-        gate: Arc::clone(&gate),
+        detach_queue: Arc::clone(&detach_queue),
         held,
     }));
     let mut accepting = JoinSet::new();
     for listener in &open {
-        accepting.spawn(accept::run(Arc::clone(listener), seat.clone(), orders.intake.clone()));
+        accepting.spawn(accept::run(Arc::clone(listener), context.clone(), setup.intake.clone()));
     }
-    orders.says.say(Word::Accepting);
+    setup.events.send(ThreadEvent::Accepting);
 
-    // A loop ends when the control thread says so; one whose listener was shut down from elsewhere
-    // ends before, and then the word is still to come.
+    // An accept loop ends when the control thread closes the intake. One whose listener was shut down by another process
+    // may end before, and the intake is still to be closed.
     while accepting.join_next().await.is_some() {}
-    let _ = orders.intake.wait_for(|intake| *intake != Intake::Open).await;
-    orders.says.say(Word::Closed);
-    if starts {
+    let _ = setup.intake.wait_for(|intake| *intake != Intake::Open).await;
+    setup.events.send(ThreadEvent::Closed);
+    if has_app {
         app.drain();
     }
-    let _ = orders.intake.wait_for(|intake| *intake == Intake::Closed).await;
-    while let Some(LeftOver { listener, socket, peer }) = orders.left_over.take() {
-        open[listener].adopt(socket, &peer, &seat);
+    let _ = setup.intake.wait_for(|intake| *intake == Intake::Closed).await;
+    while let Some(UnservedConnection { listener, socket, peer }) = setup.unserved.take() {
+        open[listener].spawn_unserved(socket, &peer, &context);
     }
-    drop((open, seat));
-    let _ = connections.recv().await;
-    orders.says.say(Word::Drained);
-    if starts {
-        let _ = orders.stop.wait_for(|stop| *stop).await;
+    drop((open, context));
+    let _ = all_ended.recv().await;
+    setup.events.send(ThreadEvent::Drained);
+    if has_app {
+        let _ = setup.stop.wait_for(|stop| *stop).await;
         app.stop().await;
-        orders.says.say(Word::Stopped);
+        setup.events.send(ThreadEvent::Stopped);
     }
     std::future::pending().await
 }
 
-async fn last_word(says: &Says, word: Word) -> Infallible {
-    says.say(word);
+async fn send_last(events: &EventSender, event: ThreadEvent) -> Infallible {
+    events.send(event);
     std::future::pending().await
 }
 
-async fn beat(lane: &'static Lane, every: Duration) -> Infallible {
+async fn beat(stats: &'static Lane, every: Duration) -> Infallible {
     let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;
-        lane.beat();
+        stats.beat();
     }
 }
 
-/// Makes sure that the version is what it was, loads it and starts the app.
+/// Verifies that the library's file is the version that it was, loads it and starts the app.
 async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Result<LoadedApp, String> {
     let file = Loadable::new(file, &library.path);
     file.verify(library.version).map_err(|error| chain(&error))?;
@@ -261,7 +268,7 @@ async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Resu
     }
 }
 
-/// The app, as a connection reaches it.
+/// The app, as the requests of one connection reach it.
 #[derive(Clone)]
 pub(super) struct Connected {
     pub(super) app: LoadedApp,
@@ -274,7 +281,7 @@ impl Application for Connected {
 
     fn call(
         self,
-        mut request: Request<Upload>,
+        mut request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
         let upgrade = request.body_mut().upgrade();
         let upgrade = upgrade.map(|upgrade| {

@@ -1,7 +1,7 @@
-//! Signals that are the master's business: taken, noted and left to it.
+//! Signal handlers of a worker: most signals are noted and left to the master.
 //!
-//! Until here they were ignored, and what is ignored stays so through `execve`. A handler doesn't
-//! (`execve(2)`), so from now on children that the app starts have the default again.
+//! The worker starts with these signals ignored, and an ignored signal stays so through `execve`. A handler doesn't
+//! (`execve(2)`), so children that the app starts have the default again.
 
 use std::io;
 
@@ -9,18 +9,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use app_host_platform::sys::signals::{MASTERS, TERMINALS};
 
-/// Installs the handlers. Must run inside the control thread's runtime.
+/// Installs the handlers. Must be called inside the control thread's runtime.
 ///
 /// SIGINT and SIGQUIT are among them: a terminal sends them to the whole process group, and the master decides.
 pub(super) fn leave_to_master() -> io::Result<()> {
     for number in MASTERS.into_iter().chain(TERMINALS) {
         tokio::spawn(note(signal(SignalKind::from_raw(number as i32))?, number.as_str()));
     }
-    // The write that it comes with fails. A line about it could be the next such write.
+    // The write that causes it fails. A log line about it could be the next such write.
     signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
 
-/// What asks this worker alone to drain.
+/// SIGTERM, which asks this worker alone to drain.
 pub(super) fn terminate() -> io::Result<Signal> {
     signal(SignalKind::terminate())
 }

@@ -1,4 +1,4 @@
-//! A client's connection, with the end that one needs which another process may still hold.
+//! A client's socket in a serving thread's runtime, and its shutdown when another process may still hold it.
 
 use std::io;
 use std::net::Shutdown;
@@ -10,12 +10,12 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A socket that a runtime knows, and that can be taken out of it.
+/// A socket that can be registered with a runtime and taken out of it.
 pub(super) trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + Send + Sized + 'static {
-    /// Takes over a non-blocking socket. Must be called inside a runtime.
+    /// Registers a non-blocking socket. Must be called inside a runtime.
     fn enter(socket: OwnedFd) -> io::Result<Self>;
 
-    /// Takes it out of the runtime.
+    /// Takes the socket out of the runtime.
     fn leave(self) -> io::Result<OwnedFd>;
 }
 
@@ -39,27 +39,27 @@ impl Socket for UnixStream {
     }
 }
 
-/// A connection. One that has been in another worker is shut down at its end: that worker's duplicate may live
-/// a little longer, and would keep the client waiting.
+/// A connection. One that came from another worker is shut down when it is dropped: that worker's duplicate may live a
+/// little longer, and would keep the client waiting.
 #[derive(Debug)]
 pub(super) struct Stream<S: Socket> {
-    /// Until it is taken out.
+    /// `None` once it was taken out.
     socket: Option<S>,
     shared: bool,
 }
 
 impl<S: Socket> Stream<S> {
-    /// A connection that no other process has had.
+    /// A connection that this process has accepted.
     pub(super) const fn own(socket: S) -> Self {
         Self { socket: Some(socket), shared: false }
     }
 
-    /// A connection that has been sent from one process to another. Must be called inside a runtime.
+    /// A connection that another process has sent. Must be called inside a runtime.
     pub(super) fn shared(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self { socket: Some(S::enter(socket)?), shared: true })
     }
 
-    /// The socket, open and outside of the runtime.
+    /// Takes the socket out of the runtime, open.
     pub(super) fn leave(mut self) -> io::Result<OwnedFd> {
         self.socket.take().ok_or_else(gone)?.leave()
     }
@@ -80,7 +80,8 @@ impl<S: Socket> Drop for Stream<S> {
     fn drop(&mut self) {
         if let Some(socket) = self.socket.as_ref().filter(|_| self.shared) {
             let socket = SockRef::from(socket);
-            // Whatever is wrong with it: it is at its end. Whoever else has it may have made its last close wait.
+            // Errors change nothing at the end of a connection. The other process may have set a linger, which would make
+            // the last close wait.
             let _ = socket.set_linger(None);
             let _ = socket.shutdown(Shutdown::Both);
         }

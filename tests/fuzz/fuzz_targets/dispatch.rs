@@ -3,10 +3,10 @@
 //! Run as `command` is (see there), with `--bin dispatch` and without the dictionary.
 #![no_main]
 
-use app_host_core::dispatch::wire::{self, Origin, Packet};
+use app_host_core::dispatch::wire::{self, Publisher, Packet};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let origin = Origin { slot: 7, generation: 1 << 40 };
+    let origin = Publisher { slot: 7, generation: 1 << 40 };
     let read = wire::read(bytes).is_ok();
     let mut sent = bytes.to_vec();
     match wire::stamp(&mut sent, origin) {

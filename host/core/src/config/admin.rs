@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::Account;
-use super::forms::{Form, Forms};
+use super::forms::{Written, Forms};
 use super::listen::{self, Address, Listen, RawListen, RawListenObject};
 
 /// What the log calls it.
@@ -15,7 +15,7 @@ const NAME: &str = "admin";
 /// How many connections may wait, which is more than are served at the same time.
 const BACKLOG: u32 = 128;
 
-struct RawAdmin(Form<RawAdminObject>);
+struct RawAdmin(Written<RawAdminObject>);
 
 impl<'de> Deserialize<'de> for RawAdmin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -43,9 +43,9 @@ pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     let Some(RawAdmin(raw)) = Option::<RawAdmin>::deserialize(deserializer)? else { return Ok(None) };
     let plain = |address| RawAdminObject { address, mode: None, owner: None, group: None, freebind: None };
     let RawAdminObject { address, mode, owner, group, freebind } = match raw {
-        Form::Port(port) => plain(port.to_string()),
-        Form::Text(address) => plain(address),
-        Form::Object(object) => object,
+        Written::Port(port) => plain(port.to_string()),
+        Written::Text(address) => plain(address),
+        Written::Object(object) => object,
     };
     let raw =
         RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode, owner, group, freebind };

@@ -160,7 +160,7 @@ fn texts(value: &Value, found: &mut Vec<Secret>) {
 
 /// The path in `{"file": "PATH"}`; nothing of anything else.
 fn file_of(value: &RawValue) -> Option<String> {
-    let Ok(Object(entries)) = serde_json::from_str(value.get()) else { return None };
+    let Ok(JsonObject(entries)) = serde_json::from_str(value.get()) else { return None };
     let [(key, path)] = entries.as_slice() else { return None };
     if key == "file" { serde_json::from_str(path.get()).ok() } else { None }
 }
@@ -192,7 +192,7 @@ fn expand(value: &RawValue, key: &mut Vec<String>, read: Read<'_>) -> Result<Opt
     };
     let unreadable = |_| AppConfigError { key: String::new(), message: "it can't be read".to_owned() };
     let parts = if text.starts_with('{') {
-        let Object(entries) = serde_json::from_str(text).map_err(unreadable)?;
+        let JsonObject(entries) = serde_json::from_str(text).map_err(unreadable)?;
         let part = |(name, value): (String, &RawValue)| {
             let value = one(value, format!(".{name}"), read)?;
             Ok(format!("{}:{value}", Value::from(name)))
@@ -207,13 +207,13 @@ fn expand(value: &RawValue, key: &mut Vec<String>, read: Read<'_>) -> Result<Opt
 }
 
 /// An object as it is written: its order, and keys that are there twice.
-struct Object<'a>(Vec<(String, &'a RawValue)>);
+struct JsonObject<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Object<'de> {
+impl<'de> Deserialize<'de> for JsonObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Object<'de>;
+            type Value = JsonObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -224,7 +224,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Object(entries))
+                Ok(JsonObject(entries))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
 use super::defaults;
-use super::forms::{Form, Forms};
+use super::forms::{Written, Forms};
 
 /// Where it is, and whose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) struct RawControl {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Object {
+struct ControlObject {
     path: Option<PathBuf>,
     mode: Option<String>,
     owner: Option<Account>,
@@ -39,10 +39,10 @@ struct Object {
 /// Checks it while its line is still known.
 pub(super) fn control<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RawControl, D::Error> {
     const FORMS: Forms = Forms { expected: "a path or an object with the keys path, mode, owner, group", port: false };
-    let Object { path, mode, owner, group } = match FORMS.read(deserializer)? {
-        Form::Object(object) => object,
-        Form::Text(path) => return Ok(RawControl { path: Some(path.into()), rights: Rights::NONE }),
-        Form::Port(_) => unreachable!("no port is asked for"),
+    let ControlObject { path, mode, owner, group } = match FORMS.read(deserializer)? {
+        Written::Object(object) => object,
+        Written::Text(path) => return Ok(RawControl { path: Some(path.into()), rights: Rights::NONE }),
+        Written::Port(_) => unreachable!("no port is asked for"),
     };
     let rights = Rights::parse(mode.as_deref(), owner, group).map_err(D::Error::custom)?;
     if let Some(mode) = rights.mode.filter(|mode| mode & 0o007 != 0) {

@@ -225,7 +225,7 @@ pub(super) struct RawDatabank {
     uri: Option<RawSecret>,
     database: Option<String>,
     indexes: Option<Vec<Index>>,
-    #[serde(deserialize_with = "super::positive_duration")]
+    #[serde(deserialize_with = "super::values::positive_duration")]
     timeout: Duration,
 }
 

@@ -10,7 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 /// The form in which a value was given.
-pub(super) enum Form<T> {
+pub(super) enum Written<T> {
     Port(u16),
     Text(String),
     Object(T),
@@ -28,7 +28,7 @@ impl Forms {
     pub(super) fn read<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
         &self,
         deserializer: D,
-    ) -> Result<Form<T>, D::Error> {
+    ) -> Result<Written<T>, D::Error> {
         deserializer.deserialize_any(Any { forms: self, object: PhantomData })
     }
 }
@@ -39,7 +39,7 @@ struct Any<'a, T> {
 }
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<'_, T> {
-    type Value = Form<T>;
+    type Value = Written<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.forms.expected)
@@ -47,14 +47,14 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<'_, T> {
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
         let port = u16::try_from(number).ok().filter(|_| self.forms.port);
-        port.map(Form::Port).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+        port.map(Written::Port).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Form::Text(text.to_owned()))
+        Ok(Written::Text(text.to_owned()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Form::Object)
+        T::deserialize(MapAccessDeserializer::new(map)).map(Written::Object)
     }
 }

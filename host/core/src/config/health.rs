@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Unexpected};
 
 use super::numbers::{Bytes, Number};
-use super::{duration, parse_duration};
+use super::values::{duration, parse_duration};
 
 /// A worker has more memory than this before it serves anything.
 const LEAST_MEMORY: u64 = 1 << 20;

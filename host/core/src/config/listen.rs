@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
-use super::forms::{Form, Forms};
+use super::forms::{Written, Forms};
 use super::section::Section;
 
 /// The most listeners of either kind: their descriptors must fit into one message with a few more
@@ -152,9 +152,9 @@ impl<'de> Deserialize<'de> for RawListen {
             port: true,
         };
         Ok(match FORMS.read(deserializer)? {
-            Form::Port(port) => Self::Port(port),
-            Form::Text(text) => Self::Text(text),
-            Form::Object(object) => Self::Object(object),
+            Written::Port(port) => Self::Port(port),
+            Written::Text(text) => Self::Text(text),
+            Written::Object(object) => Self::Object(object),
         })
     }
 }

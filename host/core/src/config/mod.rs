@@ -10,43 +10,41 @@ mod app;
 mod control;
 mod cpus;
 pub mod databank;
+mod defaults;
 mod environment;
 mod forms;
 mod health;
 mod limits;
 mod listen;
 mod numbers;
+mod raw;
 mod schema;
 mod section;
+mod values;
 mod watched;
 mod whereabouts;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use access::RawAccessLog;
 pub use access::{AccessLog, Trusted};
 pub use account::{Account, Rights};
 pub use app::{App, AppConfig};
 pub use control::ControlSocket;
-use control::RawControl;
 pub use cpus::Cpus;
 pub use databank::Databank;
-use databank::RawDatabank;
 pub use environment::{Environment, Inherit, MANAGERS, Variables};
 pub use health::Recycle;
 pub use limits::{Limit, Limits, UNLIMITED};
-use listen::RawListen;
 pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
-use numbers::Number;
+use raw::RawConfig;
 pub use schema::SCHEMA;
-use section::{Section, section};
+use section::Section;
+use values::{duration, positive_duration, workers};
 pub use watched::Watched;
 pub use whereabouts::{Whereabouts, find as find_control_socket};
 
@@ -189,205 +187,6 @@ impl fmt::Display for LogLevel {
             Self::Trace => "trace",
         })
     }
-}
-
-/// Every default, where a reader can see them together.
-mod defaults {
-    use super::{
-        Arc, Duration, Environment, Inherit, LogFormat, LogLevel, OnFailure, PathBuf, RawListen, RawLog, RawValue,
-        Restart, Watched,
-    };
-
-    pub(super) fn app_config() -> Arc<RawValue> {
-        RawValue::from_string("{}".to_owned()).expect("an empty object is valid JSON").into()
-    }
-
-    pub(super) fn listen() -> Vec<RawListen> {
-        vec![RawListen::Text("127.0.0.1:8080".to_owned())]
-    }
-
-    pub(super) const WORKERS: u16 = 2;
-    pub(super) const THREADS: u16 = 1;
-    pub(super) const VERSIONS_KEPT: u16 = 5;
-    pub(super) const HANG_TIMEOUT: Option<Duration> = Some(Duration::from_mins(1));
-
-    pub(super) fn state_dir() -> PathBuf {
-        PathBuf::from("state")
-    }
-
-    pub(super) const fn environment() -> Environment {
-        Environment { inherit: Inherit::All, file: None }
-    }
-
-    /// Under the state directory, when no other path is given.
-    pub(super) const PID_FILE: &str = "app-host.pid";
-
-    /// Under the state directory, when no other path is given.
-    pub(super) const CONTROL_SOCKET: &str = "control.sock";
-
-    pub(super) const fn watch() -> Watched {
-        Watched::NOTHING
-    }
-
-    impl Default for Restart {
-        fn default() -> Self {
-            Self {
-                start_timeout: Duration::from_secs(10),
-                probation: Duration::from_millis(250),
-                idle_linger: Duration::from_secs(5),
-                shutdown_timeout: Duration::from_secs(30),
-                on_failure: OnFailure::Lock,
-                parallel: 1,
-                while_draining: false,
-                handover: true,
-                balance: true,
-            }
-        }
-    }
-
-    impl Default for RawLog {
-        fn default() -> Self {
-            Self { format: LogFormat::Text, level: LogLevel::Info, file: None }
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
-    /// Where an editor finds the [`SCHEMA`]; of no meaning here.
-    #[serde(default, rename = "$schema")]
-    _schema: String,
-    #[serde(deserialize_with = "section")]
-    app: App,
-    #[serde(default = "defaults::listen", deserialize_with = "listen::listeners")]
-    listen: Vec<RawListen>,
-    #[serde(default, deserialize_with = "listen::app_listeners")]
-    app_listeners: Vec<RawListen>,
-    #[serde(default, deserialize_with = "admin::admin")]
-    admin: Option<RawListen>,
-    #[serde(default = "default_workers", deserialize_with = "workers")]
-    workers: u16,
-    #[serde(default = "default_threads", deserialize_with = "threads")]
-    threads: u16,
-    #[serde(default = "defaults::state_dir")]
-    state_dir: PathBuf,
-    pid_file: Option<PathBuf>,
-    #[serde(default, deserialize_with = "control::control")]
-    control_socket: RawControl,
-    user: Option<Account>,
-    group: Option<Account>,
-    #[serde(default, deserialize_with = "groups")]
-    groups: Option<Vec<Account>>,
-    #[serde(default = "defaults::environment", deserialize_with = "environment::environment")]
-    environment: Environment,
-    #[serde(default, deserialize_with = "section")]
-    limits: Limits,
-    #[serde(default, deserialize_with = "cpus::cpus")]
-    cpus: Cpus,
-    #[serde(default, deserialize_with = "directory")]
-    directory: Option<PathBuf>,
-    core_dumps: Option<bool>,
-    #[serde(default, deserialize_with = "databank::databank")]
-    databank: RawDatabank,
-    #[serde(default, deserialize_with = "section")]
-    restart: Restart,
-    #[serde(default, deserialize_with = "duration")]
-    shutdown_delay: Duration,
-    #[serde(default = "default_hang_timeout", deserialize_with = "health::hang_timeout")]
-    hang_timeout: Option<Duration>,
-    #[serde(default, deserialize_with = "section")]
-    recycle: Recycle,
-    #[serde(default = "default_versions_kept", deserialize_with = "versions_kept")]
-    versions_kept: u16,
-    #[serde(default = "defaults::watch", deserialize_with = "watched::watched")]
-    watch: Watched,
-    #[serde(default, deserialize_with = "section")]
-    log: RawLog,
-    #[serde(default, deserialize_with = "access::access_log")]
-    access_log: Option<RawAccessLog>,
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawLog {
-    format: LogFormat,
-    level: LogLevel,
-    file: Option<PathBuf>,
-}
-
-fn default_workers() -> u16 {
-    defaults::WORKERS
-}
-
-fn default_threads() -> u16 {
-    defaults::THREADS
-}
-
-fn default_hang_timeout() -> Option<Duration> {
-    defaults::HANG_TIMEOUT
-}
-
-fn default_versions_kept() -> u16 {
-    defaults::VERSIONS_KEPT
-}
-
-fn versions_kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    within(deserializer, MAX_VERSIONS_KEPT)
-}
-
-fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    within(deserializer, MAX_WORKERS)
-}
-
-fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    within(deserializer, MAX_THREADS)
-}
-
-/// An empty path would be the directory that relative ones begin at, which is what none is for.
-fn directory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    let path = Option::<PathBuf>::deserialize(deserializer)?;
-    match &path {
-        Some(path) if path.as_os_str().is_empty() => {
-            Err(D::Error::invalid_value(Unexpected::Str(""), &"null, or the path of a directory"))
-        }
-        _ => Ok(path),
-    }
-}
-
-fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Account>>, D::Error> {
-    let groups = Option::<Vec<Account>>::deserialize(deserializer)?;
-    match &groups {
-        Some(groups) if groups.len() > MAX_GROUPS => {
-            Err(D::Error::invalid_length(groups.len(), &format!("at most {MAX_GROUPS} groups").as_str()))
-        }
-        _ => Ok(groups),
-    }
-}
-
-fn within<'de, D: Deserializer<'de>>(deserializer: D, most: u16) -> Result<u16, D::Error> {
-    let number = Number { least: 1, most: most.into(), null: false }.read(deserializer)?;
-    Ok(number.and_then(|number| u16::try_from(number).ok()).expect("it is within its bounds"))
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let expected = "a duration of at most a day, such as \"250ms\", \"30s\" or \"2m\"";
-    parse_duration(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    /// The longest duration: what needs more than a day is not a time-out of ours.
-    const MOST: Duration = Duration::from_hours(24);
-    humantime::parse_duration(text).ok().filter(|duration| *duration <= MOST)
-}
-
-fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let duration = duration(deserializer)?;
-    if duration.is_zero() {
-        return Err(D::Error::invalid_value(Unexpected::Str("0s"), &"a duration longer than zero"));
-    }
-    Ok(duration)
 }
 
 /// A configuration that can't be used, and where.
@@ -535,61 +334,6 @@ fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&place).map_or(text.clone(), str::to_owned)
-}
-
-impl RawConfig {
-    fn resolve(self, path: &Path) -> Result<Config, ConfigError> {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let parse = |key, listeners: &[RawListen]| {
-            let parsed = listeners.iter().map(|listen| listen.parse(directory)).collect::<Result<Vec<_>, _>>();
-            parsed.map_err(|message| ConfigError::Listen { path: path.to_owned(), key, message })
-        };
-        let mut listen = parse("listen", &self.listen)?;
-        let mut app_listeners = parse("app_listeners", &self.app_listeners)?;
-        let mut admin = parse("admin", self.admin.as_slice())?.pop();
-        listen::part_families(listen.iter_mut().chain(&mut app_listeners).chain(&mut admin));
-        if let Some(admin) = &admin
-            && let Some(message) =
-                admin::clash(admin, &listen, "listen").or_else(|| admin::clash(admin, &app_listeners, "app_listeners"))
-        {
-            return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
-        }
-        let state_dir = directory.join(self.state_dir);
-        let has_secrets = self.app.has_secrets() || self.environment.file.is_some();
-        let databank = self.databank.resolve(directory, &state_dir);
-        Ok(Config {
-            app: App { library: directory.join(self.app.library), config: self.app.config },
-            listen,
-            app_listeners,
-            admin,
-            workers: self.workers,
-            threads: self.threads,
-            pid_file: self.pid_file.map_or_else(|| state_dir.join(defaults::PID_FILE), |file| directory.join(file)),
-            control_socket: self.control_socket.resolve(directory, &state_dir),
-            core_dumps: self.core_dumps.unwrap_or(!databank.may_have_password() && !has_secrets),
-            databank,
-            state_dir,
-            user: self.user,
-            group: self.group,
-            groups: self.groups,
-            environment: self.environment,
-            limits: self.limits,
-            cpus: self.cpus,
-            directory: self.directory.map(|path| directory.join(path)),
-            restart: self.restart,
-            shutdown_delay: self.shutdown_delay,
-            hang_timeout: self.hang_timeout,
-            recycle: self.recycle,
-            versions_kept: self.versions_kept,
-            watch: self.watch,
-            log: Log {
-                format: self.log.format,
-                level: self.log.level,
-                file: self.log.file.map(|file| directory.join(file)),
-            },
-            access_log: self.access_log.map(|access_log| access_log.resolve(directory)),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const GRANTED: u8 = 5;
 
 /// Who published a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct Publisher {
     pub slot: u16,
     pub generation: u64,
 }
@@ -43,7 +43,7 @@ pub struct Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
     Message {
-        origin: Origin,
+        origin: Publisher,
         topic: &'a str,
         bytes: &'a [u8],
     },
@@ -132,7 +132,7 @@ pub fn read(packet: &[u8]) -> Result<Packet<'_>, WireError> {
     match head[0] {
         MESSAGE | CLAIM | RELEASE | GRANTED if topic.is_empty() => Err(WireError::Topic),
         MESSAGE if bytes.len() > MAX_MESSAGE => Err(wrong_length),
-        MESSAGE => Ok(Packet::Message { origin: Origin { slot, generation: number }, topic, bytes }),
+        MESSAGE => Ok(Packet::Message { origin: Publisher { slot, generation: number }, topic, bytes }),
         LOST if bytes.is_empty() => Ok(Packet::Lost { topic, count: number }),
         CLAIM if bytes.is_empty() => Ok(Packet::Claim { lock: topic, number }),
         RELEASE if bytes.is_empty() => Ok(Packet::Release { lock: topic, number }),
@@ -143,7 +143,7 @@ pub fn read(packet: &[u8]) -> Result<Packet<'_>, WireError> {
 }
 
 /// Checks a packet of a worker's for others and writes in it whose it is; gives a copy to hand on.
-pub fn stamp(packet: &mut [u8], origin: Origin) -> Result<Bytes, WireError> {
+pub fn stamp(packet: &mut [u8], origin: Publisher) -> Result<Bytes, WireError> {
     match read(packet)? {
         Packet::Message { .. } => {}
         // Only the master knows what was lost; and what is for the master isn't for others.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_with_the_masters_stamp() {
-        let origin = Origin { slot: 3, generation: 7 };
+        let origin = Publisher { slot: 3, generation: 7 };
         let longest = ("ü".repeat(127) + "x", vec![9; MAX_MESSAGE]);
         for (topic, bytes) in [("t", &b""[..]), ("entries", b"hello"), (&longest.0, &longest.1)] {
             let mut sent = message(topic, bytes).to_vec();
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error() {
-        let origin = Origin { slot: 0, generation: 1 };
+        let origin = Publisher { slot: 0, generation: 1 };
         let mut no_utf8 = message("tt", b"x").to_vec();
         no_utf8[12] = 0xff;
         for (mut packet, error) in [
@@ -206,7 +206,7 @@ mod tests {
             if let Some(kind) = packet.first_mut() {
                 *kind %= 8;
             }
-            let _ = stamp(&mut packet, Origin { slot: 1, generation: 2 });
+            let _ = stamp(&mut packet, Publisher { slot: 1, generation: 2 });
         }
     }
 }

@@ -8,7 +8,7 @@
 //! At most one generation rolls, and at most [`MOST`] former ones drain. Whatever begins in this way gets
 //! its own verdict when all of them have gone.
 
-use super::machine::{Machine, State};
+use super::machine::{Machine, State, Step};
 use super::roll::Roll;
 use super::{Action, By};
 
@@ -30,10 +30,10 @@ impl Machine {
     }
 
     /// Gives the restart in flight, of which only drains are left, its verdict.
-    pub(super) fn overtake(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn overtake(&mut self, step: &mut Step) {
         match self.state.clone() {
-            State::Rolling(roll) => self.complete(roll, out),
-            State::Returning(retreat) => self.returned(retreat, out),
+            State::Rolling(roll) => self.complete(roll, step),
+            State::Returning(retreat) => self.returned(retreat, step),
             _ => {}
         }
     }
@@ -42,7 +42,7 @@ impl Machine {
     pub(super) fn is_rolled_over(&self, roll: &Roll) -> bool {
         roll.has_lived_through_probation()
             && self.all_candidates_ready(roll)
-            && self.workers.values().all(|it| it.generation == roll.candidate || it.is_going())
+            && self.workers.all().all(|it| it.generation == roll.candidate || it.is_going())
     }
 
     /// How many generations drain, or would if the one that rolls were active.
@@ -51,19 +51,19 @@ impl Machine {
             State::Rolling(roll) => roll.candidate,
             _ => self.active,
         };
-        let mut former: Vec<_> = self.workers.values().map(|it| it.generation).filter(|it| *it != serving).collect();
+        let mut former: Vec<_> = self.workers.all().map(|it| it.generation).filter(|it| *it != serving).collect();
         former.sort_unstable();
         former.dedup();
         former.len()
     }
 
     /// Lets go of each former generation whose last worker has gone.
-    pub(super) fn discard_outgoing(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn discard_outgoing(&mut self, step: &mut Step) {
         let workers = &self.workers;
         self.outgoing.retain(|generation| {
-            let is_there = workers.values().any(|it| it.generation == *generation);
+            let is_there = workers.of(*generation).next().is_some();
             if !is_there {
-                out.push(Action::Discard { generation: *generation });
+                step.act(Action::Discard { generation: *generation });
             }
             is_there
         });

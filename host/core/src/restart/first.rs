@@ -12,9 +12,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::ids::{Slot, Time};
+use crate::ids::Slot;
 
-use super::machine::{Machine, State};
+use super::machine::{Machine, State, Step};
 use super::worker::Worker;
 use super::{Action, Failure, Report};
 
@@ -39,36 +39,36 @@ impl FirstStart {
 }
 
 impl Machine {
-    pub(super) fn begin(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn begin(&mut self, step: &mut Step) {
         if self.state != State::Fresh {
             return;
         }
         self.state = State::Starting(FirstStart::default());
         // With no worker configured there is none to wait for.
         if self.settings.workers > 0 {
-            self.spawn(Slot(0), self.active, self.settings, now, out);
+            self.spawn(Slot(0), self.active, self.settings, step);
         }
     }
 
     /// Spawns whoever may start now; then, if all are ready, the service serves.
-    pub(super) fn advance_first_start(&mut self, now: Time, out: &mut Vec<Action>) {
-        let all_are_ready = self.workers.values().all(Worker::is_ready);
+    pub(super) fn advance_first_start(&mut self, step: &mut Step) {
+        let all_are_ready = self.workers.all().all(Worker::is_ready);
         let State::Starting(first) = &mut self.state else { return };
         if !all_are_ready {
             return;
         }
         if !std::mem::replace(&mut first.together, true) {
             for slot in (1..self.settings.workers).map(Slot) {
-                self.spawn(slot, self.active, self.settings, now, out);
+                self.spawn(slot, self.active, self.settings, step);
             }
         } else if let Some(slot) = first.again.pop_first() {
-            out.push(Action::Report(Report::RespawnScheduled { slot, after: Duration::ZERO }));
-            self.spawn(slot, self.active, self.settings, now, out);
+            step.report(Report::RespawnScheduled { slot, after: Duration::ZERO });
+            self.spawn(slot, self.active, self.settings, step);
         }
         if self.serving() == usize::from(self.settings.workers) {
             self.state = State::Serving;
-            out.push(Action::Activate { generation: self.active });
-            out.push(Action::Report(Report::Serving { generation: self.active, workers: self.settings.workers }));
+            step.act(Action::Activate { generation: self.active });
+            step.report(Report::Serving { generation: self.active, workers: self.settings.workers });
         }
     }
 }

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::machine::{Machine, State};
+use super::machine::{Machine, State, Step};
 use super::worker::{Life, Worker};
 use super::{Action, Failure, Recycle, Report};
 use crate::ids::{Time, WorkerId};
@@ -101,7 +101,7 @@ impl Machine {
         if !self.minds_looks() {
             return None;
         }
-        let timeouts = self.workers.values().filter_map(|it| it.hang_timeout);
+        let timeouts = self.workers.all().filter_map(|it| it.hang_timeout);
         let recycles = self.settings.recycle.is_wanted().then_some(LONGEST_PAUSE);
         timeouts.map(|timeout| look_interval(Some(timeout))).chain(recycles).min()
     }
@@ -114,62 +114,61 @@ impl Machine {
         )
     }
 
-    pub(super) fn looked(&mut self, found: &[(WorkerId, Signs)], now: Time, out: &mut Vec<Action>) {
+    pub(super) fn looked(&mut self, found: &[(WorkerId, Signs)], step: &mut Step) {
         for (id, signs) in found {
             // One that is aborted may end a restart, and then nobody else is.
             if self.minds_looks() {
-                self.listen(*id, signs, now, out);
+                self.listen(*id, signs, step);
             }
         }
         if self.state == State::Serving && self.settings.databank_shared {
-            self.recycle(found, now, out);
+            self.recycle(found, step);
         }
     }
 
     /// Takes note of what is seen of a worker that serves, and aborts it when that has been the same for
     /// too long. One that starts, leaves or drains has its deadline.
-    fn listen(&mut self, id: WorkerId, signs: &Signs, now: Time, out: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|it| it.is_ready()) else {
+    fn listen(&mut self, id: WorkerId, signs: &Signs, step: &mut Step) {
+        let Some(worker) = self.workers.get(id).filter(Worker::is_ready) else {
             return;
         };
         let Some(timeout) = worker.hang_timeout else {
             return;
         };
-        let pulse = Pulse::after(worker.pulse, signs.beat, look_interval(Some(timeout)), now);
-        worker.pulse = Some(pulse);
-        let worker = *worker;
-        let another_dies = self.workers.values().any(|it| it.slot == worker.slot && it.is_dying());
+        let pulse = Pulse::after(worker.pulse, signs.beat, look_interval(Some(timeout)), step.now);
+        self.workers.note(id, pulse);
+        let another_dies = self.workers.all().any(|it| it.slot == worker.slot && it.is_dying());
         if pulse.silent >= timeout && !another_dies {
-            self.abort(id, &worker, pulse.silent, now, out);
+            self.abort(id, &worker, pulse.silent, step);
         }
     }
 
-    fn abort(&mut self, id: WorkerId, worker: &Worker, silent: Duration, now: Time, out: &mut Vec<Action>) {
-        self.set_life(id, Life::Aborting { until: now.saturating_add(ABORT_GRACE) });
-        out.push(Action::Report(Report::WorkerHung { worker: worker.view(id), silent }));
-        out.push(Action::Abort { worker: id });
-        self.lost(worker.generation, Failure::WorkerHung { slot: worker.slot }, now, out);
-        self.schedule_respawn(worker, now, out);
+    fn abort(&mut self, id: WorkerId, worker: &Worker, silent: Duration, step: &mut Step) {
+        self.workers.enter(id, Life::Aborting { until: step.now.saturating_add(ABORT_GRACE) });
+        step.report(Report::WorkerHung { worker: worker.view(id), silent });
+        step.act(Action::Abort { worker: id });
+        self.lost(worker.generation, Failure::WorkerHung { slot: worker.slot }, step);
+        self.schedule_respawn(worker, step);
     }
 
     /// Has the oldest worker retire that has done enough, if all is quiet.
-    fn recycle(&mut self, found: &[(WorkerId, Signs)], now: Time, out: &mut Vec<Action>) {
+    fn recycle(&mut self, found: &[(WorkerId, Signs)], step: &mut Step) {
         let limits = self.settings.recycle;
         let wanted = self.settings.workers;
         let is_quiet = |it: &Worker| matches!(it.life, Life::Ready { .. }) && it.slot.0 < wanted;
-        if !self.workers.values().all(is_quiet) || self.workers.len() != usize::from(wanted) {
+        if !self.workers.all().all(is_quiet) || self.workers.len() != usize::from(wanted) {
             return;
         }
-        let due = self.workers.iter().find_map(|(&id, worker)| {
+        let due = self.workers.iter().find_map(|(id, worker)| {
             let (_, signs) = found.iter().find(|(seen, _)| *seen == id)?;
             let why = RecycleReason::of(&limits, signs)?;
-            (worker.ready_for(now) >= limits.min_uptime).then_some((id, *worker, why))
+            (worker.ready_for(step.now) >= limits.min_uptime).then_some((id, *worker, why))
         });
         if let Some((id, worker, why)) = due {
-            out.push(Action::Report(Report::WorkerRecycled { worker: worker.view(id), why }));
-            let since = now.saturating_sub(worker.ready_for(now));
-            self.set_life(id, Life::Retiring { since });
-            self.back_offs.entry(worker.slot).or_default().fill(now);
+            step.report(Report::WorkerRecycled { worker: worker.view(id), why });
+            let since = step.now.saturating_sub(worker.ready_for(step.now));
+            self.workers.enter(id, Life::Retiring { since });
+            self.back_offs.entry(worker.slot).or_default().fill(step.now);
         }
     }
 }

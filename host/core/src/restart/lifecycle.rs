@@ -6,125 +6,108 @@
 
 use crate::ids::{Ended, Generation, Slot, Time, WorkerId};
 
-use super::machine::{Machine, State};
-use super::worker::{Life, Worker, WorkerView};
+use super::machine::{Machine, State, Step};
+use super::worker::{Life, Worker, WorkerState, WorkerView};
 use super::{Action, ExitReason, Failure, KillReason, Report, Settings};
 
 impl Machine {
-    pub(super) fn spawn(
-        &mut self,
-        slot: Slot,
-        generation: Generation,
-        settings: Settings,
-        now: Time,
-        out: &mut Vec<Action>,
-    ) {
-        self.last_worker.0 += 1;
-        let worker = self.last_worker;
-        let until = now.saturating_add(settings.start_timeout);
+    pub(super) fn spawn(&mut self, slot: Slot, generation: Generation, settings: Settings, step: &mut Step) {
+        let until = step.now.saturating_add(settings.start_timeout);
         let Settings { shutdown_timeout, hang_timeout, .. } = settings;
         let life = Life::Starting { until };
-        self.workers.insert(worker, Worker { slot, generation, shutdown_timeout, hang_timeout, pulse: None, life });
-        out.push(Action::Spawn { worker, slot, generation });
+        let worker = self.workers.add(Worker { slot, generation, shutdown_timeout, hang_timeout, pulse: None, life });
+        step.act(Action::Spawn { worker, slot, generation });
     }
 
     /// The worker, if it is known and still starting.
     pub(super) fn starting(&self, id: WorkerId) -> Option<WorkerView> {
-        let worker = self.workers.get(&id)?;
+        let worker = self.workers.get(id)?;
         worker.is_starting().then(|| worker.view(id))
     }
 
-    pub(super) fn ready(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
-        if let Some(worker) = self.workers.get_mut(&id).filter(|it| it.is_starting()) {
-            worker.life = Life::Ready { since: now };
-            out.push(Action::Report(Report::WorkerReady(worker.view(id))));
+    pub(super) fn ready(&mut self, id: WorkerId, step: &mut Step) {
+        if let Some(view) = self.starting(id) {
+            self.workers.enter(id, Life::Ready { since: step.now });
+            step.report(Report::WorkerReady(WorkerView { state: WorkerState::Ready, ..view }));
         }
     }
 
     /// A starting worker says that it can't serve; it is expected to exit by itself.
-    pub(super) fn said_unfit(
-        &mut self,
-        id: WorkerId,
-        now: Time,
-        out: &mut Vec<Action>,
-        failure: impl FnOnce(Slot) -> Failure,
-    ) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        let Life::Starting { until } = worker.life else {
-            return;
-        };
-        worker.life = Life::Leaving { until };
-        let view = worker.view(id);
-        self.unfit(view, failure(view.slot), now, out);
+    pub(super) fn said_unfit(&mut self, id: WorkerId, step: &mut Step, failure: impl FnOnce(Slot) -> Failure) {
+        if let Some(worker) = self.workers.get(id)
+            && let Life::Starting { until } = worker.life
+        {
+            self.workers.enter(id, Life::Leaving { until });
+            let view = WorkerView { state: WorkerState::Leaving, ..worker.view(id) };
+            self.unfit(view, failure(view.slot), step);
+        }
     }
 
-    pub(super) fn spawn_failed(&mut self, id: WorkerId, error: String, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn spawn_failed(&mut self, id: WorkerId, error: String, step: &mut Step) {
         // A worker that has spoken has a process. One that is draining or killed may have been
         // given up while its spawn was still under way.
-        let Some(worker) = self.workers.get(&id).copied() else {
+        let Some(worker) = self.workers.get(id) else {
             return;
         };
         if !matches!(worker.life, Life::Starting { .. } | Life::Draining { .. } | Life::Killed) {
             return;
         }
-        self.workers.remove(&id);
+        self.workers.remove(id);
         let slot = worker.slot;
         let failure = Failure::CannotSpawn { slot, error };
-        self.unfit(worker.view(id), failure, now, out);
-        self.schedule_respawn(&worker, now, out);
+        self.unfit(worker.view(id), failure, step);
+        self.schedule_respawn(&worker, step);
     }
 
     /// A worker will never be ready.
-    fn unfit(&mut self, worker: WorkerView, failure: Failure, now: Time, out: &mut Vec<Action>) {
-        out.push(Action::Report(Report::WorkerUnfit { worker, failure: failure.clone() }));
-        self.lost(worker.generation, failure, now, out);
+    fn unfit(&mut self, worker: WorkerView, failure: Failure, step: &mut Step) {
+        step.report(Report::WorkerUnfit { worker, failure: failure.clone() });
+        self.lost(worker.generation, failure, step);
     }
 
-    pub(super) fn exited(&mut self, id: WorkerId, how: Ended, now: Time, out: &mut Vec<Action>) {
-        let Some(worker) = self.workers.remove(&id) else {
+    pub(super) fn exited(&mut self, id: WorkerId, how: Ended, step: &mut Step) {
+        let Some(worker) = self.workers.remove(id) else {
             return;
         };
         let expected = worker.is_going();
-        out.push(Action::Report(Report::WorkerExited { worker: worker.view(id), how, expected }));
+        step.report(Report::WorkerExited { worker: worker.view(id), how, expected });
         if !expected {
             let slot = worker.slot;
             let failure = Failure::WorkerDied { slot, how };
-            self.lost(worker.generation, failure, now, out);
+            self.lost(worker.generation, failure, step);
         }
-        self.schedule_respawn(&worker, now, out);
+        self.schedule_respawn(&worker, step);
     }
 
     /// Somebody else has told a worker to end (SIGTERM to it alone). Where a successor can come, it
     /// serves until that one is ready; in a roll its candidate is on the way already.
-    pub(super) fn terminated(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get(&id).copied().filter(Worker::keeps_its_slot) else {
+    pub(super) fn terminated(&mut self, id: WorkerId, step: &mut Step) {
+        let Some(worker) = self.workers.get(id).filter(Worker::keeps_its_slot) else {
             return;
         };
-        out.push(Action::Report(Report::WorkerTerminated(worker.view(id))));
-        self.lost(worker.generation, Failure::WorkerTerminated { slot: worker.slot }, now, out);
+        step.report(Report::WorkerTerminated(worker.view(id)));
+        self.lost(worker.generation, Failure::WorkerTerminated { slot: worker.slot }, step);
         let successor_comes = self.respawns() || matches!(self.state, State::Rolling(_));
         match worker.life {
-            Life::Ready { since } if successor_comes => self.set_life(id, Life::Retiring { since }),
+            Life::Ready { since } if successor_comes => drop(self.workers.enter(id, Life::Retiring { since })),
             // It doesn't serve yet, or nobody will come; the start's or the stop's own order comes first.
-            _ => self.drain_once(id, now, out),
+            _ => self.drain_once(id, step),
         }
-        self.schedule_respawn(&worker, now, out);
+        self.schedule_respawn(&worker, step);
     }
 
     /// Orders the drain of each worker that isn't needed any more, and without whom as many serve as
     /// are wanted: of the highest slot first.
-    pub(super) fn drain_spare(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn drain_spare(&mut self, step: &mut Step) {
         let mut spare: Vec<(Slot, WorkerId)> =
-            self.workers.iter().filter(|(id, it)| self.is_spare(**id, it)).map(|(&id, it)| (it.slot, id)).collect();
+            self.workers.iter().filter(|(id, it)| self.is_spare(*id, it)).map(|(id, it)| (it.slot, id)).collect();
         spare.sort_unstable_by(|one, other| other.cmp(one));
         for (_, id) in spare {
-            let worker = self.workers[&id];
+            let Some(worker) = self.workers.get(id) else { continue };
             // The drain of one may leave another without whom it would be succeeded by.
             let is_needless = !worker.is_ready() || self.serving() > usize::from(self.settings.workers);
             if is_needless && self.is_spare(id, &worker) {
-                self.drain(id, true, now, out);
+                self.drain(id, true, step);
             }
         }
     }
@@ -148,23 +131,17 @@ impl Machine {
     /// elsewhere, to whom its connections can go.
     fn is_succeeded(&self, id: WorkerId, slot: Slot) -> bool {
         let serving = || self.workers.iter().filter(|(_, it)| it.generation == self.active && it.is_ready());
-        serving().any(|(&other, it)| other > id && it.slot == slot) && serving().any(|(_, it)| !it.is_retiring())
+        serving().any(|(other, it)| other > id && it.slot == slot) && serving().any(|(_, it)| !it.is_retiring())
     }
 
-    pub(super) fn set_life(&mut self, id: WorkerId, life: Life) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.life = life;
-        }
-    }
-
-    fn drain_once(&mut self, id: WorkerId, now: Time, out: &mut Vec<Action>) {
-        if self.workers.get(&id).is_some_and(Worker::keeps_its_slot) {
-            self.drain(id, true, now, out);
+    fn drain_once(&mut self, id: WorkerId, step: &mut Step) {
+        if self.workers.get(id).is_some_and(|it| it.keeps_its_slot()) {
+            self.drain(id, true, step);
         }
     }
 
     /// A worker that was counted on doesn't serve: at the start and in a roll this decides.
-    pub(super) fn lost(&mut self, generation: Generation, failure: Failure, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn lost(&mut self, generation: Generation, failure: Failure, step: &mut Step) {
         if let State::Starting(first) = &mut self.state
             && first.forgives(&failure)
         {
@@ -172,10 +149,10 @@ impl Machine {
         }
         match &self.state {
             State::Starting(_) => {
-                self.begin_stopping(ExitReason::StartFailed(failure), None, now, out);
+                self.begin_stopping(ExitReason::StartFailed(failure), None, step);
             }
             State::Rolling(roll) if roll.candidate == generation => {
-                self.fail_restart(*roll, failure, now, out);
+                self.fail_restart(*roll, failure, step);
             }
             _ => {}
         }
@@ -188,13 +165,13 @@ impl Machine {
 
     /// A worker has gone or will; outside a restart's roll its slot gets another of the active
     /// generation, unless that one is there or due already, or the slot is not wanted any more.
-    pub(super) fn schedule_respawn(&mut self, gone: &Worker, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn schedule_respawn(&mut self, gone: &Worker, step: &mut Step) {
         let slot = gone.slot;
         // What becomes of a failed candidate is nothing that the slot's own record is about.
         if self.respawns() && gone.generation == self.active && self.lacks_a_worker(slot) {
             let back_off = self.back_offs.entry(slot).or_default();
-            let after = back_off.crashed(gone.ready_for(now), now);
-            out.push(Action::Report(Report::RespawnScheduled { slot, after }));
+            let after = back_off.crashed(gone.ready_for(step.now), step.now);
+            step.report(Report::RespawnScheduled { slot, after });
         }
     }
 
@@ -209,80 +186,74 @@ impl Machine {
 
     /// Whether a wanted slot has no worker of the active generation that stays, and none is due.
     fn lacks_a_worker(&self, slot: Slot) -> bool {
-        let taken =
-            self.workers.values().any(|it| it.slot == slot && it.generation == self.active && it.keeps_its_slot());
+        let taken = self.workers.of(self.active).any(|it| it.slot == slot && it.keeps_its_slot());
         let is_due = self.back_offs.get(&slot).is_some_and(|it| it.due().is_some());
         slot.0 < self.settings.workers && !taken && !is_due
     }
 
     /// Whether a worker of the active generation serves in this slot that will stay there.
     pub(super) fn is_manned(&self, slot: Slot) -> bool {
-        let stays = |it: &Worker| matches!(it.life, Life::Ready { .. });
-        self.workers.values().any(|it| it.slot == slot && it.generation == self.active && stays(it))
+        self.workers.is_manned(slot, self.active)
     }
 
-    pub(super) fn respawn_due(&mut self, now: Time, out: &mut Vec<Action>) {
-        let due: Vec<Slot> =
-            self.back_offs.iter_mut().filter_map(|(&slot, back_off)| back_off.take_due(now).then_some(slot)).collect();
+    pub(super) fn respawn_due(&mut self, step: &mut Step) {
+        let due: Vec<Slot> = self
+            .back_offs
+            .iter_mut()
+            .filter_map(|(&slot, back_off)| back_off.take_due(step.now).then_some(slot))
+            .collect();
         for slot in due {
-            self.spawn(slot, self.active, self.settings, now, out);
+            self.spawn(slot, self.active, self.settings, step);
         }
     }
 
-    pub(super) fn kill_overdue(&mut self, now: Time, out: &mut Vec<Action>) {
-        let overdue: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.deadline().is_some_and(|until| until <= now))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in overdue {
-            let worker = self.workers[&id];
+    pub(super) fn kill_overdue(&mut self, step: &mut Step) {
+        for id in self.workers.overdue(step.now) {
+            let Some(worker) = self.workers.get(id) else { continue };
             match worker.life {
                 Life::Starting { .. } => {
                     let slot = worker.slot;
-                    self.kill(id, KillReason::NotReadyInTime, out);
+                    self.kill(id, KillReason::NotReadyInTime, step);
                     let failure = Failure::NotReadyInTime { slot };
-                    self.unfit(worker.view(id), failure, now, out);
+                    self.unfit(worker.view(id), failure, step);
                 }
-                Life::Leaving { .. } => self.kill(id, KillReason::StayedUnfit, out),
+                Life::Leaving { .. } => self.kill(id, KillReason::StayedUnfit, step),
                 // The failure of one worker may have given another a new deadline meanwhile.
-                Life::Draining { until } if until <= now => {
-                    self.kill(id, KillReason::DrainTimedOut, out);
+                Life::Draining { until } if until <= step.now => {
+                    self.kill(id, KillReason::DrainTimedOut, step);
                 }
-                Life::Aborting { .. } => self.kill(id, KillReason::SurvivedAbort, out),
+                Life::Aborting { .. } => self.kill(id, KillReason::SurvivedAbort, step),
                 Life::Draining { .. } | Life::Ready { .. } | Life::Retiring { .. } | Life::Killed => {}
             }
         }
     }
 
-    pub(super) fn kill(&mut self, id: WorkerId, why: KillReason, out: &mut Vec<Action>) {
-        if let Some(worker) = self.workers.get_mut(&id)
+    pub(super) fn kill(&mut self, id: WorkerId, why: KillReason, step: &mut Step) {
+        if let Some(worker) = self.workers.get(id)
             && worker.life != Life::Killed
         {
-            let view = worker.view(id);
-            worker.life = Life::Killed;
-            out.push(Action::Report(Report::KillOrdered { worker: view, why }));
-            out.push(Action::Kill { worker: id, why });
+            self.workers.enter(id, Life::Killed);
+            step.report(Report::KillOrdered { worker: worker.view(id), why });
+            step.act(Action::Kill { worker: id, why });
         }
     }
 
     /// Orders a drain, or tells a worker that drains already that it has no successor any more.
     /// Its deadline is never moved.
-    pub(super) fn drain(&mut self, id: WorkerId, successor: bool, now: Time, out: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get_mut(&id) else {
+    pub(super) fn drain(&mut self, id: WorkerId, successor: bool, step: &mut Step) {
+        let Some(worker) = self.workers.get(id) else {
             return;
         };
         let until = match worker.life {
             Life::Starting { .. } | Life::Ready { .. } | Life::Retiring { .. } => {
-                now.saturating_add(worker.shutdown_timeout)
+                step.now.saturating_add(worker.shutdown_timeout)
             }
             Life::Draining { until } => until,
             Life::Leaving { .. } | Life::Aborting { .. } | Life::Killed => return,
         };
-        let timeout = until.saturating_sub(now);
-        out.push(Action::Report(Report::DrainOrdered { worker: worker.view(id), successor, timeout }));
-        worker.life = Life::Draining { until };
-        out.push(Action::Drain { worker: id, successor, timeout });
+        let timeout = until.saturating_sub(step.now);
+        step.report(Report::DrainOrdered { worker: worker.view(id), successor, timeout });
+        self.workers.enter(id, Life::Draining { until });
+        step.act(Action::Drain { worker: id, successor, timeout });
     }
 }

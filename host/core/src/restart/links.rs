@@ -45,8 +45,8 @@ impl Machine {
     pub fn peers(&self) -> impl Iterator<Item = WorkerId> {
         let serves = matches!(self.state, State::Serving | State::Preflight { .. });
         let stays = |it: &Worker| matches!(it.life, Life::Ready { .. }) && it.slot.0 < self.settings.workers;
-        let all_stay = self.workers.values().all(stays);
-        self.workers.keys().copied().filter(move |_| serves && all_stay)
+        let all_stay = self.workers.all().all(stays);
+        self.workers.iter().map(|(id, _)| id).filter(move |_| serves && all_stay)
     }
 
     /// Every pair of a worker that drains while others serve, and one that takes its connections.
@@ -62,14 +62,14 @@ impl Machine {
         let stays = |it: &Worker| matches!(it.life, Life::Ready { .. });
         let is_wanted = |it: &Worker| target != self.active || it.slot.0 < self.settings.workers;
         let serves_on = |it: &Worker| stays(it) && it.generation == target && is_wanted(it);
-        let of_target = self.workers.values().any(serves_on);
+        let of_target = self.workers.all().any(serves_on);
         let takes = |it: &Worker| if of_target { serves_on(it) } else { stays(it) };
         let mut receivers: Vec<_> =
-            self.workers.iter().filter(|(_, it)| takes(it)).map(|(&id, it)| (it.slot, id)).collect();
+            self.workers.iter().filter(|(_, it)| takes(it)).map(|(id, it)| (it.slot, id)).collect();
         receivers.sort_unstable();
         let draining = self.workers.iter().filter(|(_, it)| matches!(it.life, Life::Draining { .. }));
         draining
-            .flat_map(|(&from, it)| {
+            .flat_map(|(from, it)| {
                 let first = receivers.partition_point(|(slot, _)| *slot < it.slot);
                 let nearest = receivers[first..].iter().chain(&receivers[..first]);
                 nearest.take(MAX_RECEIVERS).map(move |&(_, to)| (from, to)).collect::<Vec<_>>()

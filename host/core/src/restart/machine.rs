@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
+use crate::ids::{Generation, RequestId, Slot, Time};
 
 use super::first::FirstStart;
 use super::respawn::BackOff;
@@ -13,6 +13,7 @@ use super::retreat::Retreat;
 use super::roll::Roll;
 use super::scale::Scale;
 use super::worker::{Worker, WorkerView};
+use super::workers::WorkerTable;
 use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
 
 /// The restart logic of one master. See the module for its states.
@@ -27,13 +28,12 @@ pub struct Machine {
     /// Another number of workers that somebody wants as soon as it may be.
     pub(super) wish: Option<Scale>,
     /// Everyone whose exit hasn't been seen yet.
-    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) workers: WorkerTable,
     /// Former generations whose last workers still drain, because another restart didn't wait for them.
     pub(super) outgoing: BTreeSet<Generation>,
     /// Crash histories of the active generation's slots.
     pub(super) back_offs: BTreeMap<Slot, BackOff>,
     pub(super) last_generation: Generation,
-    pub(super) last_worker: WorkerId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,23 @@ pub(super) enum State {
     Exited,
 }
 
+/// One call of the machine: what time it is, and what is to be done so far.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) now: Time,
+    out: Vec<Action>,
+}
+
+impl Step {
+    pub(super) fn act(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    pub(super) fn report(&mut self, report: Report) {
+        self.out.push(Action::Report(report));
+    }
+}
+
 impl Machine {
     /// A machine that waits for [`Event::Begin`]; its first generation is number 1.
     pub const fn new(settings: Settings) -> Self {
@@ -75,35 +92,34 @@ impl Machine {
             settings,
             configured: settings.workers,
             wish: None,
-            workers: BTreeMap::new(),
+            workers: WorkerTable::new(),
             outgoing: BTreeSet::new(),
             back_offs: BTreeMap::new(),
             last_generation: Generation(1),
-            last_worker: WorkerId(0),
         }
     }
 
     /// Takes note of an event at time `now`; returns what is to be done, in this order.
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Action> {
-        let mut out = Vec::new();
+        let mut step = Step { now, out: Vec::new() };
         if self.state != State::Exited {
-            self.take(event, now, &mut out);
-            self.kill_overdue(now, &mut out);
+            self.apply(event, &mut step);
+            self.kill_overdue(&mut step);
             // What ends one phase may make something possible in the next.
             loop {
                 let phase = self.phase();
-                self.advance(now, &mut out);
+                self.advance(&mut step);
                 if self.phase() == phase {
                     break;
                 }
             }
         }
-        out
+        step.out
     }
 
     /// When [`Event::Tick`] must be handled next, if nothing else happens before.
     pub fn deadline(&self) -> Option<Time> {
-        let workers = self.workers.values().filter_map(Worker::deadline);
+        let workers = self.workers.all().filter_map(Worker::deadline);
         let respawns = self.back_offs.values().filter_map(BackOff::due);
         let own = match &self.state {
             State::Rolling(roll) => roll.probation_ends(),
@@ -137,7 +153,7 @@ impl Machine {
 
     /// Every worker whose exit hasn't been seen yet, oldest first.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> {
-        self.workers.iter().map(|(&id, worker)| worker.view(id))
+        self.workers.views()
     }
 
     /// The generation that respawns use.
@@ -147,7 +163,7 @@ impl Machine {
 
     /// How many workers are ready and not draining.
     pub fn serving(&self) -> usize {
-        self.workers.values().filter(|it| it.is_ready()).count()
+        self.workers.serving()
     }
 
     /// How many workers there shall be.
@@ -160,73 +176,73 @@ impl Machine {
         matches!(self.state, State::Locked { .. })
     }
 
-    fn take(&mut self, event: Event, now: Time, out: &mut Vec<Action>) {
+    fn apply(&mut self, event: Event, step: &mut Step) {
         match event {
-            Event::Begin => self.begin(now, out),
-            Event::Request { request, by } => self.gate(request, by, out),
+            Event::Begin => self.begin(step),
+            Event::Request { request, by } => self.gate(request, by, step),
             Event::PreflightPassed { request, settings, unchanged } => {
                 if let Some(by) = self.awaits_preflight(request) {
                     // An operator may want new workers of the same; the watcher never does.
                     if unchanged && by == By::Watcher {
-                        self.refuse_preflight(request, Refusal::Unchanged, out);
+                        self.refuse_preflight(request, Refusal::Unchanged, step);
                     } else {
-                        self.preflight_passed(request, (settings, unchanged), now, out);
+                        self.preflight_passed(request, (settings, unchanged), step);
                     }
                 }
             }
             Event::PreflightRefused { request, refusal } => {
                 if self.awaits_preflight(request).is_some() {
-                    self.refuse_preflight(request, refusal, out);
+                    self.refuse_preflight(request, refusal, step);
                 }
             }
             Event::Spawned { worker } => {
                 if let Some(view) = self.starting(worker) {
-                    out.push(Action::Report(Report::WorkerSpawned(view)));
+                    step.report(Report::WorkerSpawned(view));
                 }
             }
-            Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error, now, out),
-            Event::Ready { worker } => self.ready(worker, now, out),
+            Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error, step),
+            Event::Ready { worker } => self.ready(worker, step),
             Event::CannotListen { worker, error } => {
-                self.said_unfit(worker, now, out, |slot| Failure::CannotListen { slot, error });
+                self.said_unfit(worker, step, |slot| Failure::CannotListen { slot, error });
             }
             Event::StartFailed { worker, error } => {
-                self.said_unfit(worker, now, out, |slot| Failure::AppFailedToStart { slot, error });
+                self.said_unfit(worker, step, |slot| Failure::AppFailedToStart { slot, error });
             }
-            Event::Terminated { worker } => self.terminated(worker, now, out),
-            Event::Exited { worker, how } => self.exited(worker, how, now, out),
-            Event::Looked { found } => self.looked(&found, now, out),
+            Event::Terminated { worker } => self.terminated(worker, step),
+            Event::Exited { worker, how } => self.exited(worker, how, step),
+            Event::Looked { found } => self.looked(&found, step),
             Event::WrittenDown { generation } => self.written_down(generation),
-            Event::Scale(wish) => self.scale(wish, out),
-            Event::Stop => self.stop(now, out),
+            Event::Scale(wish) => self.scale(wish, step),
+            Event::Stop => self.stop(step),
             Event::Tick => {}
         }
     }
 
     /// Does whatever has become possible.
-    fn advance(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.discard_outgoing(out);
+    fn advance(&mut self, step: &mut Step) {
+        self.discard_outgoing(step);
         match &self.state {
-            State::Starting(_) => self.advance_first_start(now, out),
+            State::Starting(_) => self.advance_first_start(step),
             State::Serving | State::Preflight { .. } => {
-                self.fulfil_wish(now, out);
-                self.respawn_due(now, out);
-                self.drain_spare(now, out);
+                self.fulfil_wish(step);
+                self.respawn_due(step);
+                self.drain_spare(step);
             }
-            State::Rolling(roll) => self.advance_roll(*roll, now, out),
-            State::Returning(_) => self.advance_return(now, out),
-            State::StopDelayed { .. } => self.advance_delay(now, out),
+            State::Rolling(roll) => self.advance_roll(*roll, step),
+            State::Returning(_) => self.advance_return(step),
+            State::StopDelayed { .. } => self.advance_delay(step),
             State::Locked { .. } | State::Stopping { .. } => {
-                self.discard_candidate(out);
-                self.exit_when_empty(out);
+                self.discard_candidate(step);
+                self.exit_when_empty(step);
             }
             State::Fresh | State::Exited => {}
         }
     }
 
-    fn gate(&mut self, request: RequestId, by: By, out: &mut Vec<Action>) {
+    fn gate(&mut self, request: RequestId, by: By, step: &mut Step) {
         let overtakes = self.may_overtake(by);
         if overtakes {
-            self.overtake(out);
+            self.overtake(step);
         }
         let refusal = match self.state {
             // Nobody is left to be told anything; `handle` doesn't get here.
@@ -241,12 +257,12 @@ impl Machine {
             }
             State::Serving => {
                 self.state = State::Preflight { request, by };
-                out.push(Action::Preflight { request });
+                step.act(Action::Preflight { request });
                 return;
             }
         };
         let verdict = Verdict::Refused(refusal);
-        out.push(Action::Verdict { request, verdict });
+        step.act(Action::Verdict { request, verdict });
     }
 
     /// Who asked for the preflight of this request, if it is under way.
@@ -257,26 +273,20 @@ impl Machine {
         }
     }
 
-    fn preflight_passed(
-        &mut self,
-        request: RequestId,
-        (settings, unchanged): (Settings, bool),
-        now: Time,
-        out: &mut Vec<Action>,
-    ) {
+    fn preflight_passed(&mut self, request: RequestId, (settings, unchanged): (Settings, bool), step: &mut Step) {
         if settings.workers < 2 {
-            self.refuse_preflight(request, Refusal::NoWorkers, out);
+            self.refuse_preflight(request, Refusal::NoWorkers, step);
         } else if !settings.databank_shared {
             let text = "the configured databank can't be shared between processes".to_owned();
-            self.refuse_preflight(request, Refusal::BadDriver(text), out);
+            self.refuse_preflight(request, Refusal::BadDriver(text), step);
         } else {
-            self.start_roll(request, (settings, unchanged), now, out);
+            self.start_roll(request, (settings, unchanged), step);
         }
     }
 
-    fn refuse_preflight(&mut self, request: RequestId, refusal: Refusal, out: &mut Vec<Action>) {
+    fn refuse_preflight(&mut self, request: RequestId, refusal: Refusal, step: &mut Step) {
         self.state = State::Serving;
         let verdict = Verdict::Refused(refusal);
-        out.push(Action::Verdict { request, verdict });
+        step.act(Action::Verdict { request, verdict });
     }
 }

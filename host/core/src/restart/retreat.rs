@@ -10,9 +10,9 @@
 //! wanted. The verdict waits until that is so, the last worker of another generation has exited, and the
 //! quarantine is written down: whoever hears it may kill this master, and the next one must know.
 
-use crate::ids::{Generation, RequestId, Slot, Time};
+use crate::ids::{Generation, RequestId, Slot};
 
-use super::machine::{Machine, State};
+use super::machine::{Machine, State, Step};
 use super::{Action, Failure, Report, Verdict};
 
 /// A restart between its failure and its verdict.
@@ -33,14 +33,14 @@ pub(super) enum Written {
 }
 
 impl Machine {
-    pub(super) fn start_return(&mut self, retreat: Retreat, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn start_return(&mut self, retreat: Retreat, step: &mut Step) {
         let Retreat { request, failed, failure, .. } = &retreat;
         // Now and not with the verdict, which may be long in coming: a master that dies meanwhile must
         // not start with what has failed.
-        out.push(Action::Quarantine { generation: *failed, failure: failure.clone() });
-        out.push(Action::Report(Report::ReturnStarted { request: *request, from: *failed, to: self.active }));
+        step.act(Action::Quarantine { generation: *failed, failure: failure.clone() });
+        step.report(Report::ReturnStarted { request: *request, from: *failed, to: self.active });
         self.state = State::Returning(retreat);
-        self.fill_slots(now);
+        self.fill_slots(step.now);
     }
 
     pub(super) fn written_down(&mut self, generation: Generation) {
@@ -52,15 +52,15 @@ impl Machine {
     }
 
     /// Takes every step of the return that is possible now.
-    pub(super) fn advance_return(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.respawn_due(now, out);
-        self.drain_spare(now, out);
+    pub(super) fn advance_return(&mut self, step: &mut Step) {
+        self.respawn_due(step);
+        self.drain_spare(step);
         let State::Returning(retreat) = &self.state else {
             return;
         };
-        if self.has_returned(retreat) && self.workers.values().all(|it| it.generation == self.active) {
+        if self.has_returned(retreat) && self.workers.all().all(|it| it.generation == self.active) {
             let retreat = retreat.clone();
-            self.returned(retreat, out);
+            self.returned(retreat, step);
         }
     }
 
@@ -68,15 +68,15 @@ impl Machine {
     pub(super) fn has_returned(&self, retreat: &Retreat) -> bool {
         (0..self.settings.workers).all(|slot| self.is_manned(Slot(slot)))
             && retreat.written == Written::Done
-            && self.workers.values().all(|it| it.generation == self.active || it.is_going())
+            && self.workers.all().all(|it| it.generation == self.active || it.is_going())
     }
 
-    pub(super) fn returned(&mut self, retreat: Retreat, out: &mut Vec<Action>) {
+    pub(super) fn returned(&mut self, retreat: Retreat, step: &mut Step) {
         let Retreat { request, failed, failure, .. } = retreat;
         self.state = State::Serving;
         self.outgoing.insert(failed);
-        self.discard_outgoing(out);
-        out.push(Action::Report(Report::ReturnEnded { request, generation: self.active }));
-        out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
+        self.discard_outgoing(step);
+        step.report(Report::ReturnEnded { request, generation: self.active });
+        step.act(Action::Verdict { request, verdict: Verdict::Failed(failure) });
     }
 }

@@ -11,7 +11,7 @@
 
 use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
-use super::machine::{Machine, State};
+use super::machine::{Machine, State, Step};
 use super::retreat::{Retreat, Written};
 use super::worker::{Life, Worker};
 use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
@@ -58,13 +58,7 @@ impl Roll {
 }
 
 impl Machine {
-    pub(super) fn start_roll(
-        &mut self,
-        request: RequestId,
-        (settings, unchanged): (Settings, bool),
-        now: Time,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn start_roll(&mut self, request: RequestId, (settings, unchanged): (Settings, bool), step: &mut Step) {
         self.last_generation.0 += 1;
         let candidate = self.last_generation;
         // From here on an empty slot waits for its candidate, and the candidate's code deserves
@@ -78,34 +72,29 @@ impl Machine {
         let rolled_over = false;
         self.state =
             State::Rolling(Roll { request, candidate, settings, configured, unchanged, probation, rolled_over });
-        out.push(Action::Adopt { request, generation: candidate });
-        out.push(Action::Report(Report::RollStarted {
-            request,
-            from: self.active,
-            to: candidate,
-            workers: settings.workers,
-        }));
-        self.spawn(Slot(0), candidate, settings, now, out);
+        step.act(Action::Adopt { request, generation: candidate });
+        step.report(Report::RollStarted { request, from: self.active, to: candidate, workers: settings.workers });
+        self.spawn(Slot(0), candidate, settings, step);
     }
 
     /// Takes every step of the roll that is possible now.
-    pub(super) fn advance_roll(&mut self, roll: Roll, now: Time, out: &mut Vec<Action>) {
-        let roll = self.advance_probation(roll, now, out);
+    pub(super) fn advance_roll(&mut self, roll: Roll, step: &mut Step) {
+        let roll = self.advance_probation(roll, step);
         self.state = State::Rolling(roll);
         if roll.probation != Probation::Passed {
             return;
         }
-        self.spawn_next_candidates(&roll, now, out);
-        self.drain_predecessors(&roll, now, out);
+        self.spawn_next_candidates(&roll, step);
+        self.drain_predecessors(&roll, step);
         if self.all_candidates_ready(&roll) && self.candidates(&roll).count() == self.workers.len() {
-            self.complete(roll, out);
+            self.complete(roll, step);
         } else if !roll.rolled_over && self.is_rolled_over(&roll) {
-            out.push(Action::RolledOver { generation: roll.candidate });
+            step.act(Action::RolledOver { generation: roll.candidate });
             self.state = State::Rolling(Roll { rolled_over: true, ..roll });
         }
     }
 
-    fn advance_probation(&self, mut roll: Roll, now: Time, out: &mut Vec<Action>) -> Roll {
+    fn advance_probation(&self, mut roll: Roll, step: &mut Step) -> Roll {
         let request = roll.request;
         // Before the probation has passed, the first candidate worker is the only one.
         let ready_since = self.candidates(&roll).find_map(|it| match it.life {
@@ -116,28 +105,28 @@ impl Machine {
             let probation = roll.settings.probation;
             let until = since.saturating_add(probation);
             roll.probation = Probation::Running { until };
-            out.push(Action::Report(Report::ProbationStarted { request, probation }));
+            step.report(Report::ProbationStarted { request, probation });
         }
-        if roll.probation_ends().is_some_and(|until| until <= now) {
+        if roll.probation_ends().is_some_and(|until| until <= step.now) {
             roll.probation = Probation::Passed;
-            out.push(Action::Report(Report::ProbationPassed { request }));
+            step.report(Report::ProbationPassed { request });
         }
         roll
     }
 
-    fn spawn_next_candidates(&mut self, roll: &Roll, now: Time, out: &mut Vec<Action>) {
+    fn spawn_next_candidates(&mut self, roll: &Roll, step: &mut Step) {
         // Candidates come in the order of their slots and none goes before the verdict, so their
         // number is the next one's slot.
         let next = (0..roll.settings.workers).map(Slot).skip(self.candidates(roll).count());
         let starting = self.candidates(roll).filter(|it| !it.is_ready()).count();
         let room = usize::from(roll.settings.parallel.max(1)).saturating_sub(starting);
         for slot in next.take(room) {
-            self.spawn(slot, roll.candidate, roll.settings, now, out);
+            self.spawn(slot, roll.candidate, roll.settings, step);
         }
     }
 
     /// Orders every drain that is allowed now, lowest slot first.
-    fn drain_predecessors(&mut self, roll: &Roll, now: Time, out: &mut Vec<Action>) {
+    fn drain_predecessors(&mut self, roll: &Roll, step: &mut Step) {
         let all_ready = self.all_candidates_ready(roll);
         let configured = if all_ready { roll.settings.workers } else { self.settings.workers };
         let mut predecessors: Vec<(Slot, WorkerId)> = self
@@ -145,50 +134,49 @@ impl Machine {
             .iter()
             .filter(|(_, it)| it.generation != roll.candidate && !it.is_going())
             .filter(|(_, it)| all_ready || self.has_ready_candidate(roll, it.slot))
-            .map(|(&id, it)| (it.slot, id))
+            .map(|(id, it)| (it.slot, id))
             .collect();
         predecessors.sort_unstable();
         for (_, id) in predecessors {
-            let others_ready = self.serving() - usize::from(self.workers[&id].is_ready());
+            let others_ready = self.serving() - usize::from(self.workers.get(id).is_some_and(|it| it.is_ready()));
             if others_ready >= usize::from(configured) {
-                self.drain(id, true, now, out);
+                self.drain(id, true, step);
             }
         }
     }
 
-    pub(super) fn complete(&mut self, roll: Roll, out: &mut Vec<Action>) {
+    pub(super) fn complete(&mut self, roll: Roll, step: &mut Step) {
         let old = std::mem::replace(&mut self.active, roll.candidate);
         self.settings = roll.settings;
         self.configured = roll.configured;
         self.state = State::Serving;
-        out.push(Action::Activate { generation: roll.candidate });
+        step.act(Action::Activate { generation: roll.candidate });
         self.outgoing.insert(old);
-        self.discard_outgoing(out);
-        let draining = self.workers.values().filter(|it| it.generation != self.active).count();
+        self.discard_outgoing(step);
+        let draining = self.workers.all().filter(|it| it.generation != self.active).count();
         let verdict = Verdict::Complete { unchanged: roll.unchanged, draining };
-        out.push(Action::Verdict { request: roll.request, verdict });
+        step.act(Action::Verdict { request: roll.request, verdict });
     }
 
     /// Ends the roll without success.
-    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn fail_restart(&mut self, roll: Roll, failure: Failure, step: &mut Step) {
         let Roll { request, candidate, .. } = roll;
         match self.settings.on_failure {
             OnFailure::Lock => {
                 self.wish = None;
                 self.state = State::Locked { candidate: Some(candidate) };
-                out.push(Action::Report(Report::Locked { serving: self.serving() }));
-                out.push(Action::Verdict { request, verdict: Verdict::Failed(failure) });
+                step.report(Report::Locked { serving: self.serving() });
+                step.act(Action::Verdict { request, verdict: Verdict::Failed(failure) });
             }
             OnFailure::Rollback => {
                 let written = Written::NotYet;
-                self.start_return(Retreat { request, failed: candidate, failure, written }, now, out);
+                self.start_return(Retreat { request, failed: candidate, failure, written }, step);
             }
         }
     }
 
     fn candidates(&self, roll: &Roll) -> impl Iterator<Item = &Worker> {
-        let candidate = roll.candidate;
-        self.workers.values().filter(move |it| it.generation == candidate)
+        self.workers.of(roll.candidate)
     }
 
     fn has_ready_candidate(&self, roll: &Roll, slot: Slot) -> bool {

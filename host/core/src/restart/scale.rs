@@ -7,10 +7,9 @@
 //! holds over restarts until the configuration's own number changes.
 
 use crate::config::MAX_WORKERS;
-use crate::ids::Time;
 
-use super::machine::{Machine, State};
-use super::{Action, Refusal, Report};
+use super::machine::{Machine, State, Step};
+use super::{Refusal, Report};
 
 /// A wish for another number of workers. The number never leaves 1 to [`MAX_WORKERS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,30 +56,30 @@ impl Machine {
         }
     }
 
-    pub(super) fn scale(&mut self, wish: Scale, out: &mut Vec<Action>) {
+    pub(super) fn scale(&mut self, wish: Scale, step: &mut Step) {
         match self.state {
             State::Locked { .. } | State::StopDelayed { .. } | State::Stopping { .. } | State::Exited => {
-                out.push(Action::Report(Report::ScaleIgnored { phase: self.phase() }));
+                step.report(Report::ScaleIgnored { phase: self.phase() });
             }
             // Fulfilled in this very step.
             State::Serving | State::Preflight { .. } => self.wish = Some(wish),
             State::Fresh | State::Starting(_) | State::Rolling(_) | State::Returning(_) => {
                 self.wish = Some(self.wish.map_or(wish, |before| before.then(wish)));
-                out.push(Action::Report(Report::ScalePutBy { phase: self.phase() }));
+                step.report(Report::ScalePutBy { phase: self.phase() });
             }
         }
     }
 
     /// Fulfils what somebody has wished for meanwhile.
-    pub(super) fn fulfil_wish(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn fulfil_wish(&mut self, step: &mut Step) {
         let Some(wish) = self.wish.take() else {
             return;
         };
         let from = self.settings.workers;
         let to = wish.applied_to(from);
         self.settings.workers = to;
-        out.push(Action::Report(Report::Scaled { from, to }));
+        step.report(Report::Scaled { from, to });
         self.back_offs.retain(|slot, _| slot.0 < to);
-        self.fill_slots(now);
+        self.fill_slots(step.now);
     }
 }

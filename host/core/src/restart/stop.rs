@@ -6,36 +6,36 @@
 
 use std::time::Duration;
 
-use crate::ids::{Generation, Time, WorkerId};
+use crate::ids::Generation;
 
-use super::machine::{Machine, State};
+use super::machine::{Machine, State, Step};
 use super::{Action, ExitReason, Failure, KillReason, Refusal, Report, Verdict};
 
 impl Machine {
-    pub(super) fn stop(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn stop(&mut self, step: &mut Step) {
         let mut candidate = None;
         match &self.state {
-            State::Stopping { .. } => return self.stop_at_once(out),
+            State::Stopping { .. } => return self.stop_at_once(step),
             State::StopDelayed { candidate, .. } => {
                 let candidate = *candidate;
-                return self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+                return self.begin_stopping(ExitReason::Stopped, candidate, step);
             }
             State::Preflight { request, .. } => {
                 let request = *request;
-                out.push(Action::CancelPreflight { request });
+                step.act(Action::CancelPreflight { request });
                 let verdict = Verdict::Refused(Refusal::Stopping);
-                out.push(Action::Verdict { request, verdict });
+                step.act(Action::Verdict { request, verdict });
             }
             State::Rolling(roll) => {
                 let request = roll.request;
                 let verdict = Verdict::Failed(Failure::Stopped);
-                out.push(Action::Verdict { request, verdict });
+                step.act(Action::Verdict { request, verdict });
                 candidate = Some(roll.candidate);
             }
             State::Returning(retreat) => {
                 // Why it failed is known already, and says more than that its end came early.
                 let verdict = Verdict::Failed(retreat.failure.clone());
-                out.push(Action::Verdict { request: retreat.request, verdict });
+                step.act(Action::Verdict { request: retreat.request, verdict });
                 candidate = Some(retreat.failed);
             }
             State::Locked { candidate: failed } => candidate = *failed,
@@ -47,67 +47,57 @@ impl Machine {
         if has_served && delay > Duration::ZERO {
             self.back_offs.clear();
             self.wish = None;
-            self.state = State::StopDelayed { until: now.saturating_add(delay), candidate };
-            out.push(Action::Report(Report::StopDelayed { delay }));
-            out.push(Action::AnnounceStop);
+            self.state = State::StopDelayed { until: step.now.saturating_add(delay), candidate };
+            step.report(Report::StopDelayed { delay });
+            step.act(Action::AnnounceStop);
         } else {
-            self.begin_stopping(ExitReason::Stopped, candidate, now, out);
+            self.begin_stopping(ExitReason::Stopped, candidate, step);
         }
     }
 
     /// Stops when the delay is over, or when nobody serves any more who could.
-    pub(super) fn advance_delay(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.discard_candidate(out);
+    pub(super) fn advance_delay(&mut self, step: &mut Step) {
+        self.discard_candidate(step);
         if let State::StopDelayed { until, candidate } = self.state
-            && (until <= now || self.workers.is_empty())
+            && (until <= step.now || self.workers.is_empty())
         {
-            self.begin_stopping(ExitReason::Stopped, candidate, now, out);
-            self.exit_when_empty(out);
+            self.begin_stopping(ExitReason::Stopped, candidate, step);
+            self.exit_when_empty(step);
         }
     }
 
-    pub(super) fn begin_stopping(
-        &mut self,
-        exit: ExitReason,
-        candidate: Option<Generation>,
-        now: Time,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn begin_stopping(&mut self, exit: ExitReason, candidate: Option<Generation>, step: &mut Step) {
         self.state = State::Stopping { exit, candidate };
         self.back_offs.clear();
         self.wish = None;
-        out.push(Action::Report(Report::Stopping));
+        step.report(Report::Stopping);
         // Listeners close first, so that new clients are refused at once, not queued and reset.
-        out.push(Action::CloseListeners);
-        for id in self.ids() {
-            self.drain(id, false, now, out);
+        step.act(Action::CloseListeners);
+        for id in self.workers.ids() {
+            self.drain(id, false, step);
         }
     }
 
-    fn stop_at_once(&mut self, out: &mut Vec<Action>) {
-        out.push(Action::Report(Report::StoppingAtOnce));
-        for id in self.ids() {
-            self.kill(id, KillReason::FastStop, out);
+    fn stop_at_once(&mut self, step: &mut Step) {
+        step.report(Report::StoppingAtOnce);
+        for id in self.workers.ids() {
+            self.kill(id, KillReason::FastStop, step);
         }
-    }
-
-    fn ids(&self) -> Vec<WorkerId> {
-        self.workers.keys().copied().collect()
     }
 
     /// Lets go of a failed or given-up candidate once its last worker has gone.
-    pub(super) fn discard_candidate(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn discard_candidate(&mut self, step: &mut Step) {
         if let State::Locked { candidate } | State::StopDelayed { candidate, .. } | State::Stopping { candidate, .. } =
             &mut self.state
             && let Some(generation) = *candidate
-            && self.workers.values().all(|it| it.generation != generation)
+            && self.workers.of(generation).next().is_none()
         {
             *candidate = None;
-            out.push(Action::Discard { generation });
+            step.act(Action::Discard { generation });
         }
     }
 
-    pub(super) fn exit_when_empty(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn exit_when_empty(&mut self, step: &mut Step) {
         if !self.workers.is_empty() {
             return;
         }
@@ -115,6 +105,6 @@ impl Machine {
             State::Stopping { exit, .. } => exit,
             _ => ExitReason::LockedAndEmpty,
         };
-        out.push(Action::Exit(reason));
+        step.act(Action::Exit(reason));
     }
 }

@@ -1,4 +1,4 @@
-//! One worker as the machine sees it: its seat, its generation, and how far its life has come.
+//! One worker as the machine sees it: its slot, its generation, and how far its life has come.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ words! {
 pub struct WorkerView {
     /// Its name.
     pub id: WorkerId,
-    /// Its seat.
+    /// Its slot.
     pub slot: Slot,
     /// Its version and configuration.
     pub generation: Generation,
@@ -63,6 +63,24 @@ pub(super) enum Life {
     Draining { until: Time },
     Aborting { until: Time },
     Killed,
+}
+
+impl Life {
+    /// Whether a worker in this state may be in that one next.
+    pub(super) const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Starting { .. } => {
+                matches!(next, Self::Ready { .. } | Self::Leaving { .. } | Self::Draining { .. } | Self::Killed)
+            }
+            Self::Ready { .. } => {
+                matches!(next, Self::Retiring { .. } | Self::Draining { .. } | Self::Aborting { .. } | Self::Killed)
+            }
+            Self::Retiring { .. } => matches!(next, Self::Draining { .. } | Self::Aborting { .. } | Self::Killed),
+            Self::Draining { .. } => matches!(next, Self::Draining { .. } | Self::Killed),
+            Self::Leaving { .. } | Self::Aborting { .. } => matches!(next, Self::Killed),
+            Self::Killed => false,
+        }
+    }
 }
 
 impl Worker {

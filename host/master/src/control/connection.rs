@@ -43,7 +43,7 @@ pub(super) struct Connection {
     hall: Shared,
     /// What was read and isn't a whole line yet, and lines that weren't looked at.
     read: Vec<u8>,
-    input: Input,
+    input: ClientSide,
     /// The answer that the master owes.
     owed: Option<oneshot::Receiver<Reply>>,
     /// For a client that wants them.
@@ -51,7 +51,7 @@ pub(super) struct Connection {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Input {
+enum ClientSide {
     Open,
     /// The client will say nothing more, but may still read.
     Ended,
@@ -77,7 +77,7 @@ enum Happened {
 
 impl Connection {
     pub(super) fn new(stream: UnixStream, peer: Peer, hall: Shared) -> Self {
-        Self { stream, peer, hall, read: Vec::new(), input: Input::Open, owed: None, events: None }
+        Self { stream, peer, hall, read: Vec::new(), input: ClientSide::Open, owed: None, events: None }
     }
 
     pub(super) async fn serve(mut self) {
@@ -102,21 +102,21 @@ impl Connection {
                 if self.read.len() > MAX_LINE {
                     return self.answer(&Answer::nack(TOO_LONG)).await;
                 }
-                if self.input == Input::Ended && !std::mem::take(&mut self.read).is_empty() {
+                if self.input == ClientSide::Ended && !std::mem::take(&mut self.read).is_empty() {
                     // It may be the beginning of another command than it looks like.
                     self.answer(&Answer::nack("incomplete")).await?;
                 }
                 if closing {
                     return self.waiting_events().await;
                 }
-                if self.input == Input::Ended && self.events.is_none() {
+                if self.input == ClientSide::Ended && self.events.is_none() {
                     return Ok(());
                 }
             }
             let waits = self.owed.is_some() || self.events.is_some();
             let look = if waits { Instant::now() + LOOK } else { silent_since + SILENCE };
             let (owed, events) = (&mut self.owed, &mut self.events);
-            let reads = owed.is_none() && self.input == Input::Open;
+            let reads = owed.is_none() && self.input == ClientSide::Open;
             let happened = tokio::select! {
                 read = self.stream.read(&mut chunk), if reads => Happened::Read(read),
                 reply = async { match owed { Some(reply) => reply.await.ok(), None => pending().await } } => {
@@ -130,7 +130,7 @@ impl Connection {
             };
             match happened {
                 Happened::Read(read) => match read? {
-                    0 => self.input = Input::Ended,
+                    0 => self.input = ClientSide::Ended,
                     length => self.read.extend_from_slice(&chunk[..length]),
                 },
                 Happened::Replied(reply) => {

@@ -35,7 +35,7 @@ use tracing::warn;
 
 use app_host_core::ids::{ConfigId, VersionId};
 use path_chain::PathChain;
-use target::Target;
+use target::WatchedFile;
 
 /// How long a file must have been left alone before it is read.
 const QUIET: Duration = Duration::from_millis(50);
@@ -85,9 +85,9 @@ impl Watcher {
     /// When the thread can't be made.
     pub fn start(targets: &Targets, mode: WatchMode) -> io::Result<Self> {
         let (sender, sightings) = mpsc::channel(SIGHTINGS);
-        let library = targets.library.clone().map(Target::library);
-        let targets = library.into_iter().chain([Target::config(targets.config.clone())]).collect();
-        let watch = move || Watching::new(targets, mode, sender).run();
+        let library = targets.library.clone().map(WatchedFile::library);
+        let targets = library.into_iter().chain([WatchedFile::config(targets.config.clone())]).collect();
+        let watch = move || WatchThread::new(targets, mode, sender).run();
         std::thread::Builder::new().name("watcher".to_owned()).spawn(watch)?;
         Ok(Self(sightings))
     }
@@ -99,7 +99,7 @@ impl Watcher {
 }
 
 /// What the kernel has told.
-enum Told {
+enum Notice {
     /// Something has happened to these paths.
     Paths(Vec<PathBuf>),
     /// Events were lost, or can't be had: anything may have happened.
@@ -114,13 +114,13 @@ struct Noticed {
 }
 
 /// The thread's own.
-struct Watching {
-    targets: Vec<Target>,
-    ways: Vec<PathChain>,
+struct WatchThread {
+    targets: Vec<WatchedFile>,
+    chains: Vec<PathChain>,
     notify: Option<RecommendedWatcher>,
-    events: Receiver<Told>,
+    events: Receiver<Notice>,
     /// Held so that the channel outlives a watcher that can't be made.
-    _to_us: SyncSender<Told>,
+    _to_us: SyncSender<Notice>,
     /// Events have found no room.
     missed: Arc<AtomicBool>,
     /// An operator was told that events can't be had.
@@ -128,13 +128,13 @@ struct Watching {
     sightings: mpsc::Sender<FileSeen>,
 }
 
-impl Watching {
-    fn new(targets: Vec<Target>, mode: WatchMode, sightings: mpsc::Sender<FileSeen>) -> Self {
+impl WatchThread {
+    fn new(targets: Vec<WatchedFile>, mode: WatchMode, sightings: mpsc::Sender<FileSeen>) -> Self {
         let (to_us, events) = sync_channel(EVENTS);
         let missed = Arc::new(AtomicBool::new(false));
         let mut watching = Self {
             targets,
-            ways: Vec::new(),
+            chains: Vec::new(),
             notify: None,
             events,
             _to_us: to_us.clone(),
@@ -167,7 +167,7 @@ impl Watching {
             if self.look().is_err() {
                 return;
             }
-            let next = self.targets.iter().filter_map(Target::due).chain([poll]).min().unwrap_or(poll);
+            let next = self.targets.iter().filter_map(WatchedFile::due).chain([poll]).min().unwrap_or(poll);
             let noticed = self.wait(next);
             let polls = poll <= Instant::now();
             self.follow(&noticed, polls);
@@ -193,10 +193,10 @@ impl Watching {
         let mut next = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         loop {
             match next {
-                Ok(Told::Paths(paths)) => {
+                Ok(Notice::Paths(paths)) => {
                     noticed.names.extend(paths.iter().filter_map(|path| path.file_name()).map(ToOwned::to_owned));
                 }
-                Ok(Told::Anything) => noticed.anything = true,
+                Ok(Notice::Anything) => noticed.anything = true,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
             next = self.events.recv_timeout(Duration::ZERO);
@@ -209,18 +209,18 @@ impl Watching {
     fn follow(&mut self, noticed: &Noticed, polls: bool) {
         let now = Instant::now();
         let mut concerned = noticed.anything || polls;
-        for (target, way) in self.targets.iter_mut().zip(&self.ways) {
+        for (target, way) in self.targets.iter_mut().zip(&self.chains) {
             if noticed.anything || way.end().is_some_and(|name| noticed.names.contains(name)) {
                 target.disturbed(now);
                 concerned = true;
             }
         }
         // A watch may be lost with any of these, also where another directory has the path by now.
-        let shaken = self.ways.iter().any(|way| way.bends().any(|name| noticed.names.contains(name)));
+        let shaken = self.chains.iter().any(|way| way.bends().any(|name| noticed.names.contains(name)));
         if !concerned && !shaken {
             return;
         }
-        if noticed.anything || shaken || self.find_ways() != self.ways {
+        if noticed.anything || shaken || self.find_ways() != self.chains {
             self.set_up();
         }
         self.targets.iter_mut().for_each(|target| target.glance(now));
@@ -230,17 +230,17 @@ impl Watching {
         self.targets.iter().map(|target| PathChain::to(target.path())).collect()
     }
 
-    /// Watches every directory on the ways as they are now.
+    /// Watches every directory on the chains as they are now.
     fn set_up(&mut self) {
         for _ in 0..TRIES {
-            let ways = self.find_ways();
-            let old = std::mem::replace(&mut self.ways, ways);
+            let chains = self.find_ways();
+            let old = std::mem::replace(&mut self.chains, chains);
             if let Some(notify) = &mut self.notify {
                 for directory in directories(&old) {
                     // Whatever has happened to it, it isn't watched any more.
                     let _ = notify.unwatch(directory);
                 }
-                let watched = directories(&self.ways)
+                let watched = directories(&self.chains)
                     .into_iter()
                     .try_for_each(|directory| notify.watch(directory, RecursiveMode::NonRecursive));
                 if let Err(error) = watched
@@ -249,7 +249,7 @@ impl Watching {
                     self.say(&error);
                 }
             }
-            if self.find_ways() == self.ways {
+            if self.find_ways() == self.chains {
                 break;
             }
         }
@@ -263,17 +263,17 @@ impl Watching {
     }
 }
 
-fn directories(ways: &[PathChain]) -> BTreeSet<&Path> {
-    ways.iter().flat_map(PathChain::directories).collect()
+fn directories(chains: &[PathChain]) -> BTreeSet<&Path> {
+    chains.iter().flat_map(PathChain::directories).collect()
 }
 
 /// What the kernel's event is worth; nothing, when somebody has only read.
-fn tell(event: notify::Result<notify::Event>) -> Option<Told> {
-    let Ok(event) = event else { return Some(Told::Anything) };
+fn tell(event: notify::Result<notify::Event>) -> Option<Notice> {
+    let Ok(event) = event else { return Some(Notice::Anything) };
     match event.kind {
         // Also because the watcher itself does it.
         EventKind::Access(AccessKind::Open(_) | AccessKind::Read | AccessKind::Close(AccessMode::Read)) => None,
-        _ if event.need_rescan() || event.paths.is_empty() => Some(Told::Anything),
-        _ => Some(Told::Paths(event.paths)),
+        _ if event.need_rescan() || event.paths.is_empty() => Some(Notice::Anything),
+        _ => Some(Notice::Paths(event.paths)),
     }
 }

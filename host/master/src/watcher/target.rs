@@ -33,7 +33,7 @@ enum Kind {
 
 /// One watched file.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct WatchedFile {
     path: PathBuf,
     kind: Kind,
     stamp: Option<Stamp>,
@@ -42,7 +42,7 @@ pub(super) struct Target {
     said: Option<FileSeen>,
 }
 
-impl Target {
+impl WatchedFile {
     pub(super) const fn library(path: PathBuf) -> Self {
         Self { path, kind: Kind::Library, stamp: None, due: None, said: None }
     }

@@ -1,18 +1,19 @@
 //! The databank: the document store that the host gives the app.
 //!
-//! Owns what every driver has in common: the deadline of each call and the runtime
-//! that it is polled in. What can be stored and searched, and the words of the faults, are `app_abi::store`'s,
-//! which the feature `testing` of that crate shares. A driver, one file each, owns its store. How
-//! an app reaches it is `loader`'s business; that two generations use one store is the preflight's.
+//! Owns what all drivers have in common: the deadline of each call and the runtime that it is polled in. What can be
+//! stored and searched, and the texts of the faults, are in `app_abi::store`, which the feature `testing` of that crate
+//! shares. Each driver owns its store. How an app calls it is for `loader`; that two generations use one store, for the
+//! preflight.
 //!
-//! A call may be polled on any thread, the app's own included. What a driver has to wait for is waited
-//! for by the runtime of the thread that asks, if the host has one there, as on each serving thread: an
-//! answer is then read where it is needed, and no other thread has to be woken first. The threads of the
-//! app share the runtime of a thread of the databank's own. On that one the deadlines are kept, too: an
-//! app that blocks its serving thread with a call is told in time that no answer can come.
+//! A call may be polled on any thread, the app's own included. It waits in the runtime of the thread that polls it, if
+//! that thread has one of the host's, as each serving thread does: the answer is read where it is needed, and no other
+//! thread has to be woken first. The app's own threads share the runtime of the databank's thread. That runtime also keeps
+//! the deadlines: an app that blocks its serving thread with a call gets an error in time.
 
 mod mongodb;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io;
@@ -28,27 +29,27 @@ use futures_util::stream::StreamExt;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
-pub use app_host_core::config::databank::Making;
 use app_host_core::config::databank::{Setup, Store};
 
 pub use app_abi::store::document::Document;
 pub use app_abi::store::query::{FieldPath, Key, Kind, Query};
 pub use app_abi::store::{Documents, Driver, Fault, Mode, Reply, Stored};
+pub use app_host_core::config::databank::Making;
 
 /// A databank as the configuration names it. Cheap to clone.
 #[derive(Clone)]
 pub struct Databank {
     driver: Arc<dyn Driver>,
-    /// That of the databank's own thread.
+    /// The runtime of the databank's own thread.
     runtime: Handle,
     timeout: Duration,
-    /// That of SQLite.
+    /// The file of SQLite.
     file: Option<PathBuf>,
 }
 
 impl Databank {
-    /// Makes its thread. Doesn't reach for the store: that is done by the first call, so that a
-    /// worker can start while the store is away.
+    /// Starts the databank's thread. The first call connects to the store, so that a worker can start while the store is
+    /// away.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -62,7 +63,7 @@ impl Databank {
             Store::Sqlite { path } => Arc::new(sqlite::Sqlite::new(path, making, setup.timeout)?),
             Store::Memory => Arc::new(memory::Memory::default()),
         };
-        // Until the process ends: the databank of a worker is never closed before.
+        // Until the process ends: a worker's databank is never closed.
         std::thread::Builder::new()
             .name("databank".to_owned())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
@@ -75,19 +76,19 @@ impl Databank {
 
     /// The databank's own file, if this process has it open beside the databank.
     pub fn file_in_foreign_use(&self) -> Option<&Path> {
-        // Where that can't be told, nothing is held against anybody.
+        // If that can't be found out, it counts as not open.
         self.file.as_deref().filter(|path| sqlite::is_open_beside_ours(path).unwrap_or(false))
     }
 
     fn bounded<T: Send + 'static>(&self, reply: Reply<T>) -> Reply<T> {
-        Box::pin(self.within(&self.home(), reply).map(|answer| answer.unwrap_or_else(Err)))
+        Box::pin(self.within(&self.runtime(), reply).map(|answer| answer.unwrap_or_else(Err)))
     }
 
-    /// Each document has the whole time: a slow reader isn't the store's fault.
+    /// Gives each document the whole time: a slow reader isn't the store's fault.
     fn bounded_stream(&self, documents: Documents) -> Documents {
-        let (databank, home) = (self.clone(), self.home());
+        let (databank, runtime) = (self.clone(), self.runtime());
         futures_util::stream::unfold(Some(documents), move |documents| {
-            let documents = documents.map(|documents| databank.within(&home, documents.into_future()));
+            let documents = documents.map(|documents| databank.within(&runtime, documents.into_future()));
             async move {
                 match documents?.await {
                     Ok((next @ Some(Ok(_)), documents)) => next.map(|next| (next, Some(documents))),
@@ -99,19 +100,19 @@ impl Databank {
         .boxed()
     }
 
-    /// The runtime that waits for what is asked on this thread.
-    fn home(&self) -> Handle {
+    /// The runtime in which a call of this thread waits.
+    fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
     }
 
-    fn within<F: Future + Unpin>(&self, home: &Handle, future: F) -> Within<F> {
-        Within { home: home.clone(), clock: self.runtime.clone(), limit: self.timeout, deadline: None, future }
+    fn within<F: Future + Unpin>(&self, runtime: &Handle, future: F) -> Within<F> {
+        Within { runtime: runtime.clone(), clock: self.runtime.clone(), limit: self.timeout, deadline: None, future }
     }
 }
 
 /// The configured driver, with its deadlines and its runtime.
 impl Driver for Databank {
-    /// Reaches for the store and makes what is needed there.
+    /// Connects to the store and makes what is needed there.
     fn prepare(&self) -> Reply<()> {
         self.bounded(self.driver.prepare())
     }
@@ -145,10 +146,10 @@ impl Driver for Databank {
     }
 }
 
-/// A future that is polled within a runtime, whichever thread polls it, and that has a deadline by the
-/// clock of another runtime: its thread waits for nothing else.
+/// A future that is polled within a runtime, whichever thread polls it. Its deadline is kept by another runtime, whose
+/// thread is never blocked.
 struct Within<F> {
-    home: Handle,
+    runtime: Handle,
     clock: Handle,
     limit: Duration,
     /// Made when the future first has to wait.
@@ -160,9 +161,9 @@ impl<F: Future + Unpin> Future for Within<F> {
     type Output = Result<F::Output, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { home, clock, limit, deadline, future } = &mut *self;
+        let Self { runtime, clock, limit, deadline, future } = &mut *self;
         {
-            let _entered = home.enter();
+            let _entered = runtime.enter();
             if let Poll::Ready(output) = Pin::new(future).poll(context) {
                 return Poll::Ready(Ok(output));
             }
@@ -175,6 +176,3 @@ impl<F: Future + Unpin> Future for Within<F> {
         Poll::Ready(Err(Fault::Unavailable(format!("the databank didn't answer within {limit:?}"))))
     }
 }
-
-#[cfg(test)]
-mod tests;

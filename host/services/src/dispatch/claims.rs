@@ -1,7 +1,7 @@
 //! The claims of a worker to locks: which wait, and which are held.
 //!
-//! Owns their numbers, their wakers, and what is to be said to the master of them. Pure: knows no socket, no thread and
-//! no clock, and wakes nobody itself.
+//! Owns their numbers, their wakers, and the messages about them to the master. Pure: knows no socket, no thread and no
+//! clock, and returns wakers instead of waking them.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -19,8 +19,8 @@ use super::DispatchFault;
 pub(super) struct Claims {
     made: HashMap<u64, Claim>,
     last: u64,
-    /// What the master is to be told, at most two words for each claim.
-    outgoing: VecDeque<Word>,
+    /// The messages for the master, up to two for each claim.
+    outgoing: VecDeque<ClaimMessage>,
     /// Why no claim is granted any more.
     over: Option<DispatchFault>,
 }
@@ -30,13 +30,13 @@ struct Claim {
     waker: Option<Waker>,
 }
 
-enum Word {
+enum ClaimMessage {
     Claim(Arc<str>, u64),
     Release(Arc<str>, u64),
 }
 
 impl Claims {
-    /// Makes a claim; gives its number.
+    /// Makes a claim. Returns its number.
     pub(super) fn claim(&mut self, lock: &Arc<str>) -> Result<u64, DispatchFault> {
         if let Some(fault) = &self.over {
             return Err(fault.clone());
@@ -46,36 +46,36 @@ impl Claims {
         }
         self.last += 1;
         self.made.insert(self.last, Claim { held: false, waker: None });
-        self.outgoing.push_back(Word::Claim(Arc::clone(lock), self.last));
+        self.outgoing.push_back(ClaimMessage::Claim(Arc::clone(lock), self.last));
         Ok(self.last)
     }
 
-    /// Claims that were dropped are the master's until it has heard of that.
+    /// How many claims were released that the master still counts.
     fn releases(&self) -> usize {
-        self.outgoing.iter().filter(|word| matches!(word, Word::Release(..))).count()
+        self.outgoing.iter().filter(|message| matches!(message, ClaimMessage::Release(..))).count()
     }
 
-    /// Gives a claim back; what it leaves is for the caller to drop.
+    /// Releases a claim. Its waker is for the caller to drop.
     pub(super) fn release(&mut self, lock: &Arc<str>, number: u64) -> Option<Waker> {
         let claim = self.made.remove(&number)?;
         let before = self.outgoing.len();
-        self.outgoing.retain(|word| !matches!(word, Word::Claim(_, unsaid) if *unsaid == number));
-        // What the master hasn't heard of it needn't forget.
+        self.outgoing.retain(|message| !matches!(message, ClaimMessage::Claim(_, unsent) if *unsent == number));
+        // A claim that the master was not sent needs no release.
         if self.outgoing.len() == before && self.over != Some(DispatchFault::Gone) {
-            self.outgoing.push_back(Word::Release(Arc::clone(lock), number));
+            self.outgoing.push_back(ClaimMessage::Release(Arc::clone(lock), number));
         }
         claim.waker
     }
 
-    /// The master has granted a claim; gives who waits for it. One that was given back meanwhile is none any more, and
-    /// the master hears of that.
+    /// The master has granted a claim. Returns the waker of the task that waits for it. If the claim was released, the
+    /// message about that is on its way.
     pub(super) fn granted(&mut self, number: u64) -> Option<Waker> {
         let claim = self.made.get_mut(&number)?;
         claim.held = true;
         claim.waker.take()
     }
 
-    /// What becomes of a claim. The second is for the caller to drop.
+    /// Whether a claim is held, or why it never will be. The second value is for the caller to drop.
     pub(super) fn poll(&mut self, number: u64, waker: &Waker) -> (Poll<Result<(), DispatchFault>>, Option<Waker>) {
         let Some(claim) = self.made.get_mut(&number) else {
             return (Poll::Ready(Err(DispatchFault::Gone)), None);
@@ -92,7 +92,8 @@ impl Claims {
         }
     }
 
-    /// No claim is granted any more, for this reason; gives everybody who waits. Who holds a lock keeps it.
+    /// Lets no claim be granted any more, for this reason. Returns the wakers of all tasks that wait. A lock that is held
+    /// stays so.
     pub(super) fn end(&mut self, fault: DispatchFault) -> Vec<Waker> {
         if fault == DispatchFault::Gone {
             self.outgoing.clear();
@@ -106,18 +107,18 @@ impl Claims {
 
     /// The next packet for the master.
     pub(super) fn next(&mut self) -> Option<Bytes> {
-        self.outgoing.pop_front().map(|word| match word {
-            Word::Claim(lock, number) => wire::claim(&lock, number),
-            Word::Release(lock, number) => wire::release(&lock, number),
+        self.outgoing.pop_front().map(|message| match message {
+            ClaimMessage::Claim(lock, number) => wire::claim(&lock, number),
+            ClaimMessage::Release(lock, number) => wire::release(&lock, number),
         })
     }
 
-    /// Whether there is none.
+    /// Whether there is no packet for the master.
     pub(super) fn is_quiet(&self) -> bool {
         self.outgoing.is_empty()
     }
 
-    /// For a process that ends: nothing is waited for.
+    /// Drops all messages, for a process that ends.
     pub(super) fn close(&mut self) -> Vec<Waker> {
         mem::take(&mut self.outgoing);
         self.end(DispatchFault::Gone)
@@ -142,7 +143,7 @@ mod tests {
         let number = claims.claim(&lock()).unwrap();
         assert_eq!(claims.next(), Some(wire::claim("l", number)));
         assert_eq!(poll(&mut claims, number), Poll::Pending);
-        assert!(claims.granted(number).is_some(), "who waits is woken");
+        assert!(claims.granted(number).is_some(), "the task that waits is woken");
         assert_eq!(poll(&mut claims, number), Poll::Ready(Ok(())));
         claims.release(&lock(), number);
         assert_eq!(claims.next(), Some(wire::release("l", number)));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_was_not_said_yet_is_not_taken_back_either() {
+    fn a_claim_that_was_not_sent_yet_needs_no_release() {
         let mut claims = Claims::default();
         for _ in 0..10_000 {
             let number = claims.claim(&lock()).unwrap();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_than_the_master_allows_also_of_those_it_has_not_heard_the_end_of() {
+    fn there_are_never_more_claims_than_the_master_allows_including_unsent_releases() {
         let mut claims = Claims::default();
         let numbers: Vec<_> = (0..MAX_CLAIMS).map(|_| claims.claim(&lock()).unwrap()).collect();
         assert_eq!(claims.claim(&lock()), Err(DispatchFault::TooManyLocks));
@@ -186,6 +187,6 @@ mod tests {
         claims.end(DispatchFault::Draining);
         assert_eq!(claims.claim(&lock()), Err(DispatchFault::Gone));
         claims.release(&lock(), held);
-        assert!(claims.is_quiet(), "nobody is there to hear it");
+        assert!(claims.is_quiet(), "there is no master to send it to");
     }
 }

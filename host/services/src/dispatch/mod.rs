@@ -1,21 +1,20 @@
-//! Dispatch, a worker's end of it: what the app publishes goes out, what others published comes in; and so do its
-//! claims to locks that only one worker holds.
+//! Messages and locks between workers, a worker's end: publish, subscribe, and claims to locks that only one worker holds.
 //!
-//! Owns the subscriptions ([`hub`]) and the claims ([`claims`]). The bounds, the form of a packet and the queue on the
-//! way out are [`app_host_core::dispatch`]'s; routing between workers, and which claim is granted, are the master's
-//! business. Where something is dropped, and who is told, is promised in `app_abi`'s `Host::publish`.
+//! Owns the subscriptions ([`subscriptions`]) and the claims ([`claims`]). The bounds, the form of a packet and the queue
+//! on the way out are [`app_host_core::dispatch`]'s; routing between workers, and which claim is granted, are the master's
+//! business. `app_abi`'s `Host::publish` promises where something is dropped, and who learns of it.
 //!
 //! ```text
-//! app ── publish ──▶ backlog ──┐ thread "dispatch" ┌──▶ hub ──▶ subscriptions ──▶ app
+//! app ── publish ──▶ backlog ──┐ thread "dispatch" ┌──▶ subscriptions ──▶ app
 //!        refused when full     └──▶ the socket ◀───┘    the oldest dropped when full
 //! ```
-//! The thread runs no code of the app's but the wakers of its tasks, so an app that blocks its serving
-//! threads keeps nobody from being heard; and no serving thread ever waits for the socket.
+//! The thread runs no code of the app's but the wakers of its tasks, so messages go on being delivered while an app blocks
+//! its serving threads; and no serving thread ever waits for the socket.
 
 mod claims;
-mod hub;
-
-pub use hub::Heard;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,10 +28,13 @@ use app_host_core::dispatch::wire::{self, Packet};
 use app_host_core::dispatch::{Backlog, MAX_WAITING, MAX_WAITING_BYTES, queues};
 use app_host_core::error::chain;
 use app_host_platform::sys::packet::{Socket, is_the_end};
-use claims::Claims;
-use hub::Hub;
 
-/// Why something isn't published or subscribed to. Prints as what the app's developer needs.
+use claims::Claims;
+use subscriptions::Subscriptions;
+
+pub use subscriptions::Delivery;
+
+/// Why a message isn't published, a topic not subscribed to, or a lock not granted. The texts are for the app's developer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DispatchFault {
     #[error("a topic has from 1 to {max} bytes, this one has {0}", max = wire::MAX_TOPIC)]
@@ -41,9 +43,9 @@ pub enum DispatchFault {
     TooLong(usize),
     #[error("{MAX_WAITING} messages or {MAX_WAITING_BYTES} bytes of them wait already on their way out of this worker")]
     OutgoingFull,
-    #[error("this worker has {} subscriptions already", hub::MAX_READERS)]
+    #[error("this worker has {} subscriptions already", subscriptions::MAX_READERS)]
     TooManySubscriptions,
-    #[error("this worker subscribes to {} topics already", hub::MAX_TOPICS)]
+    #[error("this worker subscribes to {} topics already", subscriptions::MAX_TOPICS)]
     TooManyTopics,
     #[error("the master that carries messages has gone")]
     Gone,
@@ -55,24 +57,24 @@ pub enum DispatchFault {
     Draining,
 }
 
-/// A worker's dispatch. Cheap to clone, and at home on every thread.
+/// A worker's end of the dispatch. Cheap to clone, and usable on every thread.
 #[derive(Clone)]
 pub struct Dispatch(Arc<Shared>);
 
 struct Shared {
     outgoing: Mutex<Outgoing>,
-    /// Something is to be sent.
-    news: Notify,
-    /// Nothing is to be sent any more.
+    /// Notified when there is something to send.
+    to_send: Notify,
+    /// Notified when there is nothing left to send.
     idle: Condvar,
-    hub: Mutex<Hub>,
+    subscriptions: Mutex<Subscriptions>,
     claims: Mutex<Claims>,
 }
 
 #[derive(Default)]
 struct Outgoing {
     backlog: Backlog,
-    /// A packet is being sent that is in the backlog no more.
+    /// A packet was taken from the backlog and is being sent.
     sending: bool,
     closed: bool,
 }
@@ -82,7 +84,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Dispatch {
-    /// Makes the thread, which ends with the other end of `socket`.
+    /// Starts the thread, which ends with the other end of `socket`.
     pub fn open(socket: OwnedFd) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let socket = {
@@ -91,21 +93,21 @@ impl Dispatch {
         };
         let shared = Arc::new(Shared {
             outgoing: Mutex::default(),
-            news: Notify::new(),
+            to_send: Notify::new(),
             idle: Condvar::new(),
-            hub: Mutex::default(),
+            subscriptions: Mutex::default(),
             claims: Mutex::default(),
         });
         let dispatch = Self(Arc::clone(&shared));
         std::thread::Builder::new().name("dispatch".to_owned()).spawn(move || {
-            runtime.spawn(speak(Arc::clone(&shared), Arc::clone(&socket)));
-            runtime.block_on(listen(&shared, &socket));
+            runtime.spawn(send(Arc::clone(&shared), Arc::clone(&socket)));
+            runtime.block_on(receive(&shared, &socket));
             shared.close();
         })?;
         Ok(dispatch)
     }
 
-    /// Gives a message on its way. Never blocks.
+    /// Queues a message. Never blocks.
     pub fn publish(&self, topic: &str, bytes: &[u8]) -> Result<(), DispatchFault> {
         check(topic)?;
         if bytes.len() > wire::MAX_MESSAGE {
@@ -122,42 +124,42 @@ impl Dispatch {
             }
             outgoing.backlog.push(packet);
         }
-        self.0.news.notify_one();
+        self.0.to_send.notify_one();
         Ok(())
     }
 
-    /// Hears what comes on the topic from now on.
+    /// Subscribes to what is published on the topic from now on.
     pub fn subscribe(&self, topic: &str) -> Result<Subscription, DispatchFault> {
         check(topic)?;
-        let (topic, reader) = lock(&self.0.hub).subscribe(topic)?;
+        let (topic, reader) = lock(&self.0.subscriptions).subscribe(topic)?;
         Ok(Subscription { shared: Arc::clone(&self.0), topic, reader })
     }
 
-    /// Takes a place in the queue for a lock.
-    pub fn acquire(&self, lock_name: &str) -> Result<Place, DispatchFault> {
+    /// Claims a lock.
+    pub fn acquire(&self, lock_name: &str) -> Result<LockClaim, DispatchFault> {
         if !(1..=wire::MAX_TOPIC).contains(&lock_name.len()) {
             return Err(DispatchFault::Lock(lock_name.len()));
         }
         let name: Arc<str> = Arc::from(lock_name);
         let number = lock(&self.0.claims).claim(&name)?;
-        self.0.news.notify_one();
-        Ok(Place { shared: Arc::clone(&self.0), name, number })
+        self.0.to_send.notify_one();
+        Ok(LockClaim { shared: Arc::clone(&self.0), name, number })
     }
 
-    /// The worker drains: who waits for a lock waits in vain.
+    /// Grants no lock any more, because the worker drains: tasks that wait for one get an error.
     pub fn refuse_locks(&self) {
         let wakers = lock(&self.0.claims).end(DispatchFault::Draining);
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
-    /// Waits until everything is sent, but not for long. For a process that exits.
+    /// Waits until everything is sent, up to `limit`. For a process that exits.
     pub fn finish(&self, limit: Duration) {
         let outgoing = lock(&self.0.outgoing);
         let is_busy = |outgoing: &mut Outgoing| {
             let is_quiet = outgoing.backlog.is_empty() && lock(&self.0.claims).is_quiet();
             !outgoing.closed && (outgoing.sending || !is_quiet)
         };
-        // Late or not, the process exits now.
+        // The process exits, whether it was in time or not.
         let _ = self.0.idle.wait_timeout_while(outgoing, limit, is_busy);
     }
 }
@@ -167,10 +169,10 @@ fn check(topic: &str) -> Result<(), DispatchFault> {
 }
 
 impl Shared {
-    /// The next packet to send. Whatever was sent before has been sent.
+    /// The next packet to send. The one before has been sent.
     fn next(&self) -> Option<bytes::Bytes> {
         let mut outgoing = lock(&self.outgoing);
-        // No message keeps a lock from others.
+        // Claims first: no message delays a lock of other workers.
         let claim = lock(&self.claims).next();
         let next = claim.or_else(|| outgoing.backlog.pop());
         outgoing.sending = next.is_some();
@@ -180,20 +182,21 @@ impl Shared {
         next
     }
 
-    /// Nothing comes and goes any more.
+    /// Ends subscriptions and claims: the master has gone.
     fn close(&self) {
         *lock(&self.outgoing) = Outgoing { closed: true, ..Outgoing::default() };
         self.idle.notify_all();
-        let wakers = lock(&self.hub).end();
+        let wakers = lock(&self.subscriptions).end();
         let waiting = lock(&self.claims).close();
         wakers.into_iter().chain(waiting).for_each(std::task::Waker::wake);
     }
 }
 
-async fn speak(shared: Arc<Shared>, socket: Arc<Socket>) {
+/// Sends what there is to send, until the master has gone.
+async fn send(shared: Arc<Shared>, socket: Arc<Socket>) {
     loop {
         let Some(packet) = shared.next() else {
-            shared.news.notified().await;
+            shared.to_send.notified().await;
             continue;
         };
         if let Err(error) = socket.send(&packet, &[]).await {
@@ -207,15 +210,15 @@ async fn speak(shared: Arc<Shared>, socket: Arc<Socket>) {
     }
 }
 
-/// Returns when the master has gone.
-async fn listen(shared: &Shared, socket: &Socket) {
+/// Receives what the master sends, until it has gone.
+async fn receive(shared: &Shared, socket: &Socket) {
     let mut buffer = vec![0; wire::MAX_PACKET];
     loop {
         let length = match socket.receive_plain(&mut buffer).await {
             Ok(0) => return,
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::error!(error = chain(&error), "a message of the master's is not understood");
+                tracing::error!(error = chain(&error), "unreadable message from the master");
                 continue;
             }
             Err(error) => {
@@ -226,22 +229,22 @@ async fn listen(shared: &Shared, socket: &Socket) {
             }
         };
         let wakers = match wire::read(&buffer[..length]) {
-            Ok(Packet::Message { origin, topic, bytes }) => lock(&shared.hub).deliver(topic, origin, bytes),
-            Ok(Packet::Lost { topic, count }) => lock(&shared.hub).lose(topic, count),
+            Ok(Packet::Message { origin, topic, bytes }) => lock(&shared.subscriptions).deliver(topic, origin, bytes),
+            Ok(Packet::Lost { topic, count }) => lock(&shared.subscriptions).lose(topic, count),
             Ok(Packet::Granted { number, .. }) => lock(&shared.claims).granted(number).into_iter().collect(),
-            // Those are the master's to hear.
+            // Only workers send these.
             Ok(Packet::Claim { .. } | Packet::Release { .. }) => continue,
             Err(error) => {
-                tracing::error!(error = chain(&error), "a message of the master's is not understood");
+                tracing::error!(error = chain(&error), "unreadable message from the master");
                 continue;
             }
         };
-        // Outside the lock: a waker is the app's, and may drop a task that holds a subscription.
+        // Outside the lock: a waker runs the app's code, which may drop a task that holds a subscription.
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 }
 
-/// One subscription to a topic; its drop ends it.
+/// One subscription to a topic. Dropping it ends it.
 pub struct Subscription {
     shared: Arc<Shared>,
     topic: Arc<str>,
@@ -249,9 +252,9 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// What comes next; `None` when nothing ever will.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Heard>> {
-        let (heard, replaced) = lock(&self.shared.hub).poll(&self.topic, self.reader, context.waker());
+    /// What comes next; `None` when nothing will come any more.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let (heard, replaced) = lock(&self.shared.subscriptions).poll(&self.topic, self.reader, context.waker());
         // Outside the lock, as above.
         drop(replaced);
         heard
@@ -260,19 +263,19 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let left = lock(&self.shared.hub).unsubscribe(&self.topic, self.reader);
+        let left = lock(&self.shared.subscriptions).unsubscribe(&self.topic, self.reader);
         drop(left);
     }
 }
 
-/// A place in the queue for a lock, and the lock from then on; its drop gives it back.
-pub struct Place {
+/// A claim to a lock, and the lock once it is held. Dropping it releases the lock.
+pub struct LockClaim {
     shared: Arc<Shared>,
     name: Arc<str>,
     number: u64,
 }
 
-impl Place {
+impl LockClaim {
     /// Whether the lock is held.
     pub fn poll_held(&self, context: &mut Context<'_>) -> Poll<Result<(), DispatchFault>> {
         let (held, replaced) = lock(&self.shared.claims).poll(self.number, context.waker());
@@ -282,13 +285,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LockClaim {
     fn drop(&mut self) {
         let left = lock(&self.shared.claims).release(&self.name, self.number);
-        self.shared.news.notify_one();
+        self.shared.to_send.notify_one();
         drop(left);
     }
 }
-
-#[cfg(test)]
-mod tests;

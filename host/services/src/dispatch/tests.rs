@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::*;
+use wire::Publisher;
+
 use app_host_platform::sys::packet;
-use wire::Origin;
+
+use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -15,18 +17,18 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it comes soon")
 }
 
-async fn next(subscription: &mut Subscription) -> Option<Heard> {
+async fn next(subscription: &mut Subscription) -> Option<Delivery> {
     soon(poll_fn(|context| subscription.poll_next(context))).await
 }
 
-fn message(bytes: &'static [u8]) -> Heard {
-    let origin = Origin { slot: 4, generation: 5 };
-    Heard::Message { origin, bytes: bytes::Bytes::from_static(bytes) }
+fn message(bytes: &'static [u8]) -> Delivery {
+    let origin = Publisher { slot: 4, generation: 5 };
+    Delivery::Message { origin, bytes: bytes::Bytes::from_static(bytes) }
 }
 
 fn send(master: &OwnedFd, topic: &str, bytes: &[u8]) {
     let mut packet = wire::message(topic, bytes).to_vec();
-    let stamped = wire::stamp(&mut packet, Origin { slot: 4, generation: 5 }).unwrap();
+    let stamped = wire::stamp(&mut packet, Publisher { slot: 4, generation: 5 }).unwrap();
     packet::send(master.as_fd(), &stamped, &[]).unwrap();
 }
 
@@ -40,7 +42,7 @@ async fn what_is_published_reaches_the_master_and_what_it_sends_the_subscribers(
     let reader = Socket::new(master.try_clone().unwrap()).unwrap();
     let mut buffer = vec![0; wire::MAX_PACKET];
     let length = soon(reader.receive_plain(&mut buffer)).await.unwrap();
-    let origin = Origin { slot: 0, generation: 0 };
+    let origin = Publisher { slot: 0, generation: 0 };
     assert_eq!(wire::read(&buffer[..length]), Ok(Packet::Message { origin, topic: "t", bytes: b"out" }));
     send(&master, "other", b"not heard");
     // Garbage is survived, too.
@@ -50,7 +52,7 @@ async fn what_is_published_reaches_the_master_and_what_it_sends_the_subscribers(
     packet::send(master.as_fd(), &wire::lost("t", 9), &[]).unwrap();
     for subscription in [&mut first, &mut second] {
         assert_eq!(next(subscription).await, Some(message(b"in")));
-        assert_eq!(next(subscription).await, Some(Heard::Lost(9)));
+        assert_eq!(next(subscription).await, Some(Delivery::Lost(9)));
     }
     drop((master, reader));
     assert_eq!(next(&mut first).await, None);
@@ -62,7 +64,7 @@ async fn what_is_published_reaches_the_master_and_what_it_sends_the_subscribers(
 fn publisher_is_told_when_its_queue_is_full_and_never_waits() {
     let (master, socket) = packet::pair().unwrap();
     let dispatch = Dispatch::open(socket).unwrap();
-    // Nobody reads: the socket takes a few, and then the queue fills.
+    // The other end doesn't read: the socket takes a few, and then the queue fills.
     let began = Instant::now();
     let mut published = 0;
     while dispatch.publish("t", &[0; 1000]).is_ok() {
@@ -85,7 +87,7 @@ fn last_messages_before_an_exit_are_sent() {
     let (master, socket) = packet::pair().unwrap();
     let dispatch = Dispatch::open(socket).unwrap();
     for _ in 0..100 {
-        dispatch.publish("t", b"farewell").unwrap();
+        dispatch.publish("t", b"last").unwrap();
     }
     dispatch.finish(LIMIT);
     let mut buffer = vec![0; wire::MAX_PACKET];

@@ -1,24 +1,26 @@
-//! An app that has been started.
+//! A started app, and the calls into it.
 
-use super::{
-    Library,
-    listener::AppListeners,
-    request::{self, Connection},
-    response::{self, AppBody, AppResponseError},
-    services,
-    upgrade::Upgrade,
-};
-use crate::databank::Databank;
-use crate::dispatch::Dispatch;
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+
 use abi_stable::std_types::{RErr, ROk};
 use app_abi::abi::{AppModuleRef, FfiApp};
-use app_host_platform::logging::AppLog;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use std::{error::Error, future::Future, sync::Arc};
 
-/// What an app may know of the worker that it runs in.
+use app_host_platform::logging::AppLog;
+
+use super::listener::AppListeners;
+use super::request::{self, Connection};
+use super::response::{self, AppBody, AppResponseError};
+use super::upgrade::Upgrade;
+use super::{Library, services};
+use crate::databank::Databank;
+use crate::dispatch::Dispatch;
+
+/// What an app is given by the worker that it runs in.
 #[derive(Clone)]
 pub struct HostInfo {
     /// `app.config` as JSON text.
@@ -26,9 +28,9 @@ pub struct HostInfo {
     pub databank: Databank,
     pub dispatch: Dispatch,
     pub listeners: AppListeners,
-    /// Where its events go.
+    /// Where the app's events go.
     pub log: Arc<dyn AppLog>,
-    /// The worker's seat.
+    /// The worker's slot.
     pub slot: u16,
     /// The worker's generation.
     pub generation: u64,
@@ -44,24 +46,24 @@ pub enum AppStartError {
     App(String),
 }
 
-/// A started app. Cheap to clone, and at home on every thread.
+/// A started app. Cheap to clone, and usable on every thread.
 #[derive(Clone, Copy)]
 pub struct LoadedApp {
     module: AppModuleRef,
     app: FfiApp,
 }
 
-// SAFETY: by the rules of the line an app's functions may be called on any thread, several at once,
-// and the app lives as long as the process.
+// SAFETY: by the rules of the ABI an app's functions may be called on any thread, several at once, and the app lives as
+// long as the process.
 unsafe impl Send for LoadedApp {}
 // SAFETY: as above.
 unsafe impl Sync for LoadedApp {}
 
 impl Library {
-    /// Starts the app, once a process. The caller bounds how long it may take.
+    /// Starts the app. May be called once a process. The caller sets the time limit.
     pub fn start(self, info: HostInfo) -> impl Future<Output = Result<LoadedApp, AppStartError>> + Send {
         let module = self.module;
-        // SAFETY: the module was checked, and `host` gives what an app is to be handed.
+        // SAFETY: the module was checked, and `host` makes the value that an app's start takes.
         let start = unsafe { module.start()(services::host(info)) };
         async move {
             match start.await {
@@ -73,8 +75,8 @@ impl Library {
 }
 
 impl LoadedApp {
-    /// Has the app answer one request, which can be upgraded if there is an `upgrade`. Dropping the future
-    /// tells the app that the client has gone.
+    /// Calls the app for one request, which can be upgraded if there is an `upgrade`. Dropping the future tells the app
+    /// that the client has gone.
     pub fn call<B>(
         &self,
         request: Request<B>,
@@ -85,7 +87,7 @@ impl LoadedApp {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let request = request::hand_over(request, connection, upgrade);
+        let request = request::into_ffi(request, connection, upgrade);
         // SAFETY: the app is the module's own, and takes over the request.
         let answer = unsafe { self.module.call()(self.app, request) };
         async move { response::decode(answer.await) }
@@ -97,7 +99,7 @@ impl LoadedApp {
         unsafe { self.module.drain()(self.app) }
     }
 
-    /// Ends the app. Afterwards the process exits; the app isn't called any more.
+    /// Stops the app, which isn't called any more after that.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         // SAFETY: the app is the module's own.
         unsafe { self.module.stop()(self.app) }

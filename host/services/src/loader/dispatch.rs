@@ -1,14 +1,14 @@
-//! Dispatch as an app reaches it: the table, and what crosses it.
+//! The service `dispatch` of the ABI: its table, and the values that cross it.
 
-use super::services::info;
-use crate::dispatch::{DispatchFault, Heard, Subscription};
-use abi_stable::{
-    prefix_type::WithMetadata,
-    std_types::{RErr, ROk, RResult, RStr},
-};
+use std::task::{Context, Poll};
+
+use abi_stable::prefix_type::WithMetadata;
+use abi_stable::std_types::{RErr, ROk, RResult, RStr};
 use app_abi::abi::{DispatchService, FfiChunk, FfiFault, FfiHeard, FfiMessage, FfiMessages, FfiMessagesVtable};
 use async_ffi::FfiContext;
-use std::task::{Context, Poll};
+
+use super::services::info;
+use crate::dispatch::{Delivery, DispatchFault, Subscription};
 
 pub(super) const TABLE: &WithMetadata<DispatchService> = &WithMetadata::new(DispatchService { publish, subscribe });
 
@@ -26,7 +26,7 @@ pub(super) fn describe(fault: &DispatchFault) -> FfiFault {
 }
 
 unsafe extern "C" fn publish(data: *const (), topic: RStr<'_>, message: FfiChunk) -> RResult<(), FfiFault> {
-    // SAFETY: the app passes what it was handed at its start.
+    // SAFETY: the app passes the `data` that it got at its start.
     let info = unsafe { info(data) };
     match info.dispatch.publish(topic.as_str(), message.as_ref()) {
         Ok(()) => ROk(()),
@@ -46,15 +46,15 @@ unsafe extern "C" fn subscribe(data: *const (), topic: RStr<'_>) -> RResult<FfiM
 const VTABLE: &FfiMessagesVtable = &FfiMessagesVtable { poll_next, drop: drop_subscription };
 
 unsafe extern "C" fn poll_next(state: *mut (), context: *mut FfiContext<'_>) -> FfiHeard {
-    // SAFETY: the app calls with the state that it was handed, one call at a time.
+    // SAFETY: the app passes the state that it got, one call at a time.
     let subscription = unsafe { &mut *state.cast::<Subscription>() };
     // SAFETY: the context lives for this call.
-    let heard = unsafe { (*context).with_context(|context: &mut Context<'_>| subscription.poll_next(context)) };
-    match heard {
+    let delivery = unsafe { (*context).with_context(|context: &mut Context<'_>| subscription.poll_next(context)) };
+    match delivery {
         Poll::Pending => FfiHeard::Pending,
         Poll::Ready(None) => FfiHeard::End,
-        Poll::Ready(Some(Heard::Lost(count))) => FfiHeard::Lost(count),
-        Poll::Ready(Some(Heard::Message { origin, bytes })) => {
+        Poll::Ready(Some(Delivery::Lost(count))) => FfiHeard::Lost(count),
+        Poll::Ready(Some(Delivery::Message { origin, bytes })) => {
             FfiHeard::Message(FfiMessage { slot: origin.slot, generation: origin.generation, bytes: bytes.into() })
         }
     }

@@ -1,13 +1,13 @@
-//! The layout check, and its verdict in one line.
+//! Compares the layouts of the ABI's types, and describes the first difference in one line.
 //!
-//! `abi_stable` prints pages about a difference; what a person needs is the type and the field.
+//! `abi_stable` prints pages about a difference; a developer needs the type and the field.
 
-use abi_stable::{
-    abi_stability::abi_checking::{AbiInstability, AbiInstabilityError, ExpectedFound, check_layout_compatibility},
-    type_layout::{TLFieldOrFunction, TypeLayout},
+use abi_stable::abi_stability::abi_checking::{
+    AbiInstability, AbiInstabilityError, ExpectedFound, check_layout_compatibility,
 };
+use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
 
-/// Checks that whoever relies on `expected` can be given `found`. Says what differs first.
+/// Checks that code which expects `expected` can use `found`. Describes the first difference.
 pub(super) fn compare(expected: &'static TypeLayout, found: &'static TypeLayout) -> Result<(), String> {
     check_layout_compatibility(expected, found).map_err(|errors| {
         // The deepest difference is the cause, those around it follow from it.
@@ -27,7 +27,7 @@ fn describe(expected: &'static TypeLayout, found: &'static TypeLayout, error: &A
         match (expected, found) {
             (TLFieldOrFunction::Field(expected), TLFieldOrFunction::Field(found)) => {
                 types = (expected.layout(), found.layout());
-                // The innards of a reference are called `0`; they tell nothing.
+                // The inner field of a reference is called `0`, which says nothing.
                 if expected.name() != "0" {
                     place = format!("{place}, field `{}`", expected.name());
                 }
@@ -81,7 +81,7 @@ fn difference(
         AbiInstability::UnexpectedVariant(variant) => {
             format!("variant `{}` expected, `{}` found", variant.expected, variant.found)
         }
-        // The variants that are left name one fact each; theirs is the first line of their text.
+        // Each of the other variants has its fact in the first line of its text.
         other => format!("{other:?}").lines().next().unwrap_or_default().to_owned(),
     }
 }

@@ -1,28 +1,27 @@
-//! The listeners that the app serves itself: handed out by name, once each.
+//! The service `listener` of the ABI: the listeners that the app serves itself, taken by name, once each.
 //!
-//! Owns what of them was taken and what couldn't be, so that a start which failed for it can say so.
-//! The app gets duplicates; what is kept here is for the worker's control thread, which shuts the
-//! sockets down when the service stops. What the app speaks on them is its own business.
+//! Owns which of them were taken and which could not be, so that a start that failed for it can report it. The app gets
+//! duplicates; the originals are for the worker's control thread, which shuts the sockets down when the service stops.
+//! Which protocol the app speaks on them is up to the app.
 
-use super::services::info;
-use abi_stable::{
-    prefix_type::WithMetadata,
-    std_types::{RErr, ROk, RResult, RStr},
-};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use abi_stable::prefix_type::WithMetadata;
+use abi_stable::std_types::{RErr, ROk, RResult, RStr};
 use app_abi::abi::{FfiFault, FfiListener, ListenerService};
+use socket2::SockRef;
+
 use app_host_core::error::chain;
 use app_host_core::message::Origin;
-use socket2::SockRef;
-use std::{
-    io,
-    net::Shutdown,
-    os::fd::{AsFd, IntoRawFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+
+use super::services::info;
 
 pub(super) const TABLE: &WithMetadata<ListenerService> = &WithMetadata::new(ListenerService { take });
 
-/// One listener as the master handed it over.
+/// A listener that the master has sent for the app.
 #[derive(Debug)]
 pub struct AppListener {
     pub name: String,
@@ -31,7 +30,7 @@ pub struct AppListener {
     pub socket: OwnedFd,
 }
 
-/// Why a listener isn't handed to the app.
+/// Why the app doesn't get a listener.
 #[derive(Debug, thiserror::Error)]
 enum TakeError {
     #[error("there is no listener \"{name}\" in app_listeners, which has {}", in_words(.known))]
@@ -57,7 +56,7 @@ pub struct AppListeners(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     listeners: Vec<Entry>,
-    /// The first that the app asked for in vain.
+    /// Why the first listener was refused that the app asked for and didn't get.
     refused: Option<String>,
 }
 
@@ -66,13 +65,13 @@ struct Entry {
     name: String,
     unix: bool,
     origin: Origin,
-    /// Until the worker closes it.
+    /// `None` once the worker has closed it.
     socket: Option<OwnedFd>,
     taken: bool,
 }
 
 impl AppListeners {
-    /// What came with the setup.
+    /// The listeners that came with the setup.
     #[must_use]
     pub fn new(listeners: Vec<AppListener>) -> Self {
         let entry = |AppListener { name, unix, origin, socket }| Entry {
@@ -86,26 +85,25 @@ impl AppListeners {
         Self(Arc::new(Mutex::new(State { listeners, refused: None })))
     }
 
-    /// Whoever holds the lock holds it for a system call or two, none of which waits.
+    /// The lock is held for a system call or two, none of which waits.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first listener that the app asked for in vain, and why it wasn't given.
+    /// Why the first listener was refused that the app asked for and didn't get.
     #[must_use]
     pub fn refused(&self) -> Option<String> {
         self.lock().refused.clone()
     }
 
-    /// The names of those that the app hasn't asked for.
+    /// The names of the listeners that the app hasn't taken.
     #[must_use]
     pub fn untaken(&self) -> Vec<String> {
         self.lock().listeners.iter().filter(|entry| !entry.taken).map(|entry| entry.name.clone()).collect()
     }
 
-    /// Refuses new clients at once, whoever else holds the sockets open, the app included
-    /// (`shutdown(2)` acts on the socket, not on the descriptor); gives what went wrong. Those that were
-    /// passed to the master are only closed here.
+    /// Refuses new clients at once, although the app and other processes may hold the sockets open: `shutdown(2)` acts on
+    /// the socket, not on the descriptor. Returns what went wrong. Sockets that were passed to the master are only closed.
     #[must_use]
     pub fn shut_down(&self) -> Vec<(String, io::Error)> {
         let mut failed = Vec::new();
@@ -122,7 +120,7 @@ impl AppListeners {
         failed
     }
 
-    /// Lets go of the sockets, which others go on serving; the app's duplicates are its own.
+    /// Closes the sockets, which other workers go on serving. The app's duplicates stay open.
     pub fn close(&self) {
         for entry in &mut self.lock().listeners {
             entry.socket = None;
@@ -161,7 +159,7 @@ impl State {
 }
 
 unsafe extern "C" fn take(data: *const (), name: RStr<'_>) -> RResult<FfiListener, FfiFault> {
-    // SAFETY: the app passes what it was handed at its start.
+    // SAFETY: the app passes the `data` that it got at its start.
     let info = unsafe { info(data) };
     match info.listeners.take(name.as_str()) {
         Ok(listener) => ROk(listener),

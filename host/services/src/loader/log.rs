@@ -1,17 +1,16 @@
-//! The log as an app reaches it: the table of the service `trace`, and what crosses it.
+//! The service `trace` of the ABI, an app's log: its table, and the values that cross it.
 //!
-//! Owns the step from the line's texts to [`AppEvent`]. Where events go, and which ones, is the
-//! [`AppLog`]'s business: `tracing` knows only names of fields that were there at compile time, so an
-//! app's events can't be the host's own.
+//! Owns the conversion to [`AppEvent`]. Where events go, and which ones, is for [`AppLog`]: `tracing` needs the names of
+//! fields at compile time, so an app's events can't be events of the host's.
+
+use abi_stable::prefix_type::WithMetadata;
+use abi_stable::std_types::{RSlice, RStr};
+use app_abi::abi::{FfiEvent, FfiNotice, FfiTraceField, FfiTraceValue, TraceService};
+use tracing::Level;
+
+use app_host_platform::logging::{AppEvent, AppField, AppLog, AppValue};
 
 use super::services::info;
-use abi_stable::{
-    prefix_type::WithMetadata,
-    std_types::{RSlice, RStr},
-};
-use app_abi::abi::{FfiEvent, FfiNotice, FfiTraceField, FfiTraceValue, TraceService};
-use app_host_platform::logging::{AppEvent, AppField, AppLog, AppValue};
-use tracing::Level;
 
 pub(super) const TABLE: &WithMetadata<TraceService> =
     &WithMetadata::new(TraceService { max_level, enabled, on_change, event });
@@ -39,14 +38,14 @@ const fn number(level: Level) -> u8 {
 /// The log of the worker.
 ///
 /// # Safety
-/// `data` is what the app was handed at its start.
+/// `data` is what the app got at its start.
 unsafe fn log(data: *const ()) -> &'static dyn AppLog {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe { &*info(data).log }
 }
 
 unsafe extern "C" fn max_level(data: *const ()) -> u8 {
-    // SAFETY: the app passes what it was handed; so in each function below.
+    // SAFETY: the app passes the `data` that it got; so in each function below.
     number(unsafe { log(data) }.max_level())
 }
 

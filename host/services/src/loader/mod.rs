@@ -1,11 +1,10 @@
-//! Takes up an app's library and speaks with it.
+//! Loads an app's library and calls the app.
 //!
-//! Owns the one `dlopen`, every check that comes before the first call into the app, and the host's
-//! side of the ABI: [`LoadedApp`] takes ordinary requests and gives ordinary responses. What is read
-//! from the file without running code is left to `artifact`, connections are left to `http`, and how
-//! long a start or a stop may take is the caller's to bound.
+//! Owns the only `dlopen`, every check that comes before the first call into the app, and the host's side of the ABI:
+//! [`LoadedApp`] takes ordinary requests and returns ordinary responses. What can be read from the file without running
+//! code is for `artifact`, connections are for the worker, and the time limits of a start and a stop for the caller.
 //!
-//! Nothing is ever unloaded, and an app is never dropped: the end of the process is the unload.
+//! No library is ever unloaded, and no app is dropped: the end of the process is the unload.
 #![expect(unsafe_code, reason = "the seam to the app's library")]
 
 mod app;
@@ -22,23 +21,21 @@ mod services;
 mod tests;
 mod upgrade;
 
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use abi_stable::StableAbi;
+use abi_stable::library::{AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL};
+use app_abi::Magic;
+use app_abi::abi::AppModuleRef;
+use libloading::os::unix::{Library as DynamicLibrary, RTLD_LOCAL, RTLD_NOW};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
 pub use app::{HostInfo, LoadedApp};
 pub use listener::{AppListener, AppListeners};
 pub use request::{Address, Connection};
 pub use response::{AppBody, AppResponseError};
 pub use upgrade::Upgrade;
-
-use abi_stable::{
-    StableAbi,
-    library::{AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
-};
-use app_abi::{Magic, abi::AppModuleRef};
-use libloading::os::unix::{Library as DynamicLibrary, RTLD_LOCAL, RTLD_NOW};
-use nix::sys::statvfs::{FsFlags, statvfs};
-use std::{
-    error::Error,
-    path::{Path, PathBuf},
-};
 
 const MAGIC_SYMBOL: &str = "APP_ABI_MAGIC";
 
@@ -52,7 +49,7 @@ pub struct Library {
 #[derive(Debug, thiserror::Error)]
 #[error("the library {} is refused", name.display())]
 pub struct LoadError {
-    /// The library, as people know it.
+    /// The library, as the configuration names it.
     pub name: PathBuf,
     /// What is wrong with it.
     pub source: LoadFault,
@@ -85,7 +82,7 @@ pub enum LoadFault {
         /// The symbol.
         symbol: &'static str,
     },
-    /// What runs is not what the file said.
+    /// The loaded library says something else than its file.
     #[error("its `{MAGIC_SYMBOL}` is {symbol}, but the manifest says {manifest}")]
     Magic {
         /// What the loaded library says.
@@ -96,7 +93,7 @@ pub enum LoadFault {
     /// The library's `abi_stable` is of another kind.
     #[error("its abi_stable is not compatible: {0}")]
     Header(String),
-    /// The library leaves out the description of its own layout, which nobody could check.
+    /// The library leaves out the description of its own layout, so it can't be checked.
     #[error("it carries no layout of its root module")]
     NoLayout,
     /// The root module has another layout than this host's.
@@ -150,14 +147,15 @@ fn hint(reason: &str) -> &'static str {
 
 /// What the dynamic linker's refusal of the library at `path` means.
 fn not_opened(reason: &str, path: &Path, name: &Path) -> LoadFault {
-    // What it couldn't load comes first: this library, or one that it needs. Why mapping it failed it doesn't say.
+    // The reason begins with the library that can't be loaded: this one, or one that it needs. It doesn't say why mapping
+    // it failed.
     let named = reason.split(": ").next().map(Path::new).filter(|named| named.is_absolute()).unwrap_or(path);
     let is_noexec = |path: &Path| statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC));
-    let guilty = [named, path].into_iter().find(|path| is_noexec(path)).map(Path::to_owned);
-    // By its copy's name nobody knows it.
+    let noexec = [named, path].into_iter().find(|path| is_noexec(path)).map(Path::to_owned);
+    // The operator knows the library by its name, not by that of its copy.
     let reason = reason.replace(&*path.to_string_lossy(), &name.to_string_lossy());
-    match guilty {
-        // Where the copy lies is what is wrong, and `/proc/self/fd/N` is no place.
+    match noexec {
+        // The directory of the copy is what is wrong, and `/proc/self/fd/N` doesn't show it.
         Some(path) => LoadFault::NoExec { path: path.read_link().unwrap_or(path), reason },
         None if reason.contains("cannot open shared object file") && names_origin(path) => LoadFault::Open {
             reason: format!(
@@ -169,7 +167,7 @@ fn not_opened(reason: &str, path: &Path, name: &Path) -> LoadFault {
     }
 }
 
-/// Whether a library, as far as can be read, has the token that stands for its own directory (`ld.so(8)`).
+/// Whether a library that can be read contains the token for its own directory (`ld.so(8)`).
 fn names_origin(path: &Path) -> bool {
     const TOKENS: [&[u8]; 2] = [b"$ORIGIN", b"${ORIGIN}"];
     std::fs::read(path)
@@ -193,7 +191,7 @@ fn load(path: &Path, name: &Path, expected: Magic) -> Result<Library, LoadFault>
     // Leaked: threads, thread-locals and vtables of the app live until the process ends.
     let library: &'static DynamicLibrary = Box::leak(Box::new(library));
 
-    // SAFETY: the symbol stands for an aligned `u64` that nobody writes; `export_app!` makes it so.
+    // SAFETY: the symbol is an aligned `u64` that is never written; `export_app!` makes it so.
     let symbol = unsafe { library.get::<*const u64>(MAGIC_SYMBOL).map(|symbol| **symbol) };
     let symbol = Magic(symbol.map_err(|_| LoadFault::Symbol { symbol: MAGIC_SYMBOL })?);
     if symbol != expected {
@@ -220,14 +218,14 @@ fn check(header: &'static LibHeader) -> Result<Library, LoadFault> {
         let Some(offered) = services::offered(required.id, required.minor) else {
             return Err(LoadFault::Service { service, minor: required.minor });
         };
-        // The app's side is what is expected here: so an app may know less of a table than the host.
+        // The app's layout is the expected one, so an app may know fewer fields of a table than the host.
         layout::compare(required.layout, offered.layout)
             .map_err(|difference| LoadFault::ServiceLayout { service, difference })?;
     }
     Ok(Library { module })
 }
 
-/// What `abi_stable` objects to, without the pages that it prints about it.
+/// The error of `abi_stable` in short: its own text may be pages long.
 fn in_short(error: &LibraryError) -> String {
     match error {
         LibraryError::InvalidAbiHeader(found) => {

@@ -1,27 +1,36 @@
-//! A request on its way to the app.
+//! The service `request` of the ABI: a request, as the app gets it.
 //!
-//! Owns the handle that the app gets for a request, and the table of functions it works with. The
-//! head is laid down at once, as the app will have it, and copied into a buffer of the app's when it
-//! asks; the body is polled when the app asks.
+//! Owns the handle that the app gets for a request, and the table of functions that work on it. The head is encoded at
+//! once, in the form that the app needs, and copied into a buffer of the app's when it asks; the body is polled when the
+//! app asks.
 //!
-//! hyper's own head holds on to the buffer that it was read into. As long as it lives, hyper must read on
-//! into a new one of 8 KiB, and it reads on before the app is first asked: so it ends here.
+//! hyper's own head keeps the buffer alive that it was read into. As long as it lives, hyper must read into a new one of
+//! 8 KiB, and it does so before the app is first polled: so the head is dropped here.
 
-use super::upgrade::{self, Upgrade};
-use abi_stable::{prefix_type::WithMetadata, std_types::RStr};
-use app_abi::{
-    abi::{EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService},
-    head,
+use std::error::Error;
+use std::pin::Pin;
+use std::ptr;
+use std::sync::Arc;
+use std::task::Context;
+
+use abi_stable::prefix_type::WithMetadata;
+use abi_stable::std_types::RStr;
+use app_abi::abi::{
+    EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService,
 };
+use app_abi::head;
 use async_ffi::FfiContext;
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, SizeHint};
-use std::{error::Error, pin::Pin, ptr, sync::Arc, task::Context};
+
+use app_host_core::error::chain;
 
 pub use app_abi::Address;
 
-/// What a connection knows of itself, shared by all its requests.
+use super::upgrade::{self, Upgrade};
+
+/// The facts of a connection, shared by all its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
     /// The other end.
@@ -34,14 +43,13 @@ pub struct Connection {
     pub scheme: &'static str,
 }
 
-/// The table that every app works with.
+/// The table of functions on a request.
 pub(super) const TABLE: &WithMetadata<RequestService> =
     &WithMetadata::new(RequestService { head, fill, connection, poll_frame, size_hint, extension, drop: drop_request });
 
-/// What is behind a handle: first what is the same for every kind of body, so that one table serves
-/// all kinds.
+/// The value behind a handle. It starts with what is the same for every type of body, so that one table serves all.
 #[repr(C)]
-struct Held<B> {
+struct RequestState<B> {
     common: Common,
     body: B,
 }
@@ -49,20 +57,20 @@ struct Held<B> {
 struct Common {
     head: Head,
     connection: Arc<Connection>,
-    /// Until the app begins it. Boxed, because hardly any request has one.
+    /// Until the app begins it. Boxed, because it is mostly absent.
     upgrade: Option<Box<Upgrade>>,
-    kind: &'static Kind,
+    vtable: &'static BodyVtable,
 }
 
-/// A head as the app gets it.
+/// A head in the form that the app gets.
 struct Head {
-    known: FfiHead,
-    /// Has no elements, only room: the spans of the headers, and behind them the texts.
+    fixed: FfiHead,
+    /// Has no elements, only capacity: the spans of the headers, and behind them the texts.
     room: Vec<FfiSpan>,
 }
 
 impl Head {
-    fn lay_down<B>(request: Request<B>) -> (Self, B)
+    fn encode<B>(request: Request<B>) -> (Self, B)
     where
         B: Body,
     {
@@ -73,58 +81,58 @@ impl Head {
         let spans = room.as_mut_ptr();
         // SAFETY: there is room for `count` spans, and behind them for `text_len` bytes, as `fill` wants it.
         unsafe { head::fill(&parts, spans.add(count).cast(), spans) }
-        (Self { known, room }, body)
+        (Self { fixed: known, room }, body)
     }
 
-    /// Copies it to where the app wants it.
+    /// Copies the head to buffers of the app's.
     ///
     /// # Safety
     /// `buffer` has room for `text_len` bytes, and `spans` for `header_count` spans.
     unsafe fn copy(&self, buffer: *mut u8, spans: *mut FfiSpan) {
-        let (count, laid_down) = (self.known.header_count as usize, self.room.as_ptr());
-        // SAFETY: `lay_down` has written as many spans, and as many bytes behind them; the caller's promise.
+        let (count, encoded) = (self.fixed.header_count as usize, self.room.as_ptr());
+        // SAFETY: `encode` has written as many spans, and as many bytes behind them; the caller guarantees the room.
         unsafe {
-            ptr::copy_nonoverlapping(laid_down, spans, count);
-            ptr::copy_nonoverlapping(laid_down.add(count).cast(), buffer, self.known.text_len);
+            ptr::copy_nonoverlapping(encoded, spans, count);
+            ptr::copy_nonoverlapping(encoded.add(count).cast(), buffer, self.fixed.text_len);
         }
     }
 }
 
-/// What depends on the kind of the body. Each function takes the handle.
-struct Kind {
+/// What depends on the type of the body. Each function takes the handle.
+struct BodyVtable {
     poll_frame: unsafe fn(*mut (), &mut Context<'_>) -> FfiFrame,
     size_hint: unsafe fn(*mut ()) -> SizeHint,
     drop: unsafe fn(*mut ()),
 }
 
-/// Makes a handle for the app, which drops it.
-pub(super) fn hand_over<B>(request: Request<B>, connection: Arc<Connection>, upgrade: Option<Upgrade>) -> FfiRequest
+/// Makes a handle for the app, which must drop it.
+pub(super) fn into_ffi<B>(request: Request<B>, connection: Arc<Connection>, upgrade: Option<Upgrade>) -> FfiRequest
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let (head, body) = Head::lay_down(request);
+    let (head, body) = Head::encode(request);
     let upgrade = upgrade.map(Box::new);
-    let common = Common { head, connection, upgrade, kind: Held::<B>::KIND };
-    FfiRequest(Box::into_raw(Box::new(Held { common, body })).cast())
+    let common = Common { head, connection, upgrade, vtable: RequestState::<B>::VTABLE };
+    FfiRequest(Box::into_raw(Box::new(RequestState { common, body })).cast())
 }
 
-impl<B> Held<B>
+impl<B> RequestState<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    const KIND: &'static Kind = &Kind {
+    const VTABLE: &'static BodyVtable = &BodyVtable {
         poll_frame: |handle, context| {
-            // SAFETY: a handle of `Held<B>` names this kind only; the app makes one call at a time.
-            let held = unsafe { &mut *handle.cast::<Self>() };
-            let polled = Pin::new(&mut held.body).poll_frame(context);
+            // SAFETY: only a handle of `RequestState<B>` has this table; the app makes one call at a time.
+            let state = unsafe { &mut *handle.cast::<Self>() };
+            let polled = Pin::new(&mut state.body).poll_frame(context);
             polled.map(|frame| frame.map(|frame| frame.map_err(|e| chain(&*e.into())))).into()
         },
         size_hint: |handle| {
             // SAFETY: as above.
-            let held = unsafe { &*handle.cast::<Self>() };
-            held.body.size_hint()
+            let state = unsafe { &*handle.cast::<Self>() };
+            state.body.size_hint()
         },
         drop: |handle| {
             // SAFETY: as above, and the app drops a handle once.
@@ -133,24 +141,12 @@ where
     };
 }
 
-/// An error's text with those of its causes.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// The common part of what is behind a handle.
 ///
 /// # Safety
-/// `request` is from `hand_over` and has not been dropped.
+/// `request` is from `into_ffi` and has not been dropped.
 unsafe fn common<'a>(request: FfiRequest) -> &'a Common {
-    // SAFETY: the caller's promise; `Held` is `repr(C)` and starts with its common part.
+    // SAFETY: the caller guarantees it; `RequestState` is `repr(C)` and starts with its common part.
     unsafe { &*request.0.cast::<Common>() }
 }
 
@@ -159,13 +155,13 @@ unsafe fn common<'a>(request: FfiRequest) -> &'a Common {
 /// # Safety
 /// As for `common`; and no other call on the request runs while this is borrowed.
 pub(super) unsafe fn upgrade<'a>(request: FfiRequest) -> &'a mut Option<Box<Upgrade>> {
-    // SAFETY: the caller's promise; `Held` is `repr(C)` and starts with its common part.
+    // SAFETY: the caller guarantees it; `RequestState` is `repr(C)` and starts with its common part.
     unsafe { &mut (*request.0.cast::<Common>()).upgrade }
 }
 
 unsafe extern "C" fn head(request: FfiRequest, head: *mut FfiHead) {
     // SAFETY: the app owns the handle, and lends room for the head.
-    unsafe { head.write(common(request).head.known) }
+    unsafe { head.write(common(request).head.fixed) }
 }
 
 unsafe extern "C" fn fill(request: FfiRequest, buffer: *mut u8, spans: *mut FfiSpan) {
@@ -189,14 +185,14 @@ unsafe extern "C" fn connection(request: FfiRequest, connection: *mut FfiConnect
 unsafe extern "C" fn poll_frame(request: FfiRequest, context: *mut FfiContext<'_>) -> FfiFrame {
     // SAFETY: the app owns the handle and lends the context for this call.
     unsafe {
-        let poll_frame = common(request).kind.poll_frame;
+        let poll_frame = common(request).vtable.poll_frame;
         (*context).with_context(|context| poll_frame(request.0, context))
     }
 }
 
 unsafe extern "C" fn size_hint(request: FfiRequest) -> FfiSizeHint {
     // SAFETY: the app owns the handle.
-    unsafe { (common(request).kind.size_hint)(request.0) }.into()
+    unsafe { (common(request).vtable.size_hint)(request.0) }.into()
 }
 
 unsafe extern "C" fn extension(request: FfiRequest, id: u32) -> *const () {
@@ -209,5 +205,5 @@ unsafe extern "C" fn extension(request: FfiRequest, id: u32) -> *const () {
 
 unsafe extern "C" fn drop_request(request: FfiRequest) {
     // SAFETY: the app owns the handle and gives it up.
-    unsafe { (common(request).kind.drop)(request.0) }
+    unsafe { (common(request).vtable.drop)(request.0) }
 }

@@ -1,21 +1,18 @@
-//! An app's answer on its way to the client.
+//! An app's response, decoded from the ABI.
 //!
-//! Owns the step from what crosses the line to an ordinary [`http::Response`]. An answer that isn't
-//! valid is an error, never undefined behaviour.
+//! Owns the conversion from the ABI's types to an ordinary [`http::Response`]. A response that isn't valid is an error,
+//! never undefined behaviour.
 
-use app_abi::{
-    abi::{FfiBody, FfiResponse, FfiStream},
-    arena::{self, ArenaError},
-};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use app_abi::abi::{FfiBody, FfiResponse, FfiStream};
+use app_abi::arena::{self, ArenaError};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
 
-/// Why an app's answer can't be sent. Answer with 500 instead.
+/// Why an app's response can't be sent. Answer with 500 instead.
 #[derive(Debug, thiserror::Error)]
 pub enum AppResponseError {
     /// There is no such status.
@@ -37,7 +34,7 @@ pub struct AppBodyError {
     pub reason: String,
 }
 
-/// The body of an app's answer. Frames are asked of the app when the client can take them.
+/// The body of an app's response. The app is asked for frames when the client can take them.
 pub struct AppBody(Inner);
 
 enum Inner {
@@ -46,7 +43,7 @@ enum Inner {
     Stream(FfiStream),
 }
 
-/// Makes an ordinary response of what the app gave.
+/// Decodes the app's response.
 pub(super) fn decode(response: FfiResponse) -> Result<Response<AppBody>, AppResponseError> {
     let FfiResponse { status, headers, body } = response;
     let mut response = Response::new(AppBody(match body {
@@ -60,7 +57,7 @@ pub(super) fn decode(response: FfiResponse) -> Result<Response<AppBody>, AppResp
 }
 
 impl AppBody {
-    /// Whether all of it is here, so that sending it calls the app no more.
+    /// Whether all of it is here, so that sending it doesn't call the app.
     pub fn is_whole(&self) -> bool {
         !matches!(self.0, Inner::Stream(_))
     }
@@ -82,7 +79,7 @@ impl Body for AppBody {
             Inner::Stream(stream) => {
                 let polled = stream.poll(context);
                 if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-                    // Releases what the app holds for the stream before the connection is through.
+                    // Drops the app's stream at once, and not when the connection has sent all.
                     *inner = Inner::Empty;
                 }
                 polled.map(|frame| frame.map(|frame| frame.map_err(|reason| AppBodyError { reason })))

@@ -1,25 +1,25 @@
-//! What the host offers to an app: the tables of its services.
+//! The services that the host offers to an app, with their tables.
 //!
-//! Owns the list of services with their minors, and the tables `info` and `log`. The others are those
-//! of the files of their names; `trace` is in `log`. The service `log` is for apps that were built before
-//! there was `trace`.
+//! Owns the list of services with their minor versions, and the tables `info` and `log`. The others are in the files of
+//! their names; `trace` is in `log`. The service `log` is for apps that were built before there was `trace`.
 
-use super::{app::HostInfo, databank, dispatch, listener, lock, log as trace, request};
-use abi_stable::{
-    StableAbi,
-    prefix_type::{PrefixRef, WithMetadata},
-    std_types::RStr,
-    type_layout::TypeLayout,
-};
+use std::ptr;
+
+use abi_stable::StableAbi;
+use abi_stable::prefix_type::{PrefixRef, WithMetadata};
+use abi_stable::std_types::RStr;
+use abi_stable::type_layout::TypeLayout;
 use app_abi::abi::{
     DatabankServiceRef, DispatchServiceRef, FfiHost, FfiRecord, InfoService, InfoServiceRef, ListenerServiceRef,
     LockServiceRef, LogService, LogServiceRef, RequestServiceRef, SERVICE_DATABANK, SERVICE_DISPATCH, SERVICE_INFO,
     SERVICE_LISTENER, SERVICE_LOCK, SERVICE_LOG, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
 };
-use std::ptr;
 use tracing::Level;
 
-/// A service as this host has it.
+use super::app::HostInfo;
+use super::{databank, dispatch, listener, lock, log as trace, request};
+
+/// A service that this host offers.
 pub(super) struct Offered {
     id: u32,
     minor: u32,
@@ -87,12 +87,12 @@ fn erase<P>(table: PrefixRef<P>) -> *const () {
     table.to_raw_ptr().cast()
 }
 
-/// The service with this number, in this minor at least.
+/// The service with this number, in this minor version or a later one.
 pub(super) fn offered(id: u32, min_minor: u32) -> Option<&'static Offered> {
     OFFERED.iter().find(|offered| offered.id == id && offered.minor >= min_minor)
 }
 
-/// What an app is handed at its start. What it says of the worker lives as long as the process.
+/// What an app gets at its start. It lives as long as the process.
 pub(super) fn host(info: HostInfo) -> FfiHost {
     FfiHost { data: ptr::from_ref::<HostInfo>(Box::leak(Box::new(info))).cast(), service }
 }
@@ -101,32 +101,32 @@ unsafe extern "C" fn service(_data: *const (), id: u32, min_minor: u32) -> *cons
     offered(id, min_minor).map_or(ptr::null(), |offered| (offered.table)())
 }
 
-/// What the app was started with.
+/// The info that the app was started with.
 ///
 /// # Safety
 /// `data` is from `host`.
 pub(super) unsafe fn info(data: *const ()) -> &'static HostInfo {
-    // SAFETY: the caller's promise; what `host` leaks lives as long as the process.
+    // SAFETY: the caller guarantees it; what `host` leaks lives as long as the process.
     unsafe { &*data.cast::<HostInfo>() }
 }
 
 unsafe extern "C" fn config(data: *const ()) -> RStr<'static> {
-    // SAFETY: the app passes what it was handed.
+    // SAFETY: the app passes the `data` that it got.
     RStr::from_str(unsafe { &info(data).config })
 }
 
 unsafe extern "C" fn slot(data: *const ()) -> u16 {
-    // SAFETY: the app passes what it was handed.
+    // SAFETY: the app passes the `data` that it got.
     unsafe { info(data).slot }
 }
 
 unsafe extern "C" fn generation(data: *const ()) -> u64 {
-    // SAFETY: the app passes what it was handed.
+    // SAFETY: the app passes the `data` that it got.
     unsafe { info(data).generation }
 }
 
 unsafe extern "C" fn worker_pid(data: *const ()) -> u32 {
-    // SAFETY: the app passes what it was handed.
+    // SAFETY: the app passes the `data` that it got.
     unsafe { info(data).pid }
 }
 
@@ -156,8 +156,7 @@ unsafe extern "C" fn log(record: *const FfiRecord<'_>) {
     }
 }
 
-/// The fields as a JSON object: their names are the app's, and `tracing` knows only names that were
-/// there at compile time.
+/// The fields as a JSON object: their names are the app's, and `tracing` needs names at compile time.
 fn fields_json(record: &FfiRecord<'_>) -> Option<String> {
     let fields = record.fields.as_slice();
     let pair = |text: RStr<'_>| serde_json::Value::from(text.as_str());

@@ -1,7 +1,6 @@
-//! Streams of bytes on their way to the app.
+//! Upgraded streams, as the app gets them.
 //!
-//! Owns the host's end of an [`FfiIo`]: the table of functions by which the app, on whatever thread,
-//! reads and writes what lies behind it.
+//! Owns the host's end of an [`FfiIo`]: the table of functions by which the app reads and writes a stream, on any thread.
 
 use std::future::Future;
 use std::io;
@@ -22,13 +21,13 @@ type Begin = dyn FnOnce() -> FfiFuture<RResult<FfiIo, RString>> + Send;
 /// What a request can be upgraded to.
 pub struct Upgrade {
     protocol: String,
-    /// Until the app has called it. What else is here lives as long as the request.
+    /// Until the app has called it. The protocol lives as long as the request.
     begin: Option<Box<Begin>>,
 }
 
 impl Upgrade {
-    /// `protocol` is the pseudo header of that name, or empty. `stream` comes when the app's answer has
-    /// been sent; the app may use it on any thread, where no runtime of the host's can be found.
+    /// `protocol` is the pseudo header of that name, or empty. `stream` completes when the app's response has been sent. The
+    /// app may use it on any thread, where there is no runtime of the host's.
     pub fn new<F, S, E>(protocol: String, stream: F) -> Self
     where
         F: Future<Output = Result<S, E>> + Send + 'static,
@@ -38,7 +37,7 @@ impl Upgrade {
         let begin = move || {
             FfiFuture::new(async move {
                 match stream.await {
-                    Ok(stream) => ROk(hand_over(stream)),
+                    Ok(stream) => ROk(into_ffi(stream)),
                     Err(error) => RErr(error.to_string().into()),
                 }
             })
@@ -50,7 +49,7 @@ impl Upgrade {
 /// The table by which an app asks for an upgrade.
 static TABLE: FfiUpgrade = FfiUpgrade { begin, protocol };
 
-/// As the app gets it: nothing if there is no upgrade.
+/// The table as the app gets it: null if there is no upgrade.
 pub(super) fn table(upgrade: Option<&Upgrade>) -> *const () {
     upgrade.filter(|upgrade| upgrade.begin.is_some()).map_or(ptr::null(), |_| ptr::from_ref(&TABLE).cast())
 }
@@ -64,21 +63,21 @@ unsafe extern "C" fn begin(request: FfiRequest) -> FfiFuture<RResult<FfiIo, RStr
 }
 
 unsafe extern "C" fn protocol(request: FfiRequest) -> RStr<'static> {
-    // SAFETY: as above. The app keeps the text no longer than the handle, by the rules of the line.
+    // SAFETY: as above. The app keeps the text no longer than the handle, by the rules of the ABI.
     unsafe { super::request::upgrade(request) }
         .as_deref()
         .map_or(RStr::empty(), |upgrade| RStr::from_str(&upgrade.protocol))
 }
 
-/// Makes a stream for the app, which drops it.
-fn hand_over<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> FfiIo {
-    FfiIo { state: Box::into_raw(Box::new(stream)).cast(), vtable: Held::<S>::VTABLE }
+/// Makes a stream for the app, which must drop it.
+fn into_ffi<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> FfiIo {
+    FfiIo { state: Box::into_raw(Box::new(stream)).cast(), vtable: StreamTable::<S>::VTABLE }
 }
 
 /// The table for streams of the type `S`.
-struct Held<S>(PhantomData<S>);
+struct StreamTable<S>(PhantomData<S>);
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Held<S> {
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamTable<S> {
     const VTABLE: &'static FfiIoVtable = &FfiIoVtable {
         poll_read: Self::poll_read,
         poll_write: Self::poll_write,
@@ -88,14 +87,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Held<S> {
     };
 
     /// # Safety
-    /// `state` is from `hand_over::<S>` and has not been dropped, no other call on it runs, and `context`
+    /// `state` is from `into_ffi::<S>` and has not been dropped, no other call on it runs, and `context`
     /// lives for this call.
     unsafe fn with(
         state: *mut (),
         context: *mut FfiContext<'_>,
         call: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> FfiMoved {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let polled = unsafe {
             let stream = Pin::new(&mut *state.cast::<S>());
             (*context).with_context(|context| call(stream, context))
@@ -113,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Held<S> {
         buffer: *mut u8,
         len: usize,
     ) -> FfiMoved {
-        // SAFETY: the app calls with its own stream, lends the context, and room for so many bytes.
+        // SAFETY: the app passes its own stream, lends the context, and room for `len` bytes.
         unsafe {
             Self::with(state, context, |stream, context| {
                 let room =
@@ -130,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Held<S> {
         bytes: *const u8,
         len: usize,
     ) -> FfiMoved {
-        // SAFETY: the app calls with its own stream and lends the context and so many bytes.
+        // SAFETY: the app passes its own stream and lends the context and `len` bytes.
         unsafe {
             Self::with(state, context, |stream, context| {
                 let bytes = if len == 0 { &[] } else { slice::from_raw_parts(bytes, len) };
@@ -140,17 +139,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Held<S> {
     }
 
     unsafe extern "C" fn poll_flush(state: *mut (), context: *mut FfiContext<'_>) -> FfiMoved {
-        // SAFETY: the app calls with its own stream and lends the context.
+        // SAFETY: the app passes its own stream and lends the context.
         unsafe { Self::with(state, context, |stream, context| stream.poll_flush(context).map_ok(|()| 0)) }
     }
 
     unsafe extern "C" fn poll_shutdown(state: *mut (), context: *mut FfiContext<'_>) -> FfiMoved {
-        // SAFETY: the app calls with its own stream and lends the context.
+        // SAFETY: the app passes its own stream and lends the context.
         unsafe { Self::with(state, context, |stream, context| stream.poll_shutdown(context).map_ok(|()| 0)) }
     }
 
     unsafe extern "C" fn drop(state: *mut ()) {
-        // SAFETY: the app drops a stream once; `hand_over` made the box.
+        // SAFETY: the app drops a stream once; `into_ffi` made the box.
         drop(unsafe { Box::from_raw(state.cast::<S>()) });
     }
 }

@@ -1,10 +1,13 @@
 //! The access log: one line a request, and the id by which a request is found again.
 //!
-//! Owns the ids, whose are taken over, what a line says and its bounds. When a request begins and ends is
-//! for `http`, and what a line looks like and how it is written for `logging`.
+//! Owns the ids and which clients may give theirs, the fields of a line and their bounds. When a request begins and ends
+//! is for `connection`; the format of a line and how it is written are for `logging`.
 //!
-//! The id is the request's header `x-request-id`, which the app sees like any other: a new one, unless a
-//! trusted peer has sent one.
+//! The id is the request's header `x-request-id`, which the app sees like any other: a new one, unless a trusted peer has
+//! sent one.
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::io;
@@ -26,10 +29,10 @@ use app_host_platform::logging::{AppLines, LineWriter};
 /// The header that carries the id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id that is taken over, in bytes.
+/// The longest id of a client's that is kept, in bytes.
 const MAX_ID: usize = 128;
 
-/// The most bytes of a URI, and of another text of the client's, that a line holds.
+/// The most bytes of a URI, and of any other text of the client's, in a line.
 const MAX_URI: usize = 2048;
 const MAX_TEXT: usize = 256;
 
@@ -40,14 +43,14 @@ pub struct AccessLog {
     trusted: Vec<Trusted>,
     slot: Slot,
     generation: Generation,
-    /// The first half of every id, by which workers differ.
+    /// The first half of every id, which differs between workers.
     prefix: u64,
     /// The second half of the next one.
     next: AtomicU64,
 }
 
 impl AccessLog {
-    /// Lines that look like `lines`, for `writer`.
+    /// A log whose lines are formatted by `lines` and written by `writer`.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -61,14 +64,14 @@ impl AccessLog {
         Ok(Self { lines, writer, trusted, slot, generation, prefix, next: AtomicU64::new(0) })
     }
 
-    /// For the requests of one connection.
-    pub fn visitor(self: &Arc<Self>, peer: Address, listener: &'static str) -> Arc<Visitor> {
+    /// The log of one connection's requests.
+    pub fn connection(self: &Arc<Self>, peer: Address, listener: &'static str) -> Arc<ConnectionLog> {
         let address = match peer {
             Address::Tcp(address) => Some(address.ip()),
             Address::Unix => None,
         };
         let trusted = self.trusted.iter().any(|trusted| trusted.includes(address));
-        Arc::new(Visitor { log: Arc::clone(self), peer, listener, trusted })
+        Arc::new(ConnectionLog { log: Arc::clone(self), peer, listener, trusted })
     }
 
     /// Writes to another file from now on.
@@ -87,23 +90,23 @@ impl AccessLog {
     }
 }
 
-/// Who has connected, and where.
-pub struct Visitor {
+/// The log of one connection: its peer, and the listener that accepted it.
+pub struct ConnectionLog {
     log: Arc<AccessLog>,
     peer: Address,
     listener: &'static str,
-    /// Whether its ids are taken over.
+    /// Whether the ids that the client gives are kept.
     trusted: bool,
 }
 
-impl Visitor {
+impl ConnectionLog {
     /// Begins the line of a request, and gives the request its id.
-    pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>) -> Box<Entry> {
+    pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>) -> Box<RequestLog> {
         let id = self.id(request.headers()).unwrap_or_else(|| self.log.new_id());
         request.headers_mut().insert(REQUEST_ID, id.clone());
         let header = |name| request.headers().get(name).cloned();
-        Box::new(Entry {
-            visitor: Arc::clone(self),
+        Box::new(RequestLog {
+            connection: Arc::clone(self),
             began: Instant::now(),
             id,
             method: request.method().clone(),
@@ -120,12 +123,12 @@ impl Visitor {
         })
     }
 
-    /// The id that the client has given, if it may.
+    /// The id that the client has given, if it is trusted.
     fn id(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if !self.trusted {
             return None;
         }
-        // Who gives two has given none.
+        // Two ids are as good as none.
         let mut given = headers.get_all(REQUEST_ID).iter();
         let id = given.next().filter(|_| given.next().is_none())?;
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(byte);
@@ -133,18 +136,18 @@ impl Visitor {
     }
 }
 
-/// Whether a connection was cut with the request in flight.
+/// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It took its course.
-    Own,
-    /// At the end of a drain.
+pub enum RequestEnd {
+    /// By the client or the app.
+    Normal,
+    /// By the cut at the end of a drain.
     Cut,
 }
 
-/// The line of a request that is in flight.
-pub struct Entry {
-    visitor: Arc<Visitor>,
+/// The line of a request that is in flight, written at its end.
+pub struct RequestLog {
+    connection: Arc<ConnectionLog>,
     began: Instant,
     id: HeaderValue,
     method: Method,
@@ -156,48 +159,48 @@ pub struct Entry {
     received: Arc<AtomicU64>,
     status: Option<StatusCode>,
     sent: u64,
-    /// Of how many bytes the response's body will be, if that is known.
+    /// How many bytes the response's body will have, if that is known.
     expected: Option<u64>,
     whole: bool,
 }
 
-impl Entry {
-    /// Where bytes of the request's body are counted that the app has read, on any thread.
+impl RequestLog {
+    /// Counts the bytes of the request's body that the app has read, on any thread.
     pub fn received(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
     }
 
-    /// The response's head is there, and its body will have so many bytes, if that is known.
+    /// Notes the response's head, and how many bytes its body will have, if that is known.
     pub fn answered(&mut self, status: StatusCode, body: Option<u64>) {
         self.status = Some(status);
         self.expected = body;
         self.whole = body == Some(0);
     }
 
-    /// So many bytes of the response's body have been taken from the app.
+    /// Counts bytes of the response's body that were taken from the app.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
         self.whole |= self.expected.is_some_and(|expected| self.sent >= expected);
     }
 
-    /// The response's body has ended.
+    /// Notes the end of the response's body.
     pub const fn ended(&mut self) {
         self.whole = true;
     }
 
-    /// Writes the line: the request has come to its end.
-    pub fn write(&self, end: End) {
-        let (visitor, log) = (&*self.visitor, &*self.visitor.log);
+    /// Writes the line.
+    pub fn write(&self, end: RequestEnd) {
+        let (connection, log) = (&*self.connection, &*self.connection.log);
         let uri = self.uri.to_string();
-        let peer = match visitor.peer {
+        let peer = match connection.peer {
             Address::Tcp(address) => address.to_string(),
             Address::Unix => "unix".to_owned(),
         };
         let outcome = match end {
             _ if self.whole => "complete",
-            End::Cut => "cut",
-            // By the client, or by the app that broke its body off.
-            End::Own => "aborted",
+            RequestEnd::Cut => "cut",
+            // The client has gone, or the app broke the response off.
+            RequestEnd::Normal => "aborted",
         };
         let version = format!("{:?}", self.version);
         let texts = [&self.host, &self.user_agent, &self.referer];
@@ -218,7 +221,7 @@ impl Entry {
             ("received_bytes", AppValue::Uint(self.received.load(Relaxed))),
             ("sent_bytes", AppValue::Uint(self.sent)),
             ("peer", AppValue::Text(&peer)),
-            ("listener", AppValue::Text(visitor.listener)),
+            ("listener", AppValue::Text(connection.listener)),
             ("slot", AppValue::Uint(log.slot.0.into())),
             ("generation", AppValue::Uint(log.generation.0)),
         ]);
@@ -232,133 +235,12 @@ impl Entry {
     }
 }
 
-/// A header's value for people: bytes that are no UTF-8 are replaced.
+/// A header's value as text: bytes that are no UTF-8 are replaced.
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)])
 }
 
-/// At most so many bytes of a text, in whole characters.
+/// Up to `most` bytes of a text, in whole characters.
 fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use serde_json::{Value, json};
-
-    use super::*;
-    use app_host_core::config::{LogFormat, LogLevel};
-    use app_host_core::message::LogSetup;
-    use app_host_platform::logging::{self, Kind};
-
-    /// A log and its other end.
-    fn log(trusted: &[Trusted]) -> (Arc<AccessLog>, io::PipeReader) {
-        let (reader, writer) = io::pipe().unwrap();
-        let setup = LogSetup { format: LogFormat::Bunyan, level: LogLevel::Error, journal: None };
-        let writer = LineWriter::open(Kind::Access, Some(writer.into())).unwrap();
-        let lines = logging::app_lines(writer.clone(), setup, 7);
-        let log = AccessLog::open(writer, lines, trusted.to_vec(), (Slot(1), Generation(3))).unwrap();
-        (Arc::new(log), reader)
-    }
-
-    fn lines(log: Arc<AccessLog>, mut reader: io::PipeReader) -> Vec<Value> {
-        assert!(log.finish(Duration::from_secs(20)));
-        drop(log);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn id_for(visitor: &Arc<Visitor>, ids: &[&str]) -> String {
-        let mut request = Request::new(());
-        for id in ids {
-            request.headers_mut().append(REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
-        }
-        visitor.begin(&mut request);
-        assert_eq!(request.headers().get_all(REQUEST_ID).iter().count(), 1);
-        request.headers()[REQUEST_ID].to_str().unwrap().to_owned()
-    }
-
-    #[test]
-    fn a_line_says_what_came_and_what_went() {
-        let (log, reader) = log(&[]);
-        let visitor = log.visitor(Address::Tcp("10.0.0.9:5000".parse().unwrap()), "main");
-        let mut request = Request::builder()
-            .method("POST")
-            .uri("/a?b=c")
-            .header("host", "example.org")
-            .header("user-agent", "x".repeat(10_000))
-            .header("referer", HeaderValue::from_bytes(b"\xff\"").unwrap())
-            .body(())
-            .unwrap();
-        let mut entry = visitor.begin(&mut request);
-        entry.received().fetch_add(5, Relaxed);
-        entry.answered(StatusCode::CREATED, Some(7));
-        entry.sent(3);
-        entry.sent(4);
-        entry.write(End::Own);
-        drop((entry, visitor));
-        let [line] = &lines(log, reader)[..] else { panic!("one line") };
-        for (key, value) in [
-            ("msg", json!("request")),
-            ("target", json!("access")),
-            ("method", json!("POST")),
-            ("uri", json!("/a?b=c")),
-            ("version", json!("HTTP/1.1")),
-            ("status", json!(201)),
-            ("outcome", json!("complete")),
-            ("received_bytes", json!(5)),
-            ("sent_bytes", json!(7)),
-            ("peer", json!("10.0.0.9:5000")),
-            ("listener", json!("main")),
-            ("slot", json!(1)),
-            ("generation", json!(3)),
-            ("host", json!("example.org")),
-            ("user_agent", json!("x".repeat(MAX_TEXT))),
-            ("referer", json!("\u{fffd}\"")),
-            ("request_id", json!(request.headers()[REQUEST_ID].to_str().unwrap())),
-        ] {
-            assert_eq!(line[key], value, "{key} of {line}");
-        }
-    }
-
-    #[test]
-    fn what_did_not_end_well_is_told_apart() {
-        let (log, reader) = log(&[]);
-        let visitor = log.visitor(Address::Unix, "main");
-        let entry = || visitor.begin(&mut Request::new(()));
-        entry().write(End::Own);
-        entry().write(End::Cut);
-        let mut half = entry();
-        half.answered(StatusCode::OK, Some(2));
-        half.sent(1);
-        half.write(End::Own);
-        let mut whole = entry();
-        whole.answered(StatusCode::OK, None);
-        whole.sent(1);
-        whole.ended();
-        whole.write(End::Cut);
-        drop((half, whole, visitor));
-        let lines = lines(log, reader);
-        let told: Vec<_> = lines.iter().map(|line| (line["outcome"].as_str().unwrap(), &line["status"])).collect();
-        let (none, ok) = (Value::Null, json!(200));
-        assert_eq!(told, [("aborted", &none), ("cut", &none), ("aborted", &ok), ("complete", &ok)]);
-    }
-
-    #[test]
-    fn an_id_is_taken_over_only_from_trusted_peers_and_only_if_it_is_one() {
-        let (log, _reader) = log(&[Trusted::Unix]);
-        let trusted = log.visitor(Address::Unix, "main");
-        let stranger = log.visitor(Address::Tcp("127.0.0.1:1".parse().unwrap()), "main");
-        assert_eq!(id_for(&trusted, &["Root=1-67891233-abc/+:@~_."]), "Root=1-67891233-abc/+:@~_.");
-        let mut seen = std::collections::HashSet::from([id_for(&trusted, &[])]);
-        let too_long = "x".repeat(MAX_ID + 1);
-        for ids in [&["a b"][..], &["a\"b"], &["a", "b"], &[""], &[&too_long], &["é"]] {
-            assert!(seen.insert(id_for(&trusted, ids)), "{ids:?}");
-        }
-        assert!(seen.insert(id_for(&stranger, &["mine"])));
-        assert!(seen.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{seen:?}");
-    }
 }

@@ -1,14 +1,14 @@
-//! Where connections arrive, without threads that serve.
+//! The receiver of connections, without threads that serve.
 
 use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::time::timeout;
 
-use super::detached::tests::idle;
 use super::*;
-use crate::handover::Parcel;
-use crate::http::drain_signal;
+use crate::connection::drain_signal;
+use crate::detached::tests::idle;
+use crate::transfer::Transferable;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -16,82 +16,83 @@ fn null() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
 
-struct Threads {
-    berths: Berths,
+struct Bench {
+    threads: ServingThreads,
     inboxes: Vec<Inbox>,
     held: Vec<mpsc::Sender<Infallible>>,
 }
 
-fn threads(count: usize) -> Threads {
+fn threads(count: usize) -> Bench {
     let (mut threads, mut inboxes, mut all_held) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let (held, _) = mpsc::channel(1);
-        let (berth, _, inbox) = berth(Box::leak(Box::default()), &held);
-        threads.push(berth);
+        let (handle, _, inbox) = channel(Box::leak(Box::default()), &held);
+        threads.push(handle);
         inboxes.push(inbox);
         all_held.push(held);
     }
-    let berths = Berths { threads, listeners: vec![("test", true)], drain: drain_signal().0 };
-    Threads { berths, inboxes, held: all_held }
+    let threads =
+        ServingThreads { threads, listeners: vec![ListenerKey { name: "test", unix: true }], drain: drain_signal().0 };
+    Bench { threads, inboxes, held: all_held }
 }
 
-/// Papers of so many connections.
-fn papers(held: &mpsc::Sender<Infallible>, count: u64) -> Vec<Vec<u8>> {
-    let papers = |number| {
-        let mut papers = Vec::new();
-        assert!(idle(null(), number, held.clone()).write_papers(&mut papers));
-        papers
+/// The records of `count` connections.
+fn records(held: &mpsc::Sender<Infallible>, count: u64) -> Vec<Vec<u8>> {
+    let write = |number| {
+        let mut record = Vec::new();
+        assert!(idle(null(), number, held.clone()).write_record(&mut record));
+        record
     };
-    (0..count).map(papers).collect()
+    (0..count).map(write).collect()
 }
 
 #[tokio::test]
-async fn connections_get_a_place_with_whoever_has_fewest_once_their_sender_has_been_told() {
-    let Threads { berths, mut inboxes, held } = threads(3);
-    berths.threads[1].lane.opened();
-    let mut papers = papers(&held[0], 9);
-    papers[4] = b"?".to_vec();
-    let come = papers.iter().map(|papers| (null(), papers.as_slice()));
-    let (answers, settle) = berths.berth(berths.room().await, come);
+async fn connections_go_to_the_thread_that_has_fewest_once_their_sender_has_been_told() {
+    let Bench { threads, mut inboxes, held } = threads(3);
+    threads.threads[1].stats.opened();
+    let mut records = records(&held[0], 9);
+    records[4] = b"?".to_vec();
+    let arrived = records.iter().map(|record| (null(), record.as_slice()));
+    let (answers, commit) = threads.accept(threads.reserve().await, arrived);
     let unknown = answers.iter().position(Result::is_err).unwrap();
-    assert_eq!((unknown, answers[unknown], answers.len()), (4, Err(NoBerth::Unknown), 9));
-    assert_eq!(berths.holds(), 9, "with the one that was there");
+    assert_eq!((unknown, answers[unknown], answers.len()), (4, Err(Rejection::Unknown), 9));
+    assert_eq!(threads.connections(), 9, "with the one that was there");
     assert!(inboxes.iter_mut().all(|inbox| inbox.arrivals.try_recv().is_err()));
-    settle();
+    commit();
     let arrived = inboxes.iter_mut().map(|inbox| inbox.arrivals.try_recv().unwrap());
     let arrived: Vec<Vec<u64>> = arrived.map(|all| all.iter().map(|it| it.history.requests).collect()).collect();
     assert_eq!(arrived, [vec![0, 2, 6], vec![3, 7], vec![1, 5, 8]]);
 }
 
 #[tokio::test]
-async fn a_thread_that_has_nothing_any_more_gets_nothing() {
-    let Threads { berths, mut inboxes, mut held } = threads(2);
-    let papers = papers(&held[0], 2);
+async fn a_thread_that_has_drained_gets_nothing() {
+    let Bench { threads, mut inboxes, mut held } = threads(2);
+    let records = records(&held[0], 2);
     held.remove(0);
-    let come = || papers.iter().map(|papers| (null(), papers.as_slice()));
-    let (answers, settle) = berths.berth(berths.room().await, come());
-    settle();
+    let arrived = || records.iter().map(|record| (null(), record.as_slice()));
+    let (answers, commit) = threads.accept(threads.reserve().await, arrived());
+    commit();
     assert_eq!(answers, [Ok(()), Ok(())]);
     assert!(inboxes[0].arrivals.try_recv().is_err());
     assert_eq!(inboxes[1].arrivals.try_recv().unwrap().len(), 2);
     held.clear();
-    let room = timeout(LIMIT, berths.room()).await.expect("nobody makes room who is waited for");
-    let (answers, _) = berths.berth(room, come());
-    assert_eq!(answers, [Err(NoBerth::Full), Err(NoBerth::Full)]);
+    let room = timeout(LIMIT, threads.reserve()).await.expect("no thread is waited for that makes no room");
+    let (answers, _) = threads.accept(room, arrived());
+    assert_eq!(answers, [Err(Rejection::Full), Err(Rejection::Full)]);
 }
 
 #[tokio::test]
-async fn room_that_is_made_is_for_each_who_waits() {
-    let Threads { berths, mut inboxes, held } = threads(2);
-    let papers = papers(&held[0], 2);
+async fn each_sender_that_waits_gets_room() {
+    let Bench { threads, mut inboxes, held } = threads(2);
+    let records = records(&held[0], 2);
     for _ in 0..INBOX {
-        let come = papers.iter().map(|papers| (null(), papers.as_slice()));
-        berths.berth(berths.room().await, come).1();
+        let arrived = records.iter().map(|record| (null(), record.as_slice()));
+        threads.accept(threads.reserve().await, arrived).1();
     }
-    let full = timeout(Duration::from_millis(20), berths.room()).await;
+    let full = timeout(Duration::from_millis(20), threads.reserve()).await;
     assert!(full.is_err());
     // Two senders wait, and one thread takes two batches.
-    let waiting = join(timeout(LIMIT, berths.room()), timeout(LIMIT, berths.room()));
+    let waiting = join(timeout(LIMIT, threads.reserve()), timeout(LIMIT, threads.reserve()));
     let takes = async {
         tokio::task::yield_now().await;
         for _ in 0..2 {
@@ -103,20 +104,25 @@ async fn room_that_is_made_is_for_each_who_waits() {
 }
 
 #[tokio::test]
-async fn what_has_left_is_told_of_to_its_thread() {
-    let Threads { berths, mut inboxes, held } = threads(2);
+async fn outcomes_are_reported_to_the_thread_that_the_connection_left() {
+    let Bench { threads, mut inboxes, held } = threads(2);
     let of = |thread, number| Detached { thread, ..idle(null(), number, held[thread].clone()) };
-    berths.tell(vec![Given::Taken(of(0, 1)), Given::Back(of(1, 2)), Given::Taken(of(0, 3)), Given::Taken(of(1, 4))]);
-    let Returned { taken, held: keeps, back } = inboxes[0].returns.try_recv().unwrap();
-    assert_eq!((taken, back.len()), (2, 0));
+    threads.report(vec![
+        Outcome::Accepted(of(0, 1)),
+        Outcome::Returned(of(1, 2)),
+        Outcome::Accepted(of(0, 3)),
+        Outcome::Accepted(of(1, 4)),
+    ]);
+    let Outcomes { accepted, held: keeps, returned } = inboxes[0].outcomes.try_recv().unwrap();
+    assert_eq!((accepted, returned.len()), (2, 0));
     assert!(keeps.is_some(), "the thread lives until it has counted them");
-    let Returned { taken, back, .. } = inboxes[1].returns.try_recv().unwrap();
-    assert_eq!((taken, back.iter().map(|it| it.history.requests).collect::<Vec<_>>()), (1, vec![2]));
-    assert!(inboxes.iter_mut().all(|inbox| inbox.returns.try_recv().is_err()));
+    let Outcomes { accepted, returned, .. } = inboxes[1].outcomes.try_recv().unwrap();
+    assert_eq!((accepted, returned.iter().map(|it| it.history.requests).collect::<Vec<_>>()), (1, vec![2]));
+    assert!(inboxes.iter_mut().all(|inbox| inbox.outcomes.try_recv().is_err()));
 }
 
 #[test]
-fn what_is_no_connection_is_not_begun_with_and_no_call_on_one_waits() {
+fn what_is_no_connection_is_refused_and_no_call_on_one_waits() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let _peer = listener.accept().unwrap();

@@ -1,7 +1,7 @@
 //! Claims about restarts that begin while former workers drain, one a test.
 
 use super::super::{ExitReason, Failure, Phase, Report};
-use super::tables::Bench;
+use super::bench::Bench;
 use super::*;
 
 const fn rollback(number: u64) -> Event {

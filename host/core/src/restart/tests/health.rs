@@ -2,7 +2,7 @@
 
 use super::super::health::ABORT_GRACE;
 use super::super::{Failure, Phase, RecycleReason, Report, Scale, look_interval};
-use super::tables::Bench;
+use super::bench::Bench;
 use super::*;
 
 const LOOK: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! Tests of the pure machine: tables of claims, and properties of random worlds.
 
+mod bench;
 mod draining;
 mod health;
 mod history;

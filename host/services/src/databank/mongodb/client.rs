@@ -1,6 +1,6 @@
-//! The client: how it is configured, and what it does where the URI says nothing.
+//! The MongoDB client: its configuration, and the defaults where the URI says nothing.
 //!
-//! Owns the defaults and the definitions of indexes. Nothing is reached for before a call asks for it.
+//! Owns the defaults and the definitions of indexes. Connects to nothing before the first call.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,16 +12,17 @@ use bson::{Bson, doc};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OnceCell, Semaphore};
 
+use app_host_core::config::databank::Index;
+
 use super::super::Fault;
 use super::super::query::{FieldPath, Kind};
 use super::{Server, Sessions, fault, filter};
-use app_host_core::config::databank::Index;
 
-/// How many connections a thread has at most. What waits for the server waits without one: more
-/// connections would only wait there instead.
+/// The most connections of a thread. Calls beyond them wait for one: with more connections they would only wait at the
+/// server instead.
 const POOL: u32 = 16;
 
-/// What the configuration says, and what came of it.
+/// The configuration, and the clients that were made from it.
 pub struct Configured {
     uri: String,
     database: String,
@@ -36,10 +37,10 @@ impl Configured {
         Self { uri, database, indexes, timeout, servers: Mutex::default() }
     }
 
-    /// The client of this runtime, once the URI could be used; every call tries again until then.
+    /// The client of this runtime. Makes it if there is none; if the URI can't be used, each call tries again.
     ///
-    /// A client's connections are those of the runtime that it was made in. Shared by several threads it
-    /// would wake one of them for what another one has asked for.
+    /// A client's connections belong to the runtime that it was made in. Shared by several threads it would wake one of
+    /// them for the calls of another.
     pub async fn server(&self) -> Result<Arc<Server>, Fault> {
         let here = Handle::current().id();
         let server = self.servers.lock().unwrap_or_else(PoisonError::into_inner).entry(here).or_default().clone();
@@ -73,20 +74,19 @@ impl Configured {
     }
 }
 
-/// Fills in what the URI doesn't say.
+/// Fills in defaults where the URI says nothing.
 fn fill_in(options: &mut ClientOptions, timeout: Duration) {
-    // Less than a call may take, so that the reason why no server was found is still told.
+    // Less than a call may take, so that the call can still return why no server was found.
     let search = timeout.mul_f64(0.8);
     options.server_selection_timeout.get_or_insert(search);
     options.connect_timeout.get_or_insert(search);
-    // A server that is silent is found out after one such period and the time for a connection; then what
-    // waits for it ends.
+    // A silent server is noticed after one such period and the time for a connection; then the calls that wait for it end.
     options.heartbeat_freq.get_or_insert(timeout.clamp(Duration::from_millis(500), Duration::from_secs(10)));
     options.app_name.get_or_insert_with(|| "app-host".to_owned());
     options.max_pool_size.get_or_insert(POOL);
-    // A write that was acknowledged must survive the primary, and the death of a server that is alone: only
-    // in a set does a majority by itself wait for the journal. Reads ask the primary, as the crate does by
-    // itself, and so see what any worker has written.
+    // A write that was acknowledged must survive the primary, and the crash of a standalone server: only in a set does a
+    // majority by itself wait for the journal. Reads go to the primary, the crate's default, and so see what any worker
+    // has written.
     let concern = options.write_concern.get_or_insert_with(WriteConcern::default);
     concern.w.get_or_insert(Acknowledgment::Majority);
     concern.journal.get_or_insert(true);

@@ -1,8 +1,7 @@
-//! Documents on their way into MongoDB and back: JSON to BSON, and BSON to the text of JSON.
+//! Encodes documents for MongoDB and decodes them: JSON to BSON, and BSON to JSON text.
 //!
-//! Owns the shape of what is stored: `_id`, the revision as `r`, and the document itself under `d`, where
-//! none of its keys can meet those of the driver. Whole numbers are always Int64, so that they come
-//! back as they went in.
+//! Owns the form of what is stored: `_id`, the revision as `r`, and the document itself under `d`, where none of its keys
+//! can collide with those of the driver. Whole numbers are always Int64, so that they are read as they were written.
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::spec::ElementType;
@@ -12,10 +11,10 @@ use serde_json::{Map, Value};
 
 use super::super::{Fault, Stored};
 
-/// What a document is under in the store.
+/// The key of the document in the store.
 pub const DOCUMENT: &str = "d";
 
-/// What its revision is called in the store.
+/// The key of its revision in the store.
 pub const REVISION: &str = "r";
 
 /// The document as it is stored.
@@ -27,7 +26,7 @@ pub fn stored(id: &str, revision: u64, fields: &Map<String, Value>) -> Result<Ra
     key(&mut bytes, ElementType::EmbeddedDocument, DOCUMENT);
     object(&mut bytes, fields);
     close(&mut bytes, start);
-    // It reads the frame again, so that a document which is larger than BSON can say is no panic.
+    // This checks the frame: a document that is larger than BSON's lengths is an error and no panic.
     RawDocumentBuf::from_bytes(bytes).map_err(|error| Fault::Invalid(format!("it can't be stored: {error}")))
 }
 
@@ -48,8 +47,8 @@ pub fn value(value: &Value) -> bson::Bson {
     }
 }
 
-// Written by hand, because the crate's own buffers copy what is inside a document once for each
-// level that it lies below (bsonspec.org, version 1.1).
+// Written by hand (bsonspec.org, version 1.1), because the crate's own buffers copy a value once for each level of the
+// document that it is nested in.
 
 fn object(bytes: &mut Vec<u8>, fields: &Map<String, Value>) {
     let start = open(bytes);
@@ -109,7 +108,7 @@ fn text(bytes: &mut Vec<u8>, name: &str, text: &str) {
     bytes.push(0);
 }
 
-/// Begins a document, whose length comes first and isn't known yet.
+/// Begins a document with room for its length, which isn't known yet.
 fn open(bytes: &mut Vec<u8>) -> usize {
     let start = bytes.len();
     bytes.extend([0; 4]);
@@ -122,15 +121,14 @@ fn close(bytes: &mut Vec<u8>, start: usize) {
     bytes[start..start + 4].copy_from_slice(&length);
 }
 
-/// What doesn't fit is far more than any document may have, and gives a frame that isn't valid.
+/// The bytes of a length. One that doesn't fit is far longer than any document may be, and makes the frame invalid.
 fn length(length: usize) -> [u8; 4] {
     i32::try_from(length).unwrap_or(-1).to_le_bytes()
 }
 
-/// A stored document as it is given to the app. What something else than this driver wrote may hold what
-/// JSON lacks.
+/// Decodes a stored document for the app. One that was not written by this driver may hold what JSON lacks.
 pub fn read(kind: &str, stored: &RawDocument) -> Result<Stored, Fault> {
-    // In one go: to look for a key by its name begins at the first one each time.
+    // In one pass: looking a key up by its name begins at the first one each time.
     let (mut id, mut revision, mut document) = (None, None, None);
     for field in stored.iter_elements() {
         let field = field.map_err(|error| foreign(kind, &format!("bytes ({error})")))?;
@@ -159,21 +157,21 @@ fn foreign(place: &str, what: &str) -> Fault {
     Fault::Invalid(format!("{place} was written by something else: it has {what}"))
 }
 
-/// What JSON has no word for, and where.
-struct Strange {
+/// A value that JSON can't express, and where it is.
+struct NotJson {
     /// The keys, the innermost one first.
     keys: Vec<String>,
     what: String,
 }
 
-impl std::fmt::Display for Strange {
+impl std::fmt::Display for NotJson {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let keys: Vec<_> = self.keys.iter().rev().map(String::as_str).collect();
         write!(f, "{} at {}", self.what, keys.join("."))
     }
 }
 
-fn write_object(text: &mut Vec<u8>, document: &RawDocument) -> Result<(), Strange> {
+fn write_object(text: &mut Vec<u8>, document: &RawDocument) -> Result<(), NotJson> {
     text.push(b'{');
     write_fields(text, document, true)?;
     text.push(b'}');
@@ -181,8 +179,8 @@ fn write_object(text: &mut Vec<u8>, document: &RawDocument) -> Result<(), Strang
 }
 
 /// An array is a document, too: its keys are the indexes.
-fn write_fields(text: &mut Vec<u8>, document: &RawDocument, with_keys: bool) -> Result<(), Strange> {
-    let unreadable = |error: &dyn std::fmt::Display| Strange { keys: Vec::new(), what: format!("bytes ({error})") };
+fn write_fields(text: &mut Vec<u8>, document: &RawDocument, with_keys: bool) -> Result<(), NotJson> {
+    let unreadable = |error: &dyn std::fmt::Display| NotJson { keys: Vec::new(), what: format!("bytes ({error})") };
     for (index, field) in document.iter_elements().enumerate() {
         let field = field.map_err(|error| unreadable(&error))?;
         if index > 0 {
@@ -202,22 +200,22 @@ fn write_fields(text: &mut Vec<u8>, document: &RawDocument, with_keys: bool) -> 
     Ok(())
 }
 
-fn write_value(text: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), Strange> {
-    let strange = |what: String| Strange { keys: Vec::new(), what };
+fn write_value(text: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), NotJson> {
+    let strange = |what: String| NotJson { keys: Vec::new(), what };
     match value {
         RawBsonRef::Null => text.extend(b"null"),
         RawBsonRef::Boolean(true) => text.extend(b"true"),
         RawBsonRef::Boolean(false) => text.extend(b"false"),
         RawBsonRef::Int32(number) => write_json(text, &number)?,
         RawBsonRef::Int64(number) => write_json(text, &number)?,
-        // It would be written as null.
+        // serde_json would write it as null.
         RawBsonRef::Double(number) if !number.is_finite() => return Err(strange(format!("the number {number}"))),
         RawBsonRef::Double(number) => write_json(text, &number)?,
         RawBsonRef::String(value) => write_text(text, value)?,
         RawBsonRef::Document(document) => write_object(text, document)?,
         RawBsonRef::Array(items) => {
             text.push(b'[');
-            // It has the same bytes; the crate only hides its keys.
+            // An array has the bytes of a document; the crate only hides its keys.
             let items = RawDocument::from_bytes(items.as_bytes()).map_err(|error| strange(error.to_string()))?;
             write_fields(text, items, false)?;
             text.push(b']');
@@ -227,7 +225,7 @@ fn write_value(text: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), Strange>
     Ok(())
 }
 
-fn write_text(text: &mut Vec<u8>, value: &str) -> Result<(), Strange> {
+fn write_text(text: &mut Vec<u8>, value: &str) -> Result<(), NotJson> {
     if is_plain(value) {
         text.push(b'"');
         text.extend(value.as_bytes());
@@ -237,15 +235,14 @@ fn write_text(text: &mut Vec<u8>, value: &str) -> Result<(), Strange> {
     write_json(text, value)
 }
 
-/// Whether JSON has a text between its quotes as it is, which most are. Looks at all of it, so that many bytes
-/// are compared at once.
+/// Whether JSON needs no escapes for a text, as for most. Doesn't stop early, so that many bytes are compared at once.
 fn is_plain(text: &str) -> bool {
     let escaped = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
     text.bytes().fold(0, |any, byte| any | escaped(byte)) == 0
 }
 
-fn write_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) -> Result<(), Strange> {
-    serde_json::to_writer(text, value).map_err(|error| Strange { keys: Vec::new(), what: error.to_string() })
+fn write_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) -> Result<(), NotJson> {
+    serde_json::to_writer(text, value).map_err(|error| NotJson { keys: Vec::new(), what: error.to_string() })
 }
 
 #[cfg(test)]

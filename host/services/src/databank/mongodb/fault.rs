@@ -1,12 +1,13 @@
-//! What an error of the server or of the crate means to an app.
+//! Maps errors of the server and of the crate to the faults that an app gets.
 //!
-//! Owns the codes. The crate's errors can be pages long and hold the topology: what is kept of one is
-//! its kind and the first line, without secrets.
+//! Owns the codes. The crate's errors can be pages long and hold the topology: a fault has their kind and first line,
+//! without secrets.
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use super::super::Fault;
 use app_host_core::config::databank::redact;
+
+use super::super::Fault;
 
 /// The most bytes of an error that are shown.
 const SHOWN: usize = 400;
@@ -23,7 +24,7 @@ const DUPLICATE_KEY: i32 = 11000;
 const GROWN_TOO_LARGE: [i32; 2] = [17419, 17420];
 const INDEX_CONFLICTS: [i32; 3] = [67, 85, 86];
 
-/// Whether the document is there already; or another one, where someone made a unique index.
+/// Whether the document is there already; or another one, if there is a unique index that the host didn't make.
 pub fn is_duplicate(error: &Error) -> bool {
     code(error) == Some(DUPLICATE_KEY)
 }
@@ -54,8 +55,8 @@ pub fn is_overflow(error: &Error) -> bool {
     code(error) == Some(BAD_VALUE) && cause(error).contains("$inc")
 }
 
-/// The fault of every call when the URI can't be used. What the crate doesn't understand of it, it may quote; and
-/// that may be a password which isn't escaped, so that the server's address seems to be in it.
+/// The fault of every call when the URI can't be used. The crate may quote what it doesn't understand of it, and that may
+/// be a password which isn't escaped, so that the server's address seems to be in it.
 pub fn unusable(uri: &str, error: &Error) -> Fault {
     let words = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
@@ -83,7 +84,7 @@ fn code(error: &Error) -> Option<i32> {
     }
 }
 
-/// In a line, without secrets.
+/// The cause in one line, without secrets.
 pub fn cause(error: &Error) -> String {
     let text = match &*error.kind {
         ErrorKind::Command(error) => format!("{} ({})", error.message, error.code_name),
@@ -99,8 +100,8 @@ pub fn cause(error: &Error) -> String {
     short(&redact(&text))
 }
 
-/// What the crate says of each server, out of the description of all that it knows. Where that looks otherwise
-/// than in 3.9, it is shown as it is.
+/// What the crate says of each server, out of its description of the topology. If that has another form than in 3.9, it is
+/// shown as it is.
 fn no_server(message: &str) -> String {
     let servers: Vec<_> = message.split("Address: ").skip(1).map(server).collect();
     if servers.is_empty() { message.to_owned() } else { format!("no server can be used: {}", servers.join("; ")) }
@@ -119,7 +120,7 @@ fn server(description: &str) -> String {
     }
 }
 
-/// The first line of a text, and not all of a long one.
+/// The first line of a text, cut if it is long.
 fn short(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     match line.char_indices().map(|(at, _)| at).find(|at| *at > SHOWN) {

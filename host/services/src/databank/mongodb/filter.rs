@@ -1,9 +1,8 @@
-//! What MongoDB is asked for: filters, guards and sort keys, in its own language.
+//! Filters, guards and sort keys in MongoDB's query language.
 //!
-//! Owns the ways around a habit of MongoDB: a path goes into lists there, by element and by index, and
-//! a list matches where one of its elements does. Here a path names keys of objects only, so every filter
-//! says of each step that it must not be a list. Values only ever stand behind `$eq` and
-//! `$each`, and paths behind `d.`, so that nothing of the app's can become an operator.
+//! In MongoDB a path goes into lists, by element and by index, and a list matches where one of its elements does. Here a
+//! path names keys of objects only, so every filter says of each step that it must not be a list. Values only ever stand
+//! behind `$eq` and `$each`, and paths behind `d.`, so that nothing of the app's can become an operator.
 
 use bson::raw::{RawBsonRef, RawDocument};
 use bson::{Binary, Bson, doc, spec::BinarySubtype};
@@ -11,7 +10,7 @@ use bson::{Binary, Bson, doc, spec::BinarySubtype};
 use super::super::query::{FieldPath, Order, Query, Scalar};
 use super::encoding::DOCUMENT;
 
-/// What an update needs at its path, if anything is there.
+/// The type that an update needs at its path, if anything is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     WholeNumber,
@@ -19,7 +18,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// What MongoDB may have there.
+    /// MongoDB's types of such a value.
     const fn types(self) -> &'static [&'static str] {
         match self {
             Self::WholeNumber => &["int", "long"],
@@ -53,7 +52,7 @@ fn on_the_way(path: &FieldPath) -> Vec<String> {
     (1..keys.len()).map(|count| format!("{DOCUMENT}.{}", keys[..count].join("."))).collect()
 }
 
-/// The documents that a search is for.
+/// The filter for the documents of a search.
 pub fn matching(query: &Query) -> bson::Document {
     let mut all = Vec::new();
     for (path, value) in &query.equals {
@@ -77,14 +76,14 @@ pub fn matching(query: &Query) -> bson::Document {
     }
 }
 
-/// Documents with nothing or null at the path; also where a list is on the way.
+/// The filter for documents with nothing or null at the path, or with a list on the way to it.
 fn absent(path: &FieldPath) -> bson::Document {
     let mut any: Vec<_> = on_the_way(path).into_iter().map(|step| doc! { step: { "$type": "array" } }).collect();
     any.push(doc! { stored_path(path): { "$eq": Bson::Null, "$not": { "$type": "array" } } });
     doc! { "$or": any }
 }
 
-/// The stages that put documents into the order of a search which has one of its own.
+/// The stages of a search with a sort order.
 pub fn ordering(query: &Query) -> Vec<bson::Document> {
     let (mut keys, mut sort, mut names) = (doc! {}, doc! {}, Vec::new());
     for (index, (path, order)) in query.sort.iter().enumerate() {
@@ -105,9 +104,9 @@ pub fn ordering(query: &Query) -> Vec<bson::Document> {
     stages
 }
 
-/// What stands for a document in the order. A list would sort as its least or greatest element; one byte
-/// string stands for all of them, which MongoDB puts where lists belong, between objects and truth
-/// values. Objects have one place, too, so that no key is as large as a document.
+/// The sort key of a document. A list would sort as its least or greatest element; one byte string stands for all lists,
+/// which MongoDB sorts where lists belong, between objects and truth values. All objects have one key, too, so that no key
+/// is as large as a document.
 fn sort_key(path: &FieldPath) -> Bson {
     let value = format!("${}", stored_path(path));
     let lists: Vec<_> = on_the_way(path).iter().map(|step| doc! { "$isArray": format!("${step}") }).collect();
@@ -122,7 +121,7 @@ fn sort_key(path: &FieldPath) -> Bson {
     } })
 }
 
-/// The document with this id, if an update at `path` can be done to it.
+/// The filter for the document with this id, if an update at `path` can be done to it.
 pub fn updatable(id: &str, path: &FieldPath, target: Target) -> bson::Document {
     let absent_or =
         |step: &str, holds: bson::Document| doc! { "$or": [{ step: { "$exists": false } }, { step: holds }] };
@@ -144,7 +143,7 @@ pub fn obstacle(stored: &RawDocument, path: &FieldPath, target: Target) -> Optio
         let RawBsonRef::Document(object) = value else {
             return Some(format!("{} is not an object", keys[..index.saturating_sub(1)].join(".")));
         };
-        // What can't be read isn't there for the server either.
+        // A value that can't be read isn't there for the server either.
         value = object.get(key).ok().flatten()?;
     }
     (!target.is(value)).then(|| format!("{path} is not a {}", target.name()))

@@ -1,8 +1,8 @@
-//! The sessions that reads take turns with.
+//! A pool of sessions for reads.
 //!
-//! For a call without one the crate takes a session, and a task of its own gives it back when the call has
-//! ended, which is a twentieth of all that a read costs. Nothing here asks of a session what it is for, an order
-//! among the calls of one client: so it may be any, and one after the other.
+//! For a call without a session the crate takes one, and a task of its own returns it when the call has ended, which is a
+//! twentieth of all that a read costs. Sessions order the calls of one client, which nothing here needs: so any session
+//! will do.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::{Client, ClientSession};
 
-/// For how long an unused session is kept. The server forgets one after 30 minutes, unless it is told
-/// otherwise; what is given back to the crate is looked at there.
+/// For how long an unused session is kept. By default the server forgets one after 30 minutes; the crate checks those that
+/// are returned to it.
 const KEPT: Duration = Duration::from_mins(1);
 
-/// How many unused ones are kept at most.
+/// The most unused sessions that are kept.
 const IDLE: usize = 16;
 
-/// The unused ones, with the time of their last use: the latest last.
+/// The unused sessions, with the time of their last use: the latest last.
 #[derive(Default)]
 pub struct Sessions(Mutex<Vec<(Instant, ClientSession)>>);
 
 impl Sessions {
-    /// One that nobody else has.
+    /// Takes a session for exclusive use.
     pub async fn take(&self, client: &Client) -> Result<ClientSession, Error> {
         match self.latest() {
             Some(session) => Ok(session),
@@ -30,8 +30,8 @@ impl Sessions {
         }
     }
 
-    /// Only after a call that went well: of what another one leaves, the crate must know.
-    pub fn give_back(&self, session: ClientSession) {
+    /// Puts a session back. Only after a call that succeeded: the crate must know what a failed one leaves.
+    pub fn put_back(&self, session: ClientSession) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE {
             idle.push((Instant::now(), session));
@@ -44,13 +44,13 @@ impl Sessions {
         if used.elapsed() < KEPT {
             return Some(session);
         }
-        // All the others have waited for longer.
+        // All others have been unused for longer.
         idle.clear();
         None
     }
 }
 
-/// Whether the server has no sessions: some that only speak MongoDB's language haven't.
+/// Whether the error says that the server has no sessions. Some that only speak MongoDB's protocol don't.
 pub fn are_unknown(error: &Error) -> bool {
     matches!(*error.kind, ErrorKind::SessionsNotSupported)
 }
@@ -68,7 +68,7 @@ mod tests {
     use super::super::Mongodb;
     use super::*;
 
-    /// Answers in MongoDB's language (`OP_MSG`), and refuses whatever comes with a session.
+    /// Answers in MongoDB's protocol (`OP_MSG`), and refuses every command with a session.
     fn serve_without_sessions(mut socket: TcpStream) -> std::io::Result<()> {
         loop {
             let mut header = [0; 16];

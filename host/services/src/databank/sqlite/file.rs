@@ -1,6 +1,6 @@
-//! The file of the store: makes it, opens it, and says what is wrong with it.
+//! The file of the SQLite driver: creates it, opens it, and reports what is wrong with it.
 //!
-//! Owns the schema and the settings of a connection. What is done on one is the driver's business.
+//! Owns the schema and the settings of a connection. The statements are the driver's.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -16,12 +16,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use crate::databank::{Fault, Making};
 
-/// What a file that is a databank says in its `user_version`. Whoever changes the tables raises it, and makes
-/// the new ones out of the old ones in [`prepare`].
+/// The `user_version` of a databank's file. A change of the tables raises it, and [`prepare`] must then make the new tables
+/// out of the old ones.
 const SCHEMA: i64 = 1;
 
-/// Rows are up to megabytes long, so they have a place of their own beside the index of the keys:
-/// in a table `WITHOUT ROWID` they would lie in the index and make it deep and slow.
+/// Rows are up to megabytes long. In a table `WITHOUT ROWID` they would lie in the index of the keys, and make it deep and
+/// slow.
 const TABLES: &str = "CREATE TABLE documents (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -30,30 +30,30 @@ const TABLES: &str = "CREATE TABLE documents (
     PRIMARY KEY (kind, id)
 ) STRICT";
 
-/// What the log is cut back to after it has been long.
+/// The size to which the write-ahead log is cut back after it has grown.
 const LOG_BYTES: i64 = 16 << 20;
 
-/// How long to wait before a lock is asked for again.
+/// How long to wait before a lock is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// The file, for all connections of this process.
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
-    /// Whether this process, or its master, has seen it: from then on it isn't made again. Who took it away may bring it
-    /// back; an empty one in its place would look as if nothing had ever been written.
+    /// Whether this process, or its master, has seen the file: from then on it isn't created again. A file that was moved
+    /// away may come back; an empty one in its place would look as if nothing had ever been written.
     seen: AtomicBool,
 }
 
-/// A connection, and which file it is to.
+/// A connection, and the identity of its file.
 pub struct Opened {
     pub connection: Connection,
     identity: Identity,
-    /// Behind the connection, which is closed first.
+    /// After the connection, which is closed first.
     _counted: Counted,
 }
 
-/// How many connections this process has, at least: a connection is counted before it is opened, and until it is closed.
+/// Not fewer connections than this process has: a connection is counted before it is opened, and until it is closed.
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 
 struct Counted;
@@ -71,15 +71,15 @@ impl Drop for Counted {
     }
 }
 
-/// Whether this process has the file at `path` open without it being for one of our connections: an app with a SQLite of
-/// its own has. Closing it takes away all locks that this process has on it (`fcntl(2)`), and what was committed
-/// meanwhile is written over.
+/// Whether this process has the file at `path` open beside the connections of this driver, as an app with a SQLite of its
+/// own would. Closing that one drops all locks that this process has on the file (`fcntl(2)`), and what was committed since
+/// is overwritten.
 pub fn is_open_beside_ours(path: &Path) -> io::Result<bool> {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = identity(fs::metadata(path)?);
     let mut open = 0;
     for entry in fs::read_dir("/proc/self/fd")? {
-        // One that is closed by now isn't there.
+        // A descriptor may have been closed since it was listed.
         open += usize::from(fs::metadata(entry?.path()).is_ok_and(|found| identity(found) == ours));
     }
     Ok(open > CONNECTIONS.load(Ordering::SeqCst))
@@ -88,10 +88,11 @@ pub fn is_open_beside_ours(path: &Path) -> io::Result<bool> {
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// Why work on a connection wasn't done.
+/// Why a job on a connection failed.
 pub enum Failure {
-    /// It can't be; the store is well.
+    /// The job itself; the store is well.
     Fault(Fault),
+    /// The store.
     Store(rusqlite::Error),
 }
 
@@ -112,7 +113,7 @@ impl File {
         Self { path, seen: AtomicBool::new(making == Making::Never) }
     }
 
-    /// A connection, with the tables there.
+    /// Opens a connection. The tables are there.
     ///
     /// # Errors
     /// `Unavailable` with the path and the cause.
@@ -127,7 +128,7 @@ impl File {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(Duration::ZERO)?;
-            // Closing would remove the log by its name, and that may be another file's by then.
+            // Closing would remove the log by its name, which may be another file's then.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             Ok::<_, rusqlite::Error>(connection)
         };
@@ -141,18 +142,18 @@ impl File {
         Ok(Opened { connection, identity, _counted: counted })
     }
 
-    /// The connection, when it is still to the file at the path.
-    pub fn still(&self, opened: Option<Opened>) -> Option<Opened> {
+    /// The connection, if the file at the path is still the same.
+    pub fn if_current(&self, opened: Option<Opened>) -> Option<Opened> {
         opened.filter(|opened| self.identity().is_ok_and(|identity| identity == opened.identity))
     }
 
-    /// Makes directory and file, readable for nobody else.
+    /// Creates the directory and the file, readable for this user only.
     fn make(&self) -> io::Result<()> {
         if let Some(directory) = self.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
-        // Not by opening it: to close a file takes away all locks that this process has on it, those of a
-        // connection that another thread has just opened as well (fcntl(2)).
+        // Not by opening it: closing a file drops all locks that this process has on it, those of a connection that
+        // another thread has just opened included (fcntl(2)).
         match mknod(&self.path, SFlag::S_IFREG, Mode::S_IRUSR | Mode::S_IWUSR, 0) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(error) => Err(error.into()),
@@ -171,7 +172,7 @@ impl File {
         Fault::Unavailable(format!("{}: {cause}", self.path.display()))
     }
 
-    /// What an error of the store is to the app.
+    /// The fault that the app gets for an error of the store.
     pub fn fault(&self, error: &rusqlite::Error) -> Fault {
         if is_busy(error) {
             return self.unavailable(&"another process kept it locked");
@@ -180,35 +181,35 @@ impl File {
     }
 }
 
-/// Whether a lock was held, and everything else is well.
+/// Whether the error says only that another process holds a lock.
 pub fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// A transaction that writes.
+/// Begins a transaction that writes.
 pub fn begin(connection: &Connection, deadline: Instant) -> rusqlite::Result<Transaction<'_>> {
     retry(deadline, || Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
 }
 
-/// Asks again while a lock is held. The store's own way of waiting looks ever more rarely: beside a process
-/// that writes all the time, it would hardly find the moment in which nobody does.
+/// Tries again while another process holds a lock. SQLite's own busy handler tries ever more rarely: beside a process that
+/// writes all the time, it would hardly find the moment in which the lock is free.
 fn retry<T>(deadline: Instant, mut ask: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     loop {
         match ask() {
-            // No process says when it lets go of a lock, so there is nothing to wait for but time.
+            // No process announces when it releases a lock, so there is nothing to wait for but time.
             Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::park_timeout(RETRY),
             outcome => return outcome,
         }
     }
 }
 
-/// Sets the connection up and makes the tables where they aren't there.
+/// Configures a connection, and creates the tables if they aren't there.
 fn prepare(connection: &Connection, deadline: Instant) -> Result<(), Failure> {
     if connection.is_readonly("main")? {
         return Err(Fault::Unavailable("it can't be written to".to_owned()).into());
     }
-    // Readers don't stop the writer, nor it them. Two processes that say so at once get in each
-    // other's way, and the file remembers it.
+    // Readers don't block the writer, nor the writer them. The file remembers the mode. Two processes that set it at once
+    // collide, hence the retry.
     let mode: String =
         retry(deadline, || connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)))?;
     if mode != "wal" {

@@ -18,7 +18,7 @@ struct Room {
     databank: Databank,
 }
 
-/// A databank whose calls may take so long.
+/// A databank with this time limit for a call.
 fn room(timeout: Duration) -> Room {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data/more/databank.sqlite");

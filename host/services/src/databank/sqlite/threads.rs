@@ -1,8 +1,8 @@
-//! The threads on which the store is waited for: one that writes, one that reads.
+//! The threads of the SQLite driver, which wait for the disk: one that writes, one that reads.
 //!
-//! Owns their queues and connections. A job whose caller has gone before it begins is left out;
-//! what has begun is finished. What is waiting to be written when the writer has its lock is written in the
-//! same transaction, since the way to the disk is what takes time: a caller is answered after it.
+//! Owns their queues and connections. A job whose caller has gone before it begins is skipped; a job that has begun is
+//! finished. Jobs that wait when the writer has its lock share one transaction, because the disk is what takes time. Their
+//! callers are answered after the commit.
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +18,7 @@ use crate::databank::{Fault, Reply};
 /// How many jobs may wait for a thread.
 const QUEUE: usize = 1024;
 
-/// How many jobs may share a transaction, and how long they may take before it is ended: other processes wait
-/// for it.
+/// How many jobs may share a transaction, and after how long it is committed: other processes wait for it.
 const SHARED_JOBS: usize = 64;
 const SHARED_TIME: Duration = Duration::from_millis(10);
 
@@ -30,14 +29,14 @@ pub struct Thread {
     timeout: Duration,
 }
 
-/// A job in the queue.
+/// A job of any type, as the queue holds it.
 trait Work: Send {
     fn deadline(&self) -> Instant;
-    /// Whether nobody waits for it any more.
+    /// Whether the caller has gone.
     fn is_abandoned(&self) -> bool;
-    /// Does it, once. Has written nothing when it fails.
+    /// Runs the job, once. If it fails, the caller must roll the transaction back.
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
-    /// Answers: what `run` gave, or the fault that has undone it.
+    /// Answers with the result of `run`, or with the fault that has undone it.
     fn answer(self: Box<Self>, outcome: Result<(), Fault>);
 }
 
@@ -71,7 +70,7 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, Failure> + Send> Work for Job<
     fn answer(self: Box<Self>, outcome: Result<(), Fault>) {
         let Self { done, reply, .. } = *self;
         if let Some(answer) = outcome.map_or_else(|fault| Some(Err(fault)), |()| done) {
-            // Whoever has asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(answer);
         }
     }
@@ -112,7 +111,7 @@ impl Thread {
         Ok(Self { jobs, file: Arc::clone(file), timeout })
     }
 
-    /// Puts a job into the queue. It writes nothing when it fails.
+    /// Queues a job. If it fails, nothing is written.
     pub fn run<T, F>(&self, work: F) -> Reply<T>
     where
         T: Send + 'static,
@@ -133,12 +132,12 @@ impl Thread {
     }
 }
 
-/// Does the job and what waits behind it. Gives the connection back while it can be used.
+/// Runs the job and those that wait behind it. Returns the connection if it can be used again.
 fn write(file: &File, jobs: &Receiver<Box<dyn Work>>, first: Box<dyn Work>, opened: Option<Opened>) -> Option<Opened> {
     if first.is_abandoned() {
         return opened;
     }
-    let opened = match file.still(opened).map_or_else(|| file.open(first.deadline()), Ok) {
+    let opened = match file.if_current(opened).map_or_else(|| file.open(first.deadline()), Ok) {
         Ok(opened) => opened,
         Err(fault) => {
             first.answer(Err(fault));
@@ -155,7 +154,7 @@ fn write(file: &File, jobs: &Receiver<Box<dyn Work>>, first: Box<dyn Work>, open
     still_good(opened, &written)
 }
 
-/// Does all of the batch in one transaction, and adds to it what is waiting.
+/// Runs the batch in one transaction, and adds the jobs that wait.
 fn share(
     connection: &Connection,
     jobs: &Receiver<Box<dyn Work>>,
@@ -165,7 +164,7 @@ fn share(
     let transaction = begin(connection, deadline)?;
     let began = Instant::now();
     while let Some(job) = batch.last_mut() {
-        // When one of them fails by the store, all of them are undone: the store is what they share.
+        // If the store fails for one of them, all are undone.
         job.run(&transaction)?;
         if batch.len() == SHARED_JOBS || began.elapsed() > SHARED_TIME {
             break;
@@ -180,7 +179,7 @@ fn read(file: &File, mut job: Box<dyn Work>, opened: Option<Opened>) -> Option<O
     if job.is_abandoned() {
         return opened;
     }
-    let opened = match file.still(opened).map_or_else(|| file.open(job.deadline()), Ok) {
+    let opened = match file.if_current(opened).map_or_else(|| file.open(job.deadline()), Ok) {
         Ok(opened) => opened,
         Err(fault) => {
             job.answer(Err(fault));
@@ -194,7 +193,7 @@ fn read(file: &File, mut job: Box<dyn Work>, opened: Option<Opened>) -> Option<O
     still_good(opened, &done)
 }
 
-/// A connection that has failed by more than a lock isn't used again.
+/// The connection, unless it has failed by more than a lock.
 fn still_good(opened: Opened, done: &rusqlite::Result<()>) -> Option<Opened> {
     done.as_ref().err().is_none_or(is_busy).then_some(opened)
 }

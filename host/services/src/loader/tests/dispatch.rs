@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use app_abi::PublishError;
 
+use app_host_core::dispatch::wire::{self, Publisher};
+
 use super::*;
-use app_host_core::dispatch::wire::{self, Origin};
 
 struct Talker(Host);
 
@@ -57,7 +58,7 @@ async fn messages_losses_and_the_end_cross_the_line() {
     let length = socket.receive_plain(&mut vec![0; wire::MAX_PACKET]).await.unwrap();
     assert!(length > 0);
     let mut packet = wire::message("t", b"heard").to_vec();
-    let packet = wire::stamp(&mut packet, Origin { slot: 8, generation: 9 }).unwrap();
+    let packet = wire::stamp(&mut packet, Publisher { slot: 8, generation: 9 }).unwrap();
     packet::send(master.as_fd(), &packet, &[]).unwrap();
     packet::send(master.as_fd(), &wire::lost("t", 3), &[]).unwrap();
     drop((master, socket));

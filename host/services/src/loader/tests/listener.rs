@@ -5,8 +5,9 @@ use std::os::unix::net::UnixListener;
 
 use app_abi::AppListener as Taken;
 
-use super::*;
 use app_host_core::message::Origin;
+
+use super::*;
 
 struct Taker(Host);
 

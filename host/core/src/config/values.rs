@@ -1,0 +1,68 @@
+//! Numbers, durations and lists of the configuration, with their bounds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, Unexpected};
+
+use super::numbers::Number;
+use super::{Account, MAX_GROUPS, MAX_THREADS, MAX_VERSIONS_KEPT, MAX_WORKERS};
+
+pub(super) fn versions_kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    within(deserializer, MAX_VERSIONS_KEPT)
+}
+
+pub(super) fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    within(deserializer, MAX_WORKERS)
+}
+
+pub(super) fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    within(deserializer, MAX_THREADS)
+}
+
+/// An empty path would be the directory that relative ones begin at, which is what none is for.
+pub(super) fn directory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(deserializer)?;
+    match &path {
+        Some(path) if path.as_os_str().is_empty() => {
+            Err(D::Error::invalid_value(Unexpected::Str(""), &"null, or the path of a directory"))
+        }
+        _ => Ok(path),
+    }
+}
+
+pub(super) fn groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Account>>, D::Error> {
+    let groups = Option::<Vec<Account>>::deserialize(deserializer)?;
+    match &groups {
+        Some(groups) if groups.len() > MAX_GROUPS => {
+            Err(D::Error::invalid_length(groups.len(), &format!("at most {MAX_GROUPS} groups").as_str()))
+        }
+        _ => Ok(groups),
+    }
+}
+
+fn within<'de, D: Deserializer<'de>>(deserializer: D, most: u16) -> Result<u16, D::Error> {
+    let number = Number { least: 1, most: most.into(), null: false }.read(deserializer)?;
+    Ok(number.and_then(|number| u16::try_from(number).ok()).expect("it is within its bounds"))
+}
+
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let expected = "a duration of at most a day, such as \"250ms\", \"30s\" or \"2m\"";
+    parse_duration(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}
+
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    /// The longest duration: what needs more than a day is not a time-out of ours.
+    const MOST: Duration = Duration::from_hours(24);
+    humantime::parse_duration(text).ok().filter(|duration| *duration <= MOST)
+}
+
+pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = duration(deserializer)?;
+    if duration.is_zero() {
+        return Err(D::Error::invalid_value(Unexpected::Str("0s"), &"a duration longer than zero"));
+    }
+    Ok(duration)
+}

@@ -1,0 +1,451 @@
+//! The listening sockets: bound by the master, kept open for as long as they are configured.
+//!
+//! Owns the sockets. A generation holds a share in each of its
+//! listeners, so a socket closes with the last generation that names it; those that a service manager has
+//! passed on stay open. Who accepts is not its business.
+
+mod bind;
+mod health;
+mod loopback;
+mod options;
+mod passed;
+mod port_guard;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{Socket, TcpKeepalive};
+
+use app_host_core::config::{Address, Config, Family, Listen};
+use app_host_core::error::chain;
+use app_host_core::message::{ListenerInfo, Origin, Server};
+use app_host_platform::identity::IdentityError;
+use app_host_platform::socket_file::SocketFile;
+pub use health::{Damage, Harm, Remedy};
+pub use loopback::Loopback;
+use options::Options;
+pub use passed::Passed;
+use port_guard::PortGuard;
+
+/// After how long a silent client is asked whether it is there, and how often.
+const KEEPALIVE: Duration = Duration::from_mins(1);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long what was sent may stay unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
+
+/// A listener that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("{address} can't be bound")]
+    Bind { address: Address, source: io::Error },
+    #[error(
+        "{address} can't be bound: this machine doesn't have the address, or not yet; \"freebind\": true binds it all the \
+         same"
+    )]
+    NotThere { address: Address, source: io::Error },
+    #[error(
+        "listener \"{name}\": \"freebind\" is for sockets that the master binds, and this one was passed; say FreeBind=yes \
+         in its socket unit instead"
+    )]
+    FreebindOfPassed { name: String },
+    #[error("unix:{} is in use: a process accepts connections on it", path.display())]
+    Live { path: PathBuf },
+    #[error("unix:{} can't be replaced: something that is no socket lies there", path.display())]
+    NoSocket { path: PathBuf },
+    #[error("{address} can't be bound: another listener of the configuration has the same file, by another path")]
+    Twice { address: Address },
+    #[error("{address} can't be bound with its owner and group")]
+    Owner { address: Address, source: IdentityError },
+    #[error("localhost can't be resolved")]
+    Localhost(#[source] io::Error),
+    #[error(
+        "{address} can't be bound: {other} has the port for both families or all addresses, and is one socket; stop the \
+         master and start it again"
+    )]
+    Overlaps { address: Address, other: Address },
+    #[error(
+        "{address} can't be bound: its port is taken by {other}, which is configured as well or still open; either one \
+         listener has all addresses of a port, or each has its own"
+    )]
+    OurOwn { address: Address, other: Address, source: io::Error },
+    #[error(
+        "{address} can't be kept: whether it takes IPv4 as well depends on whether another listener has its port there, \
+         and can't change while it is open; stop the master and start it again"
+    )]
+    Family { address: Address },
+    #[error("{address} was shut down, and only who has passed it can bind it anew: restart its socket unit")]
+    ShutDown { address: Address },
+}
+
+impl BindError {
+    /// Says which of these addresses, of listeners of our own, keeps another from being bound, if one of them does.
+    #[must_use]
+    pub fn explained<'a>(self, mut ours: impl Iterator<Item = &'a Address>) -> Self {
+        match self {
+            Self::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                match ours.find(|other| **other != address && other.may_keep_out(&address)) {
+                    Some(other) => Self::OurOwn { address, other: other.clone(), source },
+                    None => Self::Bind { address, source },
+                }
+            }
+            error => error,
+        }
+    }
+
+    /// Whether the address is merely taken at the moment.
+    pub fn is_in_use(&self) -> bool {
+        match self {
+            Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Live { .. } => true,
+            Self::NotThere { .. }
+            | Self::FreebindOfPassed { .. }
+            | Self::NoSocket { .. }
+            | Self::Twice { .. }
+            | Self::Owner { .. }
+            | Self::Localhost(_)
+            | Self::Overlaps { .. }
+            | Self::OurOwn { .. }
+            | Self::Family { .. }
+            | Self::ShutDown { .. } => false,
+        }
+    }
+}
+
+/// One bound, listening socket.
+#[derive(Debug)]
+pub struct Bound {
+    /// As it is configured, or as it was passed.
+    address: Address,
+    family: Family,
+    socket: SharedSocket,
+    /// The address as the kernel knows it, of a TCP socket.
+    local: Option<SocketAddr>,
+    file: Option<SocketFile>,
+    origin: Origin,
+    /// Of a TCP socket that we have bound.
+    guard: Option<Rc<PortGuard>>,
+    /// Those that it was given, since it listens.
+    options: RefCell<Option<Options>>,
+}
+
+impl Bound {
+    /// Binds another in the place of this one, which is harmed for good, and listens.
+    ///
+    /// # Errors
+    /// When that can't be, or when this one is somebody else's.
+    fn again(&self, listen: &Listen) -> Result<Rc<Self>, BindError> {
+        if self.origin == Origin::Passed {
+            return Err(BindError::ShutDown { address: self.address.clone() });
+        }
+        // The port that was found where any was wanted.
+        let bound = if let (Some(guard), Some(address)) = (&self.guard, self.local) {
+            // Two can't listen on one port, so this one has to stop; a process that has it may have had it insist
+            // on its port.
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            let _ = self.socket.set_reuse_address(true);
+            let bound = bind::tcp_socket(listen, address, self.family).and_then(|socket| {
+                guard.admits(&socket, || socket.bind(&address.into()))?;
+                Self::of_tcp(listen, socket, Rc::clone(guard))
+            });
+            bound.map_err(|source| self.failed(source))?
+        } else {
+            // Clients that wait in it are still served; its name is for the new one, which ours would keep it from.
+            if let Some(file) = &self.file {
+                file.give_up_name();
+            }
+            Self::one(listen)?
+        };
+        bound.listen(listen)?;
+        Ok(Rc::new(bound))
+    }
+
+    fn failed(&self, source: io::Error) -> BindError {
+        BindError::Bind { address: self.address.clone(), source }
+    }
+
+    fn listen(&self, listen: &Listen) -> Result<(), BindError> {
+        let act = || self.socket.listen(backlog(listen));
+        let done = self.guard.as_ref().map_or_else(act, |guard| guard.admits(&self.socket, act));
+        done.map_err(|source| self.failed(source))?;
+        *self.options.borrow_mut() = Some(Options::of(&self.socket));
+        Ok(())
+    }
+
+    fn apply_settings(&self, listen: &Listen) {
+        // listen(2) again only changes the backlog.
+        if let Err(error) = self.socket.listen(backlog(listen)) {
+            tracing::warn!(listener = listen.name, error = %error, "backlog can't be changed");
+        }
+        // It counts when the socket is bound anew.
+        if self.local.is_some()
+            && let Err(error) = bind::set_freebind(&self.socket, listen.freebind)
+        {
+            tracing::warn!(listener = listen.name, error = %error, "freebind can't be changed");
+        }
+        if let Some(options) = &mut *self.options.borrow_mut() {
+            options.expect_settings_of(&self.socket);
+        }
+        if let Some(file) = &self.file {
+            let path = file.path().display();
+            let changed = bind::owner(listen)
+                .map_err(|error| chain(&error))
+                .and_then(|owner| file.change_rights(listen.rights.mode, owner).map_err(|error| chain(&error)));
+            if let Err(error) = changed {
+                tracing::warn!(listener = listen.name, path = %path, error, "mode, owner or group can't be changed");
+            }
+        }
+    }
+
+    /// The address as the kernel knows it: with the real port where 0 was configured.
+    pub fn local_address(&self) -> String {
+        match self.local {
+            Some(address) => address.to_string(),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// The socket, to hand to a worker.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A socket that other processes have as well.
+///
+/// One that doesn't listen any more may have been connected elsewhere by one of them, and its last close waits for
+/// that peer (`SO_LINGER`, `socket(7)`): so it is closed on a thread that nobody depends on.
+#[derive(Debug)]
+struct SharedSocket(Option<Socket>);
+
+impl From<Socket> for SharedSocket {
+    fn from(socket: Socket) -> Self {
+        Self(Some(socket))
+    }
+}
+
+impl std::ops::Deref for SharedSocket {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        self.0.as_ref().expect("only the drop takes it")
+    }
+}
+
+impl Drop for SharedSocket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take()
+            && !socket.is_listener().unwrap_or(false)
+        {
+            // Without a thread to spare it is closed here.
+            let _ = std::thread::Builder::new().name("close".to_owned()).spawn(move || drop(socket));
+        }
+    }
+}
+
+/// Has a client that has vanished noticed, while nothing is sent and while what was sent isn't
+/// acknowledged (`tcp(7)`). Accepted sockets inherit both.
+fn watch_clients(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+fn backlog(listen: &Listen) -> i32 {
+    i32::try_from(listen.backlog).unwrap_or(i32::MAX)
+}
+
+/// The listeners of one generation, in the order of its configuration: those for HTTP, then the app's.
+#[derive(Clone, Debug, Default)]
+pub struct Listeners {
+    configured: Vec<Configured>,
+    passed: Passed,
+}
+
+/// A listener with the settings that one generation has for it.
+#[derive(Clone, Debug)]
+struct Configured {
+    listen: Listen,
+    server: Server,
+    bound: Rc<Bound>,
+}
+
+impl Listeners {
+    /// No listeners yet, but the sockets that were passed to us.
+    pub fn with_passed(passed: Passed) -> Self {
+        Self { configured: Vec::new(), passed }
+    }
+
+    /// The listeners that `config` names: those that were passed to us, shared with `running` where it has
+    /// them already, bound where they are new. A listener may have more than one socket.
+    ///
+    /// # Errors
+    /// When one that is new can't be bound; those bound before it are closed again.
+    pub fn bind(config: &Config, running: &Self, loopback: &Loopback) -> Result<Self, BindError> {
+        let http = config.listen.iter().map(|listen| (listen, Server::Worker));
+        let configured = http
+            .chain(config.app_listeners.iter().map(|listen| (listen, Server::App)))
+            .map(|(listen, server)| {
+                let mut known = running.passed.of(listen, config);
+                if listen.freebind && !known.is_empty() {
+                    return Err(BindError::FreebindOfPassed { name: listen.name.clone() });
+                }
+                if known.is_empty() {
+                    known = running.find(listen)?;
+                }
+                let bound = if known.is_empty() {
+                    Bound::all(listen, loopback, running)?
+                } else {
+                    // What somebody has harmed is no use to new workers.
+                    known
+                        .into_iter()
+                        .map(|bound| bound.or_healed_or_hidden(listen, server))
+                        .collect::<Result<_, _>>()?
+                };
+                Ok(bound.into_iter().map(move |bound| Configured { listen: listen.clone(), server, bound }))
+            })
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect();
+        let listeners = Self { configured, passed: running.passed.clone() };
+        let new = listeners.without(running).configured;
+        // The second of two that are one has replaced what it took for the file of a dead process.
+        if let Some(lost) = new.iter().find(|it| it.bound.file.as_ref().is_some_and(|file| !file.is_in_place())) {
+            return Err(BindError::Twice { address: lost.bound.address.clone() });
+        }
+        // Only now: a client must not be taken in by one listener and reset because of the next.
+        for Configured { listen, bound, .. } in &new {
+            if bound.origin == Origin::Bound {
+                bound.listen(listen)?;
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Applies the settings that a listener can take over while it is open.
+    pub fn apply_settings(&self) {
+        let ours = self.configured.iter().filter(|configured| configured.bound.origin == Origin::Bound);
+        for Configured { listen, bound, .. } in ours {
+            bound.apply_settings(listen);
+        }
+    }
+
+    /// What workers are told of them.
+    pub fn infos(&self) -> Vec<ListenerInfo> {
+        self.configured
+            .iter()
+            .map(|Configured { listen, server, bound }| ListenerInfo {
+                name: listen.name.clone(),
+                unix: matches!(bound.address, Address::Unix(_)),
+                server: *server,
+                origin: bound.origin,
+            })
+            .collect()
+    }
+
+    /// Their sockets, in the same order.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.configured.iter().map(|configured| configured.bound.as_fd())
+    }
+
+    /// Their names and real addresses, in the same order.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, String)> {
+        self.configured.iter().map(|Configured { listen, bound, .. }| (listen.name.as_str(), bound.local_address()))
+    }
+
+    /// Those of ours that `other` lacks.
+    pub fn without(&self, other: &Self) -> Self {
+        let is_new = |ours: &&Configured| !other.configured.iter().any(|each| Rc::ptr_eq(&each.bound, &ours.bound));
+        Self { configured: self.configured.iter().filter(is_new).cloned().collect(), passed: self.passed.clone() }
+    }
+
+    /// The sockets that were passed to us and are for no listener of `config`, in words: clients wait there
+    /// in vain.
+    pub fn left_over(&self, config: &Config) -> Vec<String> {
+        self.passed.left_over(config)
+    }
+
+    /// Those that we have bound for a listener.
+    fn find(&self, listen: &Listen) -> Result<Vec<Rc<Bound>>, BindError> {
+        let bound = self.configured.iter().map(|configured| &configured.bound);
+        let found = bound.filter(|bound| bound.origin == Origin::Bound && bound.address == listen.address);
+        let fits = |bound: &Rc<Bound>| {
+            // The kernel doesn't change it once a socket is bound.
+            let fits = bound.family == listen.family;
+            if fits { Ok(Rc::clone(bound)) } else { Err(BindError::Family { address: listen.address.clone() }) }
+        };
+        found.map(fits).collect()
+    }
+
+    /// Whether a listener with this address is bound already.
+    fn has(&self, address: &Address) -> bool {
+        self.configured.iter().any(|configured| configured.bound.address == *address)
+    }
+
+    #[cfg(test)]
+    pub fn for_config(config: &Config, running: &Self) -> Result<Self, BindError> {
+        Self::bind(config, running, &Loopback::both())
+    }
+}
+
+/// The listener of metrics and page, which no worker gets.
+#[derive(Clone, Debug)]
+pub struct AdminListener {
+    listen: Listen,
+    bound: Rc<Bound>,
+}
+
+impl AdminListener {
+    /// The listener that `config` names, if it does: shared with `running` where it has that already, bound
+    /// where it is new.
+    ///
+    /// # Errors
+    /// When one that is new can't be bound.
+    pub fn for_config(config: &Config, running: Option<&Self>) -> Result<Option<Self>, BindError> {
+        let Some(listen) = &config.admin else { return Ok(None) };
+        let bound = match running {
+            Some(running) if running.listen.address == listen.address && running.bound.family == listen.family => {
+                Rc::clone(&running.bound)
+            }
+            _ => {
+                let bound = Bound::one(listen)?;
+                bound.listen(listen)?;
+                Rc::new(bound)
+            }
+        };
+        Ok(Some(Self { listen: listen.clone(), bound }))
+    }
+
+    /// Applies the settings that a listener can take over while it is open.
+    pub fn apply_settings(&self) {
+        self.bound.apply_settings(&self.listen);
+    }
+
+    /// Whether the socket is the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.bound, &other.bound)
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> &Address {
+        &self.listen.address
+    }
+
+    /// The address as the kernel knows it.
+    pub fn local_address(&self) -> String {
+        self.bound.local_address()
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bound.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Connections that come to a serving thread: from other workers, returned by them, and to be parked.
+//!
+//! Owns where a connection goes: to the serving thread that has the fewest, and into its [`IdlePool`] if there is nothing
+//! to do for it. How one leaves is for [`DetachQueue`], how it travels for `transfer`, what another worker is told of it
+//! for [`Detached`], how it is served for `accept`.
+//!
+//! A connection that has left has no task any more: what is known of it waits with the transfer thread, which reports to
+//! the connection's thread what became of it ([`run`]). Many travel together, at every step.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::select_all;
+use socket2::{SockRef, Type};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+
+use app_host_core::error::chain;
+use app_host_platform::sys::stats::Lane;
+use app_host_services::loader::Address;
+
+use crate::Listener;
+use crate::accept::{self, ConnectionContext, ConnectionMeta};
+use crate::connection::{DrainControl, DrainSignal, Ending, History, Phase, Suspended};
+use crate::detach_queue::{BATCH, DetachQueue};
+use crate::detached::{Detached, ListenerKey};
+use crate::idle_pool::{CHECK_INTERVAL, IdlePool};
+use crate::stream::{Socket, Stream};
+use crate::transfer::{Commit, Outcome, Receiver, Rejection};
+
+/// How many batches of connections may wait for one serving thread.
+const INBOX: usize = 16;
+
+/// What became of connections that have left their thread.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    /// How many other workers have accepted.
+    accepted: u64,
+    /// Keeps the thread from being drained before it has counted them.
+    held: Option<mpsc::Sender<Infallible>>,
+    /// Those that no worker accepts: they go on here.
+    returned: Vec<Detached>,
+}
+
+/// Sends connections to one serving thread.
+pub(super) struct ThreadHandle {
+    inbox: mpsc::Sender<Vec<Detached>>,
+    outcomes: mpsc::UnboundedSender<Outcomes>,
+    /// How many connections are in the inbox, or about to be.
+    coming: Arc<AtomicU64>,
+    held: mpsc::WeakSender<Infallible>,
+    stats: &'static Lane,
+}
+
+/// A thread's end of its [`ThreadHandle`], and of its [`DetachQueue`].
+pub(super) struct Inbox {
+    arrivals: mpsc::Receiver<Vec<Detached>>,
+    /// Up to as many connections as this worker has had.
+    outcomes: mpsc::UnboundedReceiver<Outcomes>,
+    /// Connections of this thread that are to be parked: up to as many as it has.
+    idle: mpsc::UnboundedReceiver<Detached>,
+    coming: Arc<AtomicU64>,
+}
+
+/// The channels to a thread whose connections hold `held`: from other workers, and for those of its own that are to be
+/// parked.
+pub(super) fn channel(
+    stats: &'static Lane,
+    held: &mpsc::Sender<Infallible>,
+) -> (ThreadHandle, mpsc::UnboundedSender<Detached>, Inbox) {
+    let (inbox, arrivals) = mpsc::channel(INBOX);
+    let (report, outcomes) = mpsc::unbounded_channel();
+    let (park, idle) = mpsc::unbounded_channel();
+    let coming = Arc::<AtomicU64>::default();
+    let handle = ThreadHandle { inbox, outcomes: report, coming: Arc::clone(&coming), held: held.downgrade(), stats };
+    (handle, park, Inbox { arrivals, outcomes, idle, coming })
+}
+
+impl ThreadHandle {
+    /// How many connections the thread has, including those in its inbox.
+    fn connections(&self) -> u64 {
+        self.stats.connections() + self.coming.load(Relaxed)
+    }
+}
+
+/// Room for a batch of connections on one thread.
+pub(super) struct Reservation {
+    thread: usize,
+    permit: mpsc::OwnedPermit<Vec<Detached>>,
+    held: mpsc::Sender<Infallible>,
+    /// How many connections the thread has, including these.
+    connections: u64,
+    batch: Vec<Detached>,
+}
+
+impl Reservation {
+    fn new(thread: usize, handle: &ThreadHandle, permit: mpsc::OwnedPermit<Vec<Detached>>) -> Option<Self> {
+        // A thread without connections is about to end.
+        let held = handle.held.upgrade()?;
+        Some(Self { thread, permit, held, connections: handle.connections(), batch: Vec::new() })
+    }
+}
+
+/// The serving threads, as the receiver of connections that arrive.
+pub(super) struct ServingThreads {
+    threads: Vec<ThreadHandle>,
+    listeners: Vec<ListenerKey>,
+    drain: DrainControl,
+}
+
+impl ServingThreads {
+    pub(super) fn new(threads: Vec<ThreadHandle>, listeners: &[Listener], drain: DrainControl) -> Self {
+        let key = |listener: &Listener| ListenerKey { name: listener.name, unix: listener.unix };
+        Self { threads, listeners: listeners.iter().map(key).collect(), drain }
+    }
+}
+
+impl Receiver for ServingThreads {
+    type Connection = Detached;
+
+    /// On each thread that has room.
+    type Reservation = Vec<Reservation>;
+
+    async fn reserve(&self) -> Vec<Reservation> {
+        let threads = || self.threads.iter().enumerate().filter(|(_, handle)| handle.held.strong_count() > 0);
+        let free = threads().filter_map(|(thread, handle)| {
+            let permit = handle.inbox.clone().try_reserve_owned().ok()?;
+            Reservation::new(thread, handle, permit)
+        });
+        let reservations: Vec<Reservation> = free.collect();
+        if !reservations.is_empty() {
+            return reservations;
+        }
+        // Waits for the thread that has room first, and keeps that permit instead of trying all again: others may wait for
+        // the same room, and each gets it in turn.
+        let waits = threads().map(|(thread, handle)| {
+            Box::pin(async move {
+                let permit = handle.inbox.clone().reserve_owned().await.ok()?;
+                Reservation::new(thread, handle, permit)
+            })
+        });
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() { reservations } else { select_all(waits).await.0.into_iter().collect() }
+    }
+
+    fn accept<'a>(
+        &self,
+        mut reservations: Vec<Reservation>,
+        arrived: impl Iterator<Item = (OwnedFd, &'a [u8])>,
+    ) -> (Vec<Result<(), Rejection>>, Commit) {
+        let answers = arrived.map(|(socket, record)| {
+            let room = reservations.iter_mut().min_by_key(|room| room.connections).ok_or(Rejection::Full)?;
+            let here = (room.thread, room.held.clone());
+            let connection = Detached::read(record, socket, &self.listeners, here).ok_or(Rejection::Unknown)?;
+            room.batch.push(connection);
+            room.connections += 1;
+            Ok(())
+        });
+        let answers = answers.collect();
+        reservations.retain(|room| !room.batch.is_empty());
+        for room in &reservations {
+            self.threads[room.thread].coming.fetch_add(room.batch.len() as u64, Relaxed);
+        }
+        let commit = move || {
+            for Reservation { permit, batch, .. } in reservations {
+                permit.send(batch);
+            }
+        };
+        (answers, Box::new(commit))
+    }
+
+    fn connections(&self) -> u64 {
+        self.threads.iter().map(ThreadHandle::connections).sum()
+    }
+
+    fn invite(&self, connections: u64) {
+        self.drain.invite(connections);
+    }
+
+    fn report(&self, outcomes: Vec<Outcome<Detached>>) {
+        let mut by_thread: Vec<Outcomes> = self.threads.iter().map(|_| Outcomes::default()).collect();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Accepted(Detached { thread, held, .. }) => {
+                    by_thread[thread].accepted += 1;
+                    by_thread[thread].held = Some(held);
+                }
+                Outcome::Returned(connection) => by_thread[connection.thread].returned.push(connection),
+            }
+        }
+        for (handle, outcomes) in self.threads.iter().zip(by_thread) {
+            if outcomes.accepted > 0 || !outcomes.returned.is_empty() {
+                // The thread lives as long as the process.
+                let _ = handle.outcomes.send(outcomes);
+            }
+        }
+    }
+}
+
+/// Serves or parks what comes to the thread that this runs on. `context` makes the context of each connection.
+pub(super) async fn run(
+    inbox: Inbox,
+    mut pool: IdlePool,
+    mut drain: DrainSignal,
+    queue: Arc<DetachQueue>,
+    context: impl Fn(mpsc::Sender<Infallible>) -> ConnectionContext + Sync,
+) {
+    let Inbox { mut arrivals, mut outcomes, mut idle, coming } = inbox;
+    let stats = pool.stats;
+    let mut phase = drain.phase();
+    let mut check = tokio::time::interval(CHECK_INTERVAL);
+    let resume = |connection| serve(connection, &context, Transfer::Possible);
+    loop {
+        tokio::select! {
+            // The phase before the connections that it is about.
+            biased;
+            changed = drain.next() => {
+                phase = changed;
+                match phase {
+                    Phase::Serving => {
+                        let invited = (0..pool.len()).take_while(|_| drain.accept_invitation()).count();
+                        queue.send(pool.take(invited));
+                    }
+                    Phase::Draining { ending, .. } => {
+                        let mut all = pool.close();
+                        loop {
+                            let some: Vec<_> = all.by_ref().take(BATCH).collect();
+                            if some.is_empty() {
+                                break;
+                            }
+                            if ending == Ending::HandOver { queue.send(some) } else { some.into_iter().for_each(resume) }
+                            // Other connections of this thread have something to do.
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    Phase::Cut => pool.close().for_each(resume),
+                }
+            }
+            Some(outcomes) = outcomes.recv() => {
+                stats.handed_over(outcomes.accepted);
+                for connection in outcomes.returned {
+                    if phase == Phase::Serving {
+                        park(&mut pool, connection, resume);
+                    } else {
+                        serve(connection, &context, Transfer::Failed);
+                    }
+                }
+            }
+            ready = pool.ready(), if !pool.is_empty() => ready.into_iter().for_each(resume),
+            Some(arrived) = arrivals.recv() => {
+                let count = arrived.len() as u64;
+                stats.taken_over(count);
+                for connection in arrived {
+                    if phase == Phase::Serving { park(&mut pool, connection, resume) } else { resume(connection) }
+                }
+                coming.fetch_sub(count, Relaxed);
+            }
+            Some(connection) = idle.recv() => {
+                let (listener, requests) = (connection.connection.listener, connection.history.requests);
+                tracing::trace!(listener, requests, "connection parked");
+                if phase == Phase::Serving { park(&mut pool, connection, resume) } else { resume(connection) }
+            }
+            _ = check.tick(), if !pool.is_empty() => {
+                pool.take_expired(Instant::now()).into_iter().for_each(resume);
+            }
+        }
+    }
+}
+
+/// Parks a connection if there is nothing to do for it; resumes it otherwise.
+fn park(pool: &mut IdlePool, connection: Detached, resume: impl Fn(Detached)) {
+    let may_park = connection.history.may_park(&connection.unread);
+    let refused = if may_park { pool.park(connection) } else { Some(connection) };
+    refused.into_iter().for_each(resume);
+}
+
+/// Whether a connection may be transferred to another worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transfer {
+    Possible,
+    /// No other worker has accepted it.
+    Failed,
+}
+
+/// Starts the task that serves a connection.
+fn serve(connection: Detached, context: &impl Fn(mpsc::Sender<Infallible>) -> ConnectionContext, transfer: Transfer) {
+    let unix = connection.connection.peer == Address::Unix;
+    let Detached { socket, connection, opened, unread, history, held, .. } = connection;
+    let meta = ConnectionMeta { connection: Arc::new(connection), opened };
+    let mut context = context(held);
+    if transfer == Transfer::Failed {
+        context.drain = context.drain.without_transfer();
+    }
+    let spawned = if unix {
+        spawn::<UnixStream>(socket, unread, history, meta, context)
+    } else {
+        spawn::<TcpStream>(socket, unread, history, meta, context)
+    };
+    if let Err(error) = spawned {
+        tracing::warn!(error = chain(&error), "a connection that was taken over can't be served");
+    }
+}
+
+fn spawn<S: Socket>(
+    socket: OwnedFd,
+    unread: Bytes,
+    history: History,
+    meta: ConnectionMeta,
+    context: ConnectionContext,
+) -> io::Result<()> {
+    check(&socket)?;
+    let transport = Stream::<S>::shared(socket)?;
+    let age_ms = u64::try_from(meta.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::trace!(listener = meta.connection.listener, age_ms, requests = history.requests, "connection taken over");
+    tokio::spawn(accept::serve(Suspended { transport, unread, history }, meta, context));
+    Ok(())
+}
+
+/// Checks that a descriptor which another worker has sent can't block this thread: it is a connection, and no call on it
+/// waits.
+fn check(socket: &OwnedFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connection"));
+    }
+    socket.set_nonblocking(true)
+}
+
+#[cfg(test)]
+mod tests;

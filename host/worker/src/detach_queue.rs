@@ -1,0 +1,116 @@
+//! The connections that leave a serving thread: to other workers, in batches, or into its pool of idle ones.
+//!
+//! A connection that leaves alone waits here for others that leave about now, because they travel together. What becomes
+//! of those that were sent is reported to the thread's [`arrivals`](super::arrivals::run).
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use app_host_core::error::chain;
+use app_host_services::loader::Connection;
+
+use crate::accept::{ConnectionContext, ConnectionMeta};
+use crate::connection::{Leaving, Suspended};
+use crate::detached::Detached;
+use crate::stream::{Socket, Stream};
+use crate::transfer::TransferHandle;
+
+/// How many connections leave a thread before it looks at what else there is.
+pub(super) const BATCH: usize = 64;
+
+/// The way out of a serving thread for its connections.
+#[derive(Debug)]
+pub(super) struct DetachQueue {
+    transfer: TransferHandle<Detached>,
+    /// To the thread's pool of idle connections.
+    idle: mpsc::UnboundedSender<Detached>,
+    /// The number of the thread.
+    thread: usize,
+    /// The connections that have left one by one since the last batch.
+    batch: Mutex<Vec<Detached>>,
+    not_empty: Notify,
+}
+
+impl DetachQueue {
+    pub(super) fn new(
+        transfer: TransferHandle<Detached>,
+        idle: mpsc::UnboundedSender<Detached>,
+        thread: usize,
+    ) -> Self {
+        Self { transfer, idle, thread, batch: Mutex::default(), not_empty: Notify::new() }
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Vec<Detached>> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a connection to the next batch, and sends the batch if it is full.
+    fn push(&self, connection: Detached) {
+        let mut batch = self.batch();
+        batch.push(connection);
+        if batch.len() >= BATCH {
+            let full = std::mem::replace(&mut *batch, Vec::with_capacity(BATCH));
+            drop(batch);
+            self.send(full);
+        } else {
+            self.not_empty.notify_one();
+        }
+    }
+
+    /// Sends batches that don't become full. Must run for as long as there are connections.
+    pub(super) async fn run(self: Arc<Self>) -> Infallible {
+        loop {
+            self.not_empty.notified().await;
+            let all = std::mem::take(&mut *self.batch());
+            self.send(all);
+        }
+    }
+
+    fn park(&self, connection: Detached) {
+        if self.idle.send(connection).is_err() {
+            tracing::error!("an idle connection can't be parked, and is closed: the pool is gone");
+        }
+    }
+
+    /// Sends connections to other workers.
+    pub(super) fn send(&self, connections: Vec<Detached>) {
+        if !connections.is_empty() && self.transfer.send(connections).is_err() {
+            tracing::error!("connections can't be handed over, and are closed: the transfer thread is gone");
+        }
+    }
+}
+
+/// Takes a connection out of its runtime and sends it on its way.
+pub(super) fn detach<S: Socket>(leaving: Leaving<Stream<S>>, meta: &ConnectionMeta, context: ConnectionContext) {
+    let queue = Arc::clone(&context.detach_queue);
+    match leaving {
+        Leaving::Transfer(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.push(it)),
+        Leaving::Park(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.park(it)),
+    }
+}
+
+/// Takes a connection out of its runtime. Closes it if that fails.
+fn deregister<S: Socket>(
+    suspended: Suspended<Stream<S>>,
+    meta: &ConnectionMeta,
+    context: ConnectionContext,
+) -> Option<Detached> {
+    let Suspended { transport, unread, history } = suspended;
+    let ConnectionContext { stats, detach_queue, held, .. } = context;
+    match transport.leave() {
+        Ok(socket) => {
+            let (connection, opened) = (Connection::clone(&meta.connection), meta.opened);
+            // Without the buffer that it was read into, if nothing was.
+            let unread = if unread.is_empty() { Bytes::new() } else { unread };
+            Some(Detached { socket, connection, opened, unread, history, thread: detach_queue.thread, held })
+        }
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "a connection can't be taken out of the runtime, and is closed");
+            stats.dismissed();
+            None
+        }
+    }
+}

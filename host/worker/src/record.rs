@@ -1,0 +1,63 @@
+//! The record that travels with a connection from one worker to another.
+//!
+//! Pure. Both ends are the same binary, or one of the same magic, but an attacker may run either: whatever the bytes are,
+//! reading them does no harm.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::connection::History;
+
+/// What another worker must know of a connection, before the bytes that have been read of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ConnectionRecord<'a> {
+    pub(super) listener: &'a str,
+    /// The ends of a TCP connection.
+    pub(super) peer: Option<Endpoint>,
+    pub(super) local: Option<Endpoint>,
+    /// How long ago the connection was accepted, by whichever worker.
+    pub(super) age: Duration,
+    pub(super) history: History,
+}
+
+/// The most bytes of a record without unread bytes: a listener's name has up to 255, and the rest are a few numbers.
+pub(super) const MAX_HEAD: usize = 512;
+
+/// One end of a TCP connection.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Endpoint {
+    address: SocketAddr,
+    /// The scope of an IPv6 address, which serde leaves out of `address`.
+    scope: u32,
+}
+
+impl Endpoint {
+    pub(super) fn of(address: SocketAddr) -> Self {
+        let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+        Self { address, scope }
+    }
+
+    pub(super) fn address(self) -> SocketAddr {
+        let Self { mut address, scope } = self;
+        if let SocketAddr::V6(address) = &mut address {
+            address.set_scope_id(scope);
+        }
+        address
+    }
+}
+
+impl<'a> ConnectionRecord<'a> {
+    /// Reads a record, and returns it with the bytes behind it. Bounds its numbers to those that this worker itself could
+    /// have.
+    pub(super) fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (record, rest): (Self, _) = postcard::take_from_bytes(bytes).ok()?;
+        Some((Self { history: record.history.bounded(), ..record }, rest))
+    }
+
+    /// Appends the record to a packet; returns whether that could be done.
+    pub(super) fn write(&self, packet: &mut Vec<u8>) -> bool {
+        postcard::to_io(self, packet).is_ok()
+    }
+}
