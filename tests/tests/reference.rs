@@ -334,6 +334,58 @@ fn every_fact_of_the_log_and_the_events_stands_on_its_page_with_its_level_and_kn
     assert_eq!(shown, defined, "fields on the page (left), in the code (right)");
 }
 
+/// A line of a log without its values: the message, the names of its fields, and whether each value is a text.
+fn shape(line: &str) -> Option<String> {
+    let (level, rest) =
+        ["INFO ", "WARN ", "ERROR "].iter().find_map(|level| Some((*level, line.split_once(level)?.1)))?;
+    let mut shape = level.to_owned();
+    let mut within = false;
+    // Values are left out, whatever is in them; what is between quotes has no names.
+    for word in rest.split(' ') {
+        let name = word.split_once('=').filter(|(name, _)| name.chars().all(|c| c == '_' || c.is_ascii_lowercase()));
+        match name {
+            Some((name, value)) if !within => {
+                let is_text = value.starts_with('"');
+                let _ = write!(shape, "{name}={} ", if is_text { "text" } else { "" });
+                within = is_text && (value.len() == 1 || !value.ends_with('"'));
+            }
+            _ if within => within = !word.ends_with('"'),
+            _ => drop(write!(shape, "{word} ")),
+        }
+    }
+    Some(shape)
+}
+
+#[test]
+fn every_line_of_a_log_that_readme_and_book_show_is_one_that_a_service_writes() {
+    let host = Host::new(&App::build().example()).with("/log", serde_json::json!({ "format": "text" }));
+    host.spawn();
+    let log = || fs::read_to_string(host.path("log")).unwrap_or_default();
+    let wait = |text: &str| host.wait(text, || log().contains(text).then_some(()));
+    wait("INFO serving ");
+    let pid = fs::read_to_string(host.path("state/app-host.pid")).unwrap().trim().parse().unwrap();
+    let signal = || app_host_tests::process::signal(pid, nix::sys::signal::Signal::SIGUSR2);
+    host.install_fresh(&App::build().example());
+    signal();
+    wait("zero-downtime restart complete");
+    host.install_bytes(b"no library");
+    signal();
+    wait("zero-downtime restart refused");
+    let written: BTreeSet<String> = log().lines().filter_map(shape).collect();
+
+    let mut shown = 0;
+    for page in ["../README.md", "operate/restart.md", "operate/rollback.md", "guide/first-app.md"] {
+        let text = read(page);
+        for line in text.split("```text").skip(1).filter_map(|rest| rest.split("```").next()).flat_map(str::lines) {
+            if let Some(shape) = shape(line) {
+                assert!(written.contains(&shape), "{page}: {line}\n{shape}\n{written:#?}");
+                shown += 1;
+            }
+        }
+    }
+    assert!(shown > 5, "{shown}");
+}
+
 /// What a help of clap's lists as commands.
 fn commands_of(help: &[&str]) -> BTreeSet<String> {
     let output = Command::new(App::build().host()).args(help).output().unwrap();

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::Account;
-use super::forms::{Written, Forms};
+use super::forms::{Forms, Written};
 use super::listen::{self, Address, Listen, RawListen, RawListenObject};
 
 /// What the log calls it.

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
 use super::defaults;
-use super::forms::{Written, Forms};
+use super::forms::{Forms, Written};
 
 /// Where it is, and whose.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
-use super::forms::{Written, Forms};
+use super::forms::{Forms, Written};
 use super::section::Section;
 
 /// The most listeners of either kind: their descriptors must fit into one message with a few more

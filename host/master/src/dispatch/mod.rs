@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use app_host_core::dispatch::Backlog;
 use app_host_core::dispatch::queues::{Claim, Queues, TooMany};
-use app_host_core::dispatch::wire::{self, Publisher, Packet, WireError};
+use app_host_core::dispatch::wire::{self, Packet, Publisher, WireError};
 use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::ids::{Generation, Slot, WorkerId};
