@@ -151,3 +151,22 @@ pub use serde_json;
 pub use trace::HostLog;
 #[cfg(feature = "tracing")]
 pub use tracing;
+
+// The code on the pages of the guide compiles, and what is asserted there holds.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/guide/first-app.md")]
+    mod first_app {}
+    #[doc = include_str!("../../docs/guide/databank.md")]
+    mod databank {}
+    #[doc = include_str!("../../docs/guide/between-workers.md")]
+    mod between_workers {}
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../../docs/guide/testing.md")]
+    mod testing {}
+    #[cfg(feature = "axum")]
+    #[doc = include_str!("../../docs/guide/axum.md")]
+    mod axum {}
+}

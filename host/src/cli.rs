@@ -195,7 +195,7 @@ enum CtlOrder {
         #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
         number: u16,
     },
-    /// Take the service out of rotation: not ready, connections told to close, and everybody still served.
+    /// Take the service out of rotation: not ready, connections told to close, and clients still served.
     ///
     /// `off` brings it back; a master that is started anew is in rotation.
     Drain {

@@ -45,12 +45,17 @@ impl App {
         self.profile_dir.join("launch")
     }
 
+    /// The directory of what was built.
+    pub fn profile(&self) -> &Path {
+        &self.profile_dir
+    }
+
     /// The library of the example app.
     pub fn example(&self) -> PathBuf {
         self.profile_dir.join("libexample_app.so")
     }
 
-    /// The port of `docs/bringing-an-app.md` as an app.
+    /// The port of `docs/guide/bringing-an-app.md` as an app.
     pub fn ported_library(&self) -> PathBuf {
         self.profile_dir.join("libported.so")
     }

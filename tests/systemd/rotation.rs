@@ -1,5 +1,5 @@
-//! Rotation by logrotate itself, in each of the three ways of `docs/rotate-logs.md`, whose configurations are run as they
-//! stand there.
+//! Rotation by logrotate itself, in each of the three ways of `docs/operate/rotate-logs.md`, whose configurations are run
+//! as they stand there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ const LOG: &str = "/var/log/app-host/service.log";
 
 /// The nth configuration of the page.
 fn configuration(number: usize) -> String {
-    let page = fs::read_to_string(workspace().join("docs/rotate-logs.md")).unwrap();
+    let page = fs::read_to_string(workspace().join("docs/operate/rotate-logs.md")).unwrap();
     let block = page.split("```logrotate\n").nth(number + 1).unwrap_or_else(|| panic!("there is no block {number}"));
     block.split("```").next().unwrap().to_owned()
 }

@@ -382,8 +382,8 @@ fn assert_held_by_tests(page: &str, least: usize) {
 
 #[test]
 fn every_test_that_the_page_on_systemd_names_exists() {
-    let page = |name: &str| fs::read_to_string(workspace().join("docs").join(name)).unwrap();
-    let (systemd, rotation) = (page("under-systemd.md"), page("rotate-logs.md"));
+    let page = |name: &str| fs::read_to_string(workspace().join("docs/operate").join(name)).unwrap();
+    let (systemd, rotation) = (page("systemd.md"), page("rotate-logs.md"));
     assert!(systemd.len() <= 8192 && rotation.len() <= 8192, "a page has at most 8 kB");
     let directory = workspace().join("tests/systemd");
     let mut found = BTreeSet::new();
@@ -406,17 +406,18 @@ fn every_test_that_the_page_on_systemd_names_exists() {
 
 #[test]
 fn every_sentence_about_trust_names_a_test_that_exists() {
-    assert_held_by_tests("docs/trust.md", 20);
+    assert_held_by_tests("docs/operate/trust.md", 8);
+    assert_held_by_tests("docs/operate/trust-of-workers.md", 15);
 }
 
 #[test]
 fn every_item_about_load_balancers_names_a_test_that_exists() {
-    assert_held_by_tests("docs/behind-a-load-balancer.md", 4);
+    assert_held_by_tests("docs/operate/load-balancer.md", 4);
 }
 
 #[test]
 fn every_item_about_containers_names_a_test_that_exists() {
-    assert_held_by_tests("docs/in-a-container.md", 15);
+    assert_held_by_tests("docs/operate/container.md", 15);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! docs/in-a-container.md, run as it stands: its files, in namespaces of the kernel's instead of an engine's.
+//! docs/operate/container.md, run as it stands: its files, in namespaces of the kernel's instead of an engine's.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -70,7 +70,7 @@ fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
 #[ignore = "second ring: needs root or tools of the system"]
 fn the_page_is_run_as_it_stands() {
     assert!(nix::unistd::getuid().is_root(), "an engine is root, too");
-    let page = fs::read_to_string(workspace().join("docs/in-a-container.md")).unwrap();
+    let page = fs::read_to_string(workspace().join("docs/operate/container.md")).unwrap();
     assert!(page.len() < 8_000, "{} bytes", page.len());
     let dockerfile = block(&page, "dockerfile");
     let mut config: Value = serde_json::from_str(&block(&page, "json")).unwrap();

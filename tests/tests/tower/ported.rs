@@ -1,4 +1,4 @@
-//! The worked port of `docs/bringing-an-app.md`, both ways: by itself, as `cargo run` starts it, and as an app.
+//! The worked port of `docs/guide/bringing-an-app.md`, both ways: by itself, as `cargo run` starts it, and as an app.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -91,7 +91,7 @@ fn the_same_code_serves_without_app_host() {
 
 #[test]
 fn the_page_shows_the_code_as_it_is() {
-    let page = fs::read_to_string(workspace().join("docs/bringing-an-app.md")).unwrap();
+    let page = fs::read_to_string(workspace().join("docs/guide/bringing-an-app.md")).unwrap();
     let source = ["src/lib.rs", "src/main.rs"]
         .map(|file| fs::read_to_string(workspace().join("tests/apps/ported").join(file)).unwrap());
     let blocks: Vec<_> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();

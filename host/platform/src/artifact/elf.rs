@@ -1,6 +1,6 @@
 //! What an ELF file says without being run: whether it is whole, whom it is for, its manifest.
 //!
-//! Sources: `elf(5)`, and ABI.md on what `dlopen` does with a file that isn't whole (SIGBUS).
+//! Sources: `elf(5)`, and `docs/design/abi.md` on what `dlopen` does with a file that isn't whole (SIGBUS).
 
 use std::fs::File;
 use std::io;

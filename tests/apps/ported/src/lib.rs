@@ -1,5 +1,5 @@
-//! A small axum service that was a `main.rs` and is an app for app-host now. `docs/bringing-an-app.md` tells what was
-//! changed and why; `src/main.rs` serves it without app-host, from the same code.
+//! A small axum service that was a `main.rs` and is an app for app-host now. `docs/guide/bringing-an-app.md` tells what
+//! was changed and why; `src/main.rs` serves it without app-host, from the same code.
 
 use std::error::Error;
 use std::future::Future;
