@@ -33,7 +33,7 @@ number!(
     u64
 );
 number!(
-    /// A worker's seat, 0 … N-1.
+    /// A worker's place, 0 … N-1.
     Slot,
     u16
 );

@@ -64,6 +64,7 @@ use tracing::{debug, info};
 use app_host_core::ids::{RequestId, Time};
 use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Scale};
 use app_host_platform::metrics::Snapshot;
+use app_host_platform::timer::sleep_until;
 use app_host_platform::{console, sys};
 
 use crate::control::ControlRequest;
@@ -281,13 +282,6 @@ async fn serve(
                 None
             }
         };
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

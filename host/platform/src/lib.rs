@@ -25,4 +25,5 @@ pub mod paths;
 pub mod socket_file;
 pub mod state_dir;
 pub mod sys;
+pub mod timer;
 pub mod usage;

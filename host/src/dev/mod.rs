@@ -37,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use app_host_core::config::Config;
+use app_host_platform::timer::sleep_until;
 use build::{Building, Built, Project};
 use ending::{Stop, Why};
 use news::{News, Outcome};
@@ -147,13 +148,6 @@ async fn dev(options: &Options) -> anyhow::Result<ExitCode> {
             }
             () = sleep_until(limit) => dev.kill(),
         }
-    }
-}
-
-async fn sleep_until(limit: Option<Instant>) {
-    match limit {
-        Some(limit) => tokio::time::sleep_until(limit.into()).await,
-        None => std::future::pending().await,
     }
 }
 

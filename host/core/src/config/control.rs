@@ -47,7 +47,7 @@ pub(super) fn control<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RawC
     let rights = Rights::parse(mode.as_deref(), owner, group).map_err(D::Error::custom)?;
     if let Some(mode) = rights.mode.filter(|mode| mode & 0o007 != 0) {
         return Err(D::Error::custom(format!(
-            "\"mode\" is \"{mode:o}\", which lets everybody steer the master; expected nothing for others, as \"660\""
+            "\"mode\" is \"{mode:o}\", which lets everybody command the master; expected nothing for others, as \"660\""
         )));
     }
     Ok(RawControl { path, rights })

@@ -24,7 +24,7 @@ pub enum Action {
     Spawn {
         /// The new worker.
         worker: WorkerId,
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
         /// Its version and configuration.
         generation: Generation,

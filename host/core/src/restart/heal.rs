@@ -14,20 +14,15 @@
 
 use std::time::Duration;
 
+use super::backoff::Exponential;
 use super::{Phase, Verdict};
 use crate::ids::{RequestId, Time};
 
-/// The pause before the second try; each one is twice as long as that before it.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// The pauses from the second try on.
+const PAUSES: Exponential = Exponential { first: Duration::from_secs(1), longest: Duration::from_mins(5) };
 
 /// After how long without a try the next one is the first again.
 const STEADY: Duration = Duration::from_mins(10);
-
-/// Doubling [`FIRST_PAUSE`] this often passes [`LONGEST_PAUSE`]; more would only overflow.
-const MOST_DOUBLINGS: u32 = 9;
 
 /// How often something is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +35,7 @@ impl Pace {
     /// When the next try may be.
     fn next(self) -> Time {
         let Some(last) = self.last else { return Time::ZERO };
-        let doublings = self.tries.saturating_sub(1).min(MOST_DOUBLINGS);
-        last.saturating_add(FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE))
+        last.saturating_add(PAUSES.pause(self.tries.saturating_sub(1)))
     }
 
     fn tried(&mut self, now: Time) {

@@ -37,6 +37,7 @@
 //! serving until the active generation has as many ready workers as are wanted.
 
 mod action;
+mod backoff;
 mod draining;
 mod event;
 mod first;

@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
+use super::backoff::Exponential;
 use crate::ids::Time;
 
-/// The first pause; it doubles with every further crash.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// No pause is longer than this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pauses from the second crash on.
+const PAUSES: Exponential = Exponential { first: Duration::from_millis(100), longest: Duration::from_secs(30) };
 /// A worker that was ready for this long has ended its slot's series of crashes.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// Doubling [`FIRST_PAUSE`] this often passes [`LONGEST_PAUSE`]; more would only overflow.
-const MOST_DOUBLINGS: u32 = 9;
 
 /// The crash history of one slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,10 +26,7 @@ impl BackOff {
         if was_ready_for >= STABLE_AFTER {
             self.crashes = 0;
         }
-        let pause = match self.crashes.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(MOST_DOUBLINGS)).min(LONGEST_PAUSE),
-        };
+        let pause = self.crashes.checked_sub(1).map_or(Duration::ZERO, |doublings| PAUSES.pause(doublings));
         self.crashes = self.crashes.saturating_add(1);
         self.due = Some(now.saturating_add(pause));
         pause

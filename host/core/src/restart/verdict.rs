@@ -135,7 +135,7 @@ pub enum Failure {
     /// A worker ended by itself.
     #[error("worker died: slot {slot}, {how}")]
     WorkerDied {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
         /// Its status.
         how: Ended,
@@ -143,25 +143,25 @@ pub enum Failure {
     /// Somebody other than its master had told a worker to end.
     #[error("worker died: slot {slot}, told to stop by another process")]
     WorkerTerminated {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
     },
     /// A worker's serving threads gave no sign of life for too long.
     #[error("worker died: slot {slot}, it had hung")]
     WorkerHung {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
     },
     /// A worker didn't become ready within the start timeout.
     #[error("not ready in time: slot {slot}")]
     NotReadyInTime {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
     },
     /// A worker couldn't take its listeners.
     #[error("cannot listen: slot {slot}, {error}")]
     CannotListen {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
         /// Its own words.
         error: String,
@@ -169,7 +169,7 @@ pub enum Failure {
     /// The app didn't load or start in a worker.
     #[error("app failed to start: slot {slot}, {error}")]
     AppFailedToStart {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
         /// Its own words.
         error: String,
@@ -177,7 +177,7 @@ pub enum Failure {
     /// A worker's process couldn't be made.
     #[error("cannot spawn: slot {slot}, {error}")]
     CannotSpawn {
-        /// Its seat.
+        /// Its slot.
         slot: Slot,
         /// The cause.
         error: String,

@@ -22,15 +22,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::backoff::Exponential;
 use super::{Phase, Refusal, Verdict};
 use crate::config::Watched;
 use crate::ids::{ConfigId, RequestId, Time, VersionId};
 
-/// The pause before the second try; each one is twice as long as that before it.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest pause: how late a reason may be noticed to have gone.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pauses from the second try on. The longest is how late a reason may be noticed to have gone.
+const PAUSES: Exponential = Exponential { first: Duration::from_millis(250), longest: Duration::from_secs(30) };
 
 /// What makes two generations the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +184,7 @@ impl Watch {
             // Something else than what was seen lay there for a moment, and the watcher may not have
             // noticed.
             (Verdict::Complete { .. } | Verdict::Refused(Refusal::Unchanged), _) | (Verdict::Refused(_), None) => {
-                let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(16)).min(LONGEST_PAUSE);
+                let pause = PAUSES.pause(self.tries);
                 self.tries = self.tries.saturating_add(1);
                 Hold::Pausing { until: now.saturating_add(pause) }
             }

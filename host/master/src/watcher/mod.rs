@@ -47,8 +47,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// How many events may wait for the thread; when more come, it looks at everything.
 const EVENTS: usize = 256;
 
-/// How many sightings may wait for their reader; the thread waits then.
-const SIGHTINGS: usize = 4;
+/// How many changes may wait for their reader; the thread waits then.
+const QUEUE: usize = 4;
 
 /// How often the way to a file may change while its watches are being set up; the poll sees the rest.
 const TRIES: usize = 3;
@@ -80,20 +80,20 @@ pub enum WatchMode {
 pub struct Watcher(mpsc::Receiver<FileSeen>);
 
 impl Watcher {
-    /// Starts to watch. The first sightings say what lies there already.
+    /// Starts to watch. The first say what lies there already.
     ///
     /// # Errors
     /// When the thread can't be made.
     pub fn start(targets: &Targets, mode: WatchMode) -> io::Result<Self> {
-        let (sender, sightings) = mpsc::channel(SIGHTINGS);
+        let (sender, seen) = mpsc::channel(QUEUE);
         let library = targets.library.clone().map(WatchedFile::library);
         let targets = library.into_iter().chain([WatchedFile::config(targets.config.clone())]).collect();
         let watch = move || WatchThread::new(targets, mode, sender).run();
         std::thread::Builder::new().name("watcher".to_owned()).spawn(watch)?;
-        Ok(Self(sightings))
+        Ok(Self(seen))
     }
 
-    /// The next sighting; `None` when the thread has ended, which only a bug makes it do.
+    /// What is seen next; `None` when the thread has ended, which only a bug makes it do.
     pub async fn next(&mut self) -> Option<FileSeen> {
         self.0.recv().await
     }
@@ -126,11 +126,11 @@ struct WatchThread {
     missed: Arc<AtomicBool>,
     /// An operator was told that events can't be had.
     said: bool,
-    sightings: mpsc::Sender<FileSeen>,
+    seen: mpsc::Sender<FileSeen>,
 }
 
 impl WatchThread {
-    fn new(targets: Vec<WatchedFile>, mode: WatchMode, sightings: mpsc::Sender<FileSeen>) -> Self {
+    fn new(targets: Vec<WatchedFile>, mode: WatchMode, seen: mpsc::Sender<FileSeen>) -> Self {
         let (to_us, events) = sync_channel(EVENTS);
         let missed = Arc::new(AtomicBool::new(false));
         let mut watching = Self {
@@ -141,7 +141,7 @@ impl WatchThread {
             _to_us: to_us.clone(),
             missed: Arc::clone(&missed),
             said: false,
-            sightings,
+            seen,
         };
         if mode == WatchMode::Events {
             let tell = move |event: notify::Result<notify::Event>| {
@@ -164,7 +164,7 @@ impl WatchThread {
         self.set_up();
         self.targets.iter_mut().for_each(|target| target.disturbed(Instant::now()));
         let mut poll = Instant::now() + POLL;
-        while !self.sightings.is_closed() {
+        while !self.seen.is_closed() {
             if self.look().is_err() {
                 return;
             }
@@ -181,8 +181,8 @@ impl WatchThread {
     /// Says what there is to say of every target.
     fn look(&mut self) -> Result<(), mpsc::error::SendError<FileSeen>> {
         for target in &mut self.targets {
-            if let Some(sighting) = target.look(Instant::now()) {
-                self.sightings.blocking_send(sighting)?;
+            if let Some(seen) = target.look(Instant::now()) {
+                self.seen.blocking_send(seen)?;
             }
         }
         Ok(())

@@ -85,7 +85,7 @@ impl WatchedFile {
         if self.due == Some(due) && due <= now {
             self.due = None;
             match self.read() {
-                Ok(sighting) => return self.say(sighting),
+                Ok(seen) => return self.say(seen),
                 Err(Unsaid::Moving) => self.disturbed(now),
                 Err(Unsaid::Unreadable) => self.due = Some(now + POLL),
             }
@@ -94,13 +94,13 @@ impl WatchedFile {
     }
 
     /// Says something once; and that there is nothing only of what was there.
-    fn say(&mut self, sighting: FileSeen) -> Option<FileSeen> {
+    fn say(&mut self, seen: FileSeen) -> Option<FileSeen> {
         let is_known = match self.said {
-            Some(said) => said == sighting,
-            None => sighting == self.nothing(),
+            Some(said) => said == seen,
+            None => seen == self.nothing(),
         };
-        self.said = Some(sighting);
-        (!is_known).then_some(sighting)
+        self.said = Some(seen);
+        (!is_known).then_some(seen)
     }
 
     const fn nothing(&self) -> FileSeen {
@@ -114,12 +114,12 @@ impl WatchedFile {
         if self.stamp.is_none() {
             return Ok(self.nothing());
         }
-        let sighting = match self.kind {
+        let seen = match self.kind {
             Kind::Library => read_library(&self.path)?,
             Kind::Config => read_config(&self.path)?,
         };
         // Another file may have its path by now.
-        if stamp(&self.path) == self.stamp { Ok(sighting) } else { Err(Unsaid::Moving) }
+        if stamp(&self.path) == self.stamp { Ok(seen) } else { Err(Unsaid::Moving) }
     }
 }
 

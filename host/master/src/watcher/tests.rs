@@ -9,7 +9,7 @@ use app_host_platform::artifact::{Look, look};
 
 use super::*;
 
-/// Far more than any sighting needs.
+/// Far more than any look needs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A watcher of `library` and `config` in a directory two below a temporary one.

@@ -5,7 +5,7 @@
 //! nobody but the master and its own user can truncate the log or type into its terminal. What is logged is for the
 //! rooms that log it.
 //!
-//! The events of an app, and what it prints, come by another road, because the names of their fields are
+//! The events of an app, and what it prints, take another way, because the names of their fields are
 //! known only when they come: [`AppLines`] makes lines of them that look like the others.
 //!
 //! Bunyan's fields are `v`, `name`, `hostname`, `pid`, `level`, `time` and `msg`

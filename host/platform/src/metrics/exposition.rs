@@ -1,6 +1,6 @@
 //! The text that Prometheus reads (its text format, version 0.0.4), of one snapshot.
 //!
-//! Names follow <https://prometheus.io/docs/practices/naming/>. Every label has few values: seats and
+//! Names follow <https://prometheus.io/docs/practices/naming/>. Every label has few values: slots and
 //! generations only of workers that live, reasons only of those that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,9 +115,9 @@ impl Everything {
         let kills = figures.kills.iter().map(|(why, count)| ([("why", why.clone())], *count));
         write.counters("worker_kills", "Workers that were sent SIGKILL", None, kills)?;
         let name = "worker_cpu";
-        write.counters(name, "CPU time by seat and generation", Some(&Unit::Seconds), self.cpu())?;
+        write.counters(name, "CPU time by slot and generation", Some(&Unit::Seconds), self.cpu())?;
         let name = "worker_resident_memory";
-        write.gauges(name, "Resident memory by seat and generation", Some(&Unit::Bytes), self.memory())
+        write.gauges(name, "Resident memory by slot and generation", Some(&Unit::Bytes), self.memory())
     }
 
     fn restarts(&self, write: &mut Writer<'_, '_>) -> Result<(), Error> {
@@ -163,9 +163,9 @@ impl Everything {
         write.info("build", "The program of the master", &[("version", status.app_host.clone())])
     }
 
-    /// By seat and generation: what is used by now. Where that isn't known of one that lives there is nothing,
+    /// By slot and generation: what is used by now. Where that isn't known of one that lives there is nothing,
     /// so that none goes backwards.
-    fn cpu(&self) -> Vec<(SeatLabels, f64)> {
+    fn cpu(&self) -> Vec<(WorkerLabels, f64)> {
         let Snapshot { status, figures, .. } = &self.0;
         let mut used: BTreeMap<(Slot, Generation), Option<Duration>> =
             figures.spent.iter().map(|spent| ((spent.slot, spent.generation), Some(spent.cpu))).collect();
@@ -174,24 +174,24 @@ impl Everything {
             *sum = sum.zip(worker.measured.cpu_ms).map(|(sum, more)| sum.saturating_add(Duration::from_millis(more)));
         }
         used.into_iter()
-            .filter_map(|((slot, generation), sum)| Some((seat(slot, generation), sum?.as_secs_f64())))
+            .filter_map(|((slot, generation), sum)| Some((worker_labels(slot, generation), sum?.as_secs_f64())))
             .collect()
     }
 
-    fn memory(&self) -> Vec<(SeatLabels, u64)> {
+    fn memory(&self) -> Vec<(WorkerLabels, u64)> {
         let mut sums = BTreeMap::new();
         for worker in &self.0.status.workers {
             if let Some(bytes) = worker.measured.memory_bytes {
                 *sums.entry((worker.slot, worker.generation)).or_default() += bytes;
             }
         }
-        sums.into_iter().map(|((slot, generation), sum)| (seat(slot, generation), sum)).collect()
+        sums.into_iter().map(|((slot, generation), sum)| (worker_labels(slot, generation), sum)).collect()
     }
 }
 
-type SeatLabels = [(&'static str, String); 2];
+type WorkerLabels = [(&'static str, String); 2];
 
-fn seat(slot: Slot, generation: Generation) -> SeatLabels {
+fn worker_labels(slot: Slot, generation: Generation) -> WorkerLabels {
     [("slot", slot.to_string()), ("generation", generation.to_string())]
 }
 

@@ -84,7 +84,7 @@ pub struct Verdicts {
     pub count: u64,
 }
 
-/// The CPU time that the dead workers of one seat and generation have used.
+/// The CPU time that the dead workers of one slot and generation have used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
     pub slot: Slot,

@@ -15,6 +15,7 @@ use app_host_core::error::chain;
 use app_host_core::message::ToTransfer;
 use app_host_platform::channel::{ChannelError, FromMaster};
 use app_host_platform::sys::packet::{Socket, is_the_end};
+use app_host_platform::timer::sleep_until;
 
 use super::incoming::receive;
 use super::outbox::{BATCH, Outbox, Outcome};
@@ -115,13 +116,6 @@ pub(super) async fn run<R: Receiver>(queue: TransferQueue<R::Connection>, channe
                 this.outbox.tick(now);
             }
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

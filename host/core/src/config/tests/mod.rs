@@ -89,7 +89,7 @@ fn control_socket_has_a_path_and_rights() {
     let narrow = control(r#", "control_socket": {"path": "../c", "group": "g", "mode": "620"}"#).unwrap();
     assert_eq!((narrow.path.as_path(), narrow.rights.mode), (Path::new("/etc/app/../c"), Some(0o620)));
     for (value, expected) in [
-        (r#"{"mode": "666"}"#, "lets everybody steer the master"),
+        (r#"{"mode": "666"}"#, "lets everybody command the master"),
         (r#"{"mode": "9"}"#, "expected octal digits"),
         (r#"{"group": ""}"#, "control_socket.group: invalid value: string \"\", expected a name, or a number"),
         (r#"{"socket": "a"}"#, "control_socket.socket: unknown field `socket`"),
