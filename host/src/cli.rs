@@ -111,7 +111,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Steer a running master through its control socket.
+    /// Command a running master through its control socket.
     ///
     /// Exits with 0 when it was done (`restart --wait`: the restart is complete), with 1 when something was
     /// wrong here, with 2 when the command line wasn't understood, with 3 when the restart was refused, with 4

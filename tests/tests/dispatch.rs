@@ -264,7 +264,7 @@ fn worker_that_dies_in_the_middle_of_a_flood_harms_nobody() {
 
 #[test]
 fn worker_that_sends_garbage_is_not_heard_any_more_and_that_is_said_once() {
-    const SAID: &str = "a worker's packet for others is not understood, and it is not heard any more";
+    const SAID: &str = "unreadable packet from a worker for others; nothing more of it is received";
     let host = talkative().start();
     let [worker, witness] = host.serving()[..] else { panic!("two workers") };
     let mut streams = [worker, witness].map(|worker| listen(&host, worker, "/live/news"));

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::databank;
-use crate::config::{AppConfig, LogFormat, LogLevel, Trusted};
+use crate::config::{AppConfig, LogFormat, LogLevel, Trusted, databank};
 use crate::ids::{Generation, Slot, VersionId};
 
 /// Room in the socket between a worker's connections and those of its peers: the longest state of a connection, and many
@@ -196,14 +195,14 @@ pub enum Connections {
 
 /// From the master to a worker, on its handover socket. One end of a link to another worker comes with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToRoad {
+pub enum ToTransfer {
     /// The other worker takes connections from this one.
-    Give {
+    Send {
         /// So many idle connections are to go there from a worker that serves on; none is chosen if absent.
         invited: Option<u64>,
     },
     /// The other worker gives its connections to this one.
-    Take,
+    Receive,
 }
 
 /// From a worker to the master.

@@ -13,8 +13,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Input;
-use crate::listeners::AdminListener;
 use app_host_core::config::{Address, Limits, Log, Variables};
 use app_host_core::error::chain;
 use app_host_core::message::{AdminListens, AdminSetup, FromAdmin};
@@ -22,6 +20,9 @@ use app_host_platform::channel::{ChannelError, MasterEnd};
 use app_host_platform::children::{Child, Children, Leash, Role, Streams, Surroundings};
 use app_host_platform::identity::Identity;
 use app_host_platform::logging::{self, ChildPipe, LoggingError, RelayGuard};
+
+use super::Input;
+use crate::listeners::AdminListener;
 
 /// How much time at least lies between two answers.
 const PACE: Duration = Duration::from_millis(50);
@@ -196,7 +197,11 @@ impl Attendant {
                         // It ends, or is no process of ours any more in what it says.
                         Ok(None) => break,
                         Err(error) => {
-                            warn!(admin_pid = pid.as_raw(), error = chain(&error), "a question is not understood");
+                            warn!(
+                                admin_pid = pid.as_raw(),
+                                error = chain(&error),
+                                "unreadable question from the admin process"
+                            );
                             break;
                         }
                     }

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use tracing::{debug, error, info};
 
-use crate::preflight::Prepared;
-use crate::watcher::{FileSeen, Targets, WatchMode, Watcher};
 use app_host_core::ids::{RequestId, Time};
 use app_host_core::restart::{Judged, Pair, Phase, Verdict, Watch};
+
+use crate::preflight::Prepared;
+use crate::watcher::{FileSeen, Targets, WatchMode, Watcher};
 
 /// What is watched, if anything is.
 pub(super) struct AutoRestart {

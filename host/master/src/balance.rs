@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::effects::Effects;
 use app_host_core::ids::Time;
 use app_host_core::restart::{Machine, Shift, evened_out};
+
+use super::effects::Effects;
 
 /// How often workers are compared, and how rarely where that was in vain: what can't move doesn't, however often
 /// it is asked for.
@@ -42,7 +43,7 @@ impl Balance {
         let workers = effects.workers();
         let held: Vec<_> = machine
             .peers()
-            .filter_map(|worker| Some((worker, workers.stats(worker)?.sum(|lane| lane.connections))))
+            .filter_map(|worker| Some((worker, workers.stats(worker)?.sum(|thread| thread.connections))))
             .collect();
         let shift = evened_out(&held);
         let in_vain = shift.is_some() && shift == self.last;

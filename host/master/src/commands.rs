@@ -4,7 +4,6 @@
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::control::{ControlRequest, Reply};
 use app_host_core::command::{Answer, Command, Until};
 use app_host_core::ids::Time;
 use app_host_core::restart::{By, Event, Machine, Phase, Scale, WorkerView};
@@ -13,6 +12,7 @@ use app_host_platform::metrics::Snapshot;
 
 use super::effects::Effects;
 use super::requests::Target;
+use crate::control::{ControlRequest, Reply};
 
 /// Does what a client asks for; what the machine must know of it is returned.
 pub(super) fn handle(asked: ControlRequest, effects: &mut Effects, machine: &Machine, now: Time) -> Option<Event> {
@@ -117,7 +117,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
 
 fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
     let figures = effects.workers().figures(view.id);
-    let sum = |what: fn(&app_host_platform::sys::stats::LaneSnapshot) -> u64| {
+    let sum = |what: fn(&app_host_platform::sys::stats::ThreadSnapshot) -> u64| {
         figures.as_ref().map_or(0, |figures| figures.stats.sum(what))
     };
     WorkerStatus {
@@ -127,13 +127,13 @@ fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
         pid: figures.as_ref().map_or(0, |figures| figures.pid),
         state: view.state.to_string(),
         uptime_ms: figures.as_ref().map_or(0, |figures| millis(figures.uptime)),
-        connections: sum(|lane| lane.connections),
-        in_flight: sum(|lane| lane.in_flight),
-        requests: sum(|lane| lane.requests),
-        handed_over: sum(|lane| lane.handed_over),
-        received: sum(|lane| lane.taken_over),
-        closed: sum(|lane| lane.dismissed),
-        cut: sum(|lane| lane.cut),
+        connections: sum(|thread| thread.connections),
+        in_flight: sum(|thread| thread.in_flight),
+        requests: sum(|thread| thread.requests),
+        handed_over: sum(|thread| thread.handed_over),
+        received: sum(|thread| thread.taken_over),
+        closed: sum(|thread| thread.dismissed),
+        cut: sum(|thread| thread.cut),
         measured: Measured::default(),
     }
 }

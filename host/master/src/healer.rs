@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::effects::Effects;
-use crate::listeners::{Damage, Harm, Remedy};
 use app_host_core::ids::{RequestId, Time};
 use app_host_core::restart::{Healing, Phase, Verdict};
+
+use super::effects::Effects;
+use crate::listeners::{Damage, Harm, Remedy};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);

@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::{error, warn};
 
-use crate::history_file::HistoryFile;
-use crate::preflight::Prepared;
 use app_host_core::error::chain;
 use app_host_core::ids::{Generation, VersionId};
 use app_host_core::restart::history::{History, Kept, Moment};
 use app_host_core::restart::{Failure, Pair};
 use app_host_platform::disk_thread::DiskThread;
+
+use crate::history_file::HistoryFile;
+use crate::preflight::Prepared;
 
 /// How long a verdict, or the master's exit, waits for what was written down to reach the disk.
 const LAST_WRITE: Duration = Duration::from_secs(10);

@@ -15,10 +15,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use sha2::{Digest, Sha256};
 
-use crate::locks::StateLock;
 use app_host_core::ids::ConfigId;
 use app_host_core::restart::history::{History, Unreadable};
 use app_host_platform::held::{self, Directory};
+
+use crate::locks::StateLock;
 
 /// The file's name, and what a damaged one is called from then on.
 const NAME: &str = "generations.json";

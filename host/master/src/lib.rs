@@ -43,7 +43,6 @@ pub mod preflight;
 mod requests;
 mod signals;
 mod start;
-mod supervise;
 mod systemd;
 mod watcher;
 mod workers;
@@ -62,16 +61,16 @@ use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::{debug, info};
 
+use app_host_core::ids::{RequestId, Time};
+use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Scale};
+use app_host_platform::metrics::Snapshot;
+use app_host_platform::{console, sys};
+
 use crate::control::ControlRequest;
 use crate::listeners::Passed;
 use crate::locks::StopMark;
 use crate::preflight::{Prepared, Refused, Took};
 use crate::systemd::Systemd;
-use app_host_core::ids::{RequestId, Time};
-use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Scale};
-use app_host_platform::console;
-use app_host_platform::metrics::Snapshot;
-use app_host_platform::sys;
 use auto_restart::AutoRestart;
 use balance::Balance;
 use effects::Effects;
@@ -232,7 +231,7 @@ async fn serve(
         let deadlines = deadlines.chain(healer.deadline(machine.phase_for(By::Healing)));
         let deadline = deadlines.chain(balance.deadline(&machine, &effects)).min();
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
-        let look = machine.looks_every().and_then(|every| looked.checked_add(every));
+        let look = machine.check_interval().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
             input = inputs.recv() => match input.expect("the effects hold a sender") {
                 Input::Event(event) => Some(event),

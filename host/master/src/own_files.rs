@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use crate::control::Control;
-use crate::locks::{PidFile, StateLock};
 use app_host_core::error::chain;
 use app_host_core::ids::Time;
+
+use crate::control::Control;
+use crate::locks::{PidFile, StateLock};
 
 /// How often they are looked at, besides at SIGUSR1 and before each restart.
 const EVERY: Duration = Duration::from_secs(10);

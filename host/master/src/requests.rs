@@ -9,12 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::control::Reply;
-use crate::preflight::{Prepared, Took};
 use app_host_core::command::{Answer, Until};
 use app_host_core::ids::{RequestId, Time};
 use app_host_core::restart::{By, Judged};
 use app_host_core::status::VerdictRecord;
+
+use crate::control::Reply;
+use crate::preflight::{Prepared, Took};
 
 /// How many verdicts are kept.
 const VERDICTS: usize = 64;

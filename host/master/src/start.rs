@@ -14,18 +14,6 @@ use nix::unistd::Uid;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::Input;
-use super::dispatch::{Dispatch, Granter};
-use super::effects::{Effects, Equipment};
-use super::history::RecordedHistory;
-use super::own_files::OwnFiles;
-use super::workers::Workers;
-use crate::control::{Control, ControlRequest};
-use crate::history_file::HistoryFile;
-use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
-use crate::locks::{self, LockError, MagicLock, Orphans, PidFile, StateLock, StopMark};
-use crate::preflight::{Failed, Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
-use crate::systemd::{self, Systemd};
 use app_host_core::config::Config;
 use app_host_core::config::databank::Store as DatabankStore;
 use app_host_core::error::chain;
@@ -38,9 +26,21 @@ use app_host_platform::disk_thread::DiskThread;
 use app_host_platform::held::{self, Directory};
 use app_host_platform::identity::{self, Identity};
 use app_host_platform::logging::Logging;
-use app_host_platform::paths;
 use app_host_platform::state_dir::StateDir;
-use app_host_platform::sys;
+use app_host_platform::{paths, sys};
+
+use super::Input;
+use super::dispatch::{Dispatch, Granter};
+use super::effects::{Effects, Equipment};
+use super::history::RecordedHistory;
+use super::own_files::OwnFiles;
+use super::workers::Workers;
+use crate::control::{Control, ControlRequest};
+use crate::history_file::HistoryFile;
+use crate::listeners::{AdminListener, BindError, Listeners, Loopback, Passed};
+use crate::locks::{self, LockError, MagicLock, Orphans, PidFile, StateLock, StopMark};
+use crate::preflight::{Failed, Place, Preflight, Prepared, Refused, Secrets, Snapshot, Source, read_config};
+use crate::systemd::{self, Systemd};
 
 /// How much longer than one drain a new master waits for the orphans of the last one.
 pub(super) const ORPHANS_MARGIN: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ pub(super) async fn start(
     if let Some(identity) = &identity
         && identity::owner(&config.control_socket.rights)?.gid.is_some_and(|group| identity.has_group(group))
     {
-        warn!("the workers' user may steer the master: control_socket has one of its groups");
+        warn!("the workers' user may command the master: control_socket has one of its groups");
     }
     sys::process::allow_core_dumps(config.core_dumps);
     let state = StateDir::open(&config, Identity::path_trust(identity.as_ref()))?;
@@ -215,7 +215,7 @@ struct Choice {
 /// What lies on disk, unless that has failed or was rolled back: then the last active generation.
 async fn choose(preflight: &Preflight, found: Snapshot, history: &History) -> anyhow::Result<Choice> {
     let as_found = |snapshot| Choice { snapshot, source: Source::Path, held: None };
-    if !history.minds_what_lies_there() {
+    if !history.depends_on_disk() {
         return Ok(as_found(found));
     }
     let on_disk = preflight.on_disk(&found.config).await?;

@@ -14,11 +14,12 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use app_host_core::config::{Limits, Variables};
+
 use crate::channel::MasterEnd;
 use crate::held::Directory;
 use crate::identity::Identity;
 use crate::sys::process::{self, Reaped, Spawn};
-use app_host_core::config::{Limits, Variables};
 
 /// The roles that the running binary plays when it is spawned by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, getgrouplist};
 
-use crate::held::{self, Owner, PathTrust};
 use app_host_core::config::{Account, Config, Rights};
+
+use crate::held::{self, Owner, PathTrust};
 
 /// A user, a group, and the supplementary groups: those of the user, unless the configuration says which.
 #[derive(Clone, Debug, PartialEq, Eq)]

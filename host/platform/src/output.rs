@@ -24,9 +24,9 @@ use nix::fcntl::{SpliceFFlags, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use crate::logging::AppEvent;
-use crate::logging::AppLines;
 use app_host_core::foreign;
+
+use crate::logging::{AppEvent, AppLines};
 
 /// The longest line; what is longer becomes several.
 const MAX_LINE: usize = 16 * 1024;
@@ -64,7 +64,7 @@ pub struct Output {
     stream: Stream,
     log: Arc<AppLines>,
     /// How long a log that takes no line is waited for, once.
-    patience: Duration,
+    flush_timeout: Duration,
     reading: Mutex<Reading>,
 }
 
@@ -145,9 +145,9 @@ pub fn follow(outputs: &[Arc<Output>]) {
 }
 
 impl Output {
-    pub fn new(pipe: OwnedFd, stream: Stream, log: Arc<AppLines>, patience: Duration) -> io::Result<Self> {
+    pub fn new(pipe: OwnedFd, stream: Stream, log: Arc<AppLines>, flush_timeout: Duration) -> io::Result<Self> {
         let reading = Reading { copy: io::pipe()?, buffer: Vec::new(), begun: None };
-        Ok(Self { pipe, stream, log, patience, reading: Mutex::new(reading) })
+        Ok(Self { pipe, stream, log, flush_timeout, reading: Mutex::new(reading) })
     }
 
     /// Logs what is there now, the beginning of a line included.
@@ -192,8 +192,8 @@ impl Output {
         for line in lines(&reading.buffer[..taken]) {
             self.log_line(&String::from_utf8_lossy(line));
         }
-        if !self.patience.is_zero() {
-            self.log.flush(self.patience);
+        if !self.flush_timeout.is_zero() {
+            self.log.flush(self.flush_timeout);
         }
         if discard(&self.pipe, &mut reading.buffer[..taken]) { Took::Bytes(taken) } else { Took::End }
     }
@@ -202,7 +202,7 @@ impl Output {
         let (level, target) = (Level::INFO, self.stream.target());
         let message = &*foreign::without_styles(message);
         let event = AppEvent { level, target, message, fields: Vec::new(), spans: Vec::new() };
-        self.log.write_patiently(&event, self.patience);
+        self.log.write_within(&event, self.flush_timeout);
     }
 }
 
@@ -261,14 +261,14 @@ mod tests {
     use app_host_core::config::{LogFormat, LogLevel};
     use app_host_core::message::LogSetup;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
 
     fn output(log: impl Into<OwnedFd>) -> (Output, File) {
         let setup = LogSetup { format: LogFormat::Text, level: LogLevel::Error, journal: None };
         let writer = LineWriter::open(Kind::Main, Some(log.into())).unwrap();
         let log = logging::app_lines(writer, setup, 7);
         let Pipe { ours, writer, .. } = Pipe::open().unwrap();
-        (Output::new(ours, Stream::Stdout, Arc::new(log), PATIENCE).unwrap(), writer.into())
+        (Output::new(ours, Stream::Stdout, Arc::new(log), FLUSH_TIMEOUT).unwrap(), writer.into())
     }
 
     fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
@@ -314,7 +314,7 @@ mod tests {
         let log = tempfile::NamedTempFile::new().unwrap();
         let (worker, mut printed) = output(log.reopen().unwrap());
         let pipe = worker.as_fd().try_clone_to_owned().unwrap();
-        let master = Output::new(pipe, Stream::Stdout, Arc::clone(&worker.log), PATIENCE);
+        let master = Output::new(pipe, Stream::Stdout, Arc::clone(&worker.log), FLUSH_TIMEOUT);
         printed.write_all(b"last words\n").unwrap();
         let copied = tee(&worker.pipe, &worker.reading.lock().unwrap().copy.1, MAX_LOOK, SpliceFFlags::empty());
         assert_eq!(copied, Ok(11));
@@ -327,7 +327,7 @@ mod tests {
     fn a_log_that_nobody_reads_makes_nobody_wait_for_ever() {
         let (mut reader, writer) = io::pipe().unwrap();
         let (mut output, mut printed) = output(writer);
-        output.patience = Duration::from_millis(20);
+        output.flush_timeout = Duration::from_millis(20);
         let line = format!("{}\n", "x".repeat(10_000));
         let began = Instant::now();
         for _ in 0..300 {
@@ -344,7 +344,7 @@ mod tests {
         while output.log.is_stalled() {
             std::thread::yield_now();
         }
-        output.patience = PATIENCE;
+        output.flush_timeout = FLUSH_TIMEOUT;
         printed.write_all(b"again\n").unwrap();
         output.drain();
         drop((output, printed));

@@ -4,11 +4,9 @@
 //! The kernel knows only where that directory *is*, `releases/7`; the shell knows by which way it was entered. So
 //! relative paths go by the logical directory, as those of `pwd -L` do (POSIX, `pwd`).
 
-use std::env;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::{env, fs, io};
 
 /// Makes a path absolute, by the logical working directory. Resolves no link and no `..` of it.
 ///

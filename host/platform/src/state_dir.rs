@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use nix::sys::stat::Mode;
 
-use crate::held::{self, Directory, FileId, OwnError, PathTrust};
 use app_host_core::config::Config;
+
+use crate::held::{self, Directory, FileId, OwnError, PathTrust};
 
 /// Readable by the workers' user, writable by us alone, whatever the umask is.
 const MODE: Mode = Mode::S_IRWXU.union(Mode::S_IRGRP).union(Mode::S_IXGRP).union(Mode::S_IROTH).union(Mode::S_IXOTH);

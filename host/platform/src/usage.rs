@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use app_host_core::status::{Measured, Status};
 use nix::unistd::{SysconfVar, sysconf};
+
+use app_host_core::status::{Measured, Status};
 
 /// Adds to a status what the kernel knows of the workers.
 pub fn measure(status: &mut Status) {

@@ -20,7 +20,7 @@ use super::source::{INTERVAL, Source};
 use app_host_core::status::{Status, VerdictRecord, WorkerStatus};
 use app_host_platform::metrics::{Figures, Snapshot};
 
-/// How many pages may be open at the same time. Others find a seat beside them.
+/// How many pages may be open at the same time. Others are admitted beside them.
 const PAGES: usize = 32;
 
 /// How often figures are pushed that change all the time.

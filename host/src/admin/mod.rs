@@ -11,10 +11,10 @@
 //! ```
 
 mod answer;
-mod crowd;
+mod connection_limit;
 mod live;
-mod patience;
 mod source;
+mod write_timeout;
 
 use std::convert::Infallible;
 use std::io;
@@ -38,14 +38,14 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
-use answer::DiskThread;
+use answer::Responder;
 use app_host_core::error::chain;
 use app_host_core::message::{AdminListens, AdminSetup};
 use app_host_platform::channel::Channel;
 use app_host_platform::logging;
 use app_host_platform::sys;
-use crowd::{Busy, Crowd, Seat};
-use patience::Patient;
+use connection_limit::{Busy, ConnectionLimit, ConnectionPermit};
+use write_timeout::WriteTimeout;
 
 /// How many clients are served at the same time.
 const CONNECTIONS: usize = 64;
@@ -79,14 +79,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let listener = Listener::take_over(socket, setup.listens)?;
         let (source, questions) = source::open();
         let (closing, close) = watch::channel(false);
-        let desk = Rc::new(DiskThread::new(setup.listens, source, close.clone()));
-        let watched = Rc::clone(&desk);
+        let responder = Rc::new(Responder::new(setup.listens, source, close.clone()));
+        let watched = Rc::clone(&responder);
         tokio::task::spawn_local(async move { watched.live().run().await });
         let mut connections = JoinSet::new();
         tokio::select! {
             // The master has gone, or needs this process no more.
             () = questions.put_to(&channel) => {}
-            never = accept(&listener, &desk, &close, &mut connections) => match never {},
+            never = accept(&listener, &responder, &close, &mut connections) => match never {},
         }
         drop(listener);
         closing.send_replace(true);
@@ -127,29 +127,29 @@ enum Stream {
 
 async fn accept(
     listener: &Listener,
-    desk: &Rc<DiskThread>,
+    responder: &Rc<Responder>,
     close: &watch::Receiver<bool>,
     connections: &mut JoinSet<()>,
 ) -> Infallible {
     let mut complained = false;
-    let crowd = Crowd::new(CONNECTIONS);
+    let limit = ConnectionLimit::new(CONNECTIONS);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(stream) => {
                     complained = false;
-                    crowd.make_room().await;
-                    let (desk, close, seat) = (Rc::clone(desk), close.clone(), Crowd::enter(&crowd));
-                    let number = seat.number();
+                    limit.make_room().await;
+                    let (responder, close, permit) = (Rc::clone(responder), close.clone(), ConnectionLimit::enter(&limit));
+                    let number = permit.number();
                     let task = match stream {
                         Stream::Tcp(stream) => {
                             // What is pushed to a page is to be seen at once.
                             let _ = stream.set_nodelay(true);
-                            connections.spawn_local(serve(stream, desk, close, seat))
+                            connections.spawn_local(serve(stream, responder, close, permit))
                         }
-                        Stream::Unix(stream) => connections.spawn_local(serve(stream, desk, close, seat)),
+                        Stream::Unix(stream) => connections.spawn_local(serve(stream, responder, close, permit)),
                     };
-                    crowd.is_served_by(number, task);
+                    limit.is_served_by(number, task);
                     // So that a head which is there already is read before others come.
                     tokio::task::yield_now().await;
                 }
@@ -192,14 +192,14 @@ impl hyper::body::Body for WhileSent {
 }
 
 /// Serves one connection to its end, which comes soon once `close` says so.
-async fn serve<T>(stream: T, desk: Rc<DiskThread>, mut close: watch::Receiver<bool>, seat: Seat)
+async fn serve<T>(stream: T, responder: Rc<Responder>, mut close: watch::Receiver<bool>, permit: ConnectionPermit)
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let service = service_fn(|request| {
-        let (desk, busy) = (Rc::clone(&desk), seat.busy());
+        let (responder, busy) = (Rc::clone(&responder), permit.busy());
         async move {
-            let answer = desk.answer(&request).await;
+            let answer = responder.answer(&request).await;
             Ok::<_, Infallible>(answer.map(|body| WhileSent { body, _busy: busy }))
         }
     });
@@ -208,7 +208,7 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream)), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,

@@ -85,7 +85,7 @@ impl Questions {
                 Ok(Some((snapshot, _))) => snapshot,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the master's answer is not understood");
+                    tracing::error!(error = &error as &dyn std::error::Error, "unreadable answer from the master");
                     return;
                 }
             };
@@ -93,7 +93,7 @@ impl Questions {
             let master = i32::try_from(snapshot.status.pid).map_or_else(|_| Measured::default(), usage::of);
             let standing = Rc::new(Standing { snapshot, master });
             for each in waiting {
-                // Some have lost their patience.
+                // Some have given up.
                 let _ = each.send(Rc::clone(&standing));
             }
         }

@@ -21,7 +21,7 @@ use super::written::Written;
 const QUIET: Duration = Duration::from_millis(15);
 
 /// How long is waited for quiet at most.
-const PATIENCE: Duration = Duration::from_millis(200);
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// How often is looked where no event comes: some file systems have none.
 const POLL: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ fn next(signs: &Receiver<()>) -> Option<Instant> {
         Err(RecvTimeoutError::Disconnected) => return None,
     }
     let at = Instant::now();
-    while at.elapsed() < PATIENCE {
+    while at.elapsed() < SETTLE_TIME {
         match signs.recv_timeout(QUIET) {
             Ok(()) => {}
             Err(RecvTimeoutError::Timeout) => break,

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use app_host_core::message::Origin;
 use app_host_platform::sys::socket::is_open;
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::{Address, Connection, LoadedApp};
 
 use crate::Listener;
@@ -78,7 +78,7 @@ pub(super) struct UnservedConnection {
 #[derive(Clone)]
 pub(super) struct ConnectionContext {
     pub(super) app: LoadedApp,
-    pub(super) stats: &'static Lane,
+    pub(super) stats: &'static ThreadStats,
     pub(super) drain: DrainSignal,
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 use app_host_platform::sys::watch::Watch;
 
 use crate::detached::Detached;
@@ -26,7 +26,7 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct IdlePool {
     watch: Watch,
     entries: Slab<Entry>,
-    pub(super) stats: &'static Lane,
+    pub(super) stats: &'static ThreadStats,
 }
 
 struct Entry {
@@ -37,7 +37,7 @@ struct Entry {
 
 impl IdlePool {
     /// An empty pool. Must be called inside a runtime.
-    pub(super) fn new(stats: &'static Lane) -> io::Result<Self> {
+    pub(super) fn new(stats: &'static ThreadStats) -> io::Result<Self> {
         Ok(Self { watch: Watch::new()?, entries: Slab::new(), stats })
     }
 
@@ -108,7 +108,7 @@ impl IdlePool {
 }
 
 impl Entry {
-    fn detach(self, stats: &Lane, now: Instant) -> Detached {
+    fn detach(self, stats: &ThreadStats, now: Instant) -> Detached {
         stats.closed();
         let Self { mut connection, due } = self;
         connection.history.next_tick = due.saturating_duration_since(now);

@@ -56,7 +56,7 @@ use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::console;
 use app_host_platform::logging;
 use app_host_platform::sys;
-use app_host_platform::sys::stats::{Lane, StatsPage};
+use app_host_platform::sys::stats::{StatsPage, ThreadStats};
 use app_host_services::loader::AppListener;
 
 /// How many descriptors the table has room for from the start, besides the connections that there will be: 32 KiB in the
@@ -98,7 +98,7 @@ enum WorkerError {
 
 /// What came with the setup.
 struct Equipment {
-    stats: &'static [Lane],
+    stats: &'static [ThreadStats],
     listeners: Vec<Listener>,
     app_listeners: Vec<AppListener>,
     /// Messages between workers travel on it.
@@ -168,7 +168,7 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
     if found != expected {
         return Err(wrong());
     }
-    let stats = StatsPage::open(&page).map_err(WorkerError::Stats)?.into_lanes();
+    let stats = StatsPage::open(&page).map_err(WorkerError::Stats)?.into_threads();
     let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
     for (socket, ListenerInfo { name, unix, server, origin }) in descriptors.zip(infos) {
         let (name, unix, origin) = (name.clone(), *unix, *origin);

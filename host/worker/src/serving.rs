@@ -17,7 +17,7 @@ use app_host_core::message;
 use app_host_core::message::Library;
 use app_host_platform::artifact::Loadable;
 use app_host_platform::sys;
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
 
 use crate::accept::{self, ConnectionContext, Intake, OpenListener, UnservedConnection};
@@ -123,7 +123,7 @@ struct ThreadChannels {
 /// one that gets a `start`.
 pub(super) fn spawn(
     index: usize,
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     start: Option<Start>,
     setup: ThreadSetup,
 ) -> Result<ThreadHandle, WorkerError> {
@@ -145,7 +145,7 @@ pub(super) fn spawn(
 
 /// The life of a serving thread. It ends with the process, and the control thread decides when.
 async fn serve(
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     start: Option<Start>,
     mut setup: ThreadSetup,
     channels: ThreadChannels,
@@ -241,7 +241,7 @@ async fn send_last(events: &EventSender, event: ThreadEvent) -> Infallible {
     std::future::pending().await
 }
 
-async fn beat(stats: &'static Lane, every: Duration) -> Infallible {
+async fn beat(stats: &'static ThreadStats, every: Duration) -> Infallible {
     let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;

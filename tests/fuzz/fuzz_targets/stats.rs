@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use app_host_core::foreign;
 use app_host_platform::metrics::counters::Sums;
-use app_host_platform::sys::stats::{LaneSnapshot, StatsPage};
+use app_host_platform::sys::stats::{ThreadSnapshot, StatsPage};
 
 static PAGE: OnceLock<(StatsPage, File)> = OnceLock::new();
 
@@ -20,13 +20,13 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let (page, file) = StatsPage::create().expect("there is memory");
         (page, file.into())
     });
-    // Two lanes are enough to add, and what is repeated fills them.
-    let lanes: Vec<u8> = bytes.iter().copied().chain([0]).cycle().take(2 * 512).collect();
-    file.write_all_at(&lanes, 128).expect("the page is there");
+    // Two threads are enough to add, and what is repeated fills them.
+    let threads: Vec<u8> = bytes.iter().copied().chain([0]).cycle().take(2 * 512).collect();
+    file.write_all_at(&threads, 128).expect("the page is there");
     let stats = page.snapshot();
-    for of in [(|lane| lane.requests) as fn(&LaneSnapshot) -> u64, |lane| lane.cut.saturating_add(lane.in_flight)] {
+    for of in [(|thread| thread.requests) as fn(&ThreadSnapshot) -> u64, |thread| thread.cut.saturating_add(thread.in_flight)] {
         let sum = stats.sum(of);
-        assert!(stats.lanes.iter().all(|lane| of(lane) <= sum));
+        assert!(stats.threads.iter().all(|thread| of(thread) <= sum));
     }
     for routes in
         [stats.routes(), stats.routes_silent_for(Duration::from_secs(1)), stats.routes_silent_for(Duration::MAX)]

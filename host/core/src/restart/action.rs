@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use crate::ids::{Generation, RequestId, Slot, WorkerId};
-
 use super::{Failure, KillReason, Report, Verdict};
+use crate::ids::{Generation, RequestId, Slot, WorkerId};
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start the preflight; it answers with [`Event::PreflightPassed`] or
-    /// [`Event::PreflightRefused`]. A refused verdict of this request means that whatever it has
+    /// Start the preflight; it answers with [`Event::PreflightPassed`](super::Event::PreflightPassed) or
+    /// [`Event::PreflightRefused`](super::Event::PreflightRefused). A refused verdict of this request means that whatever it has
     /// prepared is to be dropped.
     Preflight {
         /// The request it belongs to.
@@ -21,7 +20,7 @@ pub enum Action {
         /// The request it belongs to.
         request: RequestId,
     },
-    /// Make a worker process; it answers with [`Event::Spawned`] or [`Event::SpawnFailed`].
+    /// Make a worker process; it answers with [`Event::Spawned`](super::Event::Spawned) or [`Event::SpawnFailed`](super::Event::SpawnFailed).
     Spawn {
         /// The new worker.
         worker: WorkerId,
@@ -72,7 +71,7 @@ pub enum Action {
         generation: Generation,
     },
     /// This candidate has failed its roll, and its slots return to the active generation: write down
-    /// that it is not to be tried again; answered by [`Event::WrittenDown`].
+    /// that it is not to be tried again; answered by [`Event::WrittenDown`](super::Event::WrittenDown).
     Quarantine {
         /// The failed generation.
         generation: Generation,

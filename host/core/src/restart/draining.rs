@@ -21,7 +21,7 @@ impl Machine {
     pub(super) fn may_overtake(&self, by: By) -> bool {
         let only_drains_are_left = match &self.state {
             State::Rolling(roll) => self.is_rolled_over(roll),
-            State::Returning(retreat) => self.has_returned(retreat),
+            State::Returning(rollback) => self.has_returned(rollback),
             State::Serving => !self.outgoing.is_empty(),
             _ => false,
         };
@@ -33,7 +33,7 @@ impl Machine {
     pub(super) fn overtake(&mut self, step: &mut Step) {
         match self.state.clone() {
             State::Rolling(roll) => self.complete(roll, step),
-            State::Returning(retreat) => self.returned(retreat, step),
+            State::Returning(rollback) => self.returned(rollback, step),
             _ => {}
         }
     }

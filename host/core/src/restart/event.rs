@@ -1,8 +1,7 @@
 //! What happens in the world, as the machine is told it.
 
-use crate::ids::{Ended, Generation, RequestId, WorkerId};
-
 use super::{By, Refusal, Scale, Settings, Signs};
+use crate::ids::{Ended, Generation, RequestId, WorkerId};
 
 /// What has happened in the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +75,7 @@ pub enum Event {
         /// Its status.
         how: Ended,
     },
-    /// Somebody has looked at the workers; see [`Machine::looks_every`].
+    /// Somebody has looked at the workers; see [`Machine::check_interval`](super::Machine::check_interval).
     Looked {
         /// What there was to see.
         found: Vec<(WorkerId, Signs)>,

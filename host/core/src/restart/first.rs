@@ -12,11 +12,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::ids::Slot;
-
 use super::machine::{Machine, State, Step};
 use super::worker::Worker;
 use super::{Action, Failure, Report};
+use crate::ids::Slot;
 
 /// How far the first start has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

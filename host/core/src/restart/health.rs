@@ -97,8 +97,8 @@ impl Pulse {
 
 impl Machine {
     /// How often [`Event::Looked`](super::Event::Looked) is wanted; never, when absent.
-    pub fn looks_every(&self) -> Option<Duration> {
-        if !self.minds_looks() {
+    pub fn check_interval(&self) -> Option<Duration> {
+        if !self.acts_on_looks() {
             return None;
         }
         let timeouts = self.workers.all().filter_map(|it| it.hang_timeout);
@@ -107,7 +107,7 @@ impl Machine {
     }
 
     /// Whether what is seen matters: nobody is replaced any more once the master is locked or stops.
-    const fn minds_looks(&self) -> bool {
+    const fn acts_on_looks(&self) -> bool {
         !matches!(
             self.state,
             State::Fresh | State::Locked { .. } | State::StopDelayed { .. } | State::Stopping { .. } | State::Exited
@@ -117,7 +117,7 @@ impl Machine {
     pub(super) fn looked(&mut self, found: &[(WorkerId, Signs)], step: &mut Step) {
         for (id, signs) in found {
             // One that is aborted may end a restart, and then nobody else is.
-            if self.minds_looks() {
+            if self.acts_on_looks() {
                 self.listen(*id, signs, step);
             }
         }

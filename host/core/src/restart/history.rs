@@ -11,9 +11,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConfigId, VersionId};
-
 use super::Pair;
+use crate::ids::{ConfigId, VersionId};
 
 /// The most quarantined generations that are remembered; then the oldest is forgotten.
 const MAX_QUARANTINED: usize = 64;
@@ -258,7 +257,7 @@ impl History {
     }
 
     /// Whether anything of it depends on what lies on disk.
-    pub fn minds_what_lies_there(&self) -> bool {
+    pub fn depends_on_disk(&self) -> bool {
         self.held.is_some() || !self.quarantined.is_empty()
     }
 

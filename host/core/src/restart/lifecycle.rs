@@ -4,11 +4,10 @@
 //! or a restart is decided here as well, since only the worker's generation and the machine's state
 //! decide it; what follows is the business of `roll` and `stop`.
 
-use crate::ids::{Ended, Generation, Slot, Time, WorkerId};
-
 use super::machine::{Machine, State, Step};
 use super::worker::{Life, Worker, WorkerState, WorkerView};
 use super::{Action, ExitReason, Failure, KillReason, Report, Settings};
+use crate::ids::{Ended, Generation, Slot, Time, WorkerId};
 
 impl Machine {
     pub(super) fn spawn(&mut self, slot: Slot, generation: Generation, settings: Settings, step: &mut Step) {

@@ -4,10 +4,9 @@
 //! Those that take are of the generation that is to serve from now on, as long as one of it serves; each draining
 //! worker has the nearest slots, its own first, so that many workers need no more than a few links each.
 
-use crate::ids::WorkerId;
-
 use super::machine::{Machine, State};
 use super::worker::{Life, Worker};
+use crate::ids::WorkerId;
 
 /// The least difference between two workers that is worth a move, and the least share of what the fuller one has.
 const LEAST: u64 = 32;

@@ -5,16 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{Generation, RequestId, Slot, Time};
-
 use super::first::FirstStart;
 use super::respawn::BackOff;
-use super::retreat::Retreat;
 use super::roll::Roll;
+use super::rollback::Rollback;
 use super::scale::Scale;
 use super::worker::{Worker, WorkerView};
 use super::workers::WorkerTable;
 use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
+use crate::ids::{Generation, RequestId, Slot, Time};
 
 /// The restart logic of one master. See the module for its states.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub(super) enum State {
         by: By,
     },
     Rolling(Roll),
-    Returning(Retreat),
+    Returning(Rollback),
     Locked {
         /// The failed generation, for as long as it has workers.
         candidate: Option<Generation>,

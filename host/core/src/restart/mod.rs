@@ -48,8 +48,8 @@ mod links;
 mod machine;
 mod report;
 mod respawn;
-mod retreat;
 mod roll;
+mod rollback;
 mod scale;
 mod stop;
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::ids::{Ended, Generation, RequestId, Slot};
-
 use super::{Failure, KillReason, Phase, RecycleReason, WorkerView};
+use crate::ids::{Ended, Generation, RequestId, Slot};
 
 /// A fact for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,12 +9,11 @@
 //! becomes ready or fails the restart within its start timeout, and once all of them are ready they
 //! alone are as many as configured, so every drain is allowed.
 
-use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
-
 use super::machine::{Machine, State, Step};
-use super::retreat::{Retreat, Written};
+use super::rollback::{Recorded, Rollback};
 use super::worker::{Life, Worker};
 use super::{Action, Failure, OnFailure, Report, Settings, Verdict};
+use crate::ids::{Generation, RequestId, Slot, Time, WorkerId};
 
 /// A restart between its preflight and its verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,8 +168,8 @@ impl Machine {
                 step.act(Action::Verdict { request, verdict: Verdict::Failed(failure) });
             }
             OnFailure::Rollback => {
-                let written = Written::NotYet;
-                self.start_return(Retreat { request, failed: candidate, failure, written }, step);
+                let recorded = Recorded::NotYet;
+                self.start_return(Rollback { request, failed: candidate, failure, recorded }, step);
             }
         }
     }

@@ -6,10 +6,9 @@
 //! come together become one: then the number changes under nobody who counts on it. What was reached
 //! holds over restarts until the configuration's own number changes.
 
-use crate::config::MAX_WORKERS;
-
 use super::machine::{Machine, State, Step};
 use super::{Refusal, Report};
+use crate::config::MAX_WORKERS;
 
 /// A wish for another number of workers. The number never leaves 1 to [`MAX_WORKERS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

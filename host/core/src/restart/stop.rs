@@ -6,10 +6,9 @@
 
 use std::time::Duration;
 
-use crate::ids::Generation;
-
 use super::machine::{Machine, State, Step};
 use super::{Action, ExitReason, Failure, KillReason, Refusal, Report, Verdict};
+use crate::ids::Generation;
 
 impl Machine {
     pub(super) fn stop(&mut self, step: &mut Step) {
@@ -32,11 +31,11 @@ impl Machine {
                 step.act(Action::Verdict { request, verdict });
                 candidate = Some(roll.candidate);
             }
-            State::Returning(retreat) => {
+            State::Returning(rollback) => {
                 // Why it failed is known already, and says more than that its end came early.
-                let verdict = Verdict::Failed(retreat.failure.clone());
-                step.act(Action::Verdict { request: retreat.request, verdict });
-                candidate = Some(retreat.failed);
+                let verdict = Verdict::Failed(rollback.failure.clone());
+                step.act(Action::Verdict { request: rollback.request, verdict });
+                candidate = Some(rollback.failed);
             }
             State::Locked { candidate: failed } => candidate = *failed,
             State::Fresh | State::Starting(_) | State::Serving | State::Exited => {}

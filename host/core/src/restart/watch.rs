@@ -22,10 +22,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Phase, Refusal, Verdict};
 use crate::config::Watched;
 use crate::ids::{ConfigId, RequestId, Time, VersionId};
-
-use super::{Phase, Refusal, Verdict};
 
 /// The pause before the second try; each one is twice as long as that before it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{Generation, Slot, Time, WorkerId};
-
 use super::health::Pulse;
 use super::worker::{Life, Worker, WorkerView};
+use crate::ids::{Generation, Slot, Time, WorkerId};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,9 +18,10 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
 
-use super::{ControlRequest, Peer, Reply, Shared};
 use app_host_core::command::{self, Answer, Command};
 use app_host_platform::usage;
+
+use super::{ControlRequest, Peer, Reply, Shared};
 
 /// The longest line, in bytes.
 const MAX_LINE: usize = 1024;
@@ -40,7 +41,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     stream: UnixStream,
     peer: Peer,
-    hall: Shared,
+    shared: Shared,
     /// What was read and isn't a whole line yet, and lines that weren't looked at.
     read: Vec<u8>,
     input: ClientSide,
@@ -76,8 +77,8 @@ enum Happened {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, peer: Peer, hall: Shared) -> Self {
-        Self { stream, peer, hall, read: Vec::new(), input: ClientSide::Open, owed: None, events: None }
+    pub(super) fn new(stream: UnixStream, peer: Peer, shared: Shared) -> Self {
+        Self { stream, peer, shared, read: Vec::new(), input: ClientSide::Open, owed: None, events: None }
     }
 
     pub(super) async fn serve(mut self) {
@@ -125,7 +126,7 @@ impl Connection {
                 event = async { match events { Some(events) => events.recv().await, None => pending().await } } => {
                     Happened::Event(event)
                 }
-                _ = self.hall.close.changed(), if !closing => Happened::Closing,
+                _ = self.shared.close.changed(), if !closing => Happened::Closing,
                 () = sleep_until(look) => Happened::Look,
             };
             match happened {
@@ -180,7 +181,7 @@ impl Connection {
             Command::Version => return self.answer(&Answer::Data(env!("CARGO_PKG_VERSION").to_owned())).await,
             Command::Events => {
                 // Before the answer, so that what happens from now on is told.
-                self.events.get_or_insert_with(|| self.hall.events.0.subscribe());
+                self.events.get_or_insert_with(|| self.shared.events.0.subscribe());
                 return self.answer(&Answer::Ack).await;
             }
             Command::Restart(_)
@@ -197,7 +198,7 @@ impl Connection {
         let (answer, owed) = oneshot::channel();
         let ask = ControlRequest { command, answer };
         // Without a master the answer is dropped with the question.
-        let _ = self.hall.questions.send(ask).await;
+        let _ = self.shared.questions.send(ask).await;
         self.owed = Some(owed);
         Ok(())
     }
@@ -253,7 +254,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_mins(1);
 
-    /// A connection under paused time, and what keeps its hall open.
+    /// A connection under paused time, and what keeps its shared open.
     struct Room {
         client: UnixStream,
         /// Ends with the connection, and says how long it lasted.
@@ -268,10 +269,10 @@ mod tests {
         let (questions, asked) = mpsc::channel(1);
         let (closing, close) = watch::channel(false);
         let events = Events(broadcast::Sender::new(EVENTS));
-        let hall =
+        let shared =
             Shared { admitted: Admitted { users: [0; 3], group: None }, questions, events: events.clone(), close };
         let began = Instant::now();
-        let connection = Connection::new(ours, Peer { uid: 0, pid: 1 }, hall);
+        let connection = Connection::new(ours, Peer { uid: 0, pid: 1 }, shared);
         let served = tokio::spawn(async move {
             connection.serve().await;
             began.elapsed()

@@ -16,8 +16,7 @@ mod connection;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc as blocking;
+use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use nix::unistd::Uid;
@@ -35,6 +34,7 @@ use app_host_core::status::Status;
 use app_host_platform::identity::{self, IdentityError};
 use app_host_platform::socket_file::{SocketFile, SocketFileError};
 use app_host_platform::sys::socket;
+
 use connection::Connection;
 
 /// How many clients are heard at the same time.
@@ -134,11 +134,11 @@ impl Control {
         let (closing, close) = watch::channel(false);
         let (sockets, others) = mpsc::unbounded_channel();
         let (done, closed) = blocking::channel();
-        let hall = Shared { admitted, questions, events: events.clone(), close };
+        let shared = Shared { admitted, questions, events: events.clone(), close };
         let serve = move || {
             runtime.block_on(async {
                 match UnixListener::from_std(socket.into()) {
-                    Ok(listener) => hall.serve(listener, others).await,
+                    Ok(listener) => shared.serve(listener, others).await,
                     Err(error) => warn!(error = chain(&error), "the control socket can't be waited for"),
                 }
             });

@@ -28,8 +28,7 @@ use app_host_core::dispatch::wire::{self, Packet, Publisher, WireError};
 use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::ids::{Generation, Slot, WorkerId};
-use app_host_platform::sys::packet::is_the_end;
-use app_host_platform::sys::packet::{self, Socket};
+use app_host_platform::sys::packet::{self, Socket, is_the_end};
 
 /// How many packets of one worker are read before the others have their turn.
 const TURN: usize = 16;
@@ -254,7 +253,7 @@ impl Link {
             slot,
             generation,
             error = chain(error),
-            "a worker's packet for others is not understood, and it is not heard any more"
+            "unreadable packet from a worker for others; nothing more of it is received"
         );
         // Whatever it sends fails from now on. One that has gone doesn't need to be told.
         let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Read);

@@ -1,5 +1,6 @@
-use super::*;
 use app_host_core::dispatch::MAX_WAITING;
+
+use super::*;
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
@@ -58,10 +59,10 @@ async fn last_messages_of_a_worker_that_has_exited_arrive() {
     let witness = Worker::join(&dispatch, 0);
     for number in 1..50 {
         let dying = Worker::join(&dispatch, number);
-        assert!(dying.publish("t", b"farewell"));
+        assert!(dying.publish("t", b"last word"));
         drop(dying);
         dispatch.leave(WorkerId(number.into()));
-        assert_eq!(witness.hear().await, Ok((number, b"farewell".to_vec())));
+        assert_eq!(witness.hear().await, Ok((number, b"last word".to_vec())));
     }
 }
 

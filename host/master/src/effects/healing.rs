@@ -1,12 +1,13 @@
 //! Listeners that were harmed: what can be seen and done about them with all that a master holds.
 
+use app_host_core::error::chain;
+use app_host_core::ids::RequestId;
+use app_host_core::restart::{Event, Refusal};
+
 use super::{Effects, Replace, settings};
 use crate::listeners::{AdminListener, Damage};
 use crate::preflight::{Prepared, Took};
 use crate::requests::Progress;
-use app_host_core::error::chain;
-use app_host_core::ids::RequestId;
-use app_host_core::restart::{Event, Refusal};
 
 impl Effects {
     /// The names of the active generation's listeners that turn clients away, because a process has harmed them.

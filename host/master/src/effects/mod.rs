@@ -12,11 +12,20 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use app_abi::Magic;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use app_abi::Magic;
+use app_host_core::config::Log;
+use app_host_core::error::chain;
+use app_host_core::foreign;
+use app_host_core::ids::{Generation, Time, WorkerId};
+use app_host_core::message::{Connections, ToWorker};
+use app_host_core::restart::history::Listed;
+use app_host_core::restart::{Action, Event, ExitReason, Pair, Report, Settings};
+use app_host_platform::logging::Logging;
+use app_host_platform::metrics::{Figures, Tally};
 
 use super::Input;
 use super::admin::{Admin, Replace};
@@ -29,15 +38,6 @@ use crate::control::Events;
 use crate::listeners::Listeners;
 use crate::preflight::{Preflight, Prepared};
 use crate::systemd::{self, Deadlines, Systemd};
-use app_host_core::config::Log;
-use app_host_core::error::chain;
-use app_host_core::foreign;
-use app_host_core::ids::{Generation, Time, WorkerId};
-use app_host_core::message::{Connections, ToWorker};
-use app_host_core::restart::history::Listed;
-use app_host_core::restart::{Action, Event, ExitReason, Pair, Report, Settings};
-use app_host_platform::logging::Logging;
-use app_host_platform::metrics::{Figures, Tally};
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);

@@ -2,12 +2,13 @@
 
 use tracing::error;
 
-use super::Effects;
-use crate::facts::{Fact, Fields};
 use app_host_core::command::Level;
 use app_host_core::error::chain;
 use app_host_core::ids::Time;
 use app_host_platform::logging::Logging;
+
+use super::Effects;
+use crate::facts::{Fact, Fields};
 
 impl Effects {
     pub(crate) const fn logging(&self) -> &Logging {

@@ -3,19 +3,19 @@
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::{Effects, Replace, event, micros, present, settings};
-use crate::Input;
-use crate::control::Reply;
-use crate::facts::{self, Fact, Fields, Known};
-use crate::preflight::{Prepared, Refused, Took};
-use crate::requests::{Progress, Target};
-use crate::systemd;
 use app_host_core::command::Until;
 use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::{Generation, RequestId, Time};
 use app_host_core::restart::{By, Event, Judged, Refusal, Verdict};
 use app_host_core::status::{VerdictRecord, millis};
+
+use super::{Effects, Replace, event, micros, present, settings};
+use crate::control::Reply;
+use crate::facts::{self, Fact, Fields, Known};
+use crate::preflight::{Prepared, Refused, Took};
+use crate::requests::{Progress, Target};
+use crate::{Input, systemd};
 
 impl Effects {
     /// Takes note of a request; the machine is to see the event next.
@@ -124,7 +124,7 @@ impl Effects {
             info!(listener, address, "listening");
         }
         for socket in prepared.listeners.left_over(&prepared.config) {
-            warn!(socket, "no listener is for a passed socket any more: its clients wait in vain");
+            warn!(socket, "no listener is for a passed socket any more: its clients get no answer");
         }
         let manifest = &prepared.version.manifest;
         let name = |text: &str| Some(foreign::line(text, foreign::MAX_NAME));

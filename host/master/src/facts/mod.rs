@@ -221,12 +221,12 @@ fn worker_exited(worker: &WorkerView, how: Ended, expected: bool, known: &Known)
     let fields = Fields {
         status: Some(how.to_string()),
         expected: Some(expected),
-        requests: Some(stats.sum(|lane| lane.requests)),
+        requests: Some(stats.sum(|thread| thread.requests)),
         // What was still in flight when the process ended was cut by its end.
-        cut: Some(stats.sum(|lane| lane.cut.saturating_add(lane.in_flight))),
-        handed_over: Some(stats.sum(|lane| lane.handed_over)),
-        received: Some(stats.sum(|lane| lane.taken_over)),
-        closed: Some(stats.sum(|lane| lane.dismissed)),
+        cut: Some(stats.sum(|thread| thread.cut.saturating_add(thread.in_flight))),
+        handed_over: Some(stats.sum(|thread| thread.handed_over)),
+        received: Some(stats.sum(|thread| thread.taken_over)),
+        closed: Some(stats.sum(|thread| thread.dismissed)),
         // What a killed or crashed worker had in hand is the first question.
         routes: Some(stats.routes()),
         ..known.of(worker)

@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use app_host_core::ids::{Generation, RequestId, Slot, WorkerId};
-use app_host_core::restart::{Failure, KillReason, WorkerState};
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::span;
+
+use app_host_core::ids::{Generation, RequestId, Slot, WorkerId};
+use app_host_core::restart::{Failure, KillReason, WorkerState};
 
 use super::*;
 

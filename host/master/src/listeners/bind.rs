@@ -8,13 +8,14 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
-use super::port_guard::PortGuard;
-use super::{BindError, Bound, Listeners, Loopback, watch_clients};
 use app_host_core::config::{Address, Family, Listen};
 use app_host_core::message::Origin;
 use app_host_platform::held::Owner;
 use app_host_platform::identity;
 use app_host_platform::socket_file::{SocketFile, SocketFileError};
+
+use super::port_guard::PortGuard;
+use super::{BindError, Bound, Listeners, Loopback, watch_clients};
 
 /// How often another port is tried where any will do and all addresses are to have the same.
 const TRIES: u32 = 16;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{BindError, Listeners};
 use app_host_core::config::{Address, Config};
+
+use super::{BindError, Listeners};
 
 /// How long that may take: with `/etc/hosts` it takes no time.
 const RESOLVING: Duration = Duration::from_secs(5);

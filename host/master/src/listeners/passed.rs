@@ -6,21 +6,20 @@
 //! they are not bound here, never shut down, and their files are not ours to remove.
 
 use std::cell::RefCell;
-use std::env;
-use std::fmt;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::{env, fmt, io};
 
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
-use super::options::Options;
-use super::{Bound, watch_clients};
 use app_host_core::config::{Address, Config, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use app_host_core::message::Origin;
 use app_host_platform::sys;
+
+use super::options::Options;
+use super::{Bound, watch_clients};
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
 const FIRST: usize = 3;

@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Refused;
-use super::secrets::read_file;
-use crate::history_file::config_id;
 use app_host_core::config::{self, Config, Cpus, UNLIMITED};
 use app_host_core::error::chain;
 use app_host_core::ids::ConfigId;
 use app_host_core::restart::{Judged, Refusal};
 use app_host_platform::held::Directory;
 use app_host_platform::sys::process;
+
+use super::Refused;
+use super::secrets::read_file;
+use crate::history_file::config_id;
 
 /// Reads and checks the configuration at `path`, which must be absolute; for `app-host dev` with the library
 /// that it has built. Blocks on the disk.

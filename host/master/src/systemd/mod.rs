@@ -11,13 +11,12 @@ mod deadlines;
 pub mod reports;
 
 use std::cell::{Cell, RefCell};
-use std::env;
 use std::ffi::OsStr;
-use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
+use std::{env, io};
 
 use nix::time::{ClockId, clock_gettime};
 

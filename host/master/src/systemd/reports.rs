@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use app_host_core::config::Config;
+use app_host_core::restart::{OnFailure, Report, Verdict};
+
 use super::{Deadlines, Systemd};
 use crate::preflight;
 use crate::start::ORPHANS_MARGIN;
-use app_host_core::config::Config;
-use app_host_core::restart::{OnFailure, Report, Verdict};
 
 /// How long a start, a restart and a stop may take with these configurations, and so many workers.
 pub(crate) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {

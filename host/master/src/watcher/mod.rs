@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use app_host_core::ids::{ConfigId, VersionId};
+
 use path_chain::PathChain;
 use target::WatchedFile;
 

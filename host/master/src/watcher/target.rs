@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::{FileSeen, POLL, QUIET};
 use app_host_core::config::MAX_FILE_BYTES;
 use app_host_core::ids::ConfigId;
 use app_host_platform::artifact::{self, ArtifactError, Look};
+
+use super::{FileSeen, POLL, QUIET};
 
 /// What differs when a file has been written to or replaced: device, inode, size, and the times of the
 /// last change of its bytes and of itself. The latter nobody can set back.

@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
 
-use super::*;
 use app_host_platform::artifact::{Look, look};
+
+use super::*;
 
 /// Far more than any sighting needs.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -8,9 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use app_abi::Magic;
 use app_abi::manifest::{Manifest, ManifestError, NOTE_NAME};
-use object::elf;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::{Endianness, ReadCache, ReadRef};
+use object::{Endianness, ReadCache, ReadRef, elf};
 
 /// The symbol that repeats the magic.
 const MAGIC_SYMBOL: &[u8] = b"APP_ABI_MAGIC";

@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use app_host_core::ids::VersionId;
+
 use super::{ArtifactError, has_hash};
 use crate::held;
-use app_host_core::ids::VersionId;
 
 /// A version's file as a child has it: the copy itself, and the path where it was made.
 #[derive(Debug)]

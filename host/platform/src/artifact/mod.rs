@@ -24,9 +24,10 @@ use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use app_host_core::ids::VersionId;
+
 use crate::held::{self, Directory};
 use crate::sys;
-use app_host_core::ids::VersionId;
 
 pub use elf::ElfError;
 pub use loadable::Loadable;

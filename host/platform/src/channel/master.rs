@@ -2,20 +2,20 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{Shutdown, shutdown};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::os::fd::AsRawFd;
 use tokio::net::unix::pipe;
+
+use app_host_core::foreign;
 
 use super::frames::{FrameError, Frames};
 use super::{BESIDE, ChannelError, INLINE, MAX_BESIDE, MAX_INLINE, PIPE};
 use crate::sys::packet::{self, Socket};
-use app_host_core::foreign;
 
 /// How many bytes of a child's are read at once: most messages are shorter.
 const CHUNK: usize = 4096;

@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use tracing::Level;
 
+use app_host_core::config::{LogFormat, LogLevel};
+
 use super::line::{self, Frame};
 use super::writer::LineWriter;
 use crate::logging::{AppEvent, AppLog, Changed};
-use app_host_core::config::{LogFormat, LogLevel};
 
 /// How long an error of the app's is waited for to be written: it may be the last that the process says.
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -52,8 +53,8 @@ impl AppLines {
 
     /// Writes a line that has no level, so that none leaves it out. Waits for room in memory up to `patience`; what
     /// finds none is counted as lost.
-    pub fn write_patiently(&self, event: &AppEvent<'_>, patience: Duration) {
-        self.writer.write_patiently(event.level, &self.render(event), patience);
+    pub fn write_within(&self, event: &AppEvent<'_>, patience: Duration) {
+        self.writer.write_within(event.level, &self.render(event), patience);
     }
 
     /// Waits until all is written: up to `patience`, and not at all where the log is stalled already.
@@ -70,11 +71,11 @@ impl AppLines {
     /// A line that another process has made, which ends up in the log as it is if it is one.
     pub(super) fn pass_on(&self, line: &str, patience: Duration) {
         if let Some((level, line)) = line::foreign(self.format, line) {
-            self.writer.write_patiently(level, &line, patience);
+            self.writer.write_within(level, &line, patience);
         } else {
             let (level, target) = (Level::INFO, "stderr");
             let event = AppEvent { level, target, message: line, fields: Vec::new(), spans: Vec::new() };
-            self.write_patiently(&event, patience);
+            self.write_within(&event, patience);
         }
     }
 

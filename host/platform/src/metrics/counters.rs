@@ -2,29 +2,31 @@
 
 use app_host_core::restart::{FailureReason, RefusalReason};
 
-use crate::sys::stats::{LaneSnapshot, Latency, STATUS_CLASSES, StatsSnapshot};
+use crate::sys::stats::{Latency, STATUS_CLASSES, StatsSnapshot, ThreadSnapshot};
 
 /// A counter that serving threads keep.
 pub struct Counter {
     /// Without the prefix `app_host_` and the suffix `_total`, which every counter has.
     pub name: &'static str,
     pub help: &'static str,
-    of: fn(&LaneSnapshot) -> u64,
+    of: fn(&ThreadSnapshot) -> u64,
 }
 
-/// To add a counter, add its field to the lane, and a line here.
+/// To add a counter, add its field to `ThreadStats`, and a line here.
 pub const COUNTERS: [Counter; 6] = [
-    counter("connections_accepted", "Connections accepted by workers", |lane| lane.accepted),
-    counter("connections_handed_over", "Connections that another worker has taken over", |lane| lane.handed_over),
-    counter("connections_received", "Connections taken over from another worker", |lane| lane.taken_over),
-    counter("connections_closed_by_drain", "Connections closed because their worker drained", |lane| lane.dismissed),
-    counter("requests", "Requests handed to the app", |lane| lane.requests),
-    counter(CUT, "Requests given up at the end of a drain, or with their worker", |lane| lane.cut),
+    counter("connections_accepted", "Connections accepted by workers", |thread| thread.accepted),
+    counter("connections_handed_over", "Connections that another worker has taken over", |thread| thread.handed_over),
+    counter("connections_received", "Connections taken over from another worker", |thread| thread.taken_over),
+    counter("connections_closed_by_drain", "Connections closed because their worker drained", |thread| {
+        thread.dismissed
+    }),
+    counter("requests", "Requests handed to the app", |thread| thread.requests),
+    counter(CUT, "Requests given up at the end of a drain, or with their worker", |thread| thread.cut),
 ];
 
 const CUT: &str = "requests_cut";
 
-const fn counter(name: &'static str, help: &'static str, of: fn(&LaneSnapshot) -> u64) -> Counter {
+const fn counter(name: &'static str, help: &'static str, of: fn(&ThreadSnapshot) -> u64) -> Counter {
     Counter { name, help, of }
 }
 
@@ -47,20 +49,20 @@ impl Sums {
     /// Adds what one worker has counted. A page that an app has scribbled on must not end the master, so
     /// nothing overflows.
     pub fn add(&mut self, stats: &StatsSnapshot) {
-        for lane in &stats.lanes {
+        for thread in &stats.threads {
             for (sum, counter) in self.counters.iter_mut().zip(&COUNTERS) {
-                add(sum, (counter.of)(lane));
+                add(sum, (counter.of)(thread));
             }
-            self.responses.iter_mut().zip(lane.responses).for_each(|(sum, more)| add(sum, more));
-            self.latency.classes.iter_mut().zip(lane.latency.classes).for_each(|(sum, more)| add(sum, more));
-            add(&mut self.latency.nanos, lane.latency.nanos);
+            self.responses.iter_mut().zip(thread.responses).for_each(|(sum, more)| add(sum, more));
+            self.latency.classes.iter_mut().zip(thread.latency.classes).for_each(|(sum, more)| add(sum, more));
+            add(&mut self.latency.nanos, thread.latency.nanos);
         }
     }
 
     /// Counts what a worker had in flight at its end as cut.
     pub fn cut_in_flight(&mut self, stats: &StatsSnapshot) {
         let place = COUNTERS.iter().position(|counter| counter.name == CUT).expect("it is in the table");
-        stats.lanes.iter().for_each(|lane| add(&mut self.counters[place], lane.in_flight));
+        stats.threads.iter().for_each(|thread| add(&mut self.counters[place], thread.in_flight));
     }
 }
 

@@ -14,13 +14,14 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use app_host_core::ids::{Generation, Slot};
+use app_host_core::restart::{Phase, WorkerState};
+use app_host_core::status::{Measured, WorkerStatus};
+
 use super::counters::COUNTERS;
 use super::stages::BOUNDS_MS;
 use super::{Durations, Snapshot};
 use crate::sys::stats::LATENCY_BOUNDS;
-use app_host_core::ids::{Generation, Slot};
-use app_host_core::restart::{Phase, WorkerState};
-use app_host_core::status::{Measured, WorkerStatus};
 
 /// What every name of ours begins with.
 const PREFIX: &str = "app_host";

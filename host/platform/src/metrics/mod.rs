@@ -25,10 +25,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::stats::{Latency, STATUS_CLASSES, StatsSnapshot};
 use app_host_core::ids::{Generation, RequestId, Slot, Time};
 use app_host_core::restart::{KillReason, Report, Verdict, WorkerView};
 use app_host_core::status::Status;
+
+use crate::sys::stats::{Latency, STATUS_CLASSES, StatsSnapshot};
 use counters::{COUNTERS, Sums};
 pub use exposition::text;
 pub use stages::Durations;

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::sys::stats::{LATENCIES, LaneSnapshot};
 use app_host_core::ids::{Ended, WorkerId};
 use app_host_core::restart::{Failure, KillReason, Refusal, WorkerState};
 use app_host_core::status::{Measured, WorkerStatus};
 
-fn lane() -> LaneSnapshot {
-    LaneSnapshot {
+use super::*;
+use crate::sys::stats::{LATENCIES, ThreadSnapshot};
+
+fn thread() -> ThreadSnapshot {
+    ThreadSnapshot {
         heartbeat: Some(Duration::from_secs(1)),
         accepted: 0,
         connections: 0,
@@ -82,38 +83,38 @@ proptest! {
             match happening {
                 Happens::Spawned => {
                     spawned += 1;
-                    living.push((view(spawned, 0, 1), StatsSnapshot { lanes: vec![lane(), lane()] }));
+                    living.push((view(spawned, 0, 1), StatsSnapshot { threads: vec![thread(), thread()] }));
                 }
                 Happens::Begins(worker, thread) => {
                     if let Some((_, stats)) = living.get_mut(worker) {
-                        stats.lanes[usize::from(thread)].requests += 1;
-                        stats.lanes[usize::from(thread)].in_flight += 1;
+                        stats.threads[usize::from(thread)].requests += 1;
+                        stats.threads[usize::from(thread)].in_flight += 1;
                         begun += 1;
                     }
                 }
                 Happens::Ends(worker, thread, class) => {
                     if let Some((_, stats)) = living.get_mut(worker) {
-                        let lane = &mut stats.lanes[usize::from(thread)];
-                        if lane.in_flight > 0 {
-                            lane.in_flight -= 1;
-                            lane.responses[1] += 1;
-                            lane.latency.classes[class] += 1;
-                            lane.latency.nanos += 7;
+                        let thread = &mut stats.threads[usize::from(thread)];
+                        if thread.in_flight > 0 {
+                            thread.in_flight -= 1;
+                            thread.responses[1] += 1;
+                            thread.latency.classes[class] += 1;
+                            thread.latency.nanos += 7;
                             ended += 1;
                         }
                     }
                 }
                 Happens::Cuts(worker) => {
                     if let Some((_, stats)) = living.get_mut(worker) {
-                        for lane in &mut stats.lanes {
-                            cut += lane.in_flight;
-                            lane.cut += std::mem::take(&mut lane.in_flight);
+                        for thread in &mut stats.threads {
+                            cut += thread.in_flight;
+                            thread.cut += std::mem::take(&mut thread.in_flight);
                         }
                     }
                 }
                 Happens::Leaves(worker) if worker < living.len() => {
                     let (view, stats) = living.remove(worker);
-                    cut += stats.lanes.iter().map(|lane| lane.in_flight).sum::<u64>();
+                    cut += stats.threads.iter().map(|thread| thread.in_flight).sum::<u64>();
                     tally.leaves(&view, &stats, Duration::from_millis(3));
                     let how = Ended::Signal(9);
                     tally.reported(&Report::WorkerExited { worker: view, how, expected: false }, Time::ZERO);
@@ -136,7 +137,7 @@ proptest! {
 #[test]
 fn cpu_time_of_the_dead_is_kept_while_their_generation_lives() {
     let mut tally = Tally::default();
-    let stats = StatsSnapshot { lanes: vec![lane()] };
+    let stats = StatsSnapshot { threads: vec![thread()] };
     tally.leaves(&view(1, 0, 1), &stats, Duration::from_millis(30));
     tally.leaves(&view(2, 0, 1), &stats, Duration::from_millis(12));
     tally.leaves(&view(3, 0, 2), &stats, Duration::from_millis(5));
@@ -294,12 +295,12 @@ fn snapshot(workers: Vec<WorkerStatus>, figures: Figures) -> Snapshot {
 #[test]
 fn text_has_every_figure_by_its_name() {
     let mut tally = Tally::default();
-    let mut busy = lane();
+    let mut busy = thread();
     (busy.requests, busy.responses[1], busy.accepted) = (3, 3, 2);
     busy.latency.classes[0] = 2;
     busy.latency.classes[LATENCIES - 1] = 1;
     busy.latency.nanos = 12_500_000_000;
-    tally.leaves(&view(1, 0, 1), &StatsSnapshot { lanes: vec![busy] }, Duration::from_millis(250));
+    tally.leaves(&view(1, 0, 1), &StatsSnapshot { threads: vec![busy] }, Duration::from_millis(250));
     tally.judged(RequestId(1), &Verdict::Refused(Refusal::BadConfig(String::new())), Time::ZERO);
     let workers = vec![worker(0, 1, "draining", Some(500)), worker(0, 2, "ready", Some(20)), worker(1, 1, "odd", None)];
     let (text, kind) = text(&snapshot(workers, tally.figures(std::iter::empty())), Measured::default());

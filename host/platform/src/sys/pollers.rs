@@ -5,10 +5,9 @@
 //! host's from before the app is loaded until the process ends, and is closed by nobody who owns it.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::{fs, io};
 
 const DIRECTORY: &str = "/proc/self/fd";
 const KINDS: [&str; 2] = ["anon_inode:[eventpoll]", "anon_inode:[eventfd]"];

@@ -16,9 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid, fchdir, getpid, getppid, setsid};
 
-use super::signals;
 use app_host_core::config::{Inherit, Limit, Limits, MANAGERS, Variables};
 use app_host_core::ids::Ended;
+
+use super::signals;
 
 /// Names this process in `/proc/PID/comm` (`PR_SET_NAME`); call it on the main thread.
 pub fn set_name() -> io::Result<()> {

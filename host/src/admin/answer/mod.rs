@@ -44,13 +44,13 @@ const HEADERS: [(HeaderName, &str); 5] = [
 const SILENT: &str = "the master doesn't answer\n";
 
 /// Where answers are given.
-pub(super) struct DiskThread {
+pub(super) struct Responder {
     listens: AdminListens,
     source: Source,
     live: Live,
 }
 
-impl DiskThread {
+impl Responder {
     /// What is pushed ends when `close` says so.
     pub(super) fn new(listens: AdminListens, source: Source, close: watch::Receiver<bool>) -> Self {
         let live = Live::new(source.clone(), close);

@@ -4,10 +4,10 @@ use http_body_util::Empty;
 
 use super::*;
 
-/// A desk whose master never answers.
-fn desk(listens: AdminListens) -> DiskThread {
+/// A responder whose master never answers.
+fn responder(listens: AdminListens) -> Responder {
     let (source, _) = super::super::source::open();
-    DiskThread::new(listens, source, watch::channel(false).1)
+    Responder::new(listens, source, watch::channel(false).1)
 }
 
 fn ask(method: &str, path: &str, host: Option<&str>) -> Request<Empty<Bytes>> {
@@ -28,20 +28,20 @@ async fn page_of_somebody_else_gets_nothing_from_the_loopback_interface() {
         (AdminListens::Network, Some("metrics.example"), 200),
         (AdminListens::Unix, Some("whatever"), 200),
     ] {
-        let response = desk(listens).answer(&ask("GET", "/", host)).await;
+        let response = responder(listens).answer(&ask("GET", "/", host)).await;
         assert_eq!(response.status(), status, "{listens:?} {host:?}");
     }
-    let desk = desk(AdminListens::Loopback);
+    let responder = responder(AdminListens::Loopback);
     let absolute = ask("GET", "http://rebound.example/", Some("localhost"));
-    assert_eq!(desk.answer(&absolute).await.status(), 403);
+    assert_eq!(responder.answer(&absolute).await.status(), 403);
     let mut two = ask("GET", "/", Some("localhost"));
     two.headers_mut().append(HOST, HeaderValue::from_static("rebound.example"));
-    assert_eq!(desk.answer(&two).await.status(), 403);
+    assert_eq!(responder.answer(&two).await.status(), 403);
 }
 
 #[tokio::test]
 async fn every_answer_forbids_what_a_page_does_not_need() {
-    let desk = desk(AdminListens::Loopback);
+    let responder = responder(AdminListens::Loopback);
     for (method, path, status, kind) in [
         ("GET", "/", 200, "text/html; charset=utf-8"),
         ("HEAD", "/page.css", 200, "text/css; charset=utf-8"),
@@ -54,7 +54,7 @@ async fn every_answer_forbids_what_a_page_does_not_need() {
         ("GET", "/readyz", 503, PLAIN),
         ("GET", "/metrics", 503, PLAIN),
     ] {
-        let response = desk.answer(&ask(method, path, Some("127.0.0.1:1"))).await;
+        let response = responder.answer(&ask(method, path, Some("127.0.0.1:1"))).await;
         assert_eq!(response.status(), status, "{method} {path}");
         assert_eq!(response.headers()[CONTENT_TYPE], kind, "{path}");
         assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], POLICY, "{path}");
@@ -65,10 +65,10 @@ async fn every_answer_forbids_what_a_page_does_not_need() {
 
 #[tokio::test]
 async fn as_many_pages_as_are_bounded_may_be_open_and_one_that_closes_makes_room() {
-    let desk = desk(AdminListens::Loopback);
+    let responder = responder(AdminListens::Loopback);
     let mut open = Vec::new();
     let refused = loop {
-        let response = desk.answer(&ask("GET", "/events", None)).await;
+        let response = responder.answer(&ask("GET", "/events", None)).await;
         if response.status() != 200 {
             break response;
         }
@@ -77,7 +77,7 @@ async fn as_many_pages_as_are_bounded_may_be_open_and_one_that_closes_makes_room
     assert_eq!((open.len(), refused.status()), (32, StatusCode::SERVICE_UNAVAILABLE));
     assert!(refused.headers().contains_key(RETRY_AFTER));
     open.pop();
-    assert_eq!(desk.answer(&ask("GET", "/events", None)).await.status(), 200);
+    assert_eq!(responder.answer(&ask("GET", "/events", None)).await.status(), 200);
 }
 
 #[test]

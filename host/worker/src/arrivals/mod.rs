@@ -21,7 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
 use app_host_core::error::chain;
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::Address;
 
 use crate::Listener;
@@ -54,7 +54,7 @@ pub(super) struct ThreadHandle {
     /// How many connections are in the inbox, or about to be.
     coming: Arc<AtomicU64>,
     held: mpsc::WeakSender<Infallible>,
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
 }
 
 /// A thread's end of its [`ThreadHandle`], and of its [`DetachQueue`].
@@ -70,7 +70,7 @@ pub(super) struct Inbox {
 /// The channels to a thread whose connections hold `held`: from other workers, and for those of its own that are to be
 /// parked.
 pub(super) fn channel(
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     held: &mpsc::Sender<Infallible>,
 ) -> (ThreadHandle, mpsc::UnboundedSender<Detached>, Inbox) {
     let (inbox, arrivals) = mpsc::channel(INBOX);

@@ -54,7 +54,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 
 use crate::access::ConnectionLog;
 use driver::{Driven, Ended, Wakeups};
@@ -93,7 +93,7 @@ pub trait Application: Clone + Send + Sync + 'static {
 pub async fn serve_connection<T, A>(
     connection: Suspended<T>,
     app: A,
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     drain: DrainSignal,
     log: Option<Arc<ConnectionLog>>,
 ) -> Option<Leaving<T>>

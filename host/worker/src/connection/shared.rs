@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 
 use super::state::ConnState;
 use crate::access::{ConnectionLog, RequestEnd, RequestLog};
@@ -12,12 +12,12 @@ use crate::access::{ConnectionLog, RequestEnd, RequestLog};
 /// Shared by all that serve one connection.
 pub(super) struct Shared {
     pub(super) state: ConnState,
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     log: Option<Arc<ConnectionLog>>,
 }
 
 impl Shared {
-    pub(super) const fn new(state: ConnState, thread: &'static Lane, log: Option<Arc<ConnectionLog>>) -> Self {
+    pub(super) const fn new(state: ConnState, thread: &'static ThreadStats, log: Option<Arc<ConnectionLog>>) -> Self {
         Self { state, stats: thread, log }
     }
 
@@ -34,10 +34,10 @@ impl Shared {
 
 /// Counts a connection as open until this is dropped. It isn't a part of [`Shared`], which a request's body may keep on a
 /// thread of the app's, where the statistics must not be written.
-pub(super) struct Opened(&'static Lane);
+pub(super) struct Opened(&'static ThreadStats);
 
 impl Opened {
-    pub(super) fn new(stats: &'static Lane) -> Self {
+    pub(super) fn new(stats: &'static ThreadStats) -> Self {
         stats.opened();
         Self(stats)
     }
@@ -76,7 +76,7 @@ impl InFlight {
         &self.shared.state
     }
 
-    pub(super) fn stats(&self) -> &'static Lane {
+    pub(super) fn stats(&self) -> &'static ThreadStats {
         self.shared.stats
     }
 

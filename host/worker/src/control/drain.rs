@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use app_host_core::error::chain;
 use app_host_core::message::{Connections, Origin};
 use app_host_core::status::millis;
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 
 use super::inputs::{DrainOrder, Input};
 use super::schedule::Schedule;
@@ -195,10 +195,10 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(stats: &[Lane]) -> Self {
+    fn of(stats: &[ThreadStats]) -> Self {
         let mut totals =
             Self { requests: 0, in_flight: 0, cut: 0, handed_over: 0, received: 0, closed: 0, route: None };
-        for thread in stats.iter().map(Lane::snapshot) {
+        for thread in stats.iter().map(ThreadStats::snapshot) {
             let add = |sum: &mut u64, more| *sum = sum.saturating_add(more);
             add(&mut totals.requests, thread.requests);
             add(&mut totals.in_flight, thread.in_flight);

@@ -22,7 +22,7 @@ use app_host_platform::channel::Channel;
 use app_host_platform::logging::{self, ChildLog, Kind, LineWriter};
 use app_host_platform::output::{self, Output, Stream};
 use app_host_platform::sys;
-use app_host_platform::sys::stats::Lane;
+use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::databank::{Databank, Making};
 use app_host_services::dispatch::Dispatch;
 use app_host_services::loader::{AppListeners, HostInfo};
@@ -80,7 +80,7 @@ struct Control<'a> {
     /// What the app prints to its standard streams.
     outputs: Arc<[Arc<Output>]>,
     access: Option<Arc<AccessLog>>,
-    stats: &'static [Lane],
+    stats: &'static [ThreadStats],
     /// Shared with the serving threads, which take duplicates. Dropped once none of them accepts any more, so that a
     /// listener which leaves the configuration closes with its last user.
     listeners: Option<Arc<[Listener]>>,

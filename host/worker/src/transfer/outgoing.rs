@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
 use app_host_core::error::chain;
-use app_host_core::message::ToRoad;
+use app_host_core::message::ToTransfer;
 use app_host_platform::channel::{ChannelError, FromMaster};
 use app_host_platform::sys::packet::{Socket, is_the_end};
 
@@ -97,7 +97,7 @@ pub(super) async fn run<R: Receiver>(queue: TransferQueue<R::Connection>, channe
                 }
                 Err(_) => has_mode = false,
             },
-            message = channel.receive::<ToRoad>(), if has_master => match message {
+            message = channel.receive::<ToTransfer>(), if has_master => match message {
                 Ok(Some((message, descriptors))) => this.add_link(message, descriptors),
                 Ok(None) | Err(ChannelError::Socket(_)) => has_master = false,
                 Err(error) => tracing::error!(error = chain(&error), "unreadable link message from the master"),
@@ -140,7 +140,7 @@ impl<R: Receiver> TransferLoop<R> {
         }
     }
 
-    fn add_link(&mut self, message: ToRoad, descriptors: Vec<OwnedFd>) {
+    fn add_link(&mut self, message: ToTransfer, descriptors: Vec<OwnedFd>) {
         let made = descriptors.into_iter().next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
         let socket = match made.and_then(Socket::new) {
             Ok(socket) => Rc::new(socket),
@@ -150,10 +150,10 @@ impl<R: Receiver> TransferLoop<R> {
             }
         };
         match message {
-            ToRoad::Take => {
+            ToTransfer::Receive => {
                 spawn_local(receive(socket, Rc::clone(&self.receiver), Rc::clone(&self.accepts)));
             }
-            ToRoad::Give { invited } => {
+            ToTransfer::Send { invited } => {
                 let now = self.begin.elapsed();
                 let number = self.outbox.add_link(invited.map(|_| now + BALANCING), now);
                 let reader = spawn_local(read_acks(Rc::clone(&socket), number, self.events.clone())).abort_handle();

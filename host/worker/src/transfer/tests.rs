@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use app_host_core::message::ToRoad;
+use app_host_core::message::ToTransfer;
 use app_host_platform::channel::send_now;
 use app_host_platform::sys::packet::{self, Socket};
 
@@ -128,12 +128,12 @@ impl Worker {
     }
 
     fn send_on(&self, end: &OwnedFd, invited: Option<u64>) {
-        send_now(self.master.as_fd(), &ToRoad::Give { invited }, &[end.as_fd()]).unwrap();
+        send_now(self.master.as_fd(), &ToTransfer::Send { invited }, &[end.as_fd()]).unwrap();
     }
 
     fn link_to(&self, other: &Self) {
         let (ours, theirs) = packet::pair().unwrap();
-        send_now(other.master.as_fd(), &ToRoad::Take, &[theirs.as_fd()]).unwrap();
+        send_now(other.master.as_fd(), &ToTransfer::Receive, &[theirs.as_fd()]).unwrap();
         self.send_on(&ours, None);
     }
 
@@ -285,7 +285,7 @@ async fn a_worker_that_serves_sends_only_what_it_was_invited_to_and_not_for_long
     let (accepted, returned, _clients) = from.send(3, b"record").await;
     assert_eq!((accepted, returned.len()), (0, 3), "there is no link");
     let (out, other_end) = packet::pair().unwrap();
-    send_now(to.master.as_fd(), &ToRoad::Take, &[other_end.as_fd()]).unwrap();
+    send_now(to.master.as_fd(), &ToTransfer::Receive, &[other_end.as_fd()]).unwrap();
     from.send_on(&out, Some(5));
     drop((out, other_end));
     while from.arrivals.invited.load(Relaxed) != 5 {
@@ -326,7 +326,7 @@ async fn what_waits_returns_when_the_service_ends() {
 async fn connection_whose_last_close_would_wait_is_refused_at_once() {
     let to = Worker::new();
     let (ours, theirs) = packet::pair().unwrap();
-    send_now(to.master.as_fd(), &ToRoad::Take, &[theirs.as_fd()]).unwrap();
+    send_now(to.master.as_fd(), &ToTransfer::Receive, &[theirs.as_fd()]).unwrap();
     drop(theirs);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut lingers = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,11 +1,11 @@
 //! The schema says what the reader does: the same keys, defaults and bounds, and the same answer to every value.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::super::{Config, SCHEMA};
-use std::path::Path;
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).expect("it is JSON")

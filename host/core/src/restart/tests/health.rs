@@ -34,7 +34,7 @@ const fn abort(worker: u64) -> Action {
 fn a_worker_that_hangs_is_aborted_and_its_slot_gets_another_at_once() {
     // FAULTS 9
     let mut bench = Bench::serving(2);
-    assert_eq!(bench.machine.looks_every(), Some(LOOK));
+    assert_eq!(bench.machine.check_interval(), Some(LOOK));
     for beat in 0..90 {
         assert_eq!(look(&mut bench, &[(1, beat), (2, beat)]), [], "they move");
         bench.now += LOOK;
@@ -98,9 +98,9 @@ fn looks_are_as_frequent_as_the_shortest_time_out_needs() {
     assert_eq!(look_interval(Some(Duration::from_secs(1))), ms(250));
     let short = Settings { hang_timeout: Some(Duration::from_secs(2)), ..settings(2) };
     let bench = Bench::rolling(2, short);
-    assert_eq!(bench.machine.looks_every(), Some(ms(500)));
+    assert_eq!(bench.machine.check_interval(), Some(ms(500)));
     let mut never = Bench::with(Settings { hang_timeout: None, ..settings(2) });
-    assert_eq!(never.machine.looks_every(), None);
+    assert_eq!(never.machine.check_interval(), None);
     assert_eq!(look_for(&mut never, Duration::from_mins(10), &[1]), []);
 }
 
@@ -176,14 +176,14 @@ fn an_active_worker_that_hangs_while_slots_return_gets_a_successor() {
 #[test]
 fn a_locked_master_aborts_and_recycles_nobody() {
     let mut bench = Bench::locked();
-    assert_eq!(bench.machine.looks_every(), None);
+    assert_eq!(bench.machine.check_interval(), None);
     assert_eq!(look_for(&mut bench, HANG_TIMEOUT * 2, &[1, 2]), []);
 }
 
 #[test]
 fn a_stopping_master_leaves_hanging_workers_to_their_deadline() {
     let mut bench = Bench::stopping();
-    assert_eq!(bench.machine.looks_every(), None);
+    assert_eq!(bench.machine.check_interval(), None);
     assert_eq!(look_for(&mut bench, SHUTDOWN_TIMEOUT.saturating_sub(LOOK), &[1, 2]), []);
 }
 
@@ -245,7 +245,7 @@ fn a_worker_that_has_done_enough_retires_behind_its_successor() {
     ];
     for (signs, reason) in cases {
         let mut bench = recycling(2);
-        assert_eq!(bench.machine.looks_every(), Some(LOOK));
+        assert_eq!(bench.machine.check_interval(), Some(LOOK));
         bench.now += LIMITS.min_uptime;
         assert_eq!(weigh(&mut bench, &[(1, 99, Some(1000)), (2, 99, None)]), (vec![], vec![]));
         assert_eq!(weigh(&mut bench, &[(2, 0, None), signs]), (vec![spawn(3, 0, 1)], vec![reason]));
@@ -336,5 +336,5 @@ fn a_restart_that_comes_while_a_worker_retires_replaces_it_too() {
         bench.on(exited(worker, 0));
     }
     assert_eq!(bench.on(exited(3, 0)).last(), Some(&verdict(1, Verdict::Complete { unchanged: false, draining: 0 })));
-    assert_eq!(bench.machine.looks_every(), Some(LOOK));
+    assert_eq!(bench.machine.check_interval(), Some(LOOK));
 }

@@ -193,7 +193,7 @@ fn what_is_quarantined_is_bounded_and_each_is_there_once() {
 fn the_watcher_is_told_what_is_quarantined_and_what_was_rolled_back() {
     let mut history = after(2, 5);
     history.quarantine(pair(3, 0), 9, "worker died");
-    assert!(history.minds_what_lies_there());
+    assert!(history.depends_on_disk());
     rolled_back(&mut history, None, found(2, 0));
     assert_eq!(history.barred(), [pair(3, 0), pair(2, 0)]);
 }

@@ -12,9 +12,8 @@ mod world;
 
 use std::time::Duration;
 
-use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
-
 use super::{Action, By, Event, KillReason, OnFailure, Recycle, Refusal, Settings, Signs, Verdict, WorkerState};
+use crate::ids::{Ended, Generation, RequestId, Slot, WorkerId};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBATION: Duration = Duration::from_millis(250);

@@ -168,7 +168,7 @@ fn take(world: &mut World, step: &Step) {
 /// Looks as often as the machine wants it, and so many times; every deadline on the way is kept.
 fn watch(world: &mut World, looks: u32) {
     for _ in 0..looks {
-        let Some(every) = world.machine.looks_every() else { return };
+        let Some(every) = world.machine.check_interval() else { return };
         world.sleep_watchfully(every);
         world.look();
     }

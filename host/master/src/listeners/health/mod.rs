@@ -14,12 +14,13 @@ use std::rc::Rc;
 
 use rustix::net::connect_unspec;
 
-use super::options::Options;
-use super::{AdminListener, BindError, Bound, Configured, Listeners};
 use app_host_core::config::Listen;
 use app_host_core::error::chain;
 use app_host_core::message::{Origin, Server};
 use app_host_platform::sys::socket::is_open;
+
+use super::options::Options;
+use super::{AdminListener, BindError, Bound, Configured, Listeners};
 
 /// A listener that isn't any more what the master has made it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::*;
 use app_host_core::config::Config;
+
+use super::*;
 
 fn config(text: &str) -> Config {
     let text = format!(r#"{{"app": {{"library": "a"}}, {text}}}"#);

@@ -11,9 +11,10 @@ use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use tracing::Level;
 
-use crate::logging::{AppEvent, AppField, AppValue};
 use app_host_core::config::LogFormat;
 use app_host_core::foreign::is_unsafe;
+
+use crate::logging::{AppEvent, AppField, AppValue};
 
 /// About the most bytes of a line, counted as they are written, escapes included.
 pub(super) const MAX_BYTES: usize = 64 * 1024;

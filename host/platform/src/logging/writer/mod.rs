@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-
 use tracing::Level;
+
+use app_host_core::error::chain;
 
 use super::journal::{self, Form};
 use crate::sys::signals;
-use app_host_core::error::chain;
 
 /// How many bytes of lines wait at most.
 const ROOM: usize = 1024 * 1024;
@@ -171,7 +171,7 @@ impl LineWriter {
 
     /// As [`write`](Self::write), but waits for room: up to `limit`, and not at all for a log that is stalled
     /// already. For threads that nobody depends on.
-    pub fn write_patiently(&self, level: Level, line: &[u8], limit: Duration) {
+    pub fn write_within(&self, level: Level, line: &[u8], limit: Duration) {
         let full = |state: &mut State| !state.stalled && state.lines.len() + line.len() > ROOM;
         drop(self.wait_while(limit, full));
         self.write(level, line);

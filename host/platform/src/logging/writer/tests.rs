@@ -48,7 +48,7 @@ fn each_line_of_the_journal_has_its_priority_and_no_line_of_any_other_log() {
     writer.write(Level::ERROR, b"<plain>\n");
     assert!(writer.flush(LONG));
     writer.redirect_as(file("again"), Form::Journal);
-    writer.write_patiently(Level::ERROR, b"e\n", LONG);
+    writer.write_within(Level::ERROR, b"e\n", LONG);
     assert!(writer.flush(LONG));
     assert_eq!((read("plain").as_str(), read("again").as_str()), ("<plain>\n", "<3>e\n"));
 }
@@ -85,7 +85,7 @@ fn a_log_that_is_not_read_makes_nobody_wait_takes_no_more_than_its_room_and_lose
     let began = Instant::now();
     assert!(!writer.flush(Duration::from_millis(10)));
     writer.flush_unless_stalled(LONG);
-    writer.write_patiently(Level::INFO, &line, LONG);
+    writer.write_within(Level::INFO, &line, LONG);
     assert!(began.elapsed() < LONG, "a log that is stalled isn't waited for");
     assert!(writer.0.0.lock().lines.len() <= ROOM);
     let read = std::thread::spawn(move || {
@@ -113,7 +113,7 @@ fn who_can_wait_loses_nothing_to_a_slow_reader() {
         text.len()
     });
     for _ in 0..4 * ROOM / line.len() {
-        writer.write_patiently(Level::INFO, &line, LONG);
+        writer.write_within(Level::INFO, &line, LONG);
     }
     drop(writer);
     assert_eq!(read.join().unwrap(), 4 * ROOM / line.len() * line.len());

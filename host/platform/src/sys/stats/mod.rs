@@ -7,20 +7,25 @@
 //! relaxed. A snapshot is therefore no instant: its figures may be a few instructions apart, and a
 //! route that is being replaced while it is read comes out torn, half old and half new.
 
-use std::fmt;
-use std::io;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
 
 use app_host_core::config::MAX_THREADS;
 use app_host_core::foreign;
+
+pub use snapshot::{Latency, StatsSnapshot, ThreadSnapshot};
 
 /// What the page begins with, so that another kind of descriptor is not taken for one.
 const MAGIC: u64 = u64::from_le_bytes(*b"app-host");
@@ -62,14 +67,14 @@ struct Page {
     magic: AtomicU64,
     /// The size of this struct. Both sides are the same binary, so a difference is a bug.
     size: AtomicU64,
-    lanes: [Lane; MAX_THREADS as usize],
+    threads: [ThreadStats; MAX_THREADS as usize],
 }
 
 /// What one serving thread says of itself. Aligned so that no two threads write to one pair of
 /// cache lines (processors fetch them in pairs).
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-pub struct Lane {
+pub struct ThreadStats {
     heartbeat: AtomicU64,
     accepted: AtomicU64,
     connections: AtomicU64,
@@ -89,7 +94,7 @@ pub struct Lane {
     dismissed: AtomicU64,
 }
 
-/// Adds without a locked instruction, which is enough because each lane has one writing thread.
+/// Adds without a locked instruction, which is enough because one thread writes each field.
 fn add(counter: &AtomicU64, number: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(number), Relaxed);
 }
@@ -98,7 +103,7 @@ fn subtract(counter: &AtomicU64, number: u64) {
     counter.store(counter.load(Relaxed).wrapping_sub(number), Relaxed);
 }
 
-impl Lane {
+impl ThreadStats {
     /// Says that the thread is alive now.
     pub fn beat(&self) {
         self.heartbeat.store(monotonic_ms(), Relaxed);
@@ -109,23 +114,23 @@ impl Lane {
         add(&self.accepted, 1);
     }
 
-    /// Counts a connection as open until [`Lane::closed`].
+    /// Counts a connection as open until [`ThreadStats::closed`].
     pub fn opened(&self) {
         add(&self.connections, 1);
     }
 
-    /// Ends what [`Lane::opened`] began.
+    /// Ends what [`ThreadStats::opened`] began.
     pub fn closed(&self) {
         subtract(&self.connections, 1);
     }
 
-    /// Counts a request, in flight until [`Lane::ended`].
+    /// Counts a request, in flight until [`ThreadStats::ended`].
     pub fn began(&self) {
         add(&self.requests, 1);
         add(&self.in_flight, 1);
     }
 
-    /// Ends what [`Lane::began`] began.
+    /// Ends what [`ThreadStats::began`] began.
     pub fn ended(&self) {
         subtract(&self.in_flight, 1);
     }
@@ -189,8 +194,8 @@ impl Lane {
         self.route_length.store(0, Relaxed);
     }
 
-    /// What the lane says at this moment.
-    pub fn snapshot(&self) -> LaneSnapshot {
+    /// What the page says of the thread at this moment.
+    pub fn snapshot(&self) -> ThreadSnapshot {
         let mut route = Vec::with_capacity(MAX_ROUTE);
         let length = usize::try_from(self.route_length.load(Relaxed)).unwrap_or(0).min(MAX_ROUTE);
         if length > 0 {
@@ -199,7 +204,7 @@ impl Lane {
             }
             route.truncate(length);
         }
-        LaneSnapshot {
+        ThreadSnapshot {
             heartbeat: match self.heartbeat.load(Relaxed) {
                 0 => None,
                 beat => Some(Duration::from_millis(beat)),
@@ -222,7 +227,7 @@ impl Lane {
     }
 }
 
-/// A method and a path, cut to [`MAX_ROUTE`] bytes, ready to be stored in a lane.
+/// A method and a path, cut to [`MAX_ROUTE`] bytes, ready to be stored in the page.
 #[derive(Clone)]
 pub struct Route {
     length: u8,
@@ -251,74 +256,6 @@ impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Route({})", String::from_utf8_lossy(&self.bytes[..usize::from(self.length)]))
     }
-}
-
-/// What a lane said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneSnapshot {
-    /// When the thread was last alive, by `CLOCK_MONOTONIC`; `None` before its first beat.
-    pub heartbeat: Option<Duration>,
-    /// Connections accepted so far.
-    pub accepted: u64,
-    /// Connections open.
-    pub connections: u64,
-    /// Requests handed to the app so far.
-    pub requests: u64,
-    /// Requests whose response is not complete yet.
-    pub in_flight: u64,
-    /// Requests given up at the end of a drain.
-    pub cut: u64,
-    /// Responses by the first digit of their status codes, from 1 on.
-    pub responses: [u64; STATUS_CLASSES],
-    pub latency: Latency,
-    /// Connections that another worker has taken over.
-    pub handed_over: u64,
-    /// Connections taken over from another worker.
-    pub taken_over: u64,
-    /// Connections ended because the worker drained.
-    pub dismissed: u64,
-    /// The request that the app holds the thread with, on one line; `None` while it doesn't.
-    pub route: Option<String>,
-}
-
-/// How long requests took, from their heads until their responses were complete or given up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Latency {
-    /// How many there were of each class.
-    pub classes: [u64; LATENCIES],
-    /// The sum of them all, in nanoseconds.
-    pub nanos: u64,
-}
-
-/// What a page said: one entry a serving thread that has begun.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StatsSnapshot {
-    pub lanes: Vec<LaneSnapshot>,
-}
-
-impl StatsSnapshot {
-    /// A figure of all threads together. It stops at the largest number, because a page that an app has scribbled on
-    /// must not end whoever adds.
-    pub fn sum(&self, of: impl Fn(&LaneSnapshot) -> u64) -> u64 {
-        self.lanes.iter().map(of).fold(0, u64::saturating_add)
-    }
-
-    /// What the app holds the threads with.
-    pub fn routes(&self) -> String {
-        listed(self.lanes.iter())
-    }
-
-    /// What the app holds those threads with that have given no sign of life for so long.
-    pub fn routes_silent_for(&self, silence: Duration) -> String {
-        let since = Duration::from_millis(monotonic_ms()).saturating_sub(silence);
-        let silent = self.lanes.iter().filter(|lane| lane.heartbeat.is_some_and(|beat| beat <= since));
-        listed(silent)
-    }
-}
-
-fn listed<'a>(lanes: impl Iterator<Item = &'a LaneSnapshot>) -> String {
-    let routes: Vec<_> = lanes.filter_map(|lane| lane.route.as_deref()).collect();
-    foreign::line(&routes.join(", "), foreign::MAX_TEXT)
 }
 
 /// A mapped stats page.
@@ -370,22 +307,23 @@ impl StatsPage {
         }
     }
 
-    /// Has the first `threads` lanes time their requests. Only they: the others' memory stays untouched.
+    /// Has the first `threads` threads time their requests. Only those: the memory of others stays untouched.
     pub fn time_requests(&self, threads: u16) {
-        for lane in self.page().lanes.iter().take(threads.into()) {
-            lane.timed.store(1, Relaxed);
+        for thread in self.page().threads.iter().take(threads.into()) {
+            thread.timed.store(1, Relaxed);
         }
     }
 
-    /// The lanes, one a serving thread, for the rest of the process, which keeps the page mapped.
-    pub fn into_lanes(self) -> &'static [Lane] {
-        &Box::leak(Box::new(self)).page().lanes
+    /// What each serving thread writes to, for the rest of the process, which keeps the page mapped.
+    pub fn into_threads(self) -> &'static [ThreadStats] {
+        &Box::leak(Box::new(self)).page().threads
     }
 
     /// The last sign of life of the thread that has been silent for the longest, and how many requests
     /// all of them have handed to the app.
     pub fn signs(&self) -> (Option<Duration>, u64) {
-        let begun = self.page().lanes.iter().map(|lane| (lane.heartbeat.load(Relaxed), lane.requests.load(Relaxed)));
+        let begun =
+            self.page().threads.iter().map(|thread| (thread.heartbeat.load(Relaxed), thread.requests.load(Relaxed)));
         let (mut oldest, mut requests) = (None, 0_u64);
         for (beat, served) in begun.take_while(|(beat, _)| *beat != 0) {
             oldest = Some(oldest.map_or(beat, |oldest: u64| oldest.min(beat)));
@@ -396,13 +334,13 @@ impl StatsPage {
 
     /// How many connections the worker has.
     pub fn connections(&self) -> u64 {
-        self.page().lanes.iter().map(Lane::connections).fold(0, u64::saturating_add)
+        self.page().threads.iter().map(ThreadStats::connections).fold(0, u64::saturating_add)
     }
 
     /// What the worker's threads say at this moment.
     pub fn snapshot(&self) -> StatsSnapshot {
-        let lanes = self.page().lanes.iter().map(Lane::snapshot);
-        StatsSnapshot { lanes: lanes.take_while(|lane| lane.heartbeat.is_some()).collect() }
+        let threads = self.page().threads.iter().map(ThreadStats::snapshot);
+        StatsSnapshot { threads: threads.take_while(|thread| thread.heartbeat.is_some()).collect() }
     }
 }
 
@@ -414,9 +352,6 @@ fn monotonic_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(size_of::<Lane>() == 512 && align_of::<Lane>() == 128);
+const _: () = assert!(size_of::<ThreadStats>() == 512 && align_of::<ThreadStats>() == 128);
 // A route's length is a byte.
 const _: () = assert!(MAX_ROUTE <= u8::MAX as usize);
-
-#[cfg(test)]
-mod tests;

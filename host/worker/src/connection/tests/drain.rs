@@ -196,7 +196,7 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (transport, _) = listener.accept().await.unwrap();
     let (control, signal) = drain_signal();
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let stats: &'static Lane = Box::leak(Box::default());
+    let stats: &'static ThreadStats = Box::leak(Box::default());
     let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), stats, signal, None));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
@@ -223,7 +223,7 @@ const MOMENTS: u32 = 1_500;
 #[test]
 fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
     let (_page, file) = app_host_platform::sys::stats::StatsPage::create().unwrap();
-    let stats = &app_host_platform::sys::stats::StatsPage::open(&file).unwrap().into_lanes()[0];
+    let stats = &app_host_platform::sys::stats::StatsPage::open(&file).unwrap().into_threads()[0];
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for moment in 0..MOMENTS {
         let (control, signal) = drain_signal();

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use app_host_platform::sys::stats::LaneSnapshot;
+use app_host_platform::sys::stats::ThreadSnapshot;
 
 use super::*;
 
@@ -188,7 +188,7 @@ impl<F: Future<Output = Result<Bytes, io::Error>>> Body for Late<F> {
 async fn serve(
     mut connection: Suspended<DuplexStream>,
     app: TestApp,
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     signal: DrainSignal,
     parks: Arc<AtomicUsize>,
 ) -> Option<Suspended<DuplexStream>> {
@@ -206,7 +206,7 @@ async fn serve(
 struct Rig {
     client: DuplexStream,
     control: DrainControl,
-    stats: &'static Lane,
+    stats: &'static ThreadStats,
     app: TestApp,
     parks: Arc<AtomicUsize>,
     served: JoinHandle<Option<Suspended<DuplexStream>>>,
@@ -216,7 +216,7 @@ impl Rig {
     fn new() -> Self {
         let (client, transport) = tokio::io::duplex(64 * 1024);
         let (control, signal) = drain_signal();
-        let stats: &'static Lane = Box::leak(Box::default());
+        let stats: &'static ThreadStats = Box::leak(Box::default());
         let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
         let parks = Arc::<AtomicUsize>::default();
         let served =
@@ -260,7 +260,7 @@ impl Rig {
         self.app.gate.add_permits(1);
     }
 
-    fn figures(&self) -> LaneSnapshot {
+    fn figures(&self) -> ThreadSnapshot {
         self.stats.snapshot()
     }
 }

@@ -17,7 +17,7 @@ async fn a_connection_that_has_been_idle_for_long_is_parked_with_its_history() {
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let stats: &'static Lane = Box::leak(Box::default());
+    let stats: &'static ThreadStats = Box::leak(Box::default());
     let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app, stats, signal, None));
     for path in ["/first", "/second"] {
         client.write_all(get(path).as_bytes()).await.unwrap();

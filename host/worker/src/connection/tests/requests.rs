@@ -125,9 +125,9 @@ async fn an_upload_waits_for_its_app_and_comes_back_whole() {
 async fn the_route_is_known_while_the_app_blocks_the_thread() {
     /// Looks when it is called, when it works, and when it makes the body.
     #[derive(Clone)]
-    struct Looks(&'static Lane);
+    struct Looks(&'static ThreadStats);
 
-    struct Seen(&'static Lane, Vec<String>, bool);
+    struct Seen(&'static ThreadStats, Vec<String>, bool);
 
     impl Seen {
         fn look(&mut self) {
@@ -170,7 +170,7 @@ async fn the_route_is_known_while_the_app_blocks_the_thread() {
         }
     }
 
-    let stats: &'static Lane = Box::leak(Box::default());
+    let stats: &'static ThreadStats = Box::leak(Box::default());
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
     tokio::spawn(serve_connection(Suspended::accepted(transport), Looks(stats), stats, signal, None));

@@ -254,7 +254,7 @@ async fn a_transfer_makes_no_connection_younger() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_serves_suspends_as_many_idle_connections_as_are_invited() {
     let (control, signal) = drain_signal();
-    let stats: &'static Lane = Box::leak(Box::default());
+    let stats: &'static ThreadStats = Box::leak(Box::default());
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let mut clients = Vec::new();
     for number in 0..10 {

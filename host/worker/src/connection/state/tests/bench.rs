@@ -52,7 +52,7 @@ impl Bench {
         self.state.on_flushed()
     }
 
-    pub fn looks(&mut self, after: Duration) -> Next {
+    pub fn check(&mut self, after: Duration) -> Next {
         self.now += after;
         self.timeouts.on_timer(&self.state, self.now)
     }

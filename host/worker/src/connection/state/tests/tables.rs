@@ -61,11 +61,11 @@ fn a_connection_that_serves_is_parked_closed_and_dropped_by_what_it_waits_for() 
         (Streams, "wwwwwwww"),
     ];
     for (situation, mut bench, expected) in each(rows) {
-        let looked_at = situation != Http2 && situation != Streams;
-        assert_eq!(bench.timeouts.must_be_checked(&bench.state, true), looked_at, "{situation:?}");
+        let checked = situation != Http2 && situation != Streams;
+        assert_eq!(bench.timeouts.must_be_checked(&bench.state, true), checked, "{situation:?}");
         assert!(!bench.timeouts.must_be_checked(&bench.state, false), "{situation:?}");
         let found: String = (0..expected.len())
-            .map(|_| match bench.looks(HEAD_TIMEOUT) {
+            .map(|_| match bench.check(HEAD_TIMEOUT) {
                 Next::WaitUntil(at) if at == bench.now + HEAD_TIMEOUT => 'w',
                 Next::Leave(at) if at == bench.now + HEAD_TIMEOUT => 'p',
                 Next::ShutDown => 's',
@@ -164,7 +164,7 @@ fn a_flush_wakes_a_connection_whose_read_was_held() {
 fn a_busy_connection_leaves_behind_its_response_and_announces_no_close() {
     let mut bench = bench(InFlight);
     bench.drain(Ending::HandOver);
-    assert_eq!(bench.looks(LINGER * 3), Next::Wait);
+    assert_eq!(bench.check(LINGER * 3), Next::Wait);
     assert!(!bench.state.on_response(), "another worker goes on with it");
     bench.state.on_response_end();
     bench.state.on_write();
@@ -209,7 +209,7 @@ fn a_drain_that_closes_announces_it_where_no_further_request_is_known_and_then_e
         assert_eq!(bench.state.on_read_wanted(), Read::On, "{situation:?}");
         assert_eq!(bench.state.on_response(), at_once, "{situation:?}");
         assert_eq!(bench.state.is_dismissed(), at_once || order == Order::ShutDown, "{situation:?}");
-        bench.looks(LINGER);
+        bench.check(LINGER);
         assert_eq!(bench.state.on_response(), later, "{situation:?}");
     }
 }
@@ -221,9 +221,9 @@ fn a_drain_ends_an_idle_connection_after_its_linger_and_never_a_busy_one() {
             let mut bench = bench(situation);
             bench.drain(ending);
             let ends = bench.now + LINGER;
-            assert_eq!(bench.looks(Duration::ZERO), Next::WaitUntil(ends), "{situation:?}");
+            assert_eq!(bench.check(Duration::ZERO), Next::WaitUntil(ends), "{situation:?}");
             let busy = matches!(situation, InFlight | Pipelined | Upload | Unflushed | Carried | Streams);
-            let found = [bench.looks(LINGER), bench.looks(Duration::ZERO)];
+            let found = [bench.check(LINGER), bench.check(Duration::ZERO)];
             let expected = if busy { [Next::Wait; 2] } else { [Next::ShutDown, Next::Drop] };
             assert_eq!(found, expected, "{situation:?}");
         }
@@ -234,12 +234,12 @@ fn a_drain_ends_an_idle_connection_after_its_linger_and_never_a_busy_one() {
 fn a_connection_that_becomes_idle_late_in_a_drain_has_its_linger_still() {
     let mut bench = bench(InFlight);
     bench.drain(Ending::Close);
-    assert_eq!(bench.looks(LINGER * 2), Next::Wait);
+    assert_eq!(bench.check(LINGER * 2), Next::Wait);
     bench.answers();
     bench.flushes();
-    assert_eq!(bench.looks(SECOND), Next::WaitUntil(bench.now + LINGER));
-    assert_eq!(bench.looks(4 * SECOND), Next::WaitUntil(bench.now + SECOND));
-    assert_eq!(bench.looks(SECOND), Next::ShutDown);
+    assert_eq!(bench.check(SECOND), Next::WaitUntil(bench.now + LINGER));
+    assert_eq!(bench.check(4 * SECOND), Next::WaitUntil(bench.now + SECOND));
+    assert_eq!(bench.check(SECOND), Next::ShutDown);
 }
 
 #[test]

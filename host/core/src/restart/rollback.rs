@@ -10,44 +10,43 @@
 //! wanted. The verdict waits until that is so, the last worker of another generation has exited, and the
 //! quarantine is written down: whoever hears it may kill this master, and the next one must know.
 
-use crate::ids::{Generation, RequestId, Slot};
-
 use super::machine::{Machine, State, Step};
 use super::{Action, Failure, Report, Verdict};
+use crate::ids::{Generation, RequestId, Slot};
 
 /// A restart between its failure and its verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Retreat {
+pub(super) struct Rollback {
     pub(super) request: RequestId,
     /// The generation that was the candidate.
     pub(super) failed: Generation,
     pub(super) failure: Failure,
-    pub(super) written: Written,
+    pub(super) recorded: Recorded,
 }
 
 /// Whether the quarantine is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum Recorded {
     NotYet,
     Done,
 }
 
 impl Machine {
-    pub(super) fn start_return(&mut self, retreat: Retreat, step: &mut Step) {
-        let Retreat { request, failed, failure, .. } = &retreat;
+    pub(super) fn start_return(&mut self, rollback: Rollback, step: &mut Step) {
+        let Rollback { request, failed, failure, .. } = &rollback;
         // Now and not with the verdict, which may be long in coming: a master that dies meanwhile must
         // not start with what has failed.
         step.act(Action::Quarantine { generation: *failed, failure: failure.clone() });
         step.report(Report::ReturnStarted { request: *request, from: *failed, to: self.active });
-        self.state = State::Returning(retreat);
+        self.state = State::Returning(rollback);
         self.fill_slots(step.now);
     }
 
     pub(super) fn written_down(&mut self, generation: Generation) {
-        if let State::Returning(retreat) = &mut self.state
-            && retreat.failed == generation
+        if let State::Returning(rollback) = &mut self.state
+            && rollback.failed == generation
         {
-            retreat.written = Written::Done;
+            rollback.recorded = Recorded::Done;
         }
     }
 
@@ -55,24 +54,24 @@ impl Machine {
     pub(super) fn advance_return(&mut self, step: &mut Step) {
         self.respawn_due(step);
         self.drain_spare(step);
-        let State::Returning(retreat) = &self.state else {
+        let State::Returning(rollback) = &self.state else {
             return;
         };
-        if self.has_returned(retreat) && self.workers.all().all(|it| it.generation == self.active) {
-            let retreat = retreat.clone();
-            self.returned(retreat, step);
+        if self.has_returned(rollback) && self.workers.all().all(|it| it.generation == self.active) {
+            let rollback = rollback.clone();
+            self.returned(rollback, step);
         }
     }
 
     /// Whether every slot is the active generation's again, and whoever else there is goes.
-    pub(super) fn has_returned(&self, retreat: &Retreat) -> bool {
+    pub(super) fn has_returned(&self, rollback: &Rollback) -> bool {
         (0..self.settings.workers).all(|slot| self.is_manned(Slot(slot)))
-            && retreat.written == Written::Done
+            && rollback.recorded == Recorded::Done
             && self.workers.all().all(|it| it.generation == self.active || it.is_going())
     }
 
-    pub(super) fn returned(&mut self, retreat: Retreat, step: &mut Step) {
-        let Retreat { request, failed, failure, .. } = retreat;
+    pub(super) fn returned(&mut self, rollback: Rollback, step: &mut Step) {
+        let Rollback { request, failed, failure, .. } = rollback;
         self.state = State::Serving;
         self.outgoing.insert(failed);
         self.discard_outgoing(step);

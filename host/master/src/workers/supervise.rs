@@ -15,7 +15,6 @@ use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::Input;
 use app_host_core::config::LogLevel;
 use app_host_core::error::chain;
 use app_host_core::foreign;
@@ -27,6 +26,8 @@ use app_host_platform::children::{Child, Children};
 use app_host_platform::logging::{AppLines, RelayGuard};
 use app_host_platform::output::{Output, Stream, Took};
 use app_host_platform::sys::ready::Readable;
+
+use crate::Input;
 
 /// How long a dead worker's last words may take to arrive: they are in the socket already, unless
 /// a child of the app's holds it open.

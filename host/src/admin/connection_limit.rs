@@ -1,4 +1,4 @@
-//! Who is connected, within a bound: whoever comes finds room.
+//! Bounds how many clients of the admin endpoint are connected: a new one always finds room.
 //!
 //! Owns which connection makes room for a new one: of those that wait for the head of a request, the one that has
 //! waited for the longest. Nobody is told by a status code that there are too many, because the one that says so is
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// All who are connected.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionLimit {
     most: usize,
     members: RefCell<BTreeMap<u64, Member>>,
     last: Cell<u64>,
@@ -29,21 +29,21 @@ struct Member {
     task: Option<AbortHandle>,
 }
 
-/// A place in the crowd, for as long as a connection lasts.
+/// A connection within the limit, for as long as it lasts.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct ConnectionPermit {
     number: u64,
     waits: Rc<Cell<Option<Instant>>>,
-    crowd: Rc<Crowd>,
+    limit: Rc<ConnectionLimit>,
 }
 
 /// A head is there and its answer isn't complete yet.
 pub(super) struct Busy {
     waits: Rc<Cell<Option<Instant>>>,
-    crowd: Rc<Crowd>,
+    limit: Rc<ConnectionLimit>,
 }
 
-impl Crowd {
+impl ConnectionLimit {
     pub(super) fn new(most: usize) -> Rc<Self> {
         Rc::new(Self { most, members: RefCell::default(), last: Cell::new(0), freed: Notify::new() })
     }
@@ -67,12 +67,12 @@ impl Crowd {
     }
 
     /// Takes somebody in, for whom there must be room.
-    pub(super) fn enter(crowd: &Rc<Self>) -> Seat {
-        let number = crowd.last.get() + 1;
-        crowd.last.set(number);
+    pub(super) fn enter(limit: &Rc<Self>) -> ConnectionPermit {
+        let number = limit.last.get() + 1;
+        limit.last.set(number);
         let waits = Rc::new(Cell::new(Some(Instant::now())));
-        crowd.members.borrow_mut().insert(number, Member { waits: Rc::clone(&waits), task: None });
-        Seat { number, waits, crowd: Rc::clone(crowd) }
+        limit.members.borrow_mut().insert(number, Member { waits: Rc::clone(&waits), task: None });
+        ConnectionPermit { number, waits, limit: Rc::clone(limit) }
     }
 
     /// The task that serves a member; nothing for one that has left.
@@ -83,7 +83,7 @@ impl Crowd {
     }
 }
 
-impl Seat {
+impl ConnectionPermit {
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
@@ -91,21 +91,21 @@ impl Seat {
     /// A head is there; until what is returned is dropped, this isn't the one that goes.
     pub(super) fn busy(&self) -> Busy {
         self.waits.set(None);
-        Busy { waits: Rc::clone(&self.waits), crowd: Rc::clone(&self.crowd) }
+        Busy { waits: Rc::clone(&self.waits), limit: Rc::clone(&self.limit) }
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.crowd.members.borrow_mut().remove(&self.number);
-        self.crowd.freed.notify_one();
+        self.limit.members.borrow_mut().remove(&self.number);
+        self.limit.freed.notify_one();
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.waits.set(Some(Instant::now()));
-        self.crowd.freed.notify_one();
+        self.limit.freed.notify_one();
     }
 }
 
@@ -119,35 +119,35 @@ mod tests {
     use super::*;
 
     /// Enters with a task that lasts until it is aborted, and says whether it is there still.
-    fn enter(crowd: &Rc<Crowd>) -> (Rc<Seat>, tokio::task::JoinHandle<()>) {
-        let seat = Rc::new(Crowd::enter(crowd));
+    fn enter(limit: &Rc<ConnectionLimit>) -> (Rc<ConnectionPermit>, tokio::task::JoinHandle<()>) {
+        let permit = Rc::new(ConnectionLimit::enter(limit));
         let task = spawn_local(std::future::pending());
-        crowd.is_served_by(seat.number(), task.abort_handle());
-        (seat, task)
+        limit.is_served_by(permit.number(), task.abort_handle());
+        (permit, task)
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_has_waited_for_a_head_for_the_longest_goes_and_who_is_answered_stays() {
         let all = async {
-            let crowd = Crowd::new(3);
+            let limit = ConnectionLimit::new(3);
             let mut members = Vec::new();
             for _ in 0..3 {
-                crowd.make_room().await;
-                members.push(enter(&crowd));
+                limit.make_room().await;
+                members.push(enter(&limit));
                 sleep(Duration::from_secs(1)).await;
             }
             // The first is answered, and then waits for its next head.
             drop(members[0].0.busy());
             let busy = members[1].0.busy();
-            crowd.make_room().await;
+            limit.make_room().await;
             sleep(Duration::from_secs(1)).await;
             let gone: Vec<bool> = members.iter().map(|(_, task)| task.is_finished()).collect();
             assert_eq!(gone, [false, false, true]);
 
-            members.push(enter(&crowd));
+            members.push(enter(&limit));
             let all_busy = [members[0].0.busy(), members[3].0.busy()];
-            assert!(timeout(Duration::from_secs(9), crowd.make_room()).await.is_err(), "nobody is to go");
-            let mut room = std::pin::pin!(crowd.make_room());
+            assert!(timeout(Duration::from_secs(9), limit.make_room()).await.is_err(), "nobody is to go");
+            let mut room = std::pin::pin!(limit.make_room());
             assert!(timeout(Duration::from_secs(1), &mut room).await.is_err());
             drop(busy);
             timeout(Duration::from_secs(1), room).await.expect("one waits again");

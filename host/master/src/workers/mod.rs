@@ -4,12 +4,16 @@
 //! machine's business; what they report goes into the loop's inbox, a worker's messages always
 //! before its exit.
 
+mod links;
+mod logs;
+mod supervise;
+
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,28 +22,25 @@ use nix::unistd::{Pid, fchown};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::Input;
-use super::dispatch::Dispatch;
-use super::supervise::{EventSender, Instructions, LastWords, LiveSettings, supervise};
-use crate::locks::MagicLock;
-use crate::preflight::Prepared;
 use app_host_core::config::{AccessLog, Log, LogLevel};
 use app_host_core::dispatch::SOCKET_BYTES;
-use app_host_core::error::chain;
 use app_host_core::ids::{Generation, Slot, WorkerId};
-use app_host_core::message::TRANSFER_SOCKET_BYTES;
-use app_host_core::message::{AccessPlace, AccessSetup, ToRoad, ToWorker, WorkerSetup};
+use app_host_core::message::{AccessPlace, AccessSetup, ToWorker, WorkerSetup};
 use app_host_core::restart::{Signs, look_interval};
-use app_host_platform::channel::{self, ChannelError};
+use app_host_platform::channel::{self};
 use app_host_platform::children::{Children, Role, Streams, Surroundings};
 use app_host_platform::identity::Identity;
 use app_host_platform::logging::{self, ChildTarget, Logging, LoggingError, Relay};
 use app_host_platform::output::{Pipe, Stream};
-use app_host_platform::sys::packet;
-use app_host_platform::sys::packet::is_the_end;
-use app_host_platform::sys::process;
 use app_host_platform::sys::stats::{StatsPage, StatsSnapshot};
+use app_host_platform::sys::{packet, process};
 use app_host_platform::usage;
+
+use super::Input;
+use super::dispatch::Dispatch;
+use crate::locks::MagicLock;
+use crate::preflight::Prepared;
+use supervise::{EventSender, Instructions, LastWords, LiveSettings, supervise};
 
 /// How many orders may wait for one worker: a drain, and a second one when the service stops.
 const ORDERS: usize = 4;
@@ -243,29 +244,6 @@ impl Workers {
         Ok(())
     }
 
-    /// The access log's file. Where its name leads nowhere any more, with a release that was deleted for instance, it is
-    /// the one that workers had before: a worker that crashes is replaced all the same.
-    fn access_log(&mut self, path: &Path) -> Result<OwnedFd, SpawnError> {
-        let error = match logging::open_file(path) {
-            Ok(file) => {
-                let ours = file.try_clone().map_err(SpawnError::Equipment)?;
-                self.access_log = Some((path.to_owned(), ours));
-                return Ok(file.into());
-            }
-            Err(error) => error,
-        };
-        match &self.access_log {
-            Some((known, file)) if known == path => {
-                warn!(
-                    error = chain(&error),
-                    "the access log can't be opened by its name: a worker writes to the old one"
-                );
-                Ok(file.try_clone().map_err(SpawnError::Equipment)?.into())
-            }
-            _ => Err(error.into()),
-        }
-    }
-
     /// The service stops: what a worker gives back goes to nobody, who would begin for an instant.
     pub(super) fn grant_no_locks(&self) {
         self.dispatch.grant_no_locks();
@@ -281,100 +259,12 @@ impl Workers {
         }
     }
 
-    /// Has a worker that is about to drain, or drains, give its connections to another, unless that one's
-    /// configuration has it take none. What was said before is not repeated.
-    pub(super) fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
-        if self.linked.contains(&(from, to)) || !self.processes.get(&to).is_some_and(|to| to.takes_over) {
-            return;
-        }
-        match self.link(from, to, None) {
-            Ok(()) => drop(self.linked.insert((from, to))),
-            // One of the two is gone, which its exit says.
-            Err(ChannelError::Socket(error)) if is_the_end(&error) => {}
-            Err(error) => {
-                let (from, to) = (self.pid(from), self.pid(to));
-                warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
-            }
-        }
-    }
-
-    /// Whether others take this worker's connections over.
-    pub(super) fn hands_over(&self, worker: WorkerId) -> bool {
-        self.linked.iter().any(|(from, _)| *from == worker)
-    }
-
-    /// Has so many idle connections of a worker that serves go to another.
-    pub(super) fn shift(&self, from: WorkerId, to: WorkerId, connections: u64) {
-        if let Err(error) = self.link(from, to, Some(connections)) {
-            let (from, to) = (self.pid(from), self.pid(to));
-            warn!(from, to, error = chain(&error), "a worker can't give its connections to another");
-        }
-    }
-
-    /// Gives each of two workers an end of a link. Never waits.
-    fn link(&self, from: WorkerId, to: WorkerId, invited: Option<u64>) -> Result<(), ChannelError> {
-        let (Some(giver), Some(taker)) = (self.processes.get(&from), self.processes.get(&to)) else {
-            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
-        };
-        let (out, back) = packet::pair()?;
-        for end in [&out, &back] {
-            packet::make_room(end, TRANSFER_SOCKET_BYTES)?;
-        }
-        // Connections travel one way, and whoever takes may be run by somebody else.
-        packet::refuse_descriptors(&out);
-        // In this order, so that whoever gives finds somebody who takes.
-        channel::send_now(taker.handover.as_fd(), &ToRoad::Take, &[back.as_fd()])?;
-        channel::send_now(giver.handover.as_fd(), &ToRoad::Give { invited }, &[out.as_fd()])
-    }
-
-    fn log_settings(&self, configured: &Log) -> Log {
-        Log { level: self.log_level.unwrap_or(configured.level), ..configured.clone() }
-    }
-
     /// Has all workers tell their clients that connections aren't kept, or no longer, those spawned later included.
     pub(super) fn announce_close(&mut self, on: bool) {
         self.announce_close = on;
         for process in self.processes.values() {
             process.live.send_modify(|live| live.announce_close = on);
         }
-    }
-
-    /// Has all workers log what is urgent up to `level`, those spawned later included; what their
-    /// configurations say, when absent.
-    pub(super) fn set_log_level(&mut self, level: Option<LogLevel>) {
-        self.log_level = level;
-        for process in self.processes.values() {
-            let level = level.unwrap_or(process.log.level);
-            process.live.send_modify(|live| live.level = level);
-        }
-    }
-
-    /// Whether the access log's name is that of another file now, or of none.
-    pub(super) fn access_log_has_moved(&self) -> bool {
-        self.access_log.as_ref().is_some_and(|(path, file)| logging::has_moved(path, file))
-    }
-
-    /// Gives each worker the file that has its log's name now.
-    pub(super) fn reopen_logs(&mut self, logging: &Logging) {
-        let mut access_log = None;
-        for process in self.processes.values() {
-            if let Err(error) = process.reopen_log(logging) {
-                let worker_pid = process.pid.as_raw();
-                warn!(worker_pid, error = chain(&error), "a worker's log stays as it was");
-            }
-            let Some(path) = process.access_file.as_deref() else { continue };
-            match logging::open_file(path) {
-                Ok(file) => {
-                    access_log = file.try_clone().ok().map(|file| (path.to_owned(), file)).or(access_log);
-                    process.live.send_modify(|live| live.access_file = Some(Arc::new(file.into())));
-                }
-                Err(error) => {
-                    let worker_pid = process.pid.as_raw();
-                    warn!(worker_pid, error = chain(&error), "a worker's access log stays as it was");
-                }
-            }
-        }
-        self.access_log = access_log.or(self.access_log.take());
     }
 
     pub(super) fn kill(&self, worker: WorkerId) {

@@ -11,13 +11,13 @@ use tokio::time::{Sleep, sleep};
 /// How long a client may take to read what is written to it.
 const WRITING: Duration = Duration::from_secs(10);
 
-pub(super) struct Patient<T> {
+pub(super) struct WriteTimeout<T> {
     io: T,
     /// While it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Patient<T> {
+impl<T> WriteTimeout<T> {
     pub(super) const fn new(io: T) -> Self {
         Self { io, stalled: None }
     }
@@ -32,13 +32,13 @@ impl<T> Patient<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.bound(written, cx)
@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_given_up_and_who_reads_slowly_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = Patient::new(ours);
+        let mut ours = WriteTimeout::new(ours);
         let reads = async {
             for _ in 0..4 {
                 tokio::time::sleep(WRITING * 9 / 10).await;
