@@ -1,0 +1,159 @@
+//! `ctl restart` and `ctl rollback`: asked for, followed to their beginning or to their verdict, and what became of them.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::client::{Client, ClientError};
+use super::lines::Line;
+use super::progress::Progress;
+use super::{ANSWER, CtlError, Form, Outcome, Until, print, table};
+use app_host_core::command::Answer;
+use app_host_core::foreign;
+use app_host_core::ids::RequestId;
+use app_host_core::status::{Status, VerdictRecord, millis};
+use app_host_platform::console;
+
+/// Listens until an answer comes, or `limit` is over. How long that takes is the restart's business; whether the master is
+/// still there is another question.
+fn await_answer(
+    client: &mut Client,
+    socket: &Path,
+    limit: Option<Duration>,
+    mut on_event: impl FnMut(&Value),
+) -> Result<Answer, CtlError> {
+    let begin = Instant::now();
+    loop {
+        let left = limit.map_or(ANSWER, |limit| limit.saturating_sub(begin.elapsed()));
+        if left.is_zero() {
+            let waited = Duration::from_millis(millis(begin.elapsed()));
+            return Err(ClientError::NoVerdict { path: socket.to_owned(), waited }.into());
+        }
+        match client.hear_within(left.min(ANSWER))? {
+            Some(Line::Event(event)) => on_event(&event),
+            Some(Line::Answer(answer)) => return Ok(answer),
+            None => drop(Client::connect(socket, ANSWER)?.ask_for("STATUS", ANSWER)?),
+        }
+    }
+}
+
+/// Asks for a restart by these words, and follows it as far as is wanted.
+pub(super) fn restart(
+    client: &mut Client,
+    socket: &Path,
+    words: &str,
+    until: Until,
+    form: Form,
+) -> Result<Outcome, CtlError> {
+    match until {
+        Until::Accepted => restart_to_begin(client, socket, words, form),
+        Until::Verdict(limit) => restart_to_verdict(client, socket, words, limit, form),
+    }
+}
+
+fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form) -> Result<Outcome, CtlError> {
+    client.say(words)?;
+    let (accepted, reason) = match await_answer(client, socket, None, |_| {})? {
+        Answer::Ack | Answer::Data(_) => (true, None),
+        Answer::Nack(reason) => (false, Some(reason)),
+    };
+    match (form, &reason) {
+        (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))?),
+        (Form::Text, None) => drop(print("restart accepted\n")?),
+        (Form::Text, Some(reason)) => {
+            console::error(&format!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason)));
+        }
+    }
+    Ok(if accepted { Outcome::Done } else { Outcome::Refused })
+}
+
+/// What to do about a reason, where that is urgent.
+fn hint(reason: &str) -> &'static str {
+    match reason {
+        "aborted restart" => "; hint: an earlier restart failed: restart the master as soon as possible",
+        "restart in flight" => {
+            "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin, up to four former generations"
+        }
+        "no workers" => "; hint: set workers to 2 or more, and restart the master",
+        "incompatibility" => "; hint: restart the master to bring it in",
+        _ => "",
+    }
+}
+
+fn restart_to_verdict(
+    client: &mut Client,
+    socket: &Path,
+    words: &str,
+    limit: Option<Duration>,
+    form: Form,
+) -> Result<Outcome, CtlError> {
+    client.order("EVENTS", ANSWER)?;
+    client.say(&format!("{words} WAIT"))?;
+    let mut progress = Progress::default();
+    let shows = form == Form::Text && io::stderr().is_terminal();
+    let mut verdicts: Vec<VerdictRecord> = Vec::new();
+    let mut on_event = |event: &Value| {
+        if event["event"] == "verdict" {
+            verdicts.extend(serde_json::from_value::<VerdictRecord>(event.clone()));
+        } else if let Some(text) = progress.line(event).filter(|_| shows) {
+            console::note(&foreign::printable(&text));
+        }
+    };
+    let text = match await_answer(client, socket, limit, &mut on_event)? {
+        Answer::Data(text) => text,
+        // A verdict as well, or a master that is on its way out.
+        Answer::Nack(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text,
+        Answer::Nack(reason) => return Err(CtlError::No(reason)),
+        Answer::Ack => return Err(CtlError::Answer("ACK".to_owned())),
+    };
+    let number = text.split_once(' ').and_then(|(number, _)| number.parse().ok()).map(RequestId);
+    let is_ours = |verdict: &VerdictRecord| Some(verdict.request) == number;
+    if let Some(verdict) = verdicts.into_iter().find(is_ours) {
+        return judge(&verdict, form);
+    }
+    // The event was lost: this terminal was too slow.
+    let status = Client::connect(socket, ANSWER)?.ask_for("STATUS", ANSWER)?;
+    let status: Status = serde_json::from_str(&status).map_err(|error| CtlError::Answer(error.to_string()))?;
+    let verdict = status.verdicts.into_iter().find(is_ours).ok_or(CtlError::Answer(text))?;
+    judge(&verdict, form)
+}
+
+/// Says what became of a restart.
+fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
+    let outcome = match &verdict.reason {
+        None => Outcome::Done,
+        Some(_) if verdict.verdict.starts_with("refused") => Outcome::Refused,
+        Some(_) => Outcome::Failed,
+    };
+    if form == Form::Json {
+        let text = serde_json::to_string(verdict).map_err(|error| CtlError::Answer(error.to_string()))?;
+        print(&format!("{text}\n"))?;
+        return Ok(outcome);
+    }
+    let (number, took) = (verdict.request, Duration::from_millis(verdict.took_ms));
+    if !verdict.listeners_down.is_empty() {
+        let names = foreign::printable(&verdict.listeners_down.join(", ")).into_owned();
+        console::note(&format!("app-host: clients of these listeners can't connect: {names}; the log says why"));
+    }
+    match (&verdict.reason, &verdict.detail) {
+        (Some(reason), detail) => {
+            let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
+            let detail = foreign::printable(detail.as_ref().unwrap_or(reason));
+            console::error(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
+        }
+        (None, _) => drop(print(&format!(
+            "restart {number} complete: generation {}, {}{}{}\n",
+            verdict.generation,
+            table::duration(took),
+            match verdict.draining {
+                0 => String::new(),
+                1 => ", 1 former worker still drains".to_owned(),
+                draining => format!(", {draining} former workers still drain"),
+            },
+            if verdict.unchanged { ", unchanged=true (library and configuration are what they were)" } else { "" }
+        ))?),
+    }
+    Ok(outcome)
+}
