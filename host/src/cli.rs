@@ -12,7 +12,8 @@ use clap_complete::Shell;
 use app_host_core::config::SCHEMA;
 use app_host_platform::console;
 
-use crate::ctl::{Form, Looks, Options, Order, Place, Until, Wait};
+use crate::ctl::{Looks, Options, Order, Place, Until, Wait};
+use crate::form::Form;
 use crate::init;
 
 /// Keeps a Rust service running while its code changes.

@@ -20,12 +20,7 @@ use app_host_platform::artifact::Store;
 use app_host_platform::console;
 use app_host_platform::held::Directory;
 
-/// In which form the answer is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    Text,
-    Json,
-}
+use crate::form::Form;
 
 /// What was found.
 struct Found {

@@ -25,6 +25,7 @@ mod check;
 mod cli;
 mod ctl;
 mod dev;
+mod form;
 mod init;
 mod inspect;
 mod new;
@@ -32,6 +33,7 @@ mod new;
 use std::process::ExitCode;
 
 use anyhow::Context;
+
 use app_host_core::foreign;
 use app_host_master as master;
 use app_host_platform::{console, logging, sys};
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Command::Schema => cli::schema(),
         Command::Check { config } => check::run(&config),
         Command::Inspect { library, json } => {
-            inspect::run(&library, if json { inspect::Form::Json } else { inspect::Form::Text })
+            inspect::run(&library, if json { form::Form::Json } else { form::Form::Text })
         }
         Command::Ctl(arguments) => Ok(ctl::run(&arguments.into())),
         Command::Completions { shell } => cli::completions(shell),

@@ -15,10 +15,11 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use super::answer::{Body, is_ready};
-use super::source::{INTERVAL, Source};
 use app_host_core::status::{Status, VerdictRecord, WorkerStatus};
 use app_host_platform::metrics::{Figures, Snapshot};
+
+use super::answer::{Body, is_ready};
+use super::source::{INTERVAL, Source};
 
 /// How many pages may be open at the same time. Others are admitted beside them.
 const PAGES: usize = 32;
@@ -90,7 +91,7 @@ impl Live {
                 self.opened.notified().await;
             }
             if let Some(standing) = self.source.ask().await {
-                let page = Page::new(&standing.snapshot);
+                let page = PageData::new(&standing.snapshot);
                 let outline = page.outline();
                 if outline != last.0 || last.1.elapsed() >= FIGURES {
                     self.news.send_replace(Arc::from(format!("data: {}\n\n", to_json(&page))));
@@ -111,7 +112,7 @@ fn to_json(value: &impl Serialize) -> String {
 
 /// What a page gets.
 #[derive(Serialize)]
-struct Page<'a> {
+struct PageData<'a> {
     /// Milliseconds since the epoch, by the master's machine.
     now: u64,
     ready: bool,
@@ -145,7 +146,7 @@ struct Totals {
     failed: u64,
 }
 
-impl<'a> Page<'a> {
+impl<'a> PageData<'a> {
     fn new(snapshot: &'a Snapshot) -> Self {
         let Snapshot { status, figures, versions } = snapshot;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -38,12 +38,13 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
-use answer::Responder;
 use app_host_core::error::chain;
 use app_host_core::message::{AdminListens, AdminSetup};
 use app_host_platform::channel::Channel;
 use app_host_platform::logging;
 use app_host_platform::sys;
+
+use answer::Responder;
 use connection_limit::{Busy, ConnectionLimit, ConnectionPermit};
 use write_timeout::WriteTimeout;
 

@@ -10,12 +10,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::CONNECTIONS;
 use app_host_core::message::FromAdmin;
 use app_host_core::status::Measured;
 use app_host_platform::channel::Channel;
 use app_host_platform::metrics::Snapshot;
 use app_host_platform::usage;
+
+use super::CONNECTIONS;
 
 /// How much time lies between two questions.
 pub(super) const INTERVAL: Duration = Duration::from_millis(200);

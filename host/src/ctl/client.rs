@@ -13,12 +13,13 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::process::PidfdFlags;
 use socket2::{Domain, Socket, Type};
 
-use super::lines::{Line, Lines};
-use super::{CtlError, Outcome};
 use app_host_core::command::{Answer, NOT_ALLOWED};
 use app_host_core::foreign;
 use app_host_platform::identity;
 use app_host_platform::socket_file::Reachable;
+
+use super::lines::{Line, Lines};
+use super::{CtlError, Outcome};
 
 /// A master that can't be talked to.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,8 @@ use app_host_core::foreign;
 use app_host_core::status::Status;
 use app_host_platform::console::{self, Reader};
 use app_host_platform::paths;
+
+use crate::form::Form;
 use client::{Client, ClientError};
 use lines::{Line, NoLine};
 
@@ -53,13 +55,6 @@ pub enum Place {
     Config(PathBuf),
     /// In the configuration that lies here.
     Here,
-}
-
-/// In which form answers are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    Text,
-    Json,
 }
 
 #[derive(Debug)]

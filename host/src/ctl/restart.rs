@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::client::{Client, ClientError};
-use super::lines::Line;
-use super::progress::Progress;
-use super::{ANSWER, CtlError, Form, Outcome, Until, print, table};
 use app_host_core::command::Answer;
 use app_host_core::foreign;
 use app_host_core::ids::RequestId;
 use app_host_core::restart::RefusalReason;
 use app_host_core::status::{Status, VerdictRecord, millis};
 use app_host_platform::console;
+
+use super::client::{Client, ClientError};
+use super::lines::Line;
+use super::progress::Progress;
+use super::{ANSWER, CtlError, Form, Outcome, Until, print, table};
 
 /// Listens until an answer comes, or `limit` is over. How long that takes is the restart's business; whether the master is
 /// still there is another question.

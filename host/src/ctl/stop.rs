@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use app_host_core::status::{Status, millis};
+
 use super::client::{Client, ClientError};
 use super::{ANSWER, CtlError, Wait};
-use app_host_core::status::{Status, millis};
 
 /// How long a master may take from the end of its control socket to its own.
 const LAST_STEPS: Duration = Duration::from_secs(10);

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package, PackageId};
 use nix::unistd::Pid;
 
-use super::{cargo, processes};
 use app_host_platform::sys;
+
+use super::{cargo, processes};
 
 /// A crate that can't be served.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ pub enum News {
     Live {
         version: String,
     },
-    Verdict(Outcome),
+    Verdict(RestartOutcome),
     /// For whoever looks at the terminal. Levels are bunyan's.
     Line {
         level: u64,
@@ -31,7 +31,7 @@ pub enum News {
 
 /// What became of a restart.
 #[derive(Debug, PartialEq)]
-pub enum Outcome {
+pub enum RestartOutcome {
     Complete { version: String },
     Refused { reason: String, detail: String },
     Failed { reason: String, detail: String },
@@ -83,13 +83,13 @@ impl Reader {
                 _ => vec![],
             },
             "zero-downtime restart complete" => {
-                vec![News::Verdict(Outcome::Complete { version: text("version") })]
+                vec![News::Verdict(RestartOutcome::Complete { version: text("version") })]
             }
             "zero-downtime restart refused" => {
-                vec![News::Verdict(Outcome::Refused { reason: text("reason"), detail: text("detail") })]
+                vec![News::Verdict(RestartOutcome::Refused { reason: text("reason"), detail: text("detail") })]
             }
             "zero-downtime restart failed" => {
-                vec![News::Verdict(Outcome::Failed { reason: text("reason"), detail: text("detail") })]
+                vec![News::Verdict(RestartOutcome::Failed { reason: text("reason"), detail: text("detail") })]
             }
             // `failed` says all of it.
             "locked" => vec![],

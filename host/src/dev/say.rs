@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::build::Project;
 use app_host_core::foreign;
 use app_host_platform::console;
+
+use super::build::Project;
 
 /// `/dev/null` on Linux: character device 1, 3.
 const NULL_DEVICE: u64 = 0x103;

@@ -12,8 +12,9 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::news::{News, Reader};
 use app_host_platform::sys;
+
+use super::news::{News, Reader};
 
 /// The longest line of the log that is read, in bytes; a longer one comes in pieces.
 const MAX_LINE: u64 = 1024 * 1024;

@@ -13,12 +13,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::watch;
 
-use super::live::Live;
-use super::source::{Source, Standing};
 use app_host_core::hosts;
 use app_host_core::message::AdminListens;
 use app_host_core::status::Status;
 use app_host_platform::metrics;
+
+use super::live::Live;
+use super::source::{Source, Standing};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
