@@ -14,6 +14,11 @@ macro_rules! words {
             /// All values, in the order of their definition.
             pub const ALL: &[Self] = &[$(Self::$value,)+];
 
+            /// The value of this word; `None` for one that only another version of this program has.
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == word)
+            }
+
             /// The word of this value.
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -54,6 +59,8 @@ mod tests {
     fn each_value_has_its_word_wherever_it_is_said() {
         assert_eq!(Colour::ALL, [Colour::Red, Colour::DarkBlue]);
         assert_eq!(Colour::DarkBlue.to_string(), Colour::DarkBlue.as_str());
+        assert_eq!(Colour::from_word("dark blue"), Some(Colour::DarkBlue));
+        assert_eq!(Colour::from_word("DarkBlue"), None);
         assert_eq!(serde_json::to_string(&Colour::ALL).unwrap(), r#"["red","dark blue"]"#);
     }
 }

@@ -13,6 +13,7 @@ use super::{ANSWER, CtlError, Form, Outcome, Until, print, table};
 use app_host_core::command::Answer;
 use app_host_core::foreign;
 use app_host_core::ids::RequestId;
+use app_host_core::restart::RefusalReason;
 use app_host_core::status::{Status, VerdictRecord, millis};
 use app_host_platform::console;
 
@@ -71,14 +72,23 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
 
 /// What to do about a reason, where that is urgent.
 fn hint(reason: &str) -> &'static str {
+    // A newer master may have reasons that this program doesn't know.
+    let Some(reason) = RefusalReason::from_word(reason) else { return "" };
     match reason {
-        "aborted restart" => "; hint: an earlier restart failed: restart the master as soon as possible",
-        "restart in flight" => {
+        RefusalReason::AbortedRestart => "; hint: an earlier restart failed: restart the master as soon as possible",
+        RefusalReason::RestartInFlight => {
             "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin, up to four former generations"
         }
-        "no workers" => "; hint: set workers to 2 or more, and restart the master",
-        "incompatibility" => "; hint: restart the master to bring it in",
-        _ => "",
+        RefusalReason::NoWorkers => "; hint: set workers to 2 or more, and restart the master",
+        RefusalReason::Incompatibility => "; hint: restart the master to bring it in",
+        RefusalReason::Starting
+        | RefusalReason::Stopping
+        | RefusalReason::BadDriver
+        | RefusalReason::BadConfig
+        | RefusalReason::BadArtifact
+        | RefusalReason::CannotBind
+        | RefusalReason::DatabankUnreachable
+        | RefusalReason::Unchanged => "",
     }
 }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Exponential;
-use super::{Phase, Refusal, Verdict};
+use super::{Phase, RefusalReason, Verdict};
 use crate::config::Watched;
 use crate::ids::{ConfigId, RequestId, Time, VersionId};
 
@@ -174,22 +174,38 @@ impl Watch {
         }
         // What was judged may not be what was seen, because the files change beside all this.
         let found_wanting = judged.filter(|judged| self.is_seen(*judged));
-        self.hold = match (verdict, found_wanting) {
-            (Verdict::Refused(Refusal::Starting | Refusal::RestartInFlight), _) => Hold::UntilServing,
-            // Without a preflight it is the active generation that can't be restarted.
-            (Verdict::Refused(Refusal::NoWorkers | Refusal::BadDriver(_)), None) if judged.is_none() => {
-                Hold::Settled(Judged::Config(self.active.config))
-            }
-            (Verdict::Failed(_), _) => Hold::Settled(Judged::Version(self.library.last.unwrap_or(self.active.version))),
-            // Something else than what was seen lay there for a moment, and the watcher may not have
-            // noticed.
-            (Verdict::Complete { .. } | Verdict::Refused(Refusal::Unchanged), _) | (Verdict::Refused(_), None) => {
-                let pause = PAUSES.pause(self.tries);
-                self.tries = self.tries.saturating_add(1);
-                Hold::Pausing { until: now.saturating_add(pause) }
-            }
-            (Verdict::Refused(_), Some(judged)) => Hold::Settled(judged),
+        self.hold = match verdict {
+            Verdict::Failed(_) => Hold::Settled(Judged::Version(self.library.last.unwrap_or(self.active.version))),
+            // Something else than what was seen lay there for a moment, and the watcher may not have noticed.
+            Verdict::Complete { .. } => self.pause(now),
+            Verdict::Refused(refusal) => match (refusal.kind(), found_wanting) {
+                (RefusalReason::Starting | RefusalReason::RestartInFlight, _) => Hold::UntilServing,
+                (RefusalReason::Unchanged, _) => self.pause(now),
+                // Without a preflight it is the active generation that can't be restarted.
+                (RefusalReason::NoWorkers | RefusalReason::BadDriver, None) if judged.is_none() => {
+                    Hold::Settled(Judged::Config(self.active.config))
+                }
+                (
+                    RefusalReason::NoWorkers
+                    | RefusalReason::BadDriver
+                    | RefusalReason::BadConfig
+                    | RefusalReason::BadArtifact
+                    | RefusalReason::Incompatibility
+                    | RefusalReason::CannotBind
+                    | RefusalReason::DatabankUnreachable
+                    | RefusalReason::AbortedRestart
+                    | RefusalReason::Stopping,
+                    found_wanting,
+                ) => found_wanting.map_or_else(|| self.pause(now), Hold::Settled),
+            },
         };
+    }
+
+    /// Has the watcher wait a little longer than the last time, and ask again.
+    fn pause(&mut self, now: Time) -> Hold {
+        let pause = PAUSES.pause(self.tries);
+        self.tries = self.tries.saturating_add(1);
+        Hold::Pausing { until: now.saturating_add(pause) }
     }
 
     /// Whether what was seen last is what was judged.

@@ -1,5 +1,6 @@
 //! The words of reasons.
 
+use super::super::super::{FailureReason, RefusalReason};
 use super::*;
 
 #[test]
@@ -18,7 +19,10 @@ fn reasons_are_stable_and_lead_what_is_printed() {
         (Refusal::Incompatibility(text()), "incompatibility: why"),
         (Refusal::CannotBind(text()), "cannot bind: why"),
         (Refusal::DatabankUnreachable(text()), "databank unreachable: why"),
+        (Refusal::Unchanged, "unchanged"),
     ];
+    let kinds: Vec<_> = refusals.iter().map(|(refusal, _)| refusal.kind()).collect();
+    assert!(RefusalReason::ALL.iter().all(|reason| kinds.contains(reason)), "one of each: {kinds:?}");
     for (refusal, printed) in refusals {
         assert_eq!(refusal.to_string(), printed);
         assert_eq!(refusal.reason(), printed.trim_end_matches(": why"));
@@ -40,6 +44,8 @@ fn reasons_are_stable_and_lead_what_is_printed() {
         (no_process, "cannot spawn", "cannot spawn: slot 1, why"),
         (Failure::Stopped, "stopped", "stopped"),
     ];
+    let reasons: Vec<_> = failures.iter().map(|(_, reason, _)| *reason).collect();
+    assert!(FailureReason::ALL.iter().all(|reason| reasons.contains(&reason.as_str())), "one of each: {reasons:?}");
     for (failure, reason, printed) in failures {
         assert_eq!(failure.reason(), reason);
         let verdict = Verdict::Failed(failure);
