@@ -2,7 +2,7 @@
 //!
 //! Owns the accept loop, what an error of `accept(2)` means, and the last call: the accept queue is emptied before a
 //! listener is shut down, by the serving threads and then by the control thread for threads that an app blocks. How a
-//! connection is served is for `http`.
+//! connection is served is for `connection`.
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -12,7 +12,7 @@ pub struct Counter {
     of: fn(&ThreadSnapshot) -> u64,
 }
 
-/// To add a counter, add its field to `ThreadStats`, and a line here.
+/// To add a counter, add its field to `ThreadStats` and to `ThreadSnapshot`, and a line here.
 pub const COUNTERS: [Counter; 6] = [
     counter("connections_accepted", "Connections accepted by workers", |thread| thread.accepted),
     counter("connections_handed_over", "Connections that another worker has taken over", |thread| thread.handed_over),
