@@ -1,4 +1,4 @@
-//! The names of things: small copyable identities that every room shares.
+//! The names of things: small copyable identities that all modules share.
 //!
 //! Owns no behaviour beyond printing and ordering. Pure: std and serde only.
 

@@ -1,4 +1,4 @@
-//! The key `control_socket`: where the operator steers the master, and who may.
+//! The key `control_socket`: where the operator commands the master, and who may.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! The configuration: one struct a section, every default in one place, every error with its place.
 //!
 //! Pure: turns bytes into a [`Config`] and compares two of them. Reading the file belongs to
-//! whoever wants it, and whether a path or an address exists is for the rooms that use it.
+//! whoever wants it, and whether a path or an address exists is for the modules that use it.
 
 mod access;
 mod account;
@@ -81,7 +81,7 @@ pub struct Config {
     pub threads: u16,
     pub state_dir: PathBuf,
     pub pid_file: PathBuf,
-    /// Where the operator steers the master.
+    /// Where the operator commands the master.
     pub control_socket: ControlSocket,
     pub user: Option<Account>,
     pub group: Option<Account>,

@@ -1,7 +1,7 @@
 //! When the watcher asks for a restart.
 //!
 //! Owns what has been seen at the watched paths, what is active, and what became of the watcher's own
-//! requests; says when the next one is due. Leaves to others: the files (the room `watcher` looks at
+//! requests; says when the next one is due. Leaves to others: the files (the module `watcher` looks at
 //! them), whether a request is refused (the [`Machine`](super::Machine)), and the clock.
 //!
 //! The promise: whatever the order of builds, verdicts and ticks, what was seen last ends up active,

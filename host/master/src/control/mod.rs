@@ -1,4 +1,4 @@
-//! The control socket: where the operator steers the master, line by line.
+//! The control socket: where the operator commands the master, line by line.
 //!
 //! Owns the socket, its file, a thread of its own with all connections, and what those who listen to
 //! events haven't read yet. What a line means is `command`'s to say, and what is done about it the

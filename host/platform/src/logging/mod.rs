@@ -3,7 +3,7 @@
 //! Nobody waits for it: every line goes through a [`LineWriter`]. The master opens the file. A worker that runs as
 //! the master's user gets its descriptor; every other child gets a pipe, which a [relay](mod@relay) reads, so that
 //! nobody but the master and its own user can truncate the log or type into its terminal. What is logged is for the
-//! rooms that log it.
+//! modules that log it.
 //!
 //! The events of an app, and what it prints, take another way, because the names of their fields are
 //! known only when they come: [`AppLines`] makes lines of them that look like the others.
