@@ -49,6 +49,8 @@ const MAX_SPURIOUS: u32 = 16;
 /// Whether the accept loops take connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Intake {
+    /// They don't yet: some thread can't accept, and the worker may still be told to end, or have to, at once.
+    Waiting,
     /// They do.
     Open,
     /// They take those that wait already, and then no more: the listeners are about to be shut down.

@@ -37,8 +37,8 @@ pub(super) enum ThreadEvent {
     CannotStart(String),
     /// A listener can't be taken over, by the worker or by its app.
     CannotListen(String),
-    /// It accepts on every listener.
-    Accepting,
+    /// It can accept on every listener, and does once it is told to.
+    Prepared,
     /// It accepts no more.
     Closed,
     /// Its last connection has ended.
@@ -207,11 +207,13 @@ async fn serve(
         detach_queue: Arc::clone(&detach_queue),
         held,
     }));
+    setup.events.send(ThreadEvent::Prepared);
+    // Not before all threads are prepared: a worker that ends until then must have no connection to take with it.
+    let _ = setup.intake.wait_for(|intake| *intake != Intake::Waiting).await;
     let mut accepting = JoinSet::new();
     for listener in &open {
         accepting.spawn(accept::run(Arc::clone(listener), context.clone(), setup.intake.clone()));
     }
-    setup.events.send(ThreadEvent::Accepting);
 
     // An accept loop ends when the control thread closes the intake. One whose listener was shut down by another process
     // may end before, and the intake is still to be closed.

@@ -285,7 +285,11 @@ fn killed_workers_take_nothing_with_them_but_what_they_had() {
                 // which had begun with it,
                 let [by] = by[..] else { panic!("{by:?} have all begun with {loss:?}") };
                 let fits = account.kill_of(by).is_some_and(|kill| Account::fits(kill, loss));
-                assert!(fits, "{by} had begun with it, and was not killed then: {loss:?}");
+                assert!(
+                    fits,
+                    "{by} had begun with it, and was not killed then: {loss:?}; {}",
+                    host.lines().iter().map(Line::text).collect::<Vec<_>>().join("\n")
+                );
                 *begun.entry(by).or_default() += 1;
                 vec![by]
             } else {

@@ -62,7 +62,7 @@ pub(super) async fn run(
     signals::leave_to_master().map_err(WorkerError::Signals)?;
     let terminate = signals::terminate().map_err(WorkerError::Signals)?;
     let mut control = Control::start(channel, setup, equipment, terminate, log)?;
-    control.wait_until_accepting().await?;
+    control.accept().await?;
     channel.send(&FromWorker::Ready).await.map_err(WorkerError::Send)?;
     let order = control.serve().await;
     match control.drain(order).await {}
@@ -127,7 +127,7 @@ impl<'a> Control<'a> {
         let stats = &stats[..usize::from(setup.threads).clamp(1, stats.len())];
         let listeners: Arc<[Listener]> = listeners.into();
         let (sender, events) = mpsc::unbounded_channel();
-        let (intake, intake_order) = watch::channel(Intake::Open);
+        let (intake, intake_order) = watch::channel(Intake::Waiting);
         let (stop, stop_order) = watch::channel(false);
         let (app, started) = watch::channel(None);
         let (drain, drain_signal) = connection::drain_signal();
@@ -206,16 +206,16 @@ impl<'a> Control<'a> {
         })
     }
 
-    /// Waits until every thread accepts on every listener. An order to drain before that ends the process: nothing has
-    /// been served yet.
-    async fn wait_until_accepting(&mut self) -> Result<(), WorkerError> {
+    /// Has all threads accept, once every one of them can on every listener. An order to drain before that, or a thread
+    /// that fails, ends the process at once: none of them has accepted anything.
+    async fn accept(&mut self) -> Result<(), WorkerError> {
         // An app's own text, of any length, which may quote what it was given.
         let bounded = |app_config: &AppConfig, error: &str| foreign::line(&app_config.hide(error), foreign::MAX_TEXT);
-        let mut accepting = 0;
-        while accepting < self.stats.len() {
+        let mut prepared = 0;
+        while prepared < self.stats.len() {
             let failure = match self.inputs.recv().await {
-                Input::Thread(ThreadEvent::Accepting) => {
-                    accepting += 1;
+                Input::Thread(ThreadEvent::Prepared) => {
+                    prepared += 1;
                     continue;
                 }
                 Input::Drain(_) => self.exit(0),
@@ -238,6 +238,7 @@ impl<'a> Control<'a> {
             self.inputs.channel.send(&failure).await.map_err(WorkerError::Send)?;
             sys::exit_now(FAILED)
         }
+        self.intake.send_replace(Intake::Open);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use app_host_core::message::Origin;
 use app_host_platform::channel::{PIPE, one_way};
 use app_host_platform::sys::packet;
+use app_host_platform::sys::stats::StatsPage;
 
 use super::*;
 use crate::accept::UnservedConnection;
@@ -48,7 +49,7 @@ async fn only_the_masters_end_closes_the_listeners_for_all() {
 }
 
 fn control(channel: &Channel, listeners: Vec<Listener>) -> Control<'_> {
-    let (intake, _) = watch::channel(Intake::Open);
+    let (intake, _) = watch::channel(Intake::Waiting);
     let (stop, _) = watch::channel(false);
     let held = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let (_, dispatch) = packet::pair().unwrap();
@@ -93,4 +94,21 @@ async fn what_waits_at_the_last_call_is_taken_although_no_thread_answers() {
     expected.sort_unstable();
     assert_eq!(taken, expected);
     assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[tokio::test]
+async fn no_thread_accepts_before_all_of_them_can() {
+    let (_master, channel) = child();
+    let mut control = control(&channel, Vec::new());
+    let (events, received) = mpsc::unbounded_channel();
+    control.inputs.events = received;
+    control.stats = &StatsPage::open(&StatsPage::create().unwrap().1).unwrap().into_threads()[..2];
+    events.send(ThreadEvent::Prepared).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(50), control.accept()).await.is_err());
+    assert_eq!(*control.intake.borrow(), Intake::Waiting);
+    // Counted anew, because the first wait was given up.
+    events.send(ThreadEvent::Prepared).unwrap();
+    events.send(ThreadEvent::Prepared).unwrap();
+    control.accept().await.unwrap();
+    assert_eq!(*control.intake.borrow(), Intake::Open);
 }
