@@ -337,6 +337,26 @@ fn the_host_speaks_the_fields_language() {
 }
 
 #[test]
+fn every_file_is_a_module_that_is_compiled() {
+    let mut left: Vec<PathBuf> = CRATES.iter().map(|(_, place, _)| workspace().join(place).join("src")).collect();
+    while let Some(directory) = left.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                left.push(path.clone());
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            if !(is_source || path.join("mod.rs").exists()) || ["lib", "main", "mod"].contains(&name) {
+                continue;
+            }
+            let parents = ["mod.rs", "lib.rs", "main.rs"].map(|parent| path.parent().unwrap().join(parent));
+            let text = parents.iter().find_map(|parent| fs::read_to_string(parent).ok()).unwrap_or_default();
+            assert!(text.contains(&format!("mod {name};")), "{} belongs to no module", path.display());
+        }
+    }
+}
+
+#[test]
 fn files_are_short_and_modules_and_their_tests_lie_in_one_style() {
     for crate_root in TIDY {
         let mut left = vec![workspace().join(crate_root).join("src")];

@@ -274,3 +274,6 @@ impl<'a> Control<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
