@@ -18,7 +18,7 @@ mod dev {
     pub mod news;
 }
 
-use dev::news::{News, Outcome, Reader};
+use dev::news::{News, RestartOutcome, Reader};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut reader = Reader::default();
@@ -26,10 +26,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         for news in reader.line(&String::from_utf8_lossy(line)) {
             match news {
                 News::Address(_) => {}
-                News::Live { version } | News::Verdict(Outcome::Complete { version }) => {
+                News::Live { version } | News::Verdict(RestartOutcome::Complete { version }) => {
                     assert!(!version.contains(app_host_core::foreign::is_unsafe), "{version:?}");
                 }
-                News::Verdict(Outcome::Refused { reason, detail } | Outcome::Failed { reason, detail }) => {
+                News::Verdict(RestartOutcome::Refused { reason, detail } | RestartOutcome::Failed { reason, detail }) => {
                     assert!(!format!("{reason}{detail}").contains(app_host_core::foreign::is_unsafe), "{detail:?}");
                 }
                 News::Line { text, .. } => assert!(!app_host_core::foreign::printable(&text).contains(app_host_core::foreign::is_unsafe)),
