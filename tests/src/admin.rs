@@ -6,6 +6,7 @@ use std::io;
 use crate::client::{Address, Connection};
 use crate::host::Host;
 use crate::process;
+use crate::said;
 
 /// What one scrape has brought.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ impl Host {
     /// Where metrics are served, as the log says it last.
     pub fn admin_address(&self) -> Address {
         self.wait("the admin listener", || {
-            let line = self.lines_with("admin listening").pop()?;
+            let line = self.lines_with(said::ADMIN_LISTENING).pop()?;
             Some(Address::parse(line.str("address")).unwrap_or_else(|| panic!("no address: {}", line.text())))
         })
     }

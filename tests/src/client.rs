@@ -7,6 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The head of a well-formed request; a header is `name: value`.
+pub fn request(method: &str, path: &str, headers: &[&str]) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+    for header in headers {
+        head.extend([header, "\r\n"]);
+    }
+    head + "\r\n"
+}
+
 /// Longer than anything that a test waits for; a read that takes longer is a failure.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -122,15 +131,25 @@ impl Connection {
         }
     }
 
+    /// Sends a GET whose answer is read later.
+    pub fn ask(&mut self, path: &str) -> io::Result<()> {
+        self.begin("GET", path, &[])
+    }
+
+    /// Sends a request's head; the body that it announces is sent with [`Self::send`].
+    pub fn begin(&mut self, method: &str, path: &str, headers: &[&str]) -> io::Result<()> {
+        self.send(request(method, path, headers).as_bytes())
+    }
+
     /// Sends a GET and reads the whole answer; returns its status.
     pub fn get(&mut self, path: &str) -> io::Result<u16> {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes())?;
+        self.ask(path)?;
         self.receive()
     }
 
     /// Sends a POST with a body and reads the whole answer; returns its status.
     pub fn post(&mut self, path: &str, body: &[u8]) -> io::Result<u16> {
-        let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = request("POST", path, &[&format!("content-length: {}", body.len())]);
         self.send(&[head.as_bytes(), body].concat())?;
         self.receive()
     }
@@ -216,7 +235,7 @@ impl Connection {
 
     /// Sends a GET and reads only the head of an answer whose body comes in chunks; returns its status.
     pub fn open(&mut self, path: &str) -> io::Result<u16> {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes())?;
+        self.ask(path)?;
         self.opened()
     }
 

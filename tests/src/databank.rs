@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::build::App;
-use crate::client::Connection;
+use crate::client::{Connection, request};
 use crate::host::Host;
 use crate::machine;
 use crate::mongo::Mongo;
@@ -301,7 +301,7 @@ impl Client {
 
     /// Asks for a search and reads nothing of its answer yet.
     pub fn begin_search(mut self, body: &str) -> Connection {
-        let request = format!("POST /search HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let request = request("POST", "/search", &[&format!("content-length: {}", body.len())]) + body;
         self.connection.send(request.as_bytes()).expect("the request is taken");
         self.connection
     }

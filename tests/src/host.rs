@@ -24,6 +24,7 @@ use crate::log::{Line, Log};
 use crate::machine::{self, Turn};
 use crate::process;
 use crate::restart::Serving;
+use crate::said;
 
 /// How long a wait may take: far more than any of them needs, so that a busy machine fails no test.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -196,7 +197,7 @@ impl Host {
     #[must_use]
     pub fn start(self) -> Self {
         self.spawn();
-        self.wait_for("serving", |_| true);
+        self.wait_for(said::SERVING, |_| true);
         self
     }
 
@@ -301,7 +302,7 @@ impl Host {
         self.wait(&format!("the address of listener {listener}"), || {
             let mut log = lock(&self.log);
             let line =
-                log.lines().iter().rev().find(|line| line.msg() == "listening" && line.str("listener") == listener);
+                log.lines().iter().rev().find(|line| line.msg() == said::LISTENING && line.str("listener") == listener);
             line.map(|line| {
                 Address::parse(line.str("address")).unwrap_or_else(|| panic!("no address: {}", line.text()))
             })
@@ -341,7 +342,7 @@ impl Host {
     pub fn block_a_thread(&self) -> (u32, Connection) {
         let mark = self.mark();
         let mut connection = self.connect();
-        connection.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").expect("the request is taken");
+        connection.ask("/block").expect("the request is taken");
         (self.wait_after(mark, "the app blocks a thread", |_| true).pid(), connection)
     }
 

@@ -30,6 +30,7 @@ pub mod machine;
 pub mod mongo;
 pub mod process;
 pub mod restart;
+pub mod said;
 pub mod steady;
 pub mod writers;
 

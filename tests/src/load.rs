@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::client::{Address, Connection};
+use crate::client::{self, Address, Connection};
 
 /// How the clients use connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,12 @@ impl Posts {
 
     /// A whole request.
     fn request(self, path: &str) -> Vec<u8> {
-        let head = |rest: &str| format!("POST {path} HTTP/1.1\r\nhost: test\r\n{rest}\r\n").into_bytes();
+        let head = |length: &str| client::request("POST", path, &[length]).into_bytes();
         let body = vec![b'x'; self.length()];
         match self {
-            Self::None | Self::Sized(_) => [head(&format!("content-length: {}\r\n", body.len())), body].concat(),
+            Self::None | Self::Sized(_) => [head(&format!("content-length: {}", body.len())), body].concat(),
             Self::Chunked(_) => {
-                let mut request = head("transfer-encoding: chunked\r\n");
+                let mut request = head("transfer-encoding: chunked");
                 for chunk in body.chunks(CHUNK) {
                     request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
                     request.extend_from_slice(chunk);
@@ -304,7 +304,7 @@ struct Client {
 
 impl Client {
     fn run(&mut self, stop: &AtomicBool) -> Outcome {
-        let get = format!("GET {} HTTP/1.1\r\nhost: test\r\n\r\n", self.load.path).into_bytes();
+        let get = client::request("GET", &self.load.path, &[]).into_bytes();
         let post = self.load.posts.request(&self.load.path);
         let mut posts = false;
         while !stop.load(Ordering::Relaxed) && self.clock.began.elapsed() < self.load.limit {

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::host::Host;
 use crate::log::Line;
+use crate::said;
 
 /// What became of one request for a restart.
 #[derive(Clone, Debug)]
@@ -79,7 +80,7 @@ impl Host {
                 least = serving.count().min(usize::try_from(configured).unwrap_or(usize::MAX));
             }
             serving.see(line);
-            if number >= mark && line.msg() == "worker ordered to drain" {
+            if number >= mark && line.msg() == said::WORKER_DRAINS {
                 assert!(serving.count() >= least, "{} of {least} serve after: {}", serving.count(), line.text());
             }
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::client::{Address, Connection};
+use crate::client::{Address, Connection, request};
 use crate::load::Allowed;
 
 /// How a client speaks.
@@ -251,16 +251,16 @@ impl Client {
                 format!("{path}/{number}")
             }
         };
-        let get = |path: String| format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").into_bytes();
+        let get = |path: String| request("GET", &path, &[]).into_bytes();
         let post = |path: String, length: usize| {
-            let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n");
+            let head = request("POST", &path, &[&format!("content-length: {length}")]);
             [head.into_bytes(), vec![b'x'; length]].concat()
         };
         let (bytes, answers, length) = match self.steady.way {
             Way::Post(length) => (post(path(), length), 1, Some(length)),
             Way::Chunked(length) => {
                 let path = path();
-                let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+                let head = request("POST", &path, &["transfer-encoding: chunked"]);
                 let mut bytes = head.into_bytes();
                 for chunk in vec![b'x'; length].chunks(1000) {
                     bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::client::request;
 use crate::databank::{Answer, Client};
 use crate::host::Host;
 use crate::load::{Caller, Kind};
@@ -132,7 +133,7 @@ impl Writer {
     }
 
     fn ask(&mut self, method: &str, body: &str) -> Told {
-        let request = format!("POST /{method} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let request = request("POST", &format!("/{method}"), &[&format!("content-length: {}", body.len())]) + body;
         let asked = self.caller.exchange(request.as_bytes(), Instant::now, |began, status, connection| {
             Ok((began.elapsed(), Answer::of(status, connection)))
         });

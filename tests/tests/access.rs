@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
-use app_host_tests::{Address, Connection, Host, Line};
+use app_host_tests::{Address, Connection, Host, Line, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -29,7 +29,7 @@ fn line_for(host: &Host, uri: &str) -> Line {
 
 /// A GET with one header more; what the app says.
 fn get_with(connection: &mut Connection, path: &str, header: &str) -> String {
-    connection.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n{header}\r\n\r\n").as_bytes()).unwrap();
+    connection.begin("GET", path, &[header]).unwrap();
     assert_eq!(connection.receive().unwrap(), 200);
     connection.text()
 }
@@ -69,7 +69,7 @@ fn request_is_a_line_with_the_id_that_the_app_has_seen() {
 
     assert_eq!(connection.get("/panic").unwrap(), 500);
     assert_eq!(line_for(&host, "/panic").number("status"), Some(500));
-    connection.send(b"HEAD /whole/9 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    connection.begin("HEAD", "/whole/9", &[]).unwrap();
     let line = line_for(&host, "/whole/9");
     assert_eq!((line.number("sent_bytes"), line.str("outcome")), (Some(0), "complete"));
 }
@@ -81,7 +81,7 @@ fn client_that_goes_and_a_cut_are_told_apart() {
         .with("/restart/shutdown_timeout", "1s")
         .start();
     let mut gone = host.connect();
-    gone.send(b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    gone.ask("/never").unwrap();
     drop(gone);
     let line = line_for(&host, "/never");
     assert_eq!((line.str("outcome"), line.number("status")), ("aborted", None), "{}", line.text());
@@ -92,7 +92,7 @@ fn client_that_goes_and_a_cut_are_told_apart() {
     assert_eq!((line.str("outcome"), line.number("status")), ("aborted", Some(200)), "{}", line.text());
     // In flight for longer than the drain may take.
     let mut late = host.connect();
-    late.send(b"GET /sleep/60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    late.ask("/sleep/60000").unwrap();
     let in_flight = || host.restart().verdict;
     assert_eq!(in_flight(), "complete");
     let line = line_for(&host, "/sleep/60000");
@@ -184,9 +184,9 @@ fn restarts_and_rotations_under_load_lose_no_line_and_double_none() {
         fs::rename(host.path("access"), host.path(&old)).unwrap();
         files.push(old);
         host.signal(Signal::SIGUSR1);
-        host.wait("the new file", || (told("log files reopened") == number).then_some(()));
+        host.wait("the new file", || (told(said::LOGS_REOPENED) == number).then_some(()));
         host.signal(Signal::SIGUSR2);
-        host.wait("the verdict", || (told("zero-downtime restart complete") == number).then_some(()));
+        host.wait("the verdict", || (told(said::RESTART_COMPLETE) == number).then_some(()));
     }
     let outcome = running.stop();
     assert_eq!(outcome.failed, 0, "{:#?}", outcome.failures);

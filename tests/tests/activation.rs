@@ -3,7 +3,7 @@
 //!
 //! The manager is `launch --pass`; the real one is in `system.rs`.
 
-use app_host_tests::{Address, Connection, Host, process};
+use app_host_tests::{Address, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -30,10 +30,10 @@ fn passed_socket_is_served_over_restarts_and_its_clients_wait_while_the_service_
     let (master, workers) = (host.master(), host.workers());
     // In flight when the service is told to stop: answered.
     let mut slow = Connection::connect(&address).unwrap();
-    slow.send(b"GET /sleep/700 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/700").unwrap();
     host.assert_all_serve(&host.serving());
     host.signal(Signal::SIGTERM);
-    host.wait_after(mark, "stopping", |_| true);
+    host.wait_after(mark, said::STOPPING, |_| true);
     assert_eq!(slow.receive().unwrap(), 200);
     host.wait("the master's end", || (!process::is_alive(master)).then_some(()));
     assert!(workers.iter().all(|pid| !process::is_alive(*pid)));
@@ -42,7 +42,7 @@ fn passed_socket_is_served_over_restarts_and_its_clients_wait_while_the_service_
     // The manager goes on listening: whoever comes now waits, and is what the service is started for.
     let mut patient = Connection::connect(&address).unwrap();
     assert_eq!(patient.get("/whoami").unwrap(), 200);
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
 }
 
 #[test]
@@ -58,12 +58,12 @@ fn nobody_whose_connection_waits_when_the_service_stops_is_reset() {
     let mut waiting: Vec<_> = (0..20)
         .map(|_| {
             let mut client = Connection::connect(&address).unwrap();
-            client.send(b"GET /whoami HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            client.ask("/whoami").unwrap();
             client
         })
         .collect();
     host.signal(Signal::SIGTERM);
-    host.wait_after(mark, "stopping", |_| true);
+    host.wait_after(mark, said::STOPPING, |_| true);
     for pid in &workers {
         process::signal(*pid, Signal::SIGCONT);
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use app_host_tests::admin::get;
-use app_host_tests::{Address, App, Connection, Host, Metrics, process};
+use app_host_tests::{Address, App, Connection, Host, Metrics, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ fn count(host: &Host) {
 
     // A worker that is killed with a request in flight.
     let mut cut = host.connect();
-    cut.send(b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    cut.ask("/never").unwrap();
     metrics_when(host, "a request in flight", |metrics| metrics.count("requests_in_flight") == 1);
     let cpu = |metrics: &Metrics, slot| {
         metrics.find(&format!("worker_cpu_seconds_total{{slot=\"{slot}\",generation=\"2\"}}"))
@@ -126,7 +126,7 @@ fn readiness_follows_the_master_from_its_start_to_its_end() {
     host.spawn();
     assert_eq!(host.ask_admin("/readyz"), (503, "not ready: starting, 0 of 2 workers\n".to_owned()));
     assert_eq!(host.ask_admin("/healthz"), (200, "ok\n".to_owned()));
-    host.wait_for("serving", |_| true);
+    host.wait_for(said::SERVING, |_| true);
     assert_eq!(host.ask_admin("/readyz"), (200, "ready: serving, 2 of 2 workers\n".to_owned()));
 
     host.set("/app/config", json!({ "on_start": "exit" }));
@@ -137,15 +137,17 @@ fn readiness_follows_the_master_from_its_start_to_its_end() {
     assert_eq!(metrics.count("restarts_total{verdict=\"failed\",reason=\"worker died\"}"), 1);
     // The last but one of a locked master is enough.
     process::signal(host.serving()[0], Signal::SIGKILL);
-    host.wait_for("worker exited", |line| line.flag("expected") == Some(false) && line.number("generation") == Some(1));
+    host.wait_for(said::WORKER_EXITED, |line| {
+        line.flag("expected") == Some(false) && line.number("generation") == Some(1)
+    });
     assert_eq!(host.ask_admin("/readyz"), (200, "ready: locked, 1 of 2 workers\n".to_owned()));
 
     // What is in flight keeps it from its end.
     let mut busy = host.connect();
-    busy.send(b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    busy.ask("/never").unwrap();
     metrics_when(&host, "a request in flight", |metrics| metrics.count("requests_in_flight") == 1);
     host.signal(Signal::SIGTERM);
-    host.wait_for("stopping", |_| true);
+    host.wait_for(said::STOPPING, |_| true);
     assert_eq!(host.ask_admin("/readyz"), (503, "not ready: stopping, 0 of 2 workers\n".to_owned()));
     assert_eq!(host.ask_admin("/healthz").0, 200);
     let admin = host.admin_process().expect("it answers to the end");
@@ -405,5 +407,5 @@ fn without_the_setting_there_is_no_process_and_no_listener() {
     let host = Host::misbehaving().start();
     assert_eq!(host.admin_process(), None);
     assert_eq!(process::children(host.master()).len(), 2);
-    assert_eq!(host.lines_with("admin listening").len(), 0);
+    assert_eq!(host.lines_with(said::ADMIN_LISTENING).len(), 0);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use app_host_tests::client::TIMEOUT;
 use app_host_tests::host::pause;
-use app_host_tests::{Address, App, Host, process};
+use app_host_tests::{Address, App, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -59,7 +59,7 @@ fn both_generations_accept_during_a_restart_and_the_address_stays() {
     assert!(before.iter().all(|worker| answered.contains(worker)));
     host.set("/restart/probation", "3s");
     host.signal(Signal::SIGUSR2);
-    host.wait_for("worker ready", |line| line.number("generation") == Some(2));
+    host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2));
     let mut generations = BTreeSet::new();
     host.wait("an answer of each generation", || {
         generations.insert(greet(address).0);
@@ -67,7 +67,7 @@ fn both_generations_accept_during_a_restart_and_the_address_stays() {
     });
     assert_eq!(host.verdict(1).verdict, "complete");
     assert_eq!(smtp(&host), address);
-    assert_eq!(host.lines_with("listening").len(), 2, "each was bound once");
+    assert_eq!(host.lines_with(said::LISTENING).len(), 2, "each was bound once");
     for _ in 0..10 {
         assert_eq!(greet(address).0, 2);
     }
@@ -245,7 +245,7 @@ fn workers_of_a_killed_master_refuse_new_clients_at_once() {
     // What a drain waits for; a subscription would end with the master.
     let mut held: Vec<_> = workers.iter().map(|worker| host.connect_to(*worker)).collect();
     for connection in &mut held {
-        connection.send(b"POST /publish/x HTTP/1.1\r\nhost: test\r\ncontent-length: 9\r\n\r\n").unwrap();
+        connection.begin("POST", "/publish/x", &["content-length: 9"]).unwrap();
     }
     host.assert_all_serve(&workers);
     let began = Instant::now();

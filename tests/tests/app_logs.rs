@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use app_host_tests::{App, Host, Line, process};
+use app_host_tests::{App, Host, Line, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -107,8 +107,8 @@ fn what_an_app_prints_is_in_the_log_to_its_last_word_in_bunyans_format() {
     host.wait("its end", || (!process::is_alive(dead)).then_some(()));
     let lines = host.lines();
     let last_words = lines.iter().position(|line| line.msg() == "last words").unwrap();
-    host.wait_for("worker exited", |line| line.worker_pid() == dead);
-    let exited = host.lines().iter().position(|line| line.msg() == "worker exited" && line.worker_pid() == dead);
+    host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == dead);
+    let exited = host.lines().iter().position(|line| line.msg() == said::WORKER_EXITED && line.worker_pid() == dead);
     assert!(Some(last_words) < exited, "first its words, then its end");
 }
 

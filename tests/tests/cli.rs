@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
@@ -121,7 +121,7 @@ fn first_library_that_does_not_fit_keeps_the_master_from_starting() {
         let host = Host::new(&App::build().app(app));
         host.spawn();
         assert_eq!(host.wait_exit().code(), Some(1), "{app}");
-        assert!(host.lines_with("worker spawned").is_empty(), "{app}");
+        assert!(host.lines_with(said::WORKER_SPAWNED).is_empty(), "{app}");
     }
 }
 
@@ -153,7 +153,7 @@ fn pid_file_of_a_killed_master_is_taken_over() {
     assert!(path.exists());
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert_eq!(fs::read_to_string(&path).unwrap().trim(), host.master().to_string());
 }
 

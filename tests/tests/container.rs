@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use app_host_tests::build::workspace;
 use app_host_tests::host::wait_until;
-use app_host_tests::{Address, App, Connection, Host, process};
+use app_host_tests::{Address, App, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -156,18 +156,18 @@ fn a_master_lives_from_its_start_to_its_end_and_is_ready_in_between() {
         .with("/workers", 1)
         .with("/admin", "127.0.0.1:0");
     host.spawn();
-    host.wait_for("worker spawned", |_| true);
+    host.wait_for(said::WORKER_SPAWNED, |_| true);
     let becomes = |path: &str, status: u16| {
         host.wait(&format!("{status} of {path}"), || (host.ask_admin(path).0 == status).then_some(()));
     };
     let lives = || host.ctl(&["status"]).status.success();
     becomes("/healthz", 200);
     assert_eq!((host.ask_admin("/readyz").0, lives()), (503, true));
-    assert!(host.lines_with("serving").is_empty(), "it was too late to see anything");
-    host.wait_for("serving", |_| true);
+    assert!(host.lines_with(said::SERVING).is_empty(), "it was too late to see anything");
+    host.wait_for(said::SERVING, |_| true);
     becomes("/readyz", 200);
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/1500 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/1500").unwrap();
     host.assert_all_serve(&host.serving());
     host.signal(Signal::SIGTERM);
     becomes("/readyz", 503);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
-use app_host_tests::{App, Control, Host, Line, process};
+use app_host_tests::{App, Control, Host, Line, process, said};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -201,7 +201,7 @@ fn status_tells_of_every_worker() {
     let host = Host::misbehaving().start();
     host.assert_all_serve(&host.serving());
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/3000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/3000").unwrap();
     let mut control = host.control();
     let status = host.wait("a request in flight", || {
         let status = control.ask_json("STATUS");
@@ -281,7 +281,7 @@ fn faults_29_a_stale_socket_is_replaced_and_is_private_from_its_first_moment() {
     assert!(path.exists());
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert!(host.control().ask("VERSION").starts_with("ACK "));
     host.stop();
     assert!(!path.exists());
@@ -378,7 +378,7 @@ fn hostile_clients_delay_no_restart_and_lose_no_request() {
             let mut vanishes = host.control();
             let mark = host.mark();
             vanishes.send(b"RESTART WAIT\n");
-            let requested = host.wait_after(mark, "restart requested", |_| true).number("request").unwrap();
+            let requested = host.wait_after(mark, said::RESTART_REQUESTED, |_| true).number("request").unwrap();
             drop(vanishes);
             assert_eq!(host.verdict(requested).verdict, "complete");
         }
@@ -472,7 +472,7 @@ fn a_control_socket_and_a_pid_file_that_were_removed_come_back() {
     fs::write(&socket, "precious").unwrap();
     for _ in 0..2 {
         host.signal(Signal::SIGUSR1);
-        host.wait_after(mark, "log files reopened", |_| true);
+        host.wait_after(mark, said::LOGS_REOPENED, |_| true);
     }
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
     let complaints = host.look(mark, |new| new.iter().filter(|line| line.msg().contains("nobody finds it")).count());

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ fn master_that_can_not_be_reached_or_does_not_answer_has_an_exit_code_each() {
 fn restart_of_a_master_that_hangs_in_the_middle_ends() {
     let host = Host::misbehaving().with("/restart/probation", "10s").start();
     let waiting = host.ctl_command(&["restart", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
-    host.wait_for("restart probation started", |_| true);
+    host.wait_for(said::PROBATION_STARTED, |_| true);
     host.signal(Signal::SIGSTOP);
     let output = waiting.wait_with_output().unwrap();
     host.signal(Signal::SIGCONT);
@@ -103,7 +103,7 @@ fn restart_of_a_master_that_hangs_in_the_middle_ends() {
 fn restart_of_a_master_that_dies_in_the_middle_says_so() {
     let host = Host::misbehaving().with("/restart/probation", "10s").start();
     let waiting = host.ctl_command(&["restart", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
-    host.wait_for("restart probation started", |_| true);
+    host.wait_for(said::PROBATION_STARTED, |_| true);
     host.signal(Signal::SIGKILL);
     let output = waiting.wait_with_output().unwrap();
     assert_exit(&output, 6);
@@ -114,7 +114,7 @@ fn restart_of_a_master_that_dies_in_the_middle_says_so() {
 fn restart_that_a_stop_ends_is_failed() {
     let host = Host::misbehaving().with("/restart/probation", "10s").start();
     let waiting = host.ctl_command(&["restart", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
-    host.wait_for("restart probation started", |_| true);
+    host.wait_for(said::PROBATION_STARTED, |_| true);
     assert_exit(&host.ctl(&["stop"]), 0);
     let output = waiting.wait_with_output().unwrap();
     assert_exit(&output, 4);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use app_host_tests::databank::{Client, Driver, timed};
 use app_host_tests::mongo::Mongo;
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -190,11 +190,11 @@ fn first_start_without_its_store_ends_with_1_and_says_why() {
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
     assert!(host.lines().iter().any(|line| line.text().contains("databank unreachable")), "the log says why");
-    assert!(host.lines_with("worker spawned").is_empty(), "no worker was made for nothing");
+    assert!(host.lines_with(said::WORKER_SPAWNED).is_empty(), "no worker was made for nothing");
     mongo.start_again();
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert_writes(&host, 1);
 }
 
@@ -370,7 +370,7 @@ fn secret_is_read_from_its_file_again_at_each_restart() {
     // A worker that crashes meanwhile has the secret of its generation.
     let mark = host.mark();
     process::signal(host.serving()[0], Signal::SIGKILL);
-    host.wait_after(mark, "worker ready", |_| true);
+    host.wait_after(mark, said::WORKER_READY, |_| true);
     assert_writes(&host, 4);
     write(&host, "secrets/moved", &mongo.uri());
     host.restart_completes();

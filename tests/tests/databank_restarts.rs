@@ -6,7 +6,7 @@ use std::time::Duration;
 use app_host_tests::databank::{Client, Driver, timed};
 use app_host_tests::mongo::Mongo;
 use app_host_tests::writers::Writers;
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ fn killed_workers_lose_no_acknowledged_write(driver: Driver) {
         dice = dice.wrapping_mul(1_103_515_245).wrapping_add(12_345);
         let victim = workers[dice / 65_536 % workers.len()];
         process::signal(victim, Signal::SIGKILL);
-        host.wait_for("worker exited", |line| line.worker_pid() == victim);
+        host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == victim);
     }
     writers.wait_for_more(&host, 150);
     let ledger = writers.stop();
@@ -115,7 +115,7 @@ fn everything_killed_at_once_loses_no_acknowledged_write_to_sqlite() {
         host.wait_exit();
         let ledger = writers.stop();
         host.spawn();
-        host.wait_after(mark, "serving", |_| true);
+        host.wait_after(mark, said::SERVING, |_| true);
         // Of this round alone: a restarted count would hide what an earlier one lost.
         ledger.assert_holds(&host);
         assert_sound(&host);
@@ -220,7 +220,7 @@ fn wait_for_recovery(host: &Host) {
 }
 
 fn assert_nobody_died(host: &Host) {
-    for line in host.lines_with("worker exited") {
+    for line in host.lines_with(said::WORKER_EXITED) {
         assert_eq!(line.flag("expected"), Some(true), "{}", line.text());
     }
 }
@@ -233,7 +233,7 @@ fn store_that_goes_away_in_a_roll_and_comes_back_harms_no_worker_and_no_restart(
     wait_for_recovery(&host);
     // Back while the roll goes on.
     host.signal(Signal::SIGUSR2);
-    host.wait_for("worker ready", |line| line.number("generation") == Some(2));
+    host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2));
     mongo.kill();
     assert_eq!(host.serving().len(), 3, "two active and a candidate");
     each_worker_says_unavailable(&host);
@@ -246,7 +246,7 @@ fn store_that_goes_away_in_a_roll_and_comes_back_harms_no_worker_and_no_restart(
     host.set("/restart/probation", "1s");
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    host.wait_after(mark, "worker ready", |line| line.number("generation") == Some(3));
+    host.wait_after(mark, said::WORKER_READY, |line| line.number("generation") == Some(3));
     mongo.kill();
     assert_eq!(host.verdict(2).verdict, "complete");
     each_worker_says_unavailable(&host);

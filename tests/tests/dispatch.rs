@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Connection, Host, process};
+use app_host_tests::{App, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ fn accounted(host: &Host, connection: &mut Connection, topic: &str, all: u64) ->
 
 /// The candidate worker of a restart that is in its probation.
 fn candidate(host: &Host) -> u32 {
-    host.wait_for("worker ready", |line| line.number("generation") == Some(2)).worker_pid()
+    host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2)).worker_pid()
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn drain_notice_ends_streams_properly_and_holds_no_drain_up() {
     let mut streams: Vec<_> = (0..20).map(|number| listen(&host, before[number % 2], "/live/news")).collect();
     let mut waiting = before.iter().map(|worker| host.connect_to(*worker)).collect::<Vec<_>>();
     for connection in &mut waiting {
-        connection.send(b"GET /draining HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        connection.ask("/draining").unwrap();
     }
     // One whose client goes leaves nothing behind that would matter.
     drop(streams.pop());
@@ -110,7 +110,7 @@ fn drain_notice_ends_streams_properly_and_holds_no_drain_up() {
         assert_eq!(connection.receive().unwrap(), 200);
         assert_eq!(connection.text(), "false true");
     }
-    for exited in host.lines_with("worker exited") {
+    for exited in host.lines_with(said::WORKER_EXITED) {
         assert_eq!((exited.str("status"), exited.number("cut")), ("exit 0", Some(0)), "{}", exited.text());
     }
 }
@@ -159,7 +159,7 @@ fn flood_from_all_workers_is_heard_or_counted_to_the_last_message() {
     }
     let mut floods: Vec<_> = workers.iter().map(|worker| host.connect_to(*worker)).collect();
     for flood in &mut floods {
-        flood.send(b"GET /flood/flood/100000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        flood.ask("/flood/flood/100000").unwrap();
     }
     // The serving threads are free meanwhile.
     for counter in &mut counters {
@@ -183,19 +183,19 @@ fn flood_delays_no_restart() {
     }
     let mut floods: Vec<_> = before.iter().map(|worker| host.connect_to(*worker)).collect();
     for flood in &mut floods {
-        flood.send(b"GET /flood/flood/100000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        flood.ask("/flood/flood/100000").unwrap();
     }
     host.signal(Signal::SIGUSR2);
     // Ready and drain go through in the middle of it: the floods hold the drains up themselves, as
     // requests in flight do.
-    host.wait_for("worker ordered to drain", |line| line.number("slot") == Some(1));
+    host.wait_for(said::WORKER_DRAINS, |line| line.number("slot") == Some(1));
     for flood in &mut floods {
         assert!(!flood.is_closed().unwrap());
         assert_eq!(flood.receive().unwrap(), 200);
         assert!(flood.text().contains("100000"), "{}", flood.text());
     }
     assert_eq!(host.verdict(1).verdict, "complete");
-    for exited in host.lines_with("worker exited") {
+    for exited in host.lines_with(said::WORKER_EXITED) {
         assert_eq!((exited.str("status"), exited.number("cut")), ("exit 0", Some(0)), "{}", exited.text());
     }
     host.assert_all_serve(&host.serving());
@@ -251,11 +251,11 @@ fn worker_that_dies_in_the_middle_of_a_flood_harms_nobody() {
     assert_eq!(counter.get("/count/flood").unwrap(), 200);
     let mut stream = listen(&host, witness, "/live/news");
     let mut flood = host.connect_to(dying);
-    flood.send(b"GET /flood/flood/1000000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    flood.ask("/flood/flood/1000000").unwrap();
     host.wait("the flood", || (ask(&mut counter, "/counted/flood")["received"].as_u64() > Some(1000)).then_some(()));
     let mark = host.mark();
     process::signal(dying, Signal::SIGKILL);
-    let successor = host.wait_after(mark, "worker ready", |_| true).worker_pid();
+    let successor = host.wait_after(mark, said::WORKER_READY, |_| true).worker_pid();
     publish(&host, successor, "news", "risen");
     assert_eq!(line(&mut stream).unwrap(), "0 1 risen");
     assert!(host.lines_with("a worker's packet for others is ignored").is_empty());

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -17,7 +17,7 @@ fn no_descriptor_that_a_worker_sends_reaches_its_master() {
         assert!(connection.text().parse::<usize>().unwrap() <= 8, "{}", connection.text());
     }
     host.restart_completes();
-    assert!(host.lines_with("worker breaks its protocol, and is killed").is_empty());
+    assert!(host.lines_with(said::WORKER_MISBEHAVES).is_empty());
     host.stop();
 }
 
@@ -29,10 +29,10 @@ fn worker_that_says_what_no_worker_says_is_killed_and_replaced_and_that_is_said_
     let mark = host.mark();
     // It may be gone before it has answered.
     let _ = connection.get("/garbage");
-    let exited = host.wait_after(mark, "worker exited", |line| line.worker_pid() == before[0]);
+    let exited = host.wait_after(mark, said::WORKER_EXITED, |line| line.worker_pid() == before[0]);
     assert_eq!(exited.str("status"), "signal 9");
-    host.wait_after(mark, "worker ready", |_| true);
-    let said = host.lines_with("worker breaks its protocol, and is killed");
+    host.wait_after(mark, said::WORKER_READY, |_| true);
+    let said = host.lines_with(said::WORKER_MISBEHAVES);
     assert_eq!(said.len(), 1);
     assert_eq!(said[0].worker_pid(), before[0]);
     assert!(said[0].str("detail").contains("4294967295 bytes"), "{}", said[0].text());
@@ -71,5 +71,5 @@ fn error_of_8_mib_fails_a_restart_like_any_other_and_is_told_in_few_bytes_on_one
         // For debugging there is the same once more as it looks to the machine.
         assert!(line.text().len() < 80_000, "{:.300}", line.text());
     }
-    host.wait_for("worker can't serve", |line| line.str("detail").contains("… (cut: "));
+    host.wait_for(said::WORKER_UNABLE, |line| line.str("detail").contains("… (cut: "));
 }

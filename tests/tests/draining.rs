@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
-use app_host_tests::Host;
+use app_host_tests::{Host, said};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-const NEVER: &[u8] = b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n";
-
 /// A service whose workers of generation 1 drain for minutes, because a client waits; `bad` serves.
 fn bad_deploy(host: Host) -> (Host, app_host_tests::Connection) {
     let mut host =
         host.with("/restart/shutdown_timeout", "5m").with("/app/config", json!({ "marker": "good" })).start();
     let mut waits = host.connect();
-    waits.send(NEVER).unwrap();
+    waits.ask("/never").unwrap();
     host.assert_all_serve(&host.serving());
     host.set("/app/config", json!({ "marker": "bad" }));
     host.signal(Signal::SIGUSR2);
@@ -27,7 +25,7 @@ fn bad_deploy(host: Host) -> (Host, app_host_tests::Connection) {
 /// Waits until every slot has a worker of this generation, and new clients are answered by it.
 fn serves(host: &Host, marker: &str, generation: u64) {
     host.wait("workers of the new generation", || {
-        let ready = host.lines_with("worker ready");
+        let ready = host.lines_with(said::WORKER_READY);
         (ready.iter().filter(|line| line.number("generation") == Some(generation)).count() == 2).then_some(())
     });
     host.wait("an answer of the new generation", || host.get("/whoami").contains(marker).then_some(()));
@@ -64,7 +62,7 @@ fn a_bad_deploy_is_undone_while_a_client_holds_on_to_the_workers_before_it() {
 fn a_connection_that_outlasts_a_deploy_and_its_undoing_goes_on_in_what_serves_then() {
     let mut host = Host::misbehaving().with("/app/config", json!({ "marker": "good" })).start();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/2500 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/2500").unwrap();
     host.assert_all_serve(&host.serving());
     host.set("/app/config", json!({ "marker": "bad" }));
     host.signal(Signal::SIGUSR2);
@@ -97,8 +95,8 @@ fn an_undoing_holds_over_the_masters_death_while_workers_still_drain() {
     host.wait_exit();
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "an earlier generation is started", |_| true);
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::EARLIER_GENERATION_STARTED, |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert!(host.get("/whoami").contains("good"), "what lies on disk was undone");
 }
 
@@ -115,7 +113,7 @@ fn any_restart_begins_while_workers_drain_where_the_configuration_says_so() {
     assert!(host.workers().len() > 2, "the client still holds on");
     let mark = host.mark();
     host.signal(Signal::SIGTERM);
-    host.wait_after(mark, "stopping", |_| true);
+    host.wait_after(mark, said::STOPPING, |_| true);
     host.signal(Signal::SIGTERM);
     assert_eq!(host.wait_exit().code(), Some(0));
     assert!(waits.receive().is_err());
@@ -131,12 +129,12 @@ fn workers_after_the_first_start_side_by_side_where_the_configuration_says_so() 
     let mark = host.mark();
     host.restart_completes();
     let order: Vec<_> = host.look(mark, |new| {
-        let shown = |line: &&app_host_tests::Line| ["worker spawned", "worker ready"].contains(&line.msg());
+        let shown = |line: &&app_host_tests::Line| [said::WORKER_SPAWNED, said::WORKER_READY].contains(&line.msg());
         new.iter().filter(shown).map(|line| line.msg().to_owned()).collect()
     });
-    let alone = ["worker spawned", "worker ready"];
+    let alone = [said::WORKER_SPAWNED, said::WORKER_READY];
     assert_eq!(order[..2], alone, "the first");
-    assert!(order[2..7].iter().all(|msg| msg == "worker spawned"), "the others: {order:?}");
+    assert!(order[2..7].iter().all(|msg| msg == said::WORKER_SPAWNED), "the others: {order:?}");
 }
 
 fn delayed(delay: &str) -> Host {
@@ -151,7 +149,7 @@ fn a_stop_is_announced_to_balancer_and_clients_before_the_door_shuts() {
     assert!(!kept.announced_close());
     assert_eq!(host.ask_admin("/readyz").0, 200);
     host.signal(Signal::SIGTERM);
-    let line = host.wait_for("stop delayed", |_| true);
+    let line = host.wait_for(said::STOP_DELAYED, |_| true);
     assert_eq!(line.number("delay_ms"), Some(3000));
     let (code, text) = host.ask_admin("/readyz");
     assert_eq!((code, text.starts_with("not ready: stopping, 2 of 2 workers")), (503, true), "{text}");
@@ -167,7 +165,7 @@ fn a_stop_is_announced_to_balancer_and_clients_before_the_door_shuts() {
         kept.announced_close().then_some(())
     });
     host.wait("its close", || kept.is_closed().unwrap().then_some(()));
-    assert!(host.lines_with("stopping").is_empty(), "all this was before the stop");
+    assert!(host.lines_with(said::STOPPING).is_empty(), "all this was before the stop");
     assert_eq!(host.restart().verdict, "refused: stopping");
     assert_eq!(host.wait_exit().code(), Some(0));
     let of = |msg| host.lines_with(msg).pop().unwrap().seconds().unwrap();
@@ -179,10 +177,10 @@ fn a_stop_is_announced_to_balancer_and_clients_before_the_door_shuts() {
 fn a_second_signal_skips_the_delay() {
     let host = delayed("1h").start();
     host.signal(Signal::SIGTERM);
-    host.wait_for("stop delayed", |_| true);
+    host.wait_for(said::STOP_DELAYED, |_| true);
     host.signal(Signal::SIGINT);
     assert_eq!(host.wait_exit().code(), Some(0));
-    for line in host.lines_with("worker exited") {
+    for line in host.lines_with(said::WORKER_EXITED) {
         assert_eq!(line.str("status"), "exit 0", "in order: {}", line.text());
     }
 }
@@ -245,13 +243,13 @@ async fn an_http2_client_is_told_to_go_elsewhere_and_one_that_comes_is_served() 
 fn who_waits_again_for_a_stop_does_not_hurry_it() {
     let host = delayed("3s").start();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/4000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/4000").unwrap();
     host.assert_all_serve(&host.serving());
     for _ in 0..3 {
         let waited = host.ctl(&["stop", "--wait", "--timeout", "300ms"]);
         assert_eq!(waited.status.code(), Some(6), "{}", String::from_utf8_lossy(&waited.stderr));
     }
-    assert!(host.lines_with("stopping").is_empty(), "the delay isn't over");
+    assert!(host.lines_with(said::STOPPING).is_empty(), "the delay isn't over");
     assert_eq!(slow.receive().unwrap(), 200);
     assert_eq!(host.wait_exit().code(), Some(0));
 }
@@ -267,7 +265,7 @@ fn a_rollback_whose_worker_was_killed_can_be_tried_again() {
     host.restart_completes();
     let mut control = host.control();
     assert_eq!(control.ask("ROLLBACK"), "ACK\n");
-    let ready = host.wait_for("worker ready", |line| line.number("generation") == Some(3));
+    let ready = host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(3));
     app_host_tests::process::signal(ready.worker_pid(), Signal::SIGKILL);
     assert_eq!(host.verdict(2).verdict, "failed: worker died");
     host.wait_for("a rollback has failed; it can be tried again", |_| true);

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -44,7 +44,7 @@ fn a_generation_has_the_variables_that_the_file_had_when_it_was_prepared() {
     fs::write(&file, "PASSWORD=second\n").unwrap();
     let mark = host.mark();
     process::signal(first[0], Signal::SIGKILL);
-    host.wait_after(mark, "worker ready", |_| true);
+    host.wait_after(mark, said::WORKER_READY, |_| true);
     assert_variable(&host, "PASSWORD", Some(SECRET));
 
     let restarted = host.restart();
@@ -87,8 +87,8 @@ fn a_generation_that_has_failed_may_be_tried_again_with_other_variables() {
     let mark = host.mark();
     host.stop();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
-    assert!(host.look(mark, |new| new.iter().all(|line| line.msg() != "an earlier generation is started")));
+    host.wait_after(mark, said::SERVING, |_| true);
+    assert!(host.look(mark, |new| new.iter().all(|line| line.msg() != said::EARLIER_GENERATION_STARTED)));
 }
 
 #[test]
@@ -309,6 +309,6 @@ fn a_directory_that_the_workers_user_cannot_pass_is_named() {
     close(&host.path("closed"));
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
-    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let said = host.wait_for(said::START_FAILED, |_| true).str("error").to_owned();
     assert!(said.ends_with(&format!("the workers' user can't pass {}", host.path("closed").display())), "{said}");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::thread;
 
-use app_host_tests::{App, Connection, Host};
+use app_host_tests::{App, Connection, Host, said};
 use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ fn visits_and_entries_outlive_restarts_and_the_master() {
     host.stop();
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     let page = host.get("/");
     assert_eq!((counted(&page), generation(&page)), (3, "1".to_owned()));
     assert!(page.contains("still here"));
@@ -327,7 +327,7 @@ fn entry_that_one_worker_received_shows_at_once_where_another_streams_over_a_res
     for stream in &mut streams {
         assert_eq!(event(stream), None, "it ends with its worker's drain");
     }
-    for exited in host.lines_with("worker exited") {
+    for exited in host.lines_with(said::WORKER_EXITED) {
         assert_eq!((exited.str("status"), exited.number("cut")), ("exit 0", Some(0)), "{}", exited.text());
     }
     // Who comes back misses nothing: the newest come first, then what is new.

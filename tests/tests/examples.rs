@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use app_host_tests::build::workspace;
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -91,7 +91,7 @@ fn a_new_epoch_is_refused_by_a_restart_and_migrates_what_is_stored_at_the_next_s
     host.stop();
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert_eq!(host.get("/1"), "buy milk by Ada\n");
     // Once, by the worker that started alone.
     assert_eq!(host.lines_with("notes migrated").len(), 1);

@@ -1,21 +1,21 @@
 //! A restart that goes wrong leaves who can serve serving, and locks the master: no further restart,
 //! no respawn, and an exit of its own when the last worker is gone.
 
-use app_host_tests::{Host, process};
+use app_host_tests::{Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// After a failure in the first slot: nothing was drained, and the lock holds.
 fn assert_locked_with_all_serving(host: &Host, before: &[u32]) {
     assert_eq!(host.serving(), before, "nothing may have been drained");
-    assert!(host.lines_with("worker ordered to drain").is_empty());
+    assert!(host.lines_with(said::WORKER_DRAINS).is_empty());
     host.assert_all_serve(before);
     host.restart_is_refused("aborted restart");
     // A worker that dies now is not replaced: the refusal that follows its exit comes after any
     // respawn that the exit could have led to.
     let mark = host.mark();
     process::signal(before[0], Signal::SIGKILL);
-    host.wait_after(mark, "worker exited", |line| line.worker_pid() == before[0]);
+    host.wait_after(mark, said::WORKER_EXITED, |line| line.worker_pid() == before[0]);
     host.restart_is_refused("aborted restart");
     let spawned = host.lines().into_iter().skip(mark).filter(|line| line.msg().contains("spawn"));
     assert_eq!(spawned.count(), 0, "a locked master respawns nobody");
@@ -98,7 +98,7 @@ fn candidate_that_is_killed_after_it_was_ready_locks_and_nothing_was_drained() {
     let before = host.serving();
     host.set("/restart/probation", "10s");
     host.signal(Signal::SIGUSR2);
-    let ready = host.wait_for("worker ready", |line| line.number("generation") == Some(2));
+    let ready = host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2));
     process::signal(ready.worker_pid(), Signal::SIGKILL);
     assert_eq!(host.verdict(1).verdict, "failed: worker died");
     host.wait_for("locked", |_| true);
@@ -112,7 +112,7 @@ fn failure_in_a_later_slot_leaves_all_others_serving() {
     let before = host.serving();
     host.set("/app/config", json!({ "on_start": "abort", "only_slot": 1 }));
     host.restart_fails("worker died");
-    let first = host.wait_for("worker ready", |line| line.number("generation") == Some(2)).worker_pid();
+    let first = host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2)).worker_pid();
     let expected = [first, before[1], before[2]];
     let mut serving = host.serving();
     serving.retain(|pid| *pid != before[0]);
@@ -154,6 +154,6 @@ fn first_workers_that_cannot_start_end_the_master_with_1() {
         let host = Host::misbehaving().with("/app/config", app_config).with("/restart/start_timeout", "500ms");
         host.spawn();
         assert_eq!(host.wait_exit().code(), Some(1), "{key}");
-        assert!(host.lines_with("serving").is_empty(), "{key}");
+        assert!(host.lines_with(said::SERVING).is_empty(), "{key}");
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use nix::unistd::getuid;
 
 /// A master whose state directory is a file system of so many bytes.
@@ -62,7 +62,7 @@ fn a_pid_file_on_a_full_disk_is_said_to_be_unwritable_and_is_not_left_behind() {
     let host = host.with_binary(&script).with("/pid_file", "run/app-host.pid");
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
-    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let said = host.wait_for(said::START_FAILED, |_| true).str("error").to_owned();
     let expected = format!("{} is locked, and can't be written: No space left", run.join("app-host.pid").display());
     assert!(said.contains(&expected), "{said}");
     assert_eq!(fs::read_to_string(host.path("run.left")).unwrap(), "x\n");
@@ -86,7 +86,7 @@ fn a_library_that_is_mounted_alone_and_was_replaced_is_said_to_be_an_old_one() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let host = host.with_binary(&script).start();
     assert_eq!(host.restart().verdict, "complete");
-    assert!(host.lines_with("the library is an old one").is_empty());
+    assert!(host.lines_with(said::LIBRARY_OLD).is_empty());
     // A deploy by rename, as it should be, where the directory isn't mounted.
     let next = host.path("next.so");
     fs::write(&next, [fs::read(&built).unwrap(), vec![0]].concat()).unwrap();
@@ -94,7 +94,7 @@ fn a_library_that_is_mounted_alone_and_was_replaced_is_said_to_be_an_old_one() {
     let verdict = host.restart();
     assert_eq!(verdict.verdict, "complete");
     assert!(verdict.line.text().contains("unchanged"), "{}", verdict.line.text());
-    let warned = host.wait_for("the library is an old one", |_| true);
+    let warned = host.wait_for(said::LIBRARY_OLD, |_| true);
     assert!(warned.str("advice").contains("mount its directory instead"), "{}", warned.text());
     let check = Command::new("nsenter")
         .args(["-m", "-t", &host.master().to_string()])

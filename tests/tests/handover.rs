@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use app_host_tests::{Connection, Host, process};
+use app_host_tests::client::request;
+use app_host_tests::{Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ fn idle(host: &Host, count: usize) -> Vec<Connection> {
 
 /// The sum of a figure over all workers that have exited.
 pub(crate) fn exited(host: &Host, figure: &str) -> u64 {
-    host.lines_with("worker exited").iter().filter_map(|line| line.number(figure)).sum()
+    host.lines_with(said::WORKER_EXITED).iter().filter_map(|line| line.number(figure)).sum()
 }
 
 /// A figure of each worker that lives.
@@ -66,10 +67,12 @@ fn half_a_request_goes_along_and_an_upload_follows_its_answer() {
     let mut half = host.connect();
     half.send(b"GET /whoami HTT").unwrap();
     let mut upload = host.connect();
-    upload.send(b"POST /upload HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel").unwrap();
+    upload.begin("POST", "/upload", &["transfer-encoding: chunked"]).unwrap();
+    upload.send(b"5\r\nhel").unwrap();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/700 HTTP/1.1\r\nhost: test\r\n\r\nGET /whoami HTTP/1.1\r\nhost: test\r\n\r\nGET /w")
-        .unwrap();
+    let (whole, whoami) = (request("GET", "/sleep/700", &[]), request("GET", "/whoami", &[]));
+    let (begun, rest) = whoami.split_at(6);
+    slow.send([&whole, &whoami, begun].concat().as_bytes()).unwrap();
     host.assert_all_serve(&host.serving());
     let before = host.serving();
     host.signal(Signal::SIGUSR2);
@@ -90,7 +93,7 @@ fn half_a_request_goes_along_and_an_upload_follows_its_answer() {
     assert_eq!(slow.receive().unwrap(), 200);
     assert!(before.contains(&worker_of(&slow)) && !slow.announced_close());
     assert_eq!(slow.receive().unwrap(), 200);
-    slow.send(b"hoami HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.send(rest.as_bytes()).unwrap();
     assert_eq!(slow.receive().unwrap(), 200);
     assert!(after.contains(&worker_of(&slow)));
     upload.send(b"lo\r\n0\r\n\r\n").unwrap();
@@ -158,7 +161,7 @@ fn workers_that_go_outside_a_restart_hand_over_what_they_have() {
     let mut connections = idle(&host, 60);
     let terminated = host.serving()[0];
     process::signal(terminated, Signal::SIGTERM);
-    host.wait_for("worker exited", |line| line.worker_pid() == terminated);
+    host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == terminated);
     host.signal(Signal::SIGTTOU);
     host.wait("two workers", || (host.workers().len() == 2).then_some(()));
     let now = host.serving();
@@ -180,7 +183,7 @@ fn a_worker_without_descriptors_takes_what_it_can_and_nothing_is_dropped() {
     host.set("/restart/probation", "2s");
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    let candidate = host.wait_after(mark, "worker ready", |line| line.number("slot") == Some(0)).worker_pid();
+    let candidate = host.wait_after(mark, said::WORKER_READY, |line| line.number("slot") == Some(0)).worker_pid();
     let pid = rustix::process::Pid::from_raw(i32::try_from(candidate).unwrap());
     let open = process::descriptors(candidate).len() as u64;
     let few = Rlimit { current: Some(open + 40), maximum: Some(open + 40) };
@@ -210,10 +213,10 @@ fn what_a_killed_worker_has_not_said_to_take_goes_to_another() {
     let before = host.serving();
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    let candidate = host.wait_after(mark, "worker ready", |_| true).worker_pid();
+    let candidate = host.wait_after(mark, said::WORKER_READY, |_| true).worker_pid();
     process::signal(candidate, Signal::SIGSTOP);
     host.wait("it to stand still", || process::is_stopped(candidate).then_some(()));
-    host.wait_after(mark, "worker ordered to drain", |line| line.worker_pid() == before[0]);
+    host.wait_after(mark, said::WORKER_DRAINS, |line| line.worker_pid() == before[0]);
     host.wait("the connections to be sent", || figures(&host, "connections").contains(&(before[0], 0)).then_some(()));
     process::signal(candidate, Signal::SIGKILL);
     assert_eq!(host.verdict(1).verdict, "failed: worker died");
@@ -222,7 +225,7 @@ fn what_a_killed_worker_has_not_said_to_take_goes_to_another() {
         assert!(now.contains(&ask(connection)));
     }
     assert_eq!((exited(&host, "closed"), exited(&host, "cut")), (0, 0));
-    let killed = host.lines_with("worker exited").into_iter().find(|line| line.worker_pid() == candidate);
+    let killed = host.lines_with(said::WORKER_EXITED).into_iter().find(|line| line.worker_pid() == candidate);
     assert_eq!(killed.unwrap().number("received"), Some(0));
 }
 
@@ -266,10 +269,10 @@ fn connections_that_nobody_has_used_for_a_minute_rest_and_nobody_notices() {
     let host = Host::misbehaving().with("/log/level", "trace").start();
     let mut connections = idle(&host, 60);
     let held = figures(&host, "connections");
-    assert!(host.lines_with("connection parked").is_empty());
+    assert!(host.lines_with(said::CONNECTION_PARKED).is_empty());
     // They are looked at every 30 s, and rest when nothing has come between two looks.
     std::thread::sleep(Duration::from_mins(1));
-    host.wait("all of them to be parked", || (host.lines_with("connection parked").len() == 60).then_some(()));
+    host.wait("all of them to be parked", || (host.lines_with(said::CONNECTION_PARKED).len() == 60).then_some(()));
     host.wait("them to be counted as before", || (figures(&host, "connections") == held).then_some(()));
     // Those that ask are answered where they are; the others move while they rest.
     for connection in connections.iter_mut().step_by(2) {

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use app_host_tests::{Connection, Host, Line, process};
+use app_host_tests::{Connection, Host, Line, process, said};
 use nix::sys::signal::Signal;
 
 /// Long enough for a worker on a busy machine, short enough for a test.
 const HANG_TIMEOUT: &str = "2s";
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-const HUNG: &str = "worker hung, and is aborted";
+const HUNG: &str = said::WORKER_HUNG;
 
 fn host() -> Host {
     Host::misbehaving().with("/hang_timeout", HANG_TIMEOUT)
@@ -18,7 +18,7 @@ fn host() -> Host {
 
 /// Has the app of this worker do something on a serving thread that never ends.
 fn ask(connection: &mut Connection, path: &str) {
-    connection.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).expect("the request is taken");
+    connection.ask(path).expect("the request is taken");
 }
 
 /// Waits until a worker was aborted for what it had in hand, has gone, and another serves in its slot.
@@ -28,13 +28,13 @@ fn is_replaced(host: &Host, worker: u32, route: &str, status: &str) -> Line {
     assert!(began.elapsed() > TIMEOUT / 2, "it took {:?}", began.elapsed());
     assert_eq!(hung.str("routes"), route, "{}", hung.text());
     assert!(hung.number("silent_ms") >= Some(2000), "{}", hung.text());
-    let exited = host.wait_for("worker exited", |line| line.worker_pid() == worker);
+    let exited = host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == worker);
     assert_eq!(exited.str("status"), status, "{}", exited.text());
     assert_eq!(exited.str("routes"), route, "{}", exited.text());
     let slot = hung.number("slot");
     let is_next = |line: &Line| line.number("slot") == slot && line.worker_pid() != worker;
     let before = host.lines().iter().position(|line| line.msg() == HUNG).expect("it was there");
-    let next = host.wait_after(before, "worker ready", is_next);
+    let next = host.wait_after(before, said::WORKER_READY, is_next);
     host.assert_all_serve(&host.serving());
     assert_eq!(host.serving().len(), 2);
     next
@@ -69,7 +69,7 @@ fn hung_worker_that_ignores_sigabrt_is_killed() {
     let mut connection = host.connect_to(worker);
     ask(&mut connection, "/deaf");
     is_replaced(&host, worker, "GET /deaf", "signal 9");
-    let killed = host.wait_for("worker killed", |line| line.worker_pid() == worker);
+    let killed = host.wait_for(said::WORKER_KILLED, |line| line.worker_pid() == worker);
     assert_eq!(killed.str("why"), "hung, and SIGABRT didn't end it");
 }
 
@@ -94,7 +94,7 @@ fn stopped_master_and_workers_that_go_on_later_kill_nobody() {
     assert_eq!(host.lines_with(HUNG).len(), 0);
     assert_eq!(host.serving(), workers);
     host.assert_all_serve(&workers);
-    assert!(host.lines()[mark..].iter().all(|line| line.msg() != "worker exited"));
+    assert!(host.lines()[mark..].iter().all(|line| line.msg() != said::WORKER_EXITED));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn candidate_that_hangs_before_the_verdict_fails_the_restart() {
     let before = host.serving();
     host.set("/restart/probation", "30s");
     host.signal(Signal::SIGUSR2);
-    let candidate = host.wait_for("worker ready", |line| line.number("generation") == Some(2)).worker_pid();
+    let candidate = host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2)).worker_pid();
     let mut connection = host.connect_to(candidate);
     ask(&mut connection, "/block");
     let verdict = host.verdict(1);

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
-use app_host_tests::{Host, process};
+use app_host_tests::{Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -21,12 +21,12 @@ fn lines(host: &Host) -> Vec<String> {
         })
     };
     host.spawn();
-    says("serving", 1);
+    says(said::SERVING, 1);
     // Has each worker say something of its own.
     for worker in process::children(host.master()) {
         process::signal(worker, Signal::SIGUSR2);
     }
-    let text = says("signal left to the master", 2);
+    let text = says(said::SIGNAL_LEFT, 2);
     text.lines().map(str::to_owned).collect()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use app_host_tests::build::workspace;
 use app_host_tests::dev::{shell_cargo, target_directory};
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -43,7 +43,7 @@ fn a_stop_that_fails_is_told_and_one_that_hangs_ends_at_the_timeout() {
     let began = Instant::now();
     host.stop();
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    host.wait_for("the app's stop did not end in time", |_| true);
+    host.wait_for(said::APP_STOP_TOO_LONG, |_| true);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn exit_handlers_run_and_what_they_print_is_in_the_log() {
     for text in ["an exit handler prints", "an exit handler leaves this to C"] {
         host.wait("each old worker's line", || (host.lines_with(text).len() >= 2).then_some(()));
     }
-    assert!(host.lines_with("worker exited").iter().all(|line| line.str("status") == "exit 0"));
+    assert!(host.lines_with(said::WORKER_EXITED).iter().all(|line| line.str("status") == "exit 0"));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn exit_handlers_that_hang_hold_the_worker_up_until_its_timeout_and_no_longer() 
     assert_eq!(host.restart().verdict, "complete");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     host.wait_for("the app's exit handlers did not end in time", |_| true);
-    assert!(host.lines_with("worker killed").is_empty());
+    assert!(host.lines_with(said::WORKER_KILLED).is_empty());
     host.signal(Signal::SIGTERM);
     assert_eq!(host.wait_exit().code(), Some(0));
 }

@@ -136,7 +136,7 @@ fn manager_is_asked_for_more_time_while_a_start_a_restart_and_a_stop_last() {
     assert!(asked.len() >= 2, "{asked:?}");
     // Nothing is under way, and nothing asked for.
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/5000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/5000").unwrap();
     host.wait("the request to be in flight", || {
         let status = host.control().ask_json("STATUS");
         status["workers"].as_array()?.iter().any(|worker| worker["in_flight"] == 1).then_some(())

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Host, Line, process};
+use app_host_tests::{App, Host, Line, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -64,7 +64,7 @@ fn a_worker_that_is_stopped_keeps_what_it_holds_until_it_is_dead() {
     let host = jobs(0).with("/hang_timeout", "2s").start();
     let begin = begun(&host, 1);
     process::signal(begin.pid(), Signal::SIGSTOP);
-    host.wait_for("worker hung, and is aborted", |line| line.worker_pid() == begin.pid());
+    host.wait_for(said::WORKER_HUNG, |line| line.worker_pid() == begin.pid());
     assert_ne!(begun(&host, 2).pid(), begin.pid());
     stop(&host);
 }
@@ -77,7 +77,7 @@ fn a_new_master_grants_nothing_while_a_killed_ones_worker_may_still_hold_it() {
     host.wait_exit();
     // The job goes on in its worker for two more seconds.
     host.spawn();
-    host.wait_for("workers of an earlier master still drain: until they have gone no lock is granted", |_| true);
+    host.wait_for(said::LOCKS_WAIT, |_| true);
     host.wait("the orphan's end", || (!process::is_alive(begin.pid())).then_some(()));
     host.wait("the job's begin", || host.lines_with("job begins").into_iter().find(|line| line.pid() != begin.pid()));
     stop(&host);
@@ -95,10 +95,8 @@ fn a_new_master_grants_nothing_while_a_killed_ones_worker_lives_whatever_the_con
     host.set("/restart/shutdown_timeout", "100ms");
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "workers of an earlier master still drain: until they have gone no lock is granted", |_| {
-        true
-    });
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::LOCKS_WAIT, |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     // Longer than the drain that is configured now and all that was once added to it.
     let serving = Instant::now();
     host.wait("seven seconds without a job", || {

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use app_host_tests::{Address, App, Connection, Host, process};
+use app_host_tests::{Address, App, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn marker(host: &Host) -> String {
 fn is_respawned(host: &Host) {
     let mark = host.mark();
     process::signal(host.serving()[0], Signal::SIGKILL);
-    host.wait_after(mark, "worker ready", |_| true);
+    host.wait_after(mark, said::WORKER_READY, |_| true);
     let serving = host.serving();
     assert_eq!(serving.len(), 2);
     host.assert_all_serve(&serving);
@@ -299,7 +299,7 @@ fn an_app_that_closes_what_is_not_its_own_is_not_called_a_bug_in_the_host() {
             serde_json::from_str(log().lines().find(|line| line.contains("\"listening\"")).unwrap()).unwrap();
         let address = Address::parse(listening["address"].as_str().unwrap()).unwrap();
         let mut connection = Connection::connect(&address).unwrap();
-        connection.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).unwrap();
+        connection.ask(path).unwrap();
         // Whether its own log can still be written depends on what it has closed; the master's says that it is gone.
         waits("\"msg\":\"worker ready\"", 3);
         let text = log();
@@ -339,7 +339,7 @@ fn both_families_are_served_however_they_are_configured_and_the_app_sees_which_l
     ] {
         let host = Host::misbehaving().with("/listen", listen.clone());
         host.spawn();
-        host.wait_for("serving", |_| true);
+        host.wait_for(said::SERVING, |_| true);
         for _ in 0..2 {
             let answers = [(&four, &name4, "127.0.0.1"), (&six, &name6, "::1")].map(|(at, name, client)| {
                 let text = seen(at);
@@ -350,7 +350,8 @@ fn both_families_are_served_however_they_are_configured_and_the_app_sees_which_l
             host.signal(Signal::SIGUSR2);
             assert_eq!(host.verdict(host.last_request().max(1)).verdict, "complete");
         }
-        let said: Vec<_> = host.lines_with("listening").iter().map(|line| line.str("listener").to_owned()).collect();
+        let said: Vec<_> =
+            host.lines_with(said::LISTENING).iter().map(|line| line.str("listener").to_owned()).collect();
         assert_eq!(said, if name4 == name6 { vec![name4] } else { vec![name4, name6] }, "nothing is bound twice");
         host.stop();
     }
@@ -360,9 +361,9 @@ fn both_families_are_served_however_they_are_configured_and_the_app_sees_which_l
 fn localhost_is_every_loopback_address_that_it_has_and_stays_over_a_restart() {
     let host = Host::misbehaving().with("/listen", json!(["localhost:0"]));
     host.spawn();
-    host.wait_for("serving", |_| true);
+    host.wait_for(said::SERVING, |_| true);
     let of_system: BTreeSet<_> = ("localhost", 0).to_socket_addrs().unwrap().map(|address| address.ip()).collect();
-    let bound = host.lines_with("listening");
+    let bound = host.lines_with(said::LISTENING);
     let addresses: Vec<SocketAddr> = bound.iter().map(|line| line.str("address").parse().unwrap()).collect();
     assert_eq!(addresses.iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), of_system);
     for _ in 0..2 {
@@ -372,7 +373,7 @@ fn localhost_is_every_loopback_address_that_it_has_and_stays_over_a_restart() {
         host.signal(Signal::SIGUSR2);
         assert_eq!(host.verdict(host.last_request().max(1)).verdict, "complete");
     }
-    assert_eq!(host.lines_with("listening").len(), bound.len());
+    assert_eq!(host.lines_with(said::LISTENING).len(), bound.len());
     host.stop();
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Connection, Host, process};
+use app_host_tests::{App, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -26,7 +26,7 @@ fn workers_of_a_killed_master_finish_what_is_in_flight_and_leave() {
     let address = host.address();
     let workers = host.workers();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/3000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/3000").unwrap();
     host.assert_all_serve(&host.serving());
     kill_master(&host);
     let began = Instant::now();
@@ -59,7 +59,7 @@ fn blocked_app_can_not_keep_the_listeners_open_and_a_new_master_binds() {
     assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     assert!(workers.iter().all(|pid| process::is_alive(*pid)), "they shut it down, they did not just die");
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     host.assert_all_serve(&host.serving());
     host.wait("the orphans' exit", || workers.iter().all(|pid| !process::is_alive(*pid)).then_some(()));
     assert!(began.elapsed() < Duration::from_secs(6), "it took {:?}", began.elapsed());
@@ -70,16 +70,16 @@ fn new_master_with_another_magic_waits_for_the_orphans() {
     let host = Host::misbehaving().with("/listen", json!([free_port()])).start();
     let workers = host.workers();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/2000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/2000").unwrap();
     host.assert_all_serve(&host.serving());
     let mark = host.mark();
     kill_master(&host);
     host.install(&App::build().app("epoch_two"));
     host.spawn();
-    host.wait_after(mark, "worker spawned", |_| true);
+    host.wait_after(mark, said::WORKER_SPAWNED, |_| true);
     assert!(workers.iter().all(|pid| !process::is_alive(*pid)), "another epoch must not run beside the old one");
     assert_eq!(slow.receive().unwrap(), 200);
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert_eq!(host.get("/"), "two");
 }
 
@@ -87,12 +87,12 @@ fn new_master_with_another_magic_waits_for_the_orphans() {
 fn new_master_with_the_same_magic_serves_beside_the_orphans() {
     let host = Host::misbehaving().with("/listen", json!([free_port()])).start();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/4000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/4000").unwrap();
     host.assert_all_serve(&host.serving());
     let mark = host.mark();
     kill_master(&host);
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert!(!slow.is_closed().unwrap(), "the orphan still works on its request");
     host.get("/whoami");
     assert_eq!(slow.receive().unwrap(), 200);
@@ -103,7 +103,7 @@ fn orphans_of_a_restart_in_the_middle_leave_too() {
     let mut host = Host::misbehaving().start();
     host.set("/restart/probation", "30s");
     host.signal(Signal::SIGUSR2);
-    host.wait_for("worker ready", |line| line.number("generation") == Some(2));
+    host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2));
     let workers = host.workers();
     assert_eq!(workers.len(), 3);
     kill_master(&host);

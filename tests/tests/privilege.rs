@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use app_host_tests::build::workspace;
-use app_host_tests::{Address, App, Connection, Host, process};
+use app_host_tests::{Address, App, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, getuid};
 use serde_json::json;
@@ -236,7 +236,7 @@ fn a_unix_listener_that_a_worker_shuts_down_is_bound_anew_by_a_restart_of_the_ma
     assert_eq!(ready(), 200);
     shut_down(workers[0], &path);
     assert_eq!(ready(), 503);
-    host.wait_for("restart requested", |line| line.str("by") == "healing");
+    host.wait_for(said::RESTART_REQUESTED, |line| line.str("by") == "healing");
     assert_eq!(host.verdict(1).verdict, "complete");
     assert_eq!(ready(), 200);
     for pid in host.serving() {
@@ -299,13 +299,13 @@ fn the_capabilities_of_the_shipped_unit_are_enough() {
     assert_eq!(metrics.get("/metrics").unwrap(), 200);
     assert!(metrics.text().contains("worker_resident_memory_bytes{slot=\"1\""), "{}", metrics.text());
     host.signal(Signal::SIGUSR2);
-    has("zero-downtime restart complete");
+    has(said::RESTART_COMPLETE);
     host.signal(Signal::SIGUSR1);
-    has("log files reopened");
+    has(said::LOGS_REOPENED);
     // A worker of another user can be aborted.
     let mut blocked = Connection::connect(&Address::Unix(host.path("s"))).unwrap();
-    blocked.send(b"GET /block HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
-    has("worker hung, and is aborted");
+    blocked.ask("/block").unwrap();
+    has(said::WORKER_HUNG);
     has("\"status\":\"signal 6\"");
     host.signal(Signal::SIGTERM);
     assert_eq!(host.wait_exit().code(), Some(0));
@@ -380,7 +380,7 @@ fn check_says_what_run_would_say_where_a_file_system_is_mounted_noexec() {
         }
         run.spawn();
         if accepted {
-            run.wait_for("serving", |_| true);
+            run.wait_for(said::SERVING, |_| true);
             run.stop();
         } else {
             assert_eq!(run.wait_exit().code(), Some(1));
@@ -423,11 +423,11 @@ fn a_file_system_that_becomes_noexec_is_blamed_and_no_library() {
     assert!(detail.contains("state_dir: ") && detail.contains("mounted noexec"), "{detail}");
     let mark = host.mark();
     process::signal(host.serving()[0], Signal::SIGKILL);
-    let line = host.wait_after(mark, "worker can't serve", |_| true);
+    let line = host.wait_after(mark, said::WORKER_UNABLE, |_| true);
     let detail = line.str("detail");
     assert!(detail.contains("no fault of the library's") && detail.contains("app.so is refused"), "{detail}");
     remount("exec");
-    host.wait_after(mark, "worker ready", |_| true);
+    host.wait_after(mark, said::WORKER_READY, |_| true);
     host.restart_completes();
 }
 
@@ -471,7 +471,7 @@ fn a_unix_listener_that_was_shut_down_costs_no_thread_although_no_restart_may_he
     let used = process::cpu_time(worker).unwrap();
     shut_down(worker, &Address::Unix(host.path("s")));
     host.wait_for("listener was shut down under a worker that serves", |line| line.str("listener") == "unix:s");
-    host.wait_for("zero-downtime restart refused", |line| line.str("reason") == "no workers");
+    host.wait_for(said::RESTART_REFUSED, |line| line.str("reason") == "no workers");
     // The thread serves its other listener.
     assert_eq!(Connection::connect(&host.address()).unwrap().get("/whoami").unwrap(), 200);
     let used = process::cpu_time(worker).unwrap().saturating_sub(used);
@@ -492,11 +492,11 @@ fn a_listener_of_the_apps_that_was_shut_down_keeps_its_port_and_is_taken_by_new_
     let address = host.address_of("smtp");
     let workers = host.workers();
     shut_down(workers[0], &address);
-    host.wait_for("restart requested", |line| line.str("by") == "healing");
+    host.wait_for(said::RESTART_REQUESTED, |line| line.str("by") == "healing");
     assert_eq!(host.verdict(1).verdict, "complete");
     let mut hello = String::new();
     BufReader::new(TcpStream::connect(address.tcp()).unwrap()).read_line(&mut hello).unwrap();
     assert!(hello.starts_with("2 "), "the second generation answers: {hello}");
-    assert!(host.lines_with("listening").len() == 2, "each was bound once");
+    assert!(host.lines_with(said::LISTENING).len() == 2, "each was bound once");
     host.stop();
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use app_host_tests::{Host, Line, process};
+use app_host_tests::{Host, Line, process, said};
 use serde_json::json;
 
 const RECYCLED: &str = "worker recycled";
@@ -12,7 +12,7 @@ const RECYCLED: &str = "worker recycled";
 fn is_recycled(host: &Host, mark: usize) -> Line {
     let recycled = host.wait_after(mark, RECYCLED, |_| true);
     let pid = recycled.worker_pid();
-    let exited = host.wait_after(mark, "worker exited", |line| line.worker_pid() == pid);
+    let exited = host.wait_after(mark, said::WORKER_EXITED, |line| line.worker_pid() == pid);
     assert_eq!((exited.str("status"), exited.number("cut")), ("exit 0", Some(0)), "{}", exited.text());
     let lines = host.lines();
     let place = |msg: &str, fits: &dyn Fn(&Line) -> bool| {
@@ -21,8 +21,8 @@ fn is_recycled(host: &Host, mark: usize) -> Line {
     };
     let slot = recycled.number("slot");
     let begins = place(RECYCLED, &|line| line.worker_pid() == pid);
-    let ready = place("worker ready", &|line| line.number("slot") == slot);
-    let drains = place("worker ordered to drain", &|line| line.worker_pid() == pid);
+    let ready = place(said::WORKER_READY, &|line| line.number("slot") == slot);
+    let drains = place(said::WORKER_DRAINS, &|line| line.worker_pid() == pid);
     assert!(begins < ready && ready < drains, "new before old: {begins} {ready} {drains}");
     host.assert_served_since(mark);
     recycled

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -15,9 +15,9 @@ fn restart_before_the_first_workers_are_ready_is_refused_as_starting() {
     // FAULTS 2
     let host = Host::misbehaving().with("/app/config", json!({ "start_ms": 700 }));
     host.spawn();
-    host.wait_for("worker spawned", |_| true);
+    host.wait_for(said::WORKER_SPAWNED, |_| true);
     assert_eq!(host.restart().verdict, "refused: starting");
-    host.wait_for("serving", |_| true);
+    host.wait_for(said::SERVING, |_| true);
     host.assert_all_serve(&host.serving());
 }
 
@@ -37,7 +37,7 @@ fn signals_from_the_very_first_moment_kill_nobody() {
             }
         }
     }
-    host.wait_for("serving", |_| true);
+    host.wait_for(said::SERVING, |_| true);
     assert!(host.try_exit().is_none());
 }
 
@@ -45,11 +45,11 @@ fn signals_from_the_very_first_moment_kill_nobody() {
 fn restart_while_the_master_stops_is_refused_as_stopping() {
     let host = Host::misbehaving().start();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/1500 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/1500").unwrap();
     // An answer on another connection of each worker shows that the request has been taken in.
     host.assert_all_serve(&host.serving());
     host.signal(Signal::SIGTERM);
-    host.wait_for("stopping", |_| true);
+    host.wait_for(said::STOPPING, |_| true);
     assert_eq!(host.restart().verdict, "refused: stopping");
     assert_eq!(slow.receive().unwrap(), 200);
     assert_eq!(host.wait_exit().code(), Some(0));
@@ -74,7 +74,7 @@ fn second_request_in_flight_is_refused_and_the_first_completes() {
     let mut host = Host::misbehaving().start();
     host.set("/app/config", json!({ "start_ms": 400 }));
     host.signal(Signal::SIGUSR2);
-    host.wait_for("restart requested", |line| line.number("request") == Some(1));
+    host.wait_for(said::RESTART_REQUESTED, |line| line.number("request") == Some(1));
     host.signal(Signal::SIGUSR2);
     assert_eq!(host.verdict(2).verdict, "refused: restart in flight");
     assert_eq!(host.verdict(1).verdict, "complete");

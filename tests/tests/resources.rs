@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 
 /// What a master holds: descriptors, and memory of its own in KiB. No zombie may be left.
@@ -175,12 +175,12 @@ fn fork_that_fails_in_a_roll_fails_it_and_as_many_serve_on() {
     let host = unprivileged().with("/restart/probation", "2s").start();
     let before = host.serving();
     host.signal(Signal::SIGUSR2);
-    host.wait_for("restart probation started", |_| true);
+    host.wait_for(said::PROBATION_STARTED, |_| true);
     limit_processes(&host, "1");
     assert_eq!(host.verdict(1).verdict, "failed: cannot spawn");
     limit_processes(&host, "all");
     // Slot 0 has its candidate; slot 1, whose candidate couldn't be made, keeps its active worker.
-    let drained = host.wait_for("worker exited", |line| line.number("slot") == Some(0));
+    let drained = host.wait_for(said::WORKER_EXITED, |line| line.number("slot") == Some(0));
     assert_eq!((drained.number("generation"), drained.str("status")), (Some(1), "exit 0"));
     let after = host.serving();
     assert_eq!(after.len(), 2);
@@ -196,9 +196,9 @@ fn respawn_that_cannot_fork_is_tried_again() {
     let before = host.serving();
     limit_processes(&host, "1");
     process::signal(before[0], Signal::SIGKILL);
-    host.wait_for("worker respawn scheduled", |line| line.number("after_ms") > Some(0));
+    host.wait_for(said::RESPAWN_SCHEDULED, |line| line.number("after_ms") > Some(0));
     host.assert_all_serve(&before[1..]);
     limit_processes(&host, "all");
-    host.wait_for("worker ready", |line| !before.contains(&line.worker_pid()));
+    host.wait_for(said::WORKER_READY, |line| !before.contains(&line.worker_pid()));
     host.assert_all_serve(&host.serving());
 }

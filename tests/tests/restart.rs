@@ -4,7 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use app_host_tests::{Address, Connection, Host, process};
+use app_host_tests::client::request;
+use app_host_tests::{Address, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -62,11 +63,11 @@ fn first_candidate_serves_beside_all_active_workers_for_its_probation() {
     host.set("/restart/probation", "600ms");
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    let ready = host.wait_after(mark, "worker ready", |_| true);
+    let ready = host.wait_after(mark, said::WORKER_READY, |_| true);
     host.assert_all_serve(&[before[0], before[1], ready.worker_pid()]);
-    assert!(host.lines_with("worker ordered to drain").is_empty(), "nothing is drained in the probation");
+    assert!(host.lines_with(said::WORKER_DRAINS).is_empty(), "nothing is drained in the probation");
     assert_eq!(host.verdict(1).verdict, "complete");
-    let drained = host.wait_after(mark, "worker ordered to drain", |_| true);
+    let drained = host.wait_after(mark, said::WORKER_DRAINS, |_| true);
     let waited = drained.seconds().unwrap() - ready.seconds().unwrap();
     assert!(waited >= 0.6, "the probation lasted {waited} s");
     host.assert_served_since(mark);
@@ -77,7 +78,7 @@ fn request_of_3_s_in_flight_is_answered_by_the_worker_that_took_it() {
     let host = Host::misbehaving().start();
     let before = host.serving();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/3000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/3000").unwrap();
     host.assert_all_serve(&before);
     host.restart_completes();
     assert_eq!(slow.receive().unwrap(), 200);
@@ -118,8 +119,8 @@ fn pipelined_second_request_at_the_drain_is_answered() {
     // FAULTS 15
     let host = Host::misbehaving().start();
     let mut pipelined = host.connect();
-    let requests = b"GET /sleep/600 HTTP/1.1\r\nhost: test\r\n\r\nGET /whoami HTTP/1.1\r\nhost: test\r\n\r\n";
-    pipelined.send(requests).unwrap();
+    let requests = request("GET", "/sleep/600", &[]) + &request("GET", "/whoami", &[]);
+    pipelined.send(requests.as_bytes()).unwrap();
     host.assert_all_serve(&host.serving());
     host.signal(Signal::SIGUSR2);
     assert_eq!(pipelined.receive().unwrap(), 200);
@@ -135,7 +136,7 @@ fn slow_loris_can_not_extend_the_drain() {
     let mut head = host.connect();
     head.send(b"GET /whoami HTTP/1.1\r\nhost: te").unwrap();
     let mut body = host.connect();
-    body.send(b"POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n").unwrap();
+    body.begin("POST", "/upload", &["content-length: 100000"]).unwrap();
     host.assert_all_serve(&host.serving());
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
@@ -146,9 +147,9 @@ fn slow_loris_can_not_extend_the_drain() {
         host.lines().into_iter().skip(mark).find(|line| line.msg().starts_with("zero-downtime"))
     });
     assert_eq!(host.verdict(1).verdict, "complete");
-    let ordered = host.wait_after(mark, "worker ordered to drain", |_| true).seconds().unwrap();
+    let ordered = host.wait_after(mark, said::WORKER_DRAINS, |_| true).seconds().unwrap();
     let lines = host.lines();
-    let last = lines.iter().rev().find(|line| line.msg() == "worker exited").unwrap().seconds().unwrap();
+    let last = lines.iter().rev().find(|line| line.msg() == said::WORKER_EXITED).unwrap().seconds().unwrap();
     assert!(last - ordered < 2.5, "the drain took {} s", last - ordered);
 }
 
@@ -159,9 +160,9 @@ fn worker_that_ignores_its_drain_is_killed_and_the_restart_goes_on() {
     let deaf = host.serving()[0];
     process::signal(deaf, Signal::SIGSTOP);
     assert_eq!(host.restart().verdict, "complete");
-    let exited = host.wait_for("worker exited", |line| line.worker_pid() == deaf);
+    let exited = host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == deaf);
     assert_eq!(exited.str("status"), "signal 9");
-    host.wait_for("worker killed", |line| line.worker_pid() == deaf);
+    host.wait_for(said::WORKER_KILLED, |line| line.worker_pid() == deaf);
     host.assert_all_serve(&host.serving());
 }
 
@@ -175,10 +176,10 @@ fn worker_whose_serving_thread_is_blocked_is_gone_at_the_timeout() {
     assert_eq!(host.restart().verdict, "complete");
     assert!(before.iter().all(|pid| !process::is_alive(*pid)));
     assert!(blocked.receive().is_err());
-    let exited = host.wait_after(mark, "worker exited", |line| line.worker_pid() == worker);
+    let exited = host.wait_after(mark, said::WORKER_EXITED, |line| line.worker_pid() == worker);
     assert_eq!(exited.str("routes"), "GET /block", "what it was held with is told: {}", exited.text());
     assert_eq!(exited.number("cut"), Some(1), "{}", exited.text());
-    let ordered = host.wait_after(mark, "worker ordered to drain", |_| true).seconds().unwrap();
+    let ordered = host.wait_after(mark, said::WORKER_DRAINS, |_| true).seconds().unwrap();
     let verdict = host.verdict(1).line.seconds().unwrap();
     assert!(verdict - ordered < 2.5, "it took {} s", verdict - ordered);
 }
@@ -187,11 +188,11 @@ fn worker_whose_serving_thread_is_blocked_is_gone_at_the_timeout() {
 fn drain_that_is_slow_does_not_hold_up_the_next_slot() {
     let host = Host::misbehaving().start();
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/1500 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/1500").unwrap();
     host.assert_all_serve(&host.serving());
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    let second = host.wait_after(mark, "worker ready", |line| line.number("slot") == Some(1));
+    let second = host.wait_after(mark, said::WORKER_READY, |line| line.number("slot") == Some(1));
     assert!(slow.is_closed().is_ok_and(|closed| !closed), "the slow request is in flight");
     assert_eq!(slow.receive().unwrap(), 200);
     let verdict = host.verdict(1);
@@ -208,10 +209,10 @@ fn active_worker_that_crashes_in_the_roll_gets_its_candidate_in_turn() {
         host.set("/app/config", json!({ "start_ms": 300 }));
         let mark = host.mark();
         host.signal(Signal::SIGUSR2);
-        host.wait_after(mark, "worker spawned", |_| true);
+        host.wait_after(mark, said::WORKER_SPAWNED, |_| true);
         process::signal(before[slot], Signal::SIGKILL);
         assert_eq!(host.verdict(1).verdict, "complete");
-        let spawned = host.lines().into_iter().skip(mark).filter(|line| line.msg() == "worker spawned");
+        let spawned = host.lines().into_iter().skip(mark).filter(|line| line.msg() == said::WORKER_SPAWNED);
         assert!(spawned.into_iter().all(|line| line.number("generation") == Some(2)), "no respawn of the old");
         assert_eq!(host.serving().len(), 2);
         host.assert_all_serve(&host.serving());
@@ -256,7 +257,7 @@ fn app_configuration_is_that_of_the_generation_also_after_a_respawn() {
     // Nothing has asked for a restart: a respawn uses the active generation's snapshot.
     let before = host.serving();
     process::signal(before[0], Signal::SIGKILL);
-    host.wait_for("worker ready", |line| !before.contains(&line.worker_pid()));
+    host.wait_for(said::WORKER_READY, |line| !before.contains(&line.worker_pid()));
     for _ in 0..20 {
         assert!(host.get("/whoami").contains("\"one\""));
     }
@@ -278,9 +279,7 @@ fn killall_reaches_master_and_workers_and_is_as_safe_as_kill() {
         process::signal(*pid, Signal::SIGUSR2);
     }
     for pid in &workers {
-        host.wait_after(mark, "signal left to the master", |line| {
-            line.pid() == *pid && line.str("signal").contains("USR2")
-        });
+        host.wait_after(mark, said::SIGNAL_LEFT, |line| line.pid() == *pid && line.str("signal").contains("USR2"));
     }
     assert_eq!(host.verdict(1).verdict, "complete");
     host.assert_all_serve(&host.serving());
@@ -304,7 +303,7 @@ fn no_signal_of_the_masters_kills_a_worker() {
             process::signal(*pid, signal);
         }
         for pid in &workers {
-            host.wait_after(mark, "signal left to the master", |line| line.pid() == *pid);
+            host.wait_after(mark, said::SIGNAL_LEFT, |line| line.pid() == *pid);
         }
     }
     assert_eq!(host.serving(), workers);
@@ -317,11 +316,11 @@ fn candidates_in_their_start_survive_every_signal() {
     host.set("/app/config", json!({ "start_ms": 500 }));
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    let candidate = host.wait_after(mark, "worker spawned", |_| true).worker_pid();
+    let candidate = host.wait_after(mark, said::WORKER_SPAWNED, |_| true).worker_pid();
     // A storm from the candidate's first moment on, until it is ready.
     host.wait("the candidate to be ready", || {
         process::signal(candidate, Signal::SIGUSR2);
-        host.lines().into_iter().skip(mark).find(|line| line.msg() == "worker ready")
+        host.lines().into_iter().skip(mark).find(|line| line.msg() == said::WORKER_READY)
     });
     assert_eq!(host.verdict(1).verdict, "complete");
 }
@@ -336,7 +335,7 @@ fn unix_listener_whose_file_was_removed_is_bound_anew_by_itself() {
             line.str("listener") == "unix:s"
         });
         host.wait("a client", || Connection::connect(&Address::Unix(path.clone())).ok()?.get("/whoami").ok());
-        host.wait_for("zero-downtime restart complete", |line| {
+        host.wait_for(said::RESTART_COMPLETE, |line| {
             line.str("by") == "healing" && line.number("generation") == Some(generation)
         });
     }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use app_host_tests::{Host, process};
+use app_host_tests::{Host, process, said};
 use nix::sys::signal::Signal;
 use nix::unistd::getuid;
 use serde_json::json;
@@ -81,10 +81,8 @@ fn a_member_of_no_group_that_is_handed_a_connection_is_told_that_it_is_not_allow
     for order in [["status"].as_slice(), &["restart"], &["restart", "--wait"], &["stop"]] {
         assert_said(&ctl_as(&host, USER, USER, "", order), 5, "not allowed to speak to the master at ");
     }
-    assert!(host.lines_with("restart requested").is_empty());
-    host.wait("the log's lines", || {
-        (host.lines_with("control connection of somebody else closed").len() == 4).then_some(())
-    });
+    assert!(host.lines_with(said::RESTART_REQUESTED).is_empty());
+    host.wait("the log's lines", || (host.lines_with(said::STRANGER_CLOSED).len() == 4).then_some(()));
     host.stop();
 }
 
@@ -123,7 +121,7 @@ fn a_group_that_nobody_has_is_named_at_the_start_and_at_a_restart() {
     let host = Host::misbehaving().with("/listen", unknown.clone());
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
-    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let said = host.wait_for(said::START_FAILED, |_| true).str("error").to_owned();
     assert!(said.ends_with("group: there is no group \"no-such-group\""), "{said}");
     let mut host = Host::misbehaving().start();
     host.set("/listen", unknown);
@@ -136,7 +134,7 @@ fn a_group_that_nobody_has_is_named_at_the_start_and_at_a_restart() {
     let host = Host::misbehaving().with("/control_socket", json!({ "owner": "no-such-user" }));
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
-    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let said = host.wait_for(said::START_FAILED, |_| true).str("error").to_owned();
     assert!(said.contains("control_socket: owner: there is no user \"no-such-user\""), "{said}");
 }
 
@@ -274,7 +272,7 @@ fn a_port_that_another_listener_of_ours_has_is_said_to_be_that_ones() {
         .with("/app_listeners", json!([{ "name": "own", "address": all }]));
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
-    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let said = host.wait_for(said::START_FAILED, |_| true).str("error").to_owned();
     assert!(said.contains(&format!("{all} can't be bound: its port is taken by {one}, which is configured")), "{said}");
     // At a restart, by what is open.
     let mut host = Host::misbehaving().with("/admin", one.as_str()).start();
@@ -291,7 +289,7 @@ fn two_unix_listeners_with_one_file_are_refused_however_its_path_is_written() {
     let host = Host::misbehaving().with("/listen", json!(["127.0.0.1:0", "unix:s", "unix:state/../s"]));
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
-    let said = host.wait_for("could not start", |_| true).str("error").to_owned();
+    let said = host.wait_for(said::START_FAILED, |_| true).str("error").to_owned();
     let expected = format!("unix:{} can't be bound: another listener", host.path("s").display());
     assert!(said.contains(&expected), "{said}");
     assert!(!host.path("s").exists());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
 use app_host_tests::log::Line;
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn rolling_back() -> Host {
 /// Slot and generation of every worker that serves, by slot.
 fn seats(host: &Host) -> Vec<(u64, u64)> {
     let serving = host.serving();
-    let ready = host.lines_with("worker ready");
+    let ready = host.lines_with(said::WORKER_READY);
     let seat = |pid: &u32| {
         let line = ready.iter().find(|line| line.worker_pid() == *pid).expect("who serves was ready");
         (line.number("slot").unwrap(), line.number("generation").unwrap())
@@ -131,10 +131,10 @@ fn stop_while_slots_return_is_an_ordinary_stop() {
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
     // The first active worker drains when the second candidate is about to die.
-    host.wait_after(mark, "worker ordered to drain", |_| true);
+    host.wait_after(mark, said::WORKER_DRAINS, |_| true);
     fs::write(&file, "").unwrap();
     host.wait_after(mark, "restart rollback started", |_| true);
-    host.wait_after(mark, "worker respawn scheduled", |_| true);
+    host.wait_after(mark, said::RESPAWN_SCHEDULED, |_| true);
     assert!(host.serving().len() >= 2, "the candidate serves on");
     host.signal(Signal::SIGUSR2);
     assert_eq!(host.verdict(2).verdict, "refused: restart in flight");
@@ -178,7 +178,7 @@ fn master_that_finds_a_quarantined_pair_starts_the_last_active_generation_and_sa
     let mut host = rolling_back().with("/app/config", json!({ "marker": "good" })).start();
     host.install_fresh(&App::build().app("misbehaving"));
     host.restart_completes();
-    let good = host.lines_with("zero-downtime restart complete").pop().unwrap().str("version").to_owned();
+    let good = host.lines_with(said::RESTART_COMPLETE).pop().unwrap().str("version").to_owned();
     host.install_fresh(&App::build().app("misbehaving"));
     host.set("/app/config", json!({ "marker": "bad", "on_start": "abort", "only_slot": 1 }));
     restart_rolls_back(&host, "worker died");
@@ -188,10 +188,10 @@ fn master_that_finds_a_quarantined_pair_starts_the_last_active_generation_and_sa
         host.wait_exit();
         let mark = host.mark();
         host.spawn();
-        let line = host.wait_after(mark, "an earlier generation is started", |_| true);
+        let line = host.wait_after(mark, said::EARLIER_GENERATION_STARTED, |_| true);
         assert_eq!((line.number("level"), line.str("version")), (Some(50), good.as_str()), "{start}: {}", line.text());
         assert!(line.text().contains("worker died"), "{}", line.text());
-        assert_eq!(host.wait_after(mark, "serving", |_| true).str("version"), good);
+        assert_eq!(host.wait_after(mark, said::SERVING, |_| true).str("version"), good);
         assert!(host.get("/whoami").contains("good"));
         let refused = verdict_of_new_master(&host, mark);
         assert_eq!(refused.str("verdict"), "refused: bad artifact", "{}", refused.text());
@@ -204,9 +204,9 @@ fn master_that_finds_a_quarantined_pair_starts_the_last_active_generation_and_sa
     host.stop();
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert!(host.get("/whoami").contains("mended"));
-    assert!(host.lines().iter().skip(mark).all(|line| line.msg() != "an earlier generation is started"));
+    assert!(host.lines().iter().skip(mark).all(|line| line.msg() != said::EARLIER_GENERATION_STARTED));
 }
 
 #[test]
@@ -217,9 +217,9 @@ fn damaged_ledger_is_said_loudly_and_keeps_no_master_from_starting() {
         fs::write(host.path("state/generations.json"), damage).unwrap();
         let mark = host.mark();
         host.spawn();
-        let line = host.wait_after(mark, "the history of generations is lost", |_| true);
+        let line = host.wait_after(mark, said::HISTORY_LOST, |_| true);
         assert_eq!(line.number("level"), Some(50), "{}", line.text());
-        host.wait_after(mark, "serving", |_| true);
+        host.wait_after(mark, said::SERVING, |_| true);
         assert_eq!(fs::read_to_string(host.path("state/generations.json.damaged")).unwrap(), damage);
         host.stop();
         assert_eq!(ledger(&host)["ledger"]["kept"].as_array().unwrap().len(), 1, "a new one is written");
@@ -228,7 +228,7 @@ fn damaged_ledger_is_said_loudly_and_keeps_no_master_from_starting() {
     let host = rolling_back();
     fs::create_dir_all(host.path("state/generations.json/full")).unwrap();
     let host = host.start();
-    host.wait_for("the history of generations is lost", |_| true);
+    host.wait_for(said::HISTORY_LOST, |_| true);
     host.restart_completes();
 }
 
@@ -248,10 +248,10 @@ fn watcher_does_not_ask_for_a_quarantined_pair_again() {
     assert_eq!(host.verdict(2).verdict, "failed: worker died");
     let mark = host.mark();
     host.install_bytes(&bad);
-    host.wait_after(mark, "library seen", |_| true);
+    host.wait_after(mark, said::LIBRARY_SEEN, |_| true);
     host.install_bytes(&good);
     host.wait("it is seen again", || {
-        (host.lines().iter().skip(mark).filter(|line| line.msg() == "library seen").count() >= 2).then_some(())
+        (host.lines().iter().skip(mark).filter(|line| line.msg() == said::LIBRARY_SEEN).count() >= 2).then_some(())
     });
     assert_eq!(host.restart().verdict, "refused: bad artifact");
     assert_eq!(host.last_request(), 3, "nobody else has asked");
@@ -290,7 +290,7 @@ fn as_many_version_copies_are_kept_as_configured() {
     host.set("/versions_kept", 4);
     host.stop();
     host.spawn();
-    host.wait("it serves again", || (host.lines_with("serving").len() == 2).then_some(()));
+    host.wait("it serves again", || (host.lines_with(said::SERVING).len() == 2).then_some(()));
     assert_eq!(copies(&host), 5, "the next master keeps them");
 }
 
@@ -311,27 +311,27 @@ fn master_holds_to_a_rollback_until_what_lies_on_disk_changes() {
     for _ in 0..2 {
         let mark = host.mark();
         host.spawn();
-        let line = host.wait_after(mark, "an earlier generation is started", |_| true);
+        let line = host.wait_after(mark, said::EARLIER_GENERATION_STARTED, |_| true);
         assert_eq!(line.str("reason"), "rolled back", "{}", line.text());
-        host.wait_after(mark, "serving", |_| true);
-        host.wait_after(mark, "library seen", |_| true);
+        host.wait_after(mark, said::SERVING, |_| true);
+        host.wait_after(mark, said::LIBRARY_SEEN, |_| true);
         assert_eq!(host.get("/").trim(), "a");
         host.stop();
-        assert!(host.lines().iter().skip(mark).all(|line| line.msg() != "restart requested"), "nobody asks for it");
+        assert!(host.lines().iter().skip(mark).all(|line| line.msg() != said::RESTART_REQUESTED), "nobody asks for it");
         assert_eq!(ledger(&host)["ledger"]["held"], *later);
     }
     // Another library is asked for by the watcher, and ends it.
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     host.install_fresh(&App::build().app("answer_b"));
-    host.wait_after(mark, "zero-downtime restart complete", |_| true);
+    host.wait_after(mark, said::RESTART_COMPLETE, |_| true);
     assert_eq!(host.get("/").trim(), "b");
     host.stop();
     assert_eq!(ledger(&host)["ledger"]["held"], Value::Null);
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert_eq!(host.get("/").trim(), "b");
 }
 

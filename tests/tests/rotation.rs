@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use app_host_tests::{App, Host, Line, process};
+use app_host_tests::{App, Host, Line, process, said};
 use nix::sys::signal::Signal;
 
 /// The app's lines of all files, by their number, and how often each is there.
@@ -45,7 +45,7 @@ fn rotate_three_times_under_a_flood(host: &Host, workers: Workers) {
         read(&log)
             .lines()
             .map(Line::parse)
-            .find(|line| line.msg() == "listening")
+            .find(|line| line.msg() == said::LISTENING)
             .map(|line| line.str("address").to_owned())
     });
     let address = app_host_tests::Address::parse(&address).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
-use app_host_tests::{Host, process};
+use app_host_tests::{Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -93,9 +93,9 @@ fn wishes_in_the_middle_of_a_roll_are_fulfilled_after_it() {
     host.set("/app/config", json!({ "start_ms": 400 }));
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    host.wait_after(mark, "restart roll started", |_| true);
+    host.wait_after(mark, said::ROLL_STARTED, |_| true);
     host.signal(Signal::SIGTTIN);
-    host.wait_after(mark, "the number of workers changes later", |_| true);
+    host.wait_after(mark, said::WORKER_COUNT_DEFERRED, |_| true);
     assert_eq!(host.verdict(1).verdict, "complete");
     host.assert_served_since(mark);
     let serving = wait_for_workers(&host, 3);
@@ -103,9 +103,9 @@ fn wishes_in_the_middle_of_a_roll_are_fulfilled_after_it() {
     // And fewer.
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    host.wait_after(mark, "restart roll started", |_| true);
+    host.wait_after(mark, said::ROLL_STARTED, |_| true);
     host.signal(Signal::SIGTTOU);
-    host.wait_after(mark, "the number of workers changes later", |_| true);
+    host.wait_after(mark, said::WORKER_COUNT_DEFERRED, |_| true);
     assert_eq!(host.verdict(2).verdict, "complete");
     let serving = wait_for_workers(&host, 2);
     host.assert_all_serve(&serving);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use app_host_tests::build::{cargo, workspace};
-use app_host_tests::{Host, machine};
+use app_host_tests::{Host, machine, said};
 
 /// A change to the copy: file, text, and what it becomes.
 struct Change {
@@ -121,7 +121,7 @@ fn refused(name: &str) -> String {
     let first = Host::new(&built(name));
     first.spawn();
     assert_eq!(first.wait_exit().code(), Some(1));
-    assert!(first.lines_with("worker spawned").is_empty());
+    assert!(first.lines_with(said::WORKER_SPAWNED).is_empty());
     detail
 }
 

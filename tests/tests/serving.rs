@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use app_host_tests::client::request;
 use app_host_tests::{Address, Connection, Host, process};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
@@ -30,7 +31,7 @@ fn upload_of_a_gibibyte_passes_in_a_few_mib() {
     host.get("/whoami");
     let before = peak(&host);
     let mut connection = host.connect();
-    let head = format!("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: {GIBIBYTE}\r\n\r\n");
+    let head = request("POST", "/upload", &[&format!("content-length: {GIBIBYTE}")]);
     connection.send(head.as_bytes()).unwrap();
     let chunk = vec![0; 1 << 20];
     for _ in 0..GIBIBYTE >> 20 {
@@ -49,7 +50,7 @@ fn download_of_a_gibibyte_passes_in_a_few_mib() {
     let before = peak(&host);
     for path in ["download", "stream"] {
         let mut connection = host.connect();
-        connection.send(format!("GET /{path}/{GIBIBYTE} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).unwrap();
+        connection.ask(&format!("/{path}/{GIBIBYTE}")).unwrap();
         assert_eq!(connection.discard().unwrap(), (200, GIBIBYTE));
     }
     let after = peak(&host);
@@ -64,7 +65,7 @@ fn download_that_nobody_reads_is_not_produced() {
     let mut stuck: Vec<_> = (0..4)
         .map(|_| {
             let mut connection = host.connect();
-            connection.send(format!("GET /download/{GIBIBYTE} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).unwrap();
+            connection.ask(&format!("/download/{GIBIBYTE}")).unwrap();
             connection
         })
         .collect();
@@ -97,7 +98,8 @@ fn upload_that_the_app_does_not_read_is_not_taken() {
             let mut stream = std::net::TcpStream::connect(host.address().tcp()).unwrap();
             // Long enough for a worker to read on, if it did.
             stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-            write!(stream, "POST /never HTTP/1.1\r\nhost: test\r\ncontent-length: {GIBIBYTE}\r\n\r\n").unwrap();
+            let head = request("POST", "/never", &[&format!("content-length: {GIBIBYTE}")]);
+            stream.write_all(head.as_bytes()).unwrap();
             let mut sent = 0;
             let refused = loop {
                 match stream.write(&chunk) {
@@ -125,7 +127,8 @@ fn echo_of_a_body_larger_than_all_buffers_flows_both_ways_at_once() {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
-        write!(writer, "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: {size}\r\n\r\n").unwrap();
+        let head = request("POST", "/echo", &[&format!("content-length: {size}")]);
+        writer.write_all(head.as_bytes()).unwrap();
         let chunk = vec![7; 1 << 20];
         for _ in 0..size >> 20 {
             writer.write_all(&chunk).unwrap();

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -21,8 +21,8 @@ fn sigquit_stops_a_master_that_is_process_1() {
     host.assert_all_serve(&workers);
     host.signal(Signal::SIGQUIT);
     assert_eq!(host.wait_exit().code(), Some(0));
-    host.wait_for("stopped", |_| true);
-    for line in host.lines_with("worker exited") {
+    host.wait_for(said::STOPPED, |_| true);
+    for line in host.lines_with(said::WORKER_EXITED) {
         assert_eq!(line.str("status"), "exit 0", "{}", line.text());
     }
 }
@@ -31,9 +31,9 @@ fn sigquit_stops_a_master_that_is_process_1() {
 fn sigquit_while_the_master_starts_ends_it() {
     let host = Host::misbehaving().with("/app/config", json!({ "start_ms": 60_000 }));
     host.spawn();
-    host.wait_for("worker spawned", |_| true);
+    host.wait_for(said::WORKER_SPAWNED, |_| true);
     host.signal(Signal::SIGQUIT);
-    host.wait_for("worker ordered to drain", |_| true);
+    host.wait_for(said::WORKER_DRAINS, |_| true);
     host.signal(Signal::SIGQUIT);
     assert_eq!(host.wait_exit().code(), Some(0));
 }
@@ -80,21 +80,21 @@ fn logging_to_file() -> Host {
 }
 
 fn master(host: &Host) -> u32 {
-    host.wait_for("serving", |_| true);
+    host.wait_for(said::SERVING, |_| true);
     fs::read_to_string(host.path("state/app-host.pid")).unwrap().trim().parse().unwrap()
 }
 
 /// As `Host::verdict`, for a master that a shell has started.
 fn assert_completes(host: &Host, request: u64) {
-    host.wait_for("zero-downtime restart complete", |line| line.number("request") == Some(request));
+    host.wait_for(said::RESTART_COMPLETE, |line| line.number("request") == Some(request));
 }
 
 #[track_caller]
 fn assert_stops_in_order(host: &Host, master: u32) {
-    host.wait_for("stopped", |_| true);
+    host.wait_for(said::STOPPED, |_| true);
     host.wait("the master's end", || (!process::is_alive(master)).then_some(()));
-    assert!(host.lines_with("restart requested").is_empty(), "nobody has deployed");
-    for line in host.lines_with("worker exited") {
+    assert!(host.lines_with(said::RESTART_REQUESTED).is_empty(), "nobody has deployed");
+    for line in host.lines_with(said::WORKER_EXITED) {
         assert_eq!(line.str("status"), "exit 0", "{}", line.text());
     }
 }
@@ -140,9 +140,9 @@ fn sighup_by_hand_is_a_restart_with_a_terminal_and_when_it_is_long_gone() {
     });
     process::signal(master, Signal::SIGHUP);
     assert_completes(&host, 2);
-    assert_eq!(host.lines_with("restart requested").iter().filter(|line| line.str("by") == "SIGHUP").count(), 2);
+    assert_eq!(host.lines_with(said::RESTART_REQUESTED).iter().filter(|line| line.str("by") == "SIGHUP").count(), 2);
     process::signal(master, Signal::SIGTERM);
-    host.wait_for("stopped", |_| true);
+    host.wait_for(said::STOPPED, |_| true);
 }
 
 #[test]
@@ -159,10 +159,10 @@ fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
     session.hang_up();
     process::signal(master, Signal::SIGUSR2);
     assert_completes(&host, 1);
-    assert_eq!(host.lines_with("restart requested").len(), 1);
+    assert_eq!(host.lines_with(said::RESTART_REQUESTED).len(), 1);
     host.assert_all_serve(&host.serving());
     process::signal(master, Signal::SIGTERM);
-    host.wait_for("stopped", |_| true);
+    host.wait_for(said::STOPPED, |_| true);
 }
 
 #[test]

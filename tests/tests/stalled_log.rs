@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
-use app_host_tests::{Address, App, Connection, Host, Line, process};
+use app_host_tests::{Address, App, Connection, Host, Line, process, said};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -102,7 +102,7 @@ fn a_panic_that_can_only_abort_is_in_the_log_with_its_message_and_place() {
     let line = host.wait_for(message, |line| line.str("panic") == "the callback found no row");
     assert!(line.str("place").contains("telling.rs:"), "{}", line.text());
     host.wait_for(message, |line| line.str("panic") == "panic in a function that cannot unwind");
-    let exited = host.wait_for("worker exited", |line| line.str("status").starts_with("signal 6"));
+    let exited = host.wait_for(said::WORKER_EXITED, |line| line.str("status").starts_with("signal 6"));
     assert!(exited.str("routes").contains("/callback"), "{}", exited.text());
 }
 
@@ -113,6 +113,6 @@ fn the_last_error_of_a_worker_that_aborts_is_in_the_log() {
         let mark = host.mark();
         let _ = host.connect().get("/last-error");
         host.wait_after(mark, "the last error", |line| line.number("level") == Some(50));
-        host.wait_after(mark, "worker ready", |_| true);
+        host.wait_after(mark, said::WORKER_READY, |_| true);
     }
 }

@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::{App, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn working(ms: u64, shutdown_timeout: &str) -> (Host, app_host_tests::Connection
     let host =
         Host::misbehaving().with("/listen", json!([port])).with("/restart/shutdown_timeout", shutdown_timeout).start();
     let mut slow = host.connect();
-    slow.send(format!("GET /sleep/{ms} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).unwrap();
+    slow.ask(&format!("/sleep/{ms}")).unwrap();
     host.assert_all_serve(&host.serving());
     (host, slow)
 }
@@ -31,14 +31,14 @@ fn run_waits_for_a_master_that_is_stopping_however_it_was_told_to() {
         assert!(process::is_alive(first), "{how}: a request is in flight");
         host.spawn();
         if how == "fast" {
-            host.wait_after(mark, "waiting for a master that is stopping", |_| true);
+            host.wait_after(mark, said::WAITING_FOR_MASTER, |_| true);
             process::signal(first, Signal::SIGTERM);
         } else {
             assert_eq!(slow.receive().unwrap(), 200, "{how}");
         }
-        host.wait_after(mark, "serving", |_| true);
+        host.wait_after(mark, said::SERVING, |_| true);
         assert!(!process::is_alive(first), "{how}");
-        host.wait_after(mark, "waiting for a master that is stopping", |line| {
+        host.wait_after(mark, said::WAITING_FOR_MASTER, |line| {
             line.str("obstacle").contains(&format!("runs as process {first} is stopping"))
         });
         host.assert_all_serve(&host.serving());
@@ -50,11 +50,11 @@ fn run_waits_for_a_master_that_is_stopping_however_it_was_told_to() {
 fn run_waits_for_a_master_that_was_stopped_in_its_start() {
     let host = Host::misbehaving().with("/app/config", json!({ "start_ms": 1_500 }));
     host.spawn();
-    host.wait_for("worker spawned", |_| true);
+    host.wait_for(said::WORKER_SPAWNED, |_| true);
     assert_eq!(host.ctl(&["stop"]).status.code(), Some(0));
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     host.stop();
 }
 
@@ -99,8 +99,8 @@ fn stop_wait_returns_when_the_master_has_gone() {
     assert!(began.elapsed() > Duration::from_millis(500), "the request was in flight for longer");
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "serving", |_| true);
-    assert!(host.look(mark, |new| new.iter().all(|line| line.msg() != "waiting for a master that is stopping")));
+    host.wait_after(mark, said::SERVING, |_| true);
+    assert!(host.look(mark, |new| new.iter().all(|line| line.msg() != said::WAITING_FOR_MASTER)));
     let done = host.ctl(&["stop", "--wait", "--json", "--timeout", "20s"]);
     assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(0), b"{\"done\":true}\n".as_slice()));
 }
@@ -139,7 +139,7 @@ fn stop_wait_that_takes_too_long_or_gets_no_answer_exits_with_6() {
 
     let (host, _slow) = working(120_000, "120s");
     let waiting = host.ctl_command(&["stop", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
-    host.wait_for("stopping", |_| true);
+    host.wait_for(said::STOPPING, |_| true);
     host.signal(Signal::SIGSTOP);
     let silent = waiting.wait_with_output().unwrap();
     host.signal(Signal::SIGCONT);

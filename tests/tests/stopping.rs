@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use app_host_tests::{Connection, Host, process};
+use app_host_tests::{Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn request_in_flight_is_answered_before_the_master_exits() {
         let host = Host::misbehaving().start();
         let address = host.address();
         let mut slow = host.connect();
-        slow.send(b"GET /sleep/700 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        slow.ask("/sleep/700").unwrap();
         host.assert_all_serve(&host.serving());
         let workers = host.workers();
         host.signal(signal);
@@ -27,10 +27,10 @@ fn request_in_flight_is_answered_before_the_master_exits() {
         assert_eq!(host.wait_exit().code(), Some(0), "after {signal}");
         assert!(workers.iter().all(|pid| !process::is_alive(*pid)));
         assert_eq!(host.lines_with("the app has stopped").len(), 2, "each worker runs the app's stop");
-        for line in host.lines_with("worker exited") {
+        for line in host.lines_with(said::WORKER_EXITED) {
             assert_eq!(line.str("status"), "exit 0", "{}", line.text());
         }
-        host.wait_for("stopped", |_| true);
+        host.wait_for(said::STOPPED, |_| true);
     }
 }
 
@@ -43,9 +43,9 @@ fn connection_waiting_in_the_accept_queue_is_answered() {
         process::signal(*pid, Signal::SIGSTOP);
     }
     let mut waiting = host.connect();
-    waiting.send(b"GET /whoami HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    waiting.ask("/whoami").unwrap();
     host.signal(Signal::SIGTERM);
-    host.wait_for("stopping", |_| true);
+    host.wait_for(said::STOPPING, |_| true);
     for pid in &workers {
         process::signal(*pid, Signal::SIGCONT);
     }
@@ -59,7 +59,7 @@ fn sigterm_in_the_middle_of_a_roll_gives_it_up_without_a_lock() {
     let mut host = Host::misbehaving().start();
     host.set("/app/config", json!({ "start_ms": 5_000 }));
     host.signal(Signal::SIGUSR2);
-    host.wait_for("worker spawned", |line| line.number("generation") == Some(2));
+    host.wait_for(said::WORKER_SPAWNED, |line| line.number("generation") == Some(2));
     host.signal(Signal::SIGTERM);
     assert_eq!(host.verdict(1).verdict, "failed: stopped");
     assert_eq!(host.wait_exit().code(), Some(0));
@@ -72,9 +72,9 @@ fn sigterm_with_both_generations_serving_drains_both() {
     let mut host = Host::misbehaving().start();
     host.set("/restart/probation", "10s");
     let mut slow = host.connect();
-    slow.send(b"GET /sleep/800 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    slow.ask("/sleep/800").unwrap();
     host.signal(Signal::SIGUSR2);
-    host.wait_for("worker ready", |line| line.number("generation") == Some(2));
+    host.wait_for(said::WORKER_READY, |line| line.number("generation") == Some(2));
     host.signal(Signal::SIGTERM);
     assert_eq!(slow.receive().unwrap(), 200);
     assert_eq!(host.verdict(1).verdict, "failed: stopped");
@@ -89,10 +89,10 @@ fn second_signal_while_draining_stops_at_once() {
         let host = Host::misbehaving().with("/restart/shutdown_timeout", "5m").start();
         let workers = host.workers();
         let mut never = host.connect();
-        never.send(b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        never.ask("/never").unwrap();
         host.assert_all_serve(&host.serving());
         host.signal(Signal::SIGTERM);
-        host.wait_for("stopping", |_| true);
+        host.wait_for(said::STOPPING, |_| true);
         host.signal(second);
         assert_eq!(host.wait_exit().code(), Some(0));
         assert!(workers.iter().all(|pid| !process::is_alive(*pid)));
@@ -104,18 +104,18 @@ fn request_that_outlives_the_timeout_is_cut_and_counted() {
     // FAULTS 12
     let host = Host::misbehaving().with("/restart/shutdown_timeout", "3s").start();
     let mut never = host.connect();
-    never.send(b"GET /never HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    never.ask("/never").unwrap();
     host.assert_all_serve(&host.serving());
     let began = Instant::now();
     host.signal(Signal::SIGTERM);
     assert!(never.receive().is_err(), "there is no answer");
     assert_eq!(host.wait_exit().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
-    let cut: u64 = host.lines_with("worker exited").iter().filter_map(|line| line.number("cut")).sum();
+    let cut: u64 = host.lines_with(said::WORKER_EXITED).iter().filter_map(|line| line.number("cut")).sum();
     assert_eq!(cut, 1);
     // The worker cuts by itself, before it is killed, so that the app's stop runs.
     assert_eq!(host.lines_with("the app has stopped").len(), 2);
-    assert!(host.lines_with("worker killed").is_empty());
+    assert!(host.lines_with(said::WORKER_KILLED).is_empty());
 }
 
 #[test]
@@ -142,14 +142,14 @@ fn worker_terminated_alone_serves_until_its_successor_does() {
     assert!(serving.iter().all(|pid| !before.contains(pid)));
     let mark = host.mark();
     process::signal(serving[0], Signal::SIGTERM);
-    let successor = host.wait_after(mark, "worker spawned", |_| true).worker_pid();
+    let successor = host.wait_after(mark, said::WORKER_SPAWNED, |_| true).worker_pid();
     // It takes 700 ms to start, and its predecessor serves all the while.
     host.assert_all_serve(&serving);
-    let exited = host.wait_for("worker exited", |line| line.worker_pid() == serving[0]);
+    let exited = host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == serving[0]);
     assert_eq!(exited.str("status"), "exit 0");
     let lines = host.lines();
     let at = |msg: &str, pid: u32| lines.iter().position(|line| line.msg() == msg && line.worker_pid() == pid);
-    assert!(at("worker ready", successor) < at("worker ordered to drain", serving[0]), "new before old");
+    assert!(at(said::WORKER_READY, successor) < at(said::WORKER_DRAINS, serving[0]), "new before old");
     assert_eq!(host.serving().len(), 2);
     host.assert_all_serve(&host.serving());
 }
@@ -163,7 +163,7 @@ fn worker_terminated_twice_does_not_wait_for_its_successor() {
     process::signal(serving[0], Signal::SIGTERM);
     host.wait_for("worker told to stop by another process", |line| line.worker_pid() == serving[0]);
     process::signal(serving[0], Signal::SIGTERM);
-    let exited = host.wait_for("worker exited", |line| line.worker_pid() == serving[0]);
+    let exited = host.wait_for(said::WORKER_EXITED, |line| line.worker_pid() == serving[0]);
     assert_eq!(exited.str("status"), "exit 0");
     host.assert_all_serve(&serving[1..]);
 }

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use app_host_tests::build::workspace;
 use app_host_tests::databank::Client;
-use app_host_tests::{Address, App, Connection, Host, process};
+use app_host_tests::{Address, App, Connection, Host, process, said};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn killall_of_psmisc_restarts_and_kills_nobody() {
         .expect("nsenter (util-linux) is needed");
     assert!(output.status.success(), "killall (psmisc) is needed: {}", String::from_utf8_lossy(&output.stderr));
     for _ in &workers {
-        host.wait_for("signal left to the master", |line| line.str("signal").contains("USR2"));
+        host.wait_for(said::SIGNAL_LEFT, |line| line.str("signal").contains("USR2"));
     }
     assert_eq!(host.verdict(1).verdict, "complete");
     assert!(workers.iter().all(|pid| !process::is_alive(*pid)));
@@ -105,7 +105,7 @@ fn process_1_reaps_orphans_and_never_takes_them_for_workers() {
     });
     process::signal(orphan, Signal::SIGKILL);
     host.wait("the orphan to be reaped", || (!process::all().contains(&orphan)).then_some(()));
-    assert_eq!(host.lines_with("worker exited").len(), 0, "an orphan is no worker");
+    assert_eq!(host.lines_with(said::WORKER_EXITED).len(), 0, "an orphan is no worker");
     assert_eq!(host.restart().verdict, "complete");
     assert!(process::zombies(master).is_empty());
     assert_eq!(host.workers().len(), 2);
@@ -133,7 +133,7 @@ fn process_1_minds_signals_from_within_as_any_master_does() {
     within(&host, "kill -HUP 1");
     assert_eq!(host.verdict(2).verdict, "complete");
     within(&host, "kill -USR1 1");
-    host.wait_for("log files reopened", |_| true);
+    host.wait_for(said::LOGS_REOPENED, |_| true);
     // Neither kills it, whatever they do to others.
     within(&host, "kill -PIPE 1; kill -ALRM 1; kill -ABRT 1; kill -KILL 1");
     host.assert_all_serve(&host.serving());
@@ -152,16 +152,16 @@ fn process_1_reaps_a_crowd_of_orphans_while_a_hung_worker_is_replaced() {
     let workers = host.workers();
     let (_pid_within, _connection) = host.block_a_thread();
     within(&host, "for n in $(seq 100); do (sleep 0.0$((n % 10)) &) ; done");
-    host.wait_for("worker hung, and is aborted", |_| true);
+    host.wait_for(said::WORKER_HUNG, |_| true);
     within(&host, "for n in $(seq 100); do (sleep 0.0$((n % 10)) &) ; done");
-    host.wait_for("worker exited", |line| line.str("status").starts_with("signal 6"));
+    host.wait_for(said::WORKER_EXITED, |line| line.str("status").starts_with("signal 6"));
     host.wait("the new worker", || (host.serving().len() == 2).then_some(()));
     host.wait("the orphans to be reaped", || {
         let children = process::children(master);
         (process::zombies(master).is_empty() && children.len() == 2).then_some(())
     });
     assert_eq!(host.workers().iter().filter(|pid| workers.contains(pid)).count(), 1);
-    assert_eq!(host.lines_with("worker exited").len(), 1, "orphans are no workers");
+    assert_eq!(host.lines_with(said::WORKER_EXITED).len(), 1, "orphans are no workers");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn sockets_of_systemds_own_activation_are_served_by_name_over_restarts() {
     let address = Address::parse(&web).unwrap();
     let mut first = host.wait("systemd-socket-activate (systemd is needed)", || Connection::connect(&address).ok());
     assert_eq!(first.get("/whoami").unwrap(), 200);
-    host.wait_for("serving", |_| true);
+    host.wait_for(said::SERVING, |_| true);
     assert_eq!(host.address_of("web"), address);
     let mut other = Connection::connect(&host.address_of("local")).unwrap();
     assert_eq!(other.get("/whoami").unwrap(), 200);
@@ -211,12 +211,12 @@ fn control_socket_hears_nobody_of_another_user() {
     };
     // The file's mode says so first,
     assert_eq!(ask("STOP"), "Permission denied\n");
-    assert_eq!(host.lines_with("control connection of somebody else closed").len(), 0);
+    assert_eq!(host.lines_with(said::STRANGER_CLOSED).len(), 0);
     // and where somebody has weakened it, or was given a descriptor, the kernel's word does.
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     let mark = host.mark();
     assert_eq!(ask("STOP"), "heard NACK not allowed\n");
-    let line = host.wait_after(mark, "control connection of somebody else closed", |_| true);
+    let line = host.wait_after(mark, said::STRANGER_CLOSED, |_| true);
     assert_eq!(line.number("peer_uid"), Some(user.uid.as_raw().into()), "{}", line.text());
     assert!(line.number("peer_pid") > Some(1), "{}", line.text());
     // Nothing was stopped, and whose socket it is may still speak.
@@ -283,7 +283,7 @@ fn too_many_descriptors_in_flight_hold_connections_up_and_end_none() {
     let before = host.serving();
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    let candidate = host.wait_after(mark, "worker ready", |line| line.number("slot") == Some(0)).worker_pid();
+    let candidate = host.wait_after(mark, said::WORKER_READY, |line| line.number("slot") == Some(0)).worker_pid();
     process::signal(candidate, Signal::SIGSTOP);
     host.wait("it to stand still", || process::is_stopped(candidate).then_some(()));
     let limits: Vec<_> = before.iter().map(|pid| leave_room_for(4, *pid, &user)).collect();
@@ -300,7 +300,7 @@ fn too_many_descriptors_in_flight_hold_connections_up_and_end_none() {
         let answer: Value = serde_json::from_slice(connection.body()).unwrap();
         assert!(now.iter().any(|pid| answer["pid"] == *pid) && !connection.announced_close());
     }
-    let exited = host.lines_with("worker exited");
+    let exited = host.lines_with(said::WORKER_EXITED);
     let sum = |figure: &str| exited.iter().filter_map(|line| line.number(figure)).sum::<u64>();
     assert_eq!((exited.len(), sum("handed_over"), sum("closed"), sum("cut")), (2, 600, 0, 0));
 }

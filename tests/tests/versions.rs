@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use serde_json::Value;
 
 fn ctl(host: &Host, words: &[&str]) -> Output {
@@ -70,8 +70,8 @@ fn rollback_brings_back_code_and_configuration_step_by_step_and_holds() {
     host.stop();
     let mark = host.mark();
     host.spawn();
-    host.wait_after(mark, "an earlier generation is started", |_| true);
-    host.wait_after(mark, "serving", |_| true);
+    host.wait_after(mark, said::EARLIER_GENERATION_STARTED, |_| true);
+    host.wait_after(mark, said::SERVING, |_| true);
     assert_eq!(host.get("/"), "b");
     // An ordinary restart takes what lies there.
     assert_eq!(host.control().ask("RESTART WAIT"), "ACK 1 complete\n");

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use app_host_tests::host::pause;
-use app_host_tests::{App, Host, Line, process};
+use app_host_tests::{App, Host, Line, process, said};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -35,12 +35,12 @@ fn watching() -> Host {
 /// Started, and the watcher has said what lies there.
 fn settled(host: Host) -> Host {
     let host = host.start();
-    host.wait_for("library seen", |line| !line.str("version").is_empty());
+    host.wait_for(said::LIBRARY_SEEN, |line| !line.str("version").is_empty());
     host
 }
 
 fn requests_since(host: &Host, mark: usize) -> Vec<Line> {
-    host.lines().into_iter().skip(mark).filter(|line| line.msg() == "restart requested").collect()
+    host.lines().into_iter().skip(mark).filter(|line| line.msg() == said::RESTART_REQUESTED).collect()
 }
 
 /// Waits for the next verdict on a request of the watcher behind a mark.
@@ -54,7 +54,7 @@ fn verdict_since(host: &Host, mark: usize) -> Line {
 
 /// Waits until a request of the watcher was refused for this reason behind a mark.
 fn is_refused(host: &Host, mark: usize, reason: &str) -> Line {
-    host.wait_after(mark, "zero-downtime restart refused", |line| {
+    host.wait_after(mark, said::RESTART_REFUSED, |line| {
         line.str("by") == "watcher" && line.str("verdict") == format!("refused: {reason}")
     })
 }
@@ -62,7 +62,7 @@ fn is_refused(host: &Host, mark: usize, reason: &str) -> Line {
 /// Waits until a restart that the watcher has asked for has brought in these bytes.
 fn is_brought_in(host: &Host, mark: usize, bytes: &[u8]) {
     let is_it = |line: &Line| line.str("by") == "watcher" && version_is(host, line.str("version"), bytes);
-    host.wait_after(mark, "zero-downtime restart complete", is_it);
+    host.wait_after(mark, said::RESTART_COMPLETE, is_it);
     host.assert_served_since(mark);
 }
 
@@ -224,7 +224,7 @@ fn half_written_library_is_waited_for_and_a_signal_refuses_it() {
     let mark = host.mark();
     let mut file = File::create(host.library_path()).unwrap();
     file.write_all(&bytes[..bytes.len() / 2]).unwrap();
-    host.wait_after(mark, "library seen", |line| line.str("version").is_empty());
+    host.wait_after(mark, said::LIBRARY_SEEN, |line| line.str("version").is_empty());
     has_looked(&host);
     assert!(requests_since(&host, mark).is_empty(), "half a library asks for nothing");
     host.restart_is_refused("bad artifact");
@@ -284,7 +284,7 @@ fn build_that_lands_during_a_roll_is_refused_as_in_flight_and_brought_in_after_i
     let mark = host.mark();
     let (first, second, third) = (fresh(), fresh(), fresh());
     host.install_bytes(&first);
-    host.wait_after(mark, "worker spawned", |_| true);
+    host.wait_after(mark, said::WORKER_SPAWNED, |_| true);
     host.install_bytes(&second);
     is_refused(&host, mark, "restart in flight");
     // The one that waits is the newest there is; to say once that it waits is enough.
@@ -304,7 +304,7 @@ fn build_that_lands_during_an_operators_roll_is_brought_in_after_it() {
     host.set("/app/config", json!({ "start_ms": 800 }));
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    host.wait_after(mark, "worker spawned", |_| true);
+    host.wait_after(mark, said::WORKER_SPAWNED, |_| true);
     let bytes = fresh();
     host.install_bytes(&bytes);
     is_refused(&host, mark, "restart in flight");
@@ -318,7 +318,7 @@ fn build_that_lands_while_the_first_workers_start_is_brought_in_after_it() {
     // FAULTS 2 and 22
     let host = watching().with("/app/config", json!({ "start_ms": 1_200 }));
     host.spawn();
-    host.wait_for("library seen", |line| !line.str("version").is_empty());
+    host.wait_for(said::LIBRARY_SEEN, |line| !line.str("version").is_empty());
     let bytes = fresh();
     host.install_bytes(&bytes);
     is_refused(&host, 0, "starting");
@@ -346,7 +346,7 @@ fn build_refused_for_the_databank_is_brought_in_once_that_is_back() {
     fs::rename(aside, store).unwrap();
     is_brought_in(&host, mark, &bytes);
     has_looked(&host);
-    let verdicts = host.lines_with("zero-downtime restart complete");
+    let verdicts = host.lines_with(said::RESTART_COMPLETE);
     assert_eq!(verdicts.len(), 1);
 }
 
@@ -361,7 +361,7 @@ fn build_refused_for_what_it_is_is_not_tried_again_until_it_changes() {
         File::options().append(true).open(host.library_path()).unwrap().set_modified(SystemTime::now()).unwrap();
         has_looked(&host);
         fs::rename(host.library_path(), host.path("aside")).unwrap();
-        host.wait_after(mark, "library seen", |line| line.str("version").is_empty());
+        host.wait_after(mark, said::LIBRARY_SEEN, |line| line.str("version").is_empty());
         fs::rename(host.path("aside"), host.library_path()).unwrap();
         stall(Duration::from_millis(1_200));
         has_looked(&host);
@@ -395,7 +395,7 @@ fn unchanged_bytes_ask_for_nothing() {
     for touch in touches {
         let before = host.mark();
         touch();
-        host.wait_after(before, "library seen", |line| !line.str("version").is_empty());
+        host.wait_after(before, said::LIBRARY_SEEN, |line| !line.str("version").is_empty());
     }
     has_looked(&host);
     assert!(requests_since(&host, mark).is_empty());
@@ -417,7 +417,7 @@ fn build_that_the_operator_brings_in_first_is_not_restarted_twice() {
         let bytes = fresh();
         host.install_bytes(&bytes);
         host.signal(Signal::SIGUSR2);
-        host.wait_after(mark, "zero-downtime restart complete", |line| version_is(&host, line.str("version"), &bytes));
+        host.wait_after(mark, said::RESTART_COMPLETE, |line| version_is(&host, line.str("version"), &bytes));
         has_looked(&host);
         let completes = host.lines().into_iter().skip(mark).filter(|line| line.str("verdict") == "complete").count();
         assert_eq!(completes, 1);
@@ -440,14 +440,14 @@ fn nothing_is_watched_unless_it_is_asked_for_and_a_restart_changes_that() {
     let mark = host.mark();
     host.set("/watch", true);
     host.restart_completes();
-    host.wait_after(mark, "library seen", |line| !line.str("version").is_empty());
+    host.wait_after(mark, said::LIBRARY_SEEN, |line| !line.str("version").is_empty());
     let bytes = fresh();
     host.install_bytes(&bytes);
     is_brought_in(&host, mark, &bytes);
     let descriptors = process::descriptors(host.master()).len();
     host.set("/watch", false);
     host.restart_completes();
-    host.wait_after(mark, "nothing is watched any more", |_| true);
+    host.wait_after(mark, said::NOTHING_WATCHED, |_| true);
     host.wait("the end of the watcher", || watcher_threads(&host).is_empty().then_some(()));
     host.wait("the end of its descriptors", || (process::descriptors(host.master()).len() < descriptors).then_some(()));
     let mark = host.mark();
@@ -467,7 +467,7 @@ fn another_path_is_watched_once_it_is_configured() {
     host.set("/app/library", "elsewhere/app.so");
     let mark = host.mark();
     host.restart_completes();
-    host.wait_after(mark, "library seen", |line| !line.str("version").is_empty());
+    host.wait_after(mark, said::LIBRARY_SEEN, |line| !line.str("version").is_empty());
     let mark = host.mark();
     fs::write(old, fresh()).unwrap();
     let bytes = fresh();
@@ -540,7 +540,7 @@ fn locked_master_watches_nothing_any_more() {
     let mark = host.mark();
     host.install_bytes(&fresh());
     assert_eq!(verdict_since(&host, mark).str("verdict"), "failed: app failed to start");
-    host.wait_after(mark, "nothing is watched any more", |_| true);
+    host.wait_after(mark, said::NOTHING_WATCHED, |_| true);
     host.wait("the end of the watcher", || watcher_threads(&host).is_empty().then_some(()));
     host.set("/app/config", json!({}));
     host.install_bytes(&fresh());
@@ -575,7 +575,7 @@ fn library_is_read_when_it_changes_and_not_over_and_over() {
     let file = File::options().append(true).open(host.library_path()).unwrap();
     (0..50).for_each(|_| file.set_modified(SystemTime::now()).unwrap());
     drop(file);
-    host.wait_after(mark, "library seen", |line| !line.str("version").is_empty());
+    host.wait_after(mark, said::LIBRARY_SEEN, |line| !line.str("version").is_empty());
     has_looked(&host);
     let touched = bytes_read(&host) - before - idle;
     assert!((size..3 * size).contains(&touched), "{touched} bytes were read, the library has {size}");

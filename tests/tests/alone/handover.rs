@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use app_host_tests::load::Allowed;
 use app_host_tests::steady::{self, Asks, Loss, Seen, Steady, Way};
-use app_host_tests::{Address, App, Host, Line, machine, process};
+use app_host_tests::{Address, App, Host, Line, machine, process, said};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit};
 use serde_json::json;
@@ -246,7 +246,7 @@ fn killed_workers_take_nothing_with_them_but_what_they_had() {
         let asked = Instant::now();
         host.signal(Signal::SIGUSR2);
         // Old ones and new ones in turn, at another moment each time.
-        let awaited = if number % 2 == 0 { "worker ordered to drain" } else { "worker ready" };
+        let awaited = if number % 2 == 0 { said::WORKER_DRAINS } else { said::WORKER_READY };
         let pid = host.wait_after(mark, awaited, |_| true).worker_pid();
         let spins = Instant::now();
         while spins.elapsed() < Duration::from_micros(number * 200) {
@@ -254,12 +254,12 @@ fn killed_workers_take_nothing_with_them_but_what_they_had() {
         }
         let sent = Instant::now();
         process::signal(pid, Signal::SIGKILL);
-        let line = host.wait_after(mark, "worker exited", |line| line.worker_pid() == pid);
+        let line = host.wait_after(mark, said::WORKER_EXITED, |line| line.worker_pid() == pid);
         account.kills.push(Kill { pid, sent, gone: Instant::now(), line });
         complete += u64::from(host.verdict(request).verdict == "complete");
         host.wait("two workers", || (host.serving().len() == 2 && host.workers().len() == 2).then_some(()));
         let lines = host.lines();
-        let ordered = lines[mark..].iter().filter(|line| line.msg() == "worker ordered to drain");
+        let ordered = lines[mark..].iter().filter(|line| line.msg() == said::WORKER_DRAINS);
         account.drained.extend(ordered.map(|line| (line.worker_pid(), asked)));
     }
     let seen = running.stop();
@@ -317,7 +317,7 @@ fn killed_workers_take_nothing_with_them_but_what_they_had() {
     // has taken it, or lost with him.
     let losses = || seen.iter().flat_map(|it| it.failures.iter().chain(&it.closes));
     let mut inherited = 0;
-    for line in host.lines_with("worker exited") {
+    for line in host.lines_with(said::WORKER_EXITED) {
         let pid = line.worker_pid();
         if account.kill_of(pid).is_none() {
             let lost_by: Vec<_> = losses().filter(|loss| loss.last == Some(pid)).collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use app_host_tests::host::pause;
 use app_host_tests::load::{Allowed, Kind, Load, Posts};
 use app_host_tests::restart::Serving;
-use app_host_tests::{App, Host, machine, process};
+use app_host_tests::{App, Host, machine, process, said};
 
 /// How many restarts each load sees.
 const RESTARTS: usize = 50;
@@ -85,7 +85,7 @@ fn assert_new_before_old(host: &Host) {
     let mut begun = false;
     for line in host.lines() {
         serving.see(&line);
-        begun |= line.msg() == "serving";
+        begun |= line.msg() == said::SERVING;
         assert!(!begun || serving.count() >= 2, "{} serve after {}", serving.count(), line.text());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::thread;
 
+use app_host_tests::client::request;
 use app_host_tests::databank::{Answer, Client};
 use serde_json::{Value, json};
 
@@ -188,7 +189,7 @@ pub fn writes_whose_client_has_gone_harm_nobody(bank: &Bank) {
     for round in 0..60 {
         let body = json!({ "type": bank.kind, "id": "a", "path": "n", "by": 1 }).to_string();
         let mut connection = bank.host.connect();
-        let head = format!("POST /increment HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = request("POST", "/increment", &[&format!("content-length: {}", body.len())]);
         connection.send(format!("{head}{body}").as_bytes()).expect("the request is taken");
         drop(connection);
         clients[round % CLIENTS].increment(bank.kind, "a", "told", 1).done();

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use app_host_tests::build::{cargo, workspace};
+use app_host_tests::client::request;
 use app_host_tests::{App, Host};
 use serde_json::{Value, json};
 
@@ -42,11 +43,9 @@ fn json_files_uploads_events_and_middleware_work_before_and_after_a_restart() {
     for _ in 0..2 {
         let mut connection = host.connect();
         let body = br#"{"name":"Ada"}"#;
-        let head = format!(
-            "POST /json HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        connection.send(&[head.as_bytes(), body].concat()).unwrap();
+        let length = format!("content-length: {}", body.len());
+        connection.begin("POST", "/json", &["content-type: application/json", &length]).unwrap();
+        connection.send(body).unwrap();
         assert_eq!(connection.receive().unwrap(), 201);
         assert_eq!(connection.header("x-middleware"), Some("seen"));
         let answer: Value = serde_json::from_slice(connection.body()).unwrap();
@@ -58,7 +57,7 @@ fn json_files_uploads_events_and_middleware_work_before_and_after_a_restart() {
         assert!(connection.body() == large, "the file is another");
         assert_eq!(connection.get("/files/").unwrap(), 200);
         assert_eq!(connection.text(), "<p>index</p>");
-        connection.send(b"GET /files/large.bin HTTP/1.1\r\nhost: test\r\nrange: bytes=10-19\r\n\r\n").unwrap();
+        connection.begin("GET", "/files/large.bin", &["range: bytes=10-19"]).unwrap();
         assert_eq!(connection.receive().unwrap(), 206);
         assert_eq!(connection.body(), &large[10..20]);
         assert_eq!(connection.get("/files/none").unwrap(), 404);
@@ -85,7 +84,7 @@ fn events(host: &Host) {
     let mark = host.mark();
     let mut stream = std::net::TcpStream::connect(host.address().tcp()).unwrap();
     stream.set_read_timeout(Some(app_host_tests::host::DEADLINE)).unwrap();
-    stream.write_all(b"GET /sse HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n").unwrap();
+    stream.write_all(request("GET", "/sse", &["accept: text/event-stream"]).as_bytes()).unwrap();
     let mut text = String::new();
     while !text.contains(": still here") {
         let mut buffer = [0; 4096];

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use app_host_tests::{App, Host};
+use app_host_tests::{App, Host, said};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::uri::PathAndQuery;
@@ -81,7 +81,7 @@ async fn tonic_greeter_answers_unary_and_streaming_calls_over_a_restart() {
     assert_eq!(within("the last reply", replies.next()).await.unwrap().unwrap().message, "Hello 1000!");
     assert!(within("the status", replies.next()).await.is_none());
     assert_eq!(host.verdict(restart.unwrap()).verdict, "complete");
-    assert!(host.lines_with("worker exited").iter().all(|line| line.number("cut") == Some(0)));
+    assert!(host.lines_with(said::WORKER_EXITED).iter().all(|line| line.number("cut") == Some(0)));
     assert_eq!(greet(&mut client, "Ada").await.unwrap(), "Hello Ada!");
 }
 

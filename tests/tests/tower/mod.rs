@@ -10,7 +10,7 @@ mod sockets;
 
 use std::time::Duration;
 
-use app_host_tests::{App, Host, Line};
+use app_host_tests::{App, Host, Line, said};
 use nix::sys::signal::Signal;
 
 /// A master with the app of many examples.
@@ -30,7 +30,7 @@ fn begin_restart(host: &Host) -> u64 {
     host.signal(Signal::SIGUSR2);
     let workers = usize::try_from(host.configured_workers()).unwrap();
     host.wait("all drains", || {
-        let drains = host.lines().into_iter().skip(mark).filter(|line| line.msg() == "worker ordered to drain");
+        let drains = host.lines().into_iter().skip(mark).filter(|line| line.msg() == said::WORKER_DRAINS);
         (drains.count() == workers).then_some(())
     });
     request

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use app_host_tests::build::workspace;
+use app_host_tests::client::request;
 use app_host_tests::{Address, App, Connection, Host, process};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -30,7 +31,7 @@ fn login(connection: &mut Connection) -> String {
 
 /// Who the cookie says it is.
 fn me(connection: &mut Connection, cookie: &str) -> (u16, String) {
-    let request = format!("GET /me HTTP/1.1\r\nhost: test\r\ncookie: {cookie}\r\n\r\n");
+    let request = request("GET", "/me", &[&format!("cookie: {cookie}")]);
     connection.send(request.as_bytes()).unwrap();
     (connection.receive().unwrap(), connection.text().trim().to_owned())
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use app_host_tests::said;
 use serde_json::json;
 
 use super::{has, site};
@@ -18,7 +19,7 @@ fn tasks_timers_blocking_calls_and_sockets_work_in_a_handler() {
 fn pending_handler_is_dropped_when_its_client_goes() {
     let host = site().start();
     let mut connection = host.connect();
-    connection.send(b"GET /wait/late HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    connection.ask("/wait/late").unwrap();
     host.wait_for("begun", |line| has(line, "what", "late"));
     assert!(host.lines_with("ended").is_empty());
     drop(connection);
@@ -34,7 +35,7 @@ fn panic_before_or_behind_the_first_await_is_an_answer_and_a_line_in_the_log() {
         let mark = host.mark();
         assert_eq!(connection.get(&format!("/panic/{when}")).unwrap(), 500);
         assert_eq!(connection.text(), "internal server error\n");
-        let line = host.wait_after(mark, "app panicked", |line| has(line, "panic", message));
+        let line = host.wait_after(mark, said::APP_PANICKED, |line| has(line, "panic", message));
         assert!(line.text().contains("axum_site.rs:"), "{}", line.text());
         assert_eq!(connection.get("/hello").unwrap(), 200);
     }
@@ -58,5 +59,5 @@ fn blocking_call_that_goes_on_holds_the_end_up_for_a_bounded_time() {
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "blocking calls are waited for: {took:?}");
     assert!(took < Duration::from_secs(8), "{took:?}");
-    assert!(host.lines_with("the app's stop did not end in time").is_empty());
+    assert!(host.lines_with(said::APP_STOP_TOO_LONG).is_empty());
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use app_host_tests::{App, Host, process};
+use app_host_tests::client::request;
+use app_host_tests::{App, Host, process, said};
 use bytes::{Buf, Bytes};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -89,7 +90,7 @@ async fn chat_goes_on_in_the_old_workers_while_new_ones_serve() {
     }
     let verdict = host.verdict(1);
     assert_eq!(verdict.verdict, "complete");
-    for line in host.lines_with("worker exited") {
+    for line in host.lines_with(said::WORKER_EXITED) {
         assert_eq!(line.number("cut"), Some(0), "{}", line.text());
     }
     let source = std::fs::read_to_string(app_host_tests::build::workspace().join("tests/apps/axum_chat.rs")).unwrap();
@@ -187,7 +188,7 @@ async fn client_that_vanishes_ends_its_socket() {
     drop(client);
     host.wait_for("ended", |line| has(line, "what", "hold"));
     host.stop();
-    for line in host.lines_with("worker exited") {
+    for line in host.lines_with(said::WORKER_EXITED) {
         assert_eq!(line.number("cut"), Some(0), "{}", line.text());
     }
 }
@@ -213,7 +214,7 @@ async fn open_sockets_live_until_the_shutdown_timeout_and_are_counted_as_cut() {
     let lived = ends.await.unwrap();
     assert!(lived >= Duration::from_millis(1500), "cut after {lived:?}");
     assert_eq!(host.verdict(request).verdict, "complete");
-    let exits = host.lines_with("worker exited");
+    let exits = host.lines_with(said::WORKER_EXITED);
     assert_eq!(exits.iter().filter_map(|line| line.number("cut")).sum::<u64>(), 5);
     assert!(exits.iter().all(|line| line.str("status") == "exit 0"), "{exits:?}");
     // The app was told by an error, unless its runtime ended first and dropped the task.
@@ -242,11 +243,11 @@ async fn drain_notice_lets_an_app_say_goodbye_by_1001_and_no_socket_holds_the_re
         assert!(within("the end", client.next()).await.is_none(), "the end comes without an error");
     }
     assert_eq!(host.verdict(request).verdict, "complete");
-    let exits = host.lines_with("worker exited");
+    let exits = host.lines_with(said::WORKER_EXITED);
     assert_eq!(exits.len(), 2);
     assert!(exits.iter().all(|line| line.number("cut") == Some(0)), "{exits:?}");
     // Far from any time-out.
-    let took = host.lines_with("zero-downtime restart complete")[0].number("took_ms").unwrap();
+    let took = host.lines_with(said::RESTART_COMPLETE)[0].number("took_ms").unwrap();
     assert!(took < 10_000, "{took} ms");
     assert_eq!(host.lines_with("ended").iter().filter(|line| has(line, "what", "polite")).count(), 20);
 }
@@ -256,10 +257,9 @@ async fn refused_upgrade_is_an_ordinary_answer_and_the_connection_is_kept() {
     let host = site().start();
     let mut connection = host.connect();
     let asks = |path: &str, protocol: &str| {
-        format!(
-            "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        let upgrade = format!("upgrade: {protocol}");
+        let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+        request("GET", path, &["connection: upgrade", &upgrade, "sec-websocket-version: 13", key])
     };
     for (path, protocol, status) in
         [("/refused", "websocket", 403), ("/echo", "other", 400), ("/hello", "h2c", 200), ("/nowhere", "h2c", 404)]
@@ -318,7 +318,7 @@ async fn websocket_over_http2_is_served_as_by_axum_itself() {
     drop((client, sender));
     assert_eq!(host.verdict(request).verdict, "complete");
     within("the end", driver).await.unwrap().unwrap();
-    assert!(host.lines_with("worker exited").iter().all(|line| line.number("cut") == Some(0)));
+    assert!(host.lines_with(said::WORKER_EXITED).iter().all(|line| line.number("cut") == Some(0)));
 }
 
 /// An HTTP/2 stream as bytes.
