@@ -192,6 +192,7 @@ fn direction(
         Version::Tls13 => secret,
         Version::Tls12 => Material::new(&[key.as_ref(), iv.as_ref()]),
     };
-    let direction = Direction::new(Kind { version, suite }, material.ok_or_else(wrong)?, *sequence).ok_or_else(wrong)?;
+    let direction =
+        Direction::new(Kind { version, suite }, material.ok_or_else(wrong)?, *sequence).ok_or_else(wrong)?;
     if direction.is_made_of(key.as_ref(), iv.as_ref()) { Ok(direction) } else { Err(wrong()) }
 }

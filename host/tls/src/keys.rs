@@ -250,7 +250,12 @@ impl Direction {
     }
 
     /// Opens the next record in place; `explicit` is the nonce that it carries, if it does.
-    pub(crate) fn open<'a>(&mut self, explicit: Option<[u8; 8]>, aad: &[u8], sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
+    pub(crate) fn open<'a>(
+        &mut self,
+        explicit: Option<[u8; 8]>,
+        aad: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Option<&'a mut [u8]> {
         let mut nonce = self.nonce();
         if let Some(explicit) = explicit {
             nonce = self.iv;

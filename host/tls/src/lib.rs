@@ -20,6 +20,10 @@
 //! can't be overwritten.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::must_use_candidate,
+    reason = "what is public here is so for the other crates of the host, not for strangers"
+)]
 
 mod alert;
 mod certificate;
@@ -29,6 +33,8 @@ mod records;
 mod server;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tickets;
 
 pub use alert::{Alert, TlsError};

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use rcgen::{CertifiedIssuer, CertificateParams, IsCa, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite};
@@ -25,12 +25,12 @@ impl Authority {
     }
 
     pub(crate) fn identity(&self, names: &[&str]) -> Identity {
-        self.identity_with(CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap())
+        self.identity_with(&CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap())
     }
 
-    pub(crate) fn identity_with(&self, params: CertificateParams) -> Identity {
+    pub(crate) fn identity_with(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let certificate = params.clone().signed_by(&key, &self.0).unwrap();
         Identity { certificates: certificate.pem().into_bytes(), key: key.serialize_pem().into_bytes(), ocsp: None }
     }
 
@@ -42,7 +42,8 @@ impl Authority {
         if !suites.is_empty() {
             provider.cipher_suites = suites.to_vec();
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
         let builder = builder.with_root_certificates(roots);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -112,7 +113,7 @@ impl Client {
         while !bytes.is_empty() {
             self.tls.read_tls(&mut bytes).unwrap();
             self.tls.process_new_packets()?;
-            let mut space = [0; 32 * 1024];
+            let mut space = [0; 16 * 1024];
             while let Ok(read @ 1..) = self.tls.reader().read(&mut space) {
                 plain.extend_from_slice(&space[..read]);
             }

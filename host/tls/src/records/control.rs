@@ -5,7 +5,7 @@ use crate::keys::Version;
 
 use super::{DATA, HANDSHAKE, Opened, Records};
 
-/// How many key updates a client may send without data in between; as many as BoringSSL and rustls take.
+/// How many key updates a client may send without data in between; as many as `BoringSSL` and rustls take.
 pub(super) const KEY_UPDATES: u8 = 32;
 
 /// How many alerts that end nothing it may send; as many as they take.
@@ -14,7 +14,7 @@ pub(super) const WARNINGS: u8 = 4;
 /// How many requests for another handshake: each is refused.
 pub(super) const RENEGOTIATIONS: u8 = 1;
 
-/// How many records without a byte of data it may send, one behind the other; OpenSSL's number.
+/// How many records without a byte of data it may send, one behind the other; `OpenSSL`'s number.
 pub(super) const EMPTY: u8 = 32;
 
 /// The bytes of a handshake message before its body: type and length.

@@ -2,7 +2,7 @@
 //!
 //! Without I/O: [`Records::length`] says how many bytes the next record has, [`Records::open`] takes one whole record, and all
 //! that is to be sent is appended to a buffer of the caller's. What can be asked of us without end is counted, and bounded as
-//! rustls and BoringSSL bound it.
+//! rustls and `BoringSSL` bound it.
 
 mod control;
 mod state;
@@ -221,18 +221,14 @@ impl Records {
                 &aad
             }
         };
-        match self.write.seal(aad, &mut out[body..]) {
-            Some(tag) => {
-                out.extend_from_slice(tag.as_ref());
-                Ok(())
-            }
-            None => {
-                // Nothing in the clear may be sent.
-                out.truncate(begin);
-                self.write_closed = true;
-                Err(TlsError::KeyUsedUp)
-            }
-        }
+        let Some(tag) = self.write.seal(aad, &mut out[body..]) else {
+            // Nothing in the clear may be sent.
+            out.truncate(begin);
+            self.write_closed = true;
+            return Err(TlsError::KeyUsedUp);
+        };
+        out.extend_from_slice(tag.as_ref());
+        Ok(())
     }
 }
 
@@ -249,13 +245,17 @@ fn aad_12(sequence: u64, kind: u8, version: [u8; 2], length: usize) -> [u8; AAD_
     aad
 }
 
-/// Whether each record carries a part of its nonce: GCM in TLS 1.2 (RFC 5288); ChaCha20 there doesn't (RFC 7905).
+/// Whether each record carries a part of its nonce: GCM in TLS 1.2 (RFC 5288); `ChaCha20` there doesn't (RFC 7905).
 fn carries_nonce(kind: Kind) -> bool {
     kind.version == Version::Tls12 && kind.suite != Suite::ChaCha20Poly1305
 }
 
 /// Opens a record of TLS 1.3: its type stands behind the plaintext, and zeros may follow (RFC 8446, section 5.2).
-fn open_13<'a>(read: &mut Direction, header: [u8; HEADER], sealed: &'a mut [u8]) -> Result<(u8, &'a mut [u8]), TlsError> {
+fn open_13<'a>(
+    read: &mut Direction,
+    header: [u8; HEADER],
+    sealed: &'a mut [u8],
+) -> Result<(u8, &'a mut [u8]), TlsError> {
     if header[0] != DATA {
         return Err(TlsError::broken("a record is not protected", Alert::UnexpectedMessage));
     }
@@ -270,7 +270,11 @@ fn open_13<'a>(read: &mut Direction, header: [u8; HEADER], sealed: &'a mut [u8])
     Ok((kind, &mut padded[..end]))
 }
 
-fn open_12<'a>(read: &mut Direction, header: [u8; HEADER], sealed: &'a mut [u8]) -> Result<(u8, &'a mut [u8]), TlsError> {
+fn open_12<'a>(
+    read: &mut Direction,
+    header: [u8; HEADER],
+    sealed: &'a mut [u8],
+) -> Result<(u8, &'a mut [u8]), TlsError> {
     let (explicit, sealed) = if carries_nonce(read.kind()) {
         let (explicit, sealed) = sealed.split_first_chunk_mut::<EXPLICIT_NONCE>().ok_or_else(forged)?;
         (Some(*explicit), sealed)

@@ -15,15 +15,16 @@ fn hex(text: &str) -> Vec<u8> {
 #[test]
 fn the_example_of_rfc_8448_opens_and_is_sealed_to_the_same_bytes() {
     let kind = Kind { version: Version::Tls13, suite: Suite::Aes128Gcm };
-    let direction = |secret: &str, sequence| {
-        Direction::new(kind, Material::new(&[&hex(secret)]).unwrap(), sequence).unwrap()
-    };
+    let direction =
+        |secret: &str, sequence| Direction::new(kind, Material::new(&[&hex(secret)]).unwrap(), sequence).unwrap();
     let client = "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5";
     let server = "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643";
     let payload: Vec<u8> = (0..50).collect();
-    let from_client = "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19
+    let from_client =
+        "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19
         a8 a5 b4 6b 39 5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a 62 92 a2 97 70 14 bd 1e 3d ea e6 3a ee bb 21 69 49 15 e4";
-    let from_server = "17 03 03 00 43 2e 93 7e 11 ef 4a c7 40 e5 38 ad 36 00 5f c4 a4 69 32 fc 32 25 d0 5f 82 aa 1b 36 e3 0e fa
+    let from_server =
+        "17 03 03 00 43 2e 93 7e 11 ef 4a c7 40 e5 38 ad 36 00 5f c4 a4 69 32 fc 32 25 d0 5f 82 aa 1b 36 e3 0e fa
         f9 7d 90 e6 df fc 60 2d cb 50 1a 59 a8 fc c4 9c 4b f2 e5 f0 a2 1c 00 47 c2 ab f3 32 54 0d d0 32 e1 67 c2 95 5d";
     // The server has sent a ticket before.
     let mut records = Records::new(direction(client, 0), direction(server, 1));
@@ -348,7 +349,11 @@ fn a_key_that_is_used_up_is_updated_or_ends_the_connection() {
         if suite == 0 {
             assert_eq!(sealed, Ok(()));
             assert_ne!(pair.records.write.material().bytes(), before);
-            assert_eq!(pair.records.write.sequence(), 1, "the update was sealed with the old key, the data with the new one");
+            assert_eq!(
+                pair.records.write.sequence(),
+                1,
+                "the update was sealed with the old key, the data with the new one"
+            );
         } else {
             assert_eq!((sealed, out.len()), (Err(TlsError::KeyUsedUp), 0));
         }
