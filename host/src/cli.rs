@@ -140,6 +140,9 @@ pub enum Command {
     /// A databank check; the master spawns it.
     #[command(hide = true)]
     InternalDatabankCheck,
+    /// A check of certificates; the master spawns it.
+    #[command(hide = true)]
+    InternalTlsCheck,
     /// The server of metrics and page; the master spawns it.
     #[command(hide = true)]
     InternalAdmin,

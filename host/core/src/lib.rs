@@ -23,4 +23,5 @@ pub mod ids;
 pub mod message;
 pub mod restart;
 pub mod status;
+pub mod tls;
 mod words;

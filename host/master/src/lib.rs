@@ -272,6 +272,10 @@ async fn serve(
                 effects.look_at_own_files(begin.elapsed());
                 None
             }
+            () = sleep_until(effects.workers().tickets_due()) => {
+                effects.rotate_tickets();
+                None
+            }
             () = sleep_until(systemd.extends_at()) => {
                 effects.ask_for_time();
                 None

@@ -6,10 +6,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
-use crate::server::Identity;
+use app_host_core::tls::{CertificateInfo, Identity};
 
 /// What is wrong with a certificate, or its key, and in which of the files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,37 +55,24 @@ impl CertificateError {
     }
 }
 
-/// What there is to know of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateInfo {
-    /// The names that it is for, as it has them.
-    pub names: Vec<String>,
-    /// From when on it is valid; seconds since 1970.
-    pub not_before: i64,
-    /// Until when; seconds since 1970.
-    pub not_after: i64,
-}
-
-impl CertificateInfo {
-    /// Reads a certificate in DER form.
-    pub(crate) fn read(der: &[u8]) -> Result<Self, CertificateError> {
-        let unreadable = |error: &dyn std::fmt::Display| CertificateError::Unreadable(error.to_string());
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
-        let mut names = Vec::new();
-        for extension in certificate.extensions() {
-            let ParsedExtension::SubjectAlternativeName(alternative) = extension.parsed_extension() else { continue };
-            for name in &alternative.general_names {
-                match name {
-                    GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
-                    GeneralName::IPAddress(bytes) => names.extend(ip(bytes).map(|ip| ip.to_string())),
-                    _ => {}
-                }
+/// Reads a certificate in DER form.
+fn read(der: &[u8]) -> Result<CertificateInfo, CertificateError> {
+    let unreadable = |error: &dyn std::fmt::Display| CertificateError::Unreadable(error.to_string());
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
+    let mut names = Vec::new();
+    for extension in certificate.extensions() {
+        let ParsedExtension::SubjectAlternativeName(alternative) = extension.parsed_extension() else { continue };
+        for name in &alternative.general_names {
+            match name {
+                GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+                GeneralName::IPAddress(bytes) => names.extend(ip(bytes).map(|ip| ip.to_string())),
+                _ => {}
             }
         }
-        let validity = certificate.validity();
-        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-        Ok(Self { names, not_before, not_after })
     }
+    let validity = certificate.validity();
+    let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    Ok(CertificateInfo { names, not_before, not_after })
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -119,54 +105,58 @@ impl Names {
     }
 }
 
-impl Identity {
-    /// Reads certificate and key, and checks that they belong together and are valid at `now`, in seconds since 1970.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn check(&self, now: i64) -> Result<CertificateInfo, CertificateError> {
-        let (info, _) = self.load(&rustls::crypto::ring::default_provider())?;
-        if info.names.is_empty() {
-            return Err(CertificateError::NoName);
-        }
-        if now > info.not_after {
-            return Err(CertificateError::Expired(info.not_after));
-        }
-        if now < info.not_before {
-            return Err(CertificateError::NotYetValid(info.not_before));
-        }
-        Ok(info)
+/// Reads certificate and key, and checks that they belong together and are valid at `now`, in seconds since 1970.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(identity: &Identity, now: i64) -> Result<CertificateInfo, CertificateError> {
+    let (info, _) = load(identity, &rustls::crypto::ring::default_provider())?;
+    if info.names.is_empty() {
+        return Err(CertificateError::NoName);
     }
-
-    /// The pair, ready to be used.
-    pub(crate) fn load(&self, provider: &CryptoProvider) -> Result<(CertificateInfo, CertifiedKey), CertificateError> {
-        let chain = read_certificates(&self.certificates)?;
-        let info = CertificateInfo::read(chain.first().ok_or(CertificateError::NoCertificate)?)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| self.no_key())?;
-        let key = provider
-            .key_provider
-            .load_private_key(key)
-            .map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
-        let mut pair = CertifiedKey::new(chain, key);
-        match pair.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => return Err(CertificateError::KeyMismatch),
-            Err(error) => return Err(CertificateError::Unreadable(error.to_string())),
-        }
-        if let Some(ocsp) = &self.ocsp {
-            let (rest, _) = x509_parser::der_parser::parse_der(ocsp).map_err(|_| CertificateError::NoOcsp)?;
-            if !rest.is_empty() {
-                return Err(CertificateError::NoOcsp);
-            }
-            pair.ocsp = Some(ocsp.clone());
-        }
-        Ok((info, pair))
+    if now > info.not_after {
+        return Err(CertificateError::Expired(info.not_after));
     }
+    if now < info.not_before {
+        return Err(CertificateError::NotYetValid(info.not_before));
+    }
+    Ok(info)
+}
 
-    fn no_key(&self) -> CertificateError {
-        const ENCRYPTED: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
-        let has = |text: &[u8]| self.key.windows(text.len()).any(|window| window == text);
-        if ENCRYPTED.into_iter().any(has) { CertificateError::EncryptedKey } else { CertificateError::NoKey }
+/// The pair, ready to be used.
+pub(crate) fn load(
+    identity: &Identity,
+    provider: &CryptoProvider,
+) -> Result<(CertificateInfo, CertifiedKey), CertificateError> {
+    let chain = read_certificates(identity.certificates.as_bytes())?;
+    let info = read(chain.first().ok_or(CertificateError::NoCertificate)?)?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key.reveal().as_bytes()).map_err(|_| no_key(identity))?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| CertificateError::UnusableKey(error.to_string()))?;
+    let mut pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+        Err(rustls::Error::InconsistentKeys(_)) => return Err(CertificateError::KeyMismatch),
+        Err(error) => return Err(CertificateError::Unreadable(error.to_string())),
+    }
+    if let Some(ocsp) = &identity.ocsp {
+        let (rest, _) = x509_parser::der_parser::parse_der(ocsp).map_err(|_| CertificateError::NoOcsp)?;
+        if !rest.is_empty() {
+            return Err(CertificateError::NoOcsp);
+        }
+        pair.ocsp = Some(ocsp.clone());
+    }
+    Ok((info, pair))
+}
+
+fn no_key(identity: &Identity) -> CertificateError {
+    const ENCRYPTED: [&str; 2] = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
+    if ENCRYPTED.into_iter().any(|text| identity.key.reveal().contains(text)) {
+        CertificateError::EncryptedKey
+    } else {
+        CertificateError::NoKey
     }
 }
 

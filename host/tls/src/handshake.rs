@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, HandshakeKind, KeyLog, ProtocolVersion, ServerConnection};
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, TlsError};
 use crate::keys::{Direction, Kind, Material, Suite, Version};
 use crate::records::{HEADER, MAX_PLAINTEXT, Records};
-use crate::server::Server;
+use crate::server::TlsServer;
 
 /// What a handshake has agreed on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +88,9 @@ impl Handshake {
     /// A handshake that begins.
     ///
     /// # Errors
-    /// Only where a setting can't be used, which [`Server::new`] would have said.
-    pub fn new(server: &Server) -> Result<Self, TlsError> {
-        let connection = ServerConnection::new(Arc::clone(&server.config)).map_err(|error| failed(&error))?;
+    /// Only where a setting can't be used, which [`TlsServer::new`] would have said.
+    pub fn new(server: &TlsServer) -> Result<Self, TlsError> {
+        let connection = ServerConnection::new(server.config()).map_err(|error| failed(&error))?;
         Ok(Self { connection: Box::new(connection), secrets: Secrets::default() })
     }
 

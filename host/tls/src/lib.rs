@@ -38,9 +38,9 @@ mod tests;
 mod tickets;
 
 pub use alert::{Alert, TlsError};
-pub use certificate::{CertificateError, CertificateInfo, Names};
+pub use certificate::{CertificateError, check};
 pub use handshake::{Facts, Handshake, Progress};
 pub use keys::{STATE_SECRET, Suite, Version};
 pub use records::{HEADER, MAX_PLAINTEXT, Opened, Records, State};
-pub use server::{ClientAuth, Identity, Server, Settings};
-pub use tickets::{TICKET_LIFETIME, TicketKey, Tickets};
+pub use server::TlsServer;
+pub use tickets::Tickets;

@@ -8,6 +8,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite};
 
+use app_host_core::config::databank::Secret;
+use app_host_core::tls::{Identity, TICKET_KEY_BYTES, TlsSettings};
+
 use crate::*;
 
 /// An authority and what it signs.
@@ -20,8 +23,8 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(crate) fn pem(&self) -> Vec<u8> {
-        self.0.pem().into_bytes()
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     pub(crate) fn identity(&self, names: &[&str]) -> Identity {
@@ -31,13 +34,13 @@ impl Authority {
     pub(crate) fn identity_with(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.clone().signed_by(&key, &self.0).unwrap();
-        Identity { certificates: certificate.pem().into_bytes(), key: key.serialize_pem().into_bytes(), ocsp: None }
+        Identity { certificates: certificate.pem(), key: Secret::new(key.serialize_pem()), ocsp: None }
     }
 
     /// A client that trusts this authority, and speaks only what is named.
     pub(crate) fn client(&self, suites: &[SupportedCipherSuite], identity: Option<&Identity>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&self.pem()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
         let mut provider = rustls::crypto::ring::default_provider();
         if !suites.is_empty() {
             provider.cipher_suites = suites.to_vec();
@@ -48,8 +51,14 @@ impl Authority {
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
-                let chain = CertificateDer::pem_slice_iter(&identity.certificates).collect::<Result<_, _>>().unwrap();
-                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&identity.key).unwrap()).unwrap()
+                let chain =
+                    CertificateDer::pem_slice_iter(identity.certificates.as_bytes()).collect::<Result<_, _>>().unwrap();
+                builder
+                    .with_client_auth_cert(
+                        chain,
+                        PrivateKeyDer::from_pem_slice(identity.key.reveal().as_bytes()).unwrap(),
+                    )
+                    .unwrap()
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -78,13 +87,13 @@ pub(crate) fn ecdsa_suites() -> &'static [SupportedCipherSuite] {
     &SUITES[..6]
 }
 
-pub(crate) fn server(identity: Identity) -> Server {
-    let settings = Settings { identities: vec![identity], client_auth: None };
-    Server::new(&settings, tickets()).unwrap()
+pub(crate) fn server(identity: Identity) -> TlsServer {
+    let settings = TlsSettings { identities: vec![identity], client_auth: None };
+    TlsServer::new(&settings, tickets()).unwrap()
 }
 
 pub(crate) fn tickets() -> Arc<Tickets> {
-    Arc::new(Tickets::new(&[TicketKey::new(&[7; TicketKey::RANDOM])]))
+    Arc::new(Tickets::new(&[7; TICKET_KEY_BYTES]))
 }
 
 /// A client's connection, and what is on its way to it.
@@ -133,7 +142,7 @@ impl Client {
 }
 
 /// Shakes hands; returns the server's side.
-pub(crate) fn shake(server: &Server, client: &mut Client) -> (Records, Facts) {
+pub(crate) fn shake(server: &TlsServer, client: &mut Client) -> (Records, Facts) {
     let mut handshake = Handshake::new(server).unwrap();
     let mut wire = client.sends();
     loop {

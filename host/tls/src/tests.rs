@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, date_time_ymd};
 
+use app_host_core::config::databank::Secret;
+use app_host_core::tls::{ClientAuth, Identity, TICKET_KEY_BYTES, TlsSettings};
+
 use crate::testing::{Authority, Client, SUITES, server, shake, tickets};
 use crate::*;
 
@@ -27,7 +30,7 @@ fn with_names(authority: &Authority, names: &[&str], from: i32, to: i32) -> Iden
 #[test]
 fn a_certificate_says_whom_it_is_for_and_how_long() {
     let identity = with_names(&Authority::new(), &["Shop.example", "*.shop.example", "127.0.0.1"], 2025, 2027);
-    let info = identity.check(NOW).unwrap();
+    let info = check(&identity, NOW).unwrap();
     assert_eq!(info.names, ["shop.example", "*.shop.example", "127.0.0.1"]);
     assert_eq!((info.not_before, info.not_after), (1_735_689_600, 1_798_761_600));
 }
@@ -37,30 +40,33 @@ fn what_is_wrong_with_a_certificate_or_its_key_is_said() {
     let authority = Authority::new();
     let good = with_names(&authority, &["a.example"], 2025, 2027);
     let other = with_names(&authority, &["a.example"], 2025, 2027);
-    let text = |text: &str| text.as_bytes().to_vec();
-    let cut = text(&String::from_utf8(good.certificates.clone()).unwrap().replacen("MII", "", 1));
-    let encrypted = text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let text = |text: &str| text.to_owned();
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let cut = good.certificates.replacen("MII", "", 1);
+    let encrypted = secret("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
     for (identity, error) in [
         (changed(&good, |it| it.certificates = text("hello")), CertificateError::NoCertificate),
-        (changed(&good, |it| it.certificates = Vec::new()), CertificateError::NoCertificate),
-        (changed(&good, |it| it.certificates = good.key.clone()), CertificateError::NoCertificate),
-        (changed(&good, |it| it.key = text("hello")), CertificateError::NoKey),
-        (changed(&good, |it| it.key = good.certificates.clone()), CertificateError::NoKey),
+        (changed(&good, |it| it.certificates = String::new()), CertificateError::NoCertificate),
+        (changed(&good, |it| it.certificates = good.key.reveal().to_owned()), CertificateError::NoCertificate),
+        (changed(&good, |it| it.key = secret("hello")), CertificateError::NoKey),
+        (changed(&good, |it| it.key = secret(&good.certificates)), CertificateError::NoKey),
         (changed(&good, |it| it.key = encrypted), CertificateError::EncryptedKey),
         (changed(&good, |it| it.key = other.key.clone()), CertificateError::KeyMismatch),
-        (changed(&good, |it| it.ocsp = Some(text("hello"))), CertificateError::NoOcsp),
+        (changed(&good, |it| it.ocsp = Some(b"hello".to_vec())), CertificateError::NoOcsp),
         (changed(&good, |it| it.ocsp = Some(Vec::new())), CertificateError::NoOcsp),
         (with_names(&authority, &["a.example"], 2020, 2021), CertificateError::Expired(1_609_459_200)),
         (with_names(&authority, &["a.example"], 2030, 2031), CertificateError::NotYetValid(1_893_456_000)),
         (with_names(&authority, &[], 2025, 2027), CertificateError::NoName),
     ] {
-        assert_eq!(identity.check(NOW), Err(error));
+        assert_eq!(check(&identity, NOW), Err(error));
     }
-    let unreadable = changed(&good, |it| it.certificates = cut).check(NOW);
+    let unreadable = check(&changed(&good, |it| it.certificates = cut), NOW);
     assert!(matches!(unreadable, Err(CertificateError::Unreadable(_))), "{unreadable:?}");
-    let settings =
-        Settings { identities: vec![good.clone(), changed(&good, |it| it.key = other.key.clone())], client_auth: None };
-    let error = Server::new(&settings, tickets()).unwrap_err();
+    let settings = TlsSettings {
+        identities: vec![good.clone(), changed(&good, |it| it.key = other.key.clone())],
+        client_auth: None,
+    };
+    let error = TlsServer::new(&settings, tickets()).unwrap_err();
     assert_eq!(error, (Some(1), CertificateError::KeyMismatch));
 }
 
@@ -69,8 +75,8 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     let authority = Authority::new();
     let identities = ["first.example", "*.shop.example", "www.shop.example", "last.example"];
     let identities: Vec<_> = identities.iter().map(|name| authority.identity(&[name])).collect();
-    let settings = Settings { identities: identities.clone(), client_auth: None };
-    let server = Server::new(&settings, tickets()).unwrap();
+    let settings = TlsSettings { identities: identities.clone(), client_auth: None };
+    let server = TlsServer::new(&settings, tickets()).unwrap();
     let client = authority.client(&[], None);
     for (name, number) in [
         ("first.example", 0),
@@ -81,11 +87,11 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     ] {
         let mut client = Client::new(&client, name);
         let (_, facts) = shake(&server, &mut client);
-        let wanted = crate::certificate::read_certificates(&identities[number].certificates).unwrap();
+        let wanted = crate::certificate::read_certificates(identities[number].certificates.as_bytes()).unwrap();
         assert_eq!(client.tls.peer_certificates().unwrap()[0], wanted[0], "{name}");
         assert_eq!(facts.server_name.as_deref(), Some(name.to_ascii_lowercase().as_str()));
     }
-    let names = |name: &str| crate::certificate::Names::of(&identities[1].check(NOW).unwrap()).covers(name);
+    let names = |name: &str| crate::certificate::Names::of(&check(&identities[1], NOW).unwrap()).covers(name);
     assert!(names("a.shop.example"));
     assert!(!names("shop.example") && !names("a.b.shop.example") && !names(".shop.example") && !names("a.example"));
 }
@@ -96,10 +102,10 @@ fn a_client_that_comes_back_with_a_ticket_of_another_process_is_not_asked_to_pro
     let identity = authority.identity(&["test.example"]);
     let proof = clients.identity(&["client"]);
     let auth = ClientAuth { authorities: clients.pem(), required: true };
-    let settings = Settings { identities: vec![identity], client_auth: Some(auth) };
-    let first = Server::new(&settings, tickets()).unwrap();
-    let second = Server::new(&settings, tickets()).unwrap();
-    let third = Server::new(&settings, Arc::new(Tickets::new(&[TicketKey::new(&[9; TicketKey::RANDOM])]))).unwrap();
+    let settings = TlsSettings { identities: vec![identity], client_auth: Some(auth) };
+    let first = TlsServer::new(&settings, tickets()).unwrap();
+    let second = TlsServer::new(&settings, tickets()).unwrap();
+    let third = TlsServer::new(&settings, Arc::new(Tickets::new(&[9; TICKET_KEY_BYTES]))).unwrap();
     for suite in [SUITES[0], SUITES[4]] {
         let config = authority.client(&[suite], Some(&proof));
         let mut resumed = Vec::new();
@@ -110,7 +116,7 @@ fn a_client_that_comes_back_with_a_ticket_of_another_process_is_not_asked_to_pro
             records.seal([b"x".as_slice()].into_iter(), &mut out).unwrap();
             assert_eq!(client.takes(&out).unwrap(), b"x");
             resumed.push(facts.resumed);
-            let shown = crate::certificate::read_certificates(&proof.certificates).unwrap();
+            let shown = crate::certificate::read_certificates(proof.certificates.as_bytes()).unwrap();
             assert_eq!(facts.client_certificate.as_deref(), Some(shown[0].as_ref()), "also where it resumes");
         }
         assert_eq!(resumed, [false, true, false, true], "{suite:?}");
@@ -122,8 +128,8 @@ fn who_shows_no_certificate_is_turned_away_where_one_is_required_and_nowhere_els
     let (authority, clients) = (Authority::new(), Authority::new());
     for required in [true, false] {
         let auth = ClientAuth { authorities: clients.pem(), required };
-        let settings = Settings { identities: vec![authority.identity(&["test.example"])], client_auth: Some(auth) };
-        let server = Server::new(&settings, tickets()).unwrap();
+        let settings = TlsSettings { identities: vec![authority.identity(&["test.example"])], client_auth: Some(auth) };
+        let server = TlsServer::new(&settings, tickets()).unwrap();
         let mut client = Client::new(&authority.client(&[SUITES[4]], None), "test.example");
         if !required {
             assert_eq!(shake(&server, &mut client).1.client_certificate, None);
@@ -144,9 +150,9 @@ fn who_shows_no_certificate_is_turned_away_where_one_is_required_and_nowhere_els
         };
         assert!(error.to_string().contains("no certificates"), "{error}");
     }
-    let auth = ClientAuth { authorities: b"hello".to_vec(), required: true };
-    let settings = Settings { identities: vec![authority.identity(&["test.example"])], client_auth: Some(auth) };
-    assert_eq!(Server::new(&settings, tickets()).unwrap_err(), (None, CertificateError::NoCertificate));
+    let auth = ClientAuth { authorities: "hello".to_owned(), required: true };
+    let settings = TlsSettings { identities: vec![authority.identity(&["test.example"])], client_auth: Some(auth) };
+    assert_eq!(TlsServer::new(&settings, tickets()).unwrap_err(), (None, CertificateError::NoCertificate));
 }
 
 #[test]
@@ -168,12 +174,15 @@ fn who_speaks_no_tls_is_noticed_at_the_first_byte() {
 fn nothing_secret_is_printed() {
     let authority = Authority::new();
     let identity = authority.identity(&["test.example"]);
-    let settings = Settings { identities: vec![identity.clone()], client_auth: None };
-    let server = Server::new(&settings, tickets()).unwrap();
+    let settings = TlsSettings { identities: vec![identity.clone()], client_auth: None };
+    let server = TlsServer::new(&settings, tickets()).unwrap();
     let printed = format!("{identity:?} {settings:?} {server:?} {:?}", Handshake::new(&server).unwrap());
-    let key = String::from_utf8(identity.key.clone()).unwrap();
+    let key = identity.key.reveal();
     for line in key.lines().filter(|line| !line.starts_with('-')) {
         assert!(!printed.contains(&line[..8]), "{printed}");
     }
-    assert!(!printed.contains(&format!("{:?}", &identity.key[30..38]).replace(['[', ']'], "")), "{printed}");
+    assert!(
+        !printed.contains(&format!("{:?}", &identity.key.reveal().as_bytes()[30..38]).replace(['[', ']'], "")),
+        "{printed}"
+    );
 }

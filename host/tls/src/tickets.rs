@@ -5,52 +5,14 @@
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::server::ProducesTickets;
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// For how long clients are told to keep a ticket. A key must be known for as long after its last ticket.
-pub const TICKET_LIFETIME: Duration = Duration::from_hours(6);
-
-/// How many keys are known at a time: the one that seals, and earlier ones whose tickets are still out.
-const MAX_KEYS: usize = 4;
+use app_host_core::tls::{TICKET_KEY_BYTES, TICKET_KEYS, TICKET_LIFETIME};
 
 const ID: usize = 8;
-
-/// A key that seals tickets.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub struct TicketKey {
-    /// What a ticket begins with, so that its key is found.
-    id: [u8; ID],
-    key: [u8; 32],
-}
-
-impl fmt::Debug for TicketKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TicketKey(…)")
-    }
-}
-
-impl TicketKey {
-    /// The key of these random bytes.
-    pub fn new(random: &[u8; Self::RANDOM]) -> Self {
-        let (mut id, mut key) = ([0; ID], [0; 32]);
-        id.copy_from_slice(&random[..ID]);
-        key.copy_from_slice(&random[ID..]);
-        Self { id, key }
-    }
-
-    /// How many random bytes a key is made of.
-    pub const RANDOM: usize = ID + 32;
-
-    fn usable(&self) -> Option<([u8; ID], LessSafeKey)> {
-        Some((self.id, LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.key).ok()?)))
-    }
-}
 
 /// The keys that are known now, shared by all connections of a process.
 pub struct Tickets {
@@ -66,18 +28,25 @@ impl fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// With these keys, the newest first.
-    pub fn new(keys: &[TicketKey]) -> Self {
+    /// With the keys that these bytes hold, one behind the other, the newest first.
+    pub fn new(keys: &[u8]) -> Self {
         let this = Self { keys: RwLock::default(), random: SystemRandom::new() };
         this.set(keys);
         this
     }
 
-    /// Goes on with other keys, the newest first.
-    pub fn set(&self, keys: &[TicketKey]) {
-        let keys = keys.iter().take(MAX_KEYS).filter_map(TicketKey::usable).collect();
+    /// Goes on with other keys.
+    pub fn set(&self, keys: &[u8]) {
+        let (keys, _) = keys.as_chunks::<TICKET_KEY_BYTES>();
+        let keys = keys.iter().take(TICKET_KEYS).filter_map(usable).collect();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
+}
+
+/// A key and its name.
+fn usable(bytes: &[u8; TICKET_KEY_BYTES]) -> Option<([u8; ID], LessSafeKey)> {
+    let (id, key) = bytes.split_first_chunk::<ID>()?;
+    Some((*id, LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?)))
 }
 
 impl ProducesTickets for Tickets {
@@ -86,8 +55,7 @@ impl ProducesTickets for Tickets {
     }
 
     fn lifetime(&self) -> u32 {
-        // A few hours.
-        u32::try_from(TICKET_LIFETIME.as_secs()).unwrap_or(u32::MAX)
+        TICKET_LIFETIME
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -123,23 +91,23 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
 
-    fn key(byte: u8) -> TicketKey {
-        TicketKey::new(&[byte; TicketKey::RANDOM])
+    fn key(byte: u8) -> [u8; TICKET_KEY_BYTES] {
+        [byte; TICKET_KEY_BYTES]
     }
 
     #[test]
     fn a_ticket_opens_where_its_key_is_known_and_nowhere_else() {
-        let (old, new) = (Tickets::new(&[key(1)]), Tickets::new(&[key(2), key(1)]));
+        let (old, new) = (Tickets::new(&key(1)), Tickets::new(&[key(2), key(1)].concat()));
         let ticket = old.encrypt(b"session").unwrap();
         assert_eq!(new.decrypt(&ticket).unwrap(), b"session");
         assert_eq!(old.decrypt(&new.encrypt(b"session").unwrap()), None, "of a key that is not here");
-        new.set(&[key(3), key(2)]);
+        new.set(&[key(3), key(2)].concat());
         assert_eq!(new.decrypt(&ticket), None, "the key is gone");
     }
 
     #[test]
     fn a_ticket_that_was_changed_anywhere_is_none() {
-        let tickets = Tickets::new(&[key(1)]);
+        let tickets = Tickets::new(&key(1));
         let ticket = tickets.encrypt(b"session").unwrap();
         for at in 0..ticket.len() {
             let mut changed = ticket.clone();
@@ -151,7 +119,7 @@ mod tests {
 
     #[test]
     fn equal_sessions_have_different_tickets_and_without_a_key_none() {
-        let tickets = Tickets::new(&[key(1)]);
+        let tickets = Tickets::new(&key(1));
         assert_ne!(tickets.encrypt(b"session"), tickets.encrypt(b"session"));
         tickets.set(&[]);
         assert_eq!(tickets.encrypt(b"session"), None);
@@ -159,6 +127,6 @@ mod tests {
 
     #[test]
     fn no_key_is_printed() {
-        assert_eq!(format!("{:?} {:?}", key(7), Tickets::new(&[key(7)])), "TicketKey(…) Tickets(…)");
+        assert_eq!(format!("{:?}", Tickets::new(&key(7))), "Tickets(…)");
     }
 }

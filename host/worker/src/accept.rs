@@ -4,6 +4,7 @@
 //! listener is shut down, by the serving threads and then by the control thread for threads that an app blocks. How a
 //! connection is served is for `connection`.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -22,13 +23,15 @@ use app_host_core::message::Origin;
 use app_host_platform::sys::socket::is_open;
 use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::{Address, Connection, LoadedApp};
+use app_host_tls::TlsServer;
 
 use crate::Listener;
 use crate::access::AccessLog;
 use crate::connection::{self, DrainSignal, Suspended};
-use crate::detach_queue::{DetachQueue, detach};
+use crate::detach_queue::{DetachQueue, detach, leave_unshaken};
 use crate::serving::Connected;
 use crate::stream::{Socket as Movable, Stream};
+use crate::tls::{self, Shaken, Unshaken};
 
 /// How long a thread accepts nothing when the process or the system has run out of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -82,6 +85,8 @@ pub(super) struct ConnectionContext {
     pub(super) app: LoadedApp,
     pub(super) stats: &'static ThreadStats,
     pub(super) drain: DrainSignal,
+    /// What handshakes are made with, by listener.
+    pub(super) servers: Arc<HashMap<&'static str, TlsServer>>,
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,
     /// The way to other workers and into the pool of idle connections.
@@ -97,6 +102,8 @@ pub(super) struct OpenListener {
     /// The local address of every connection, unless it differs between them.
     local: Option<Address>,
     origin: Origin,
+    /// What handshakes are made with, if clients speak TLS.
+    tls: Option<TlsServer>,
 }
 
 enum ListenerSocket {
@@ -131,7 +138,7 @@ impl OpenListener {
             let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
             (ListenerSocket::Tcp(TcpListener::from_std(socket.into())?), known)
         };
-        Ok(Self { socket, name: listener.name, local, origin: listener.origin })
+        Ok(Self { socket, name: listener.name, local, origin: listener.origin, tls: listener.tls.clone() })
     }
 
     /// Registers the same socket once more.
@@ -141,7 +148,7 @@ impl OpenListener {
             ListenerSocket::Tcp(_) => ListenerSocket::Tcp(TcpListener::from_std(socket.into())?),
             ListenerSocket::Unix(_) => ListenerSocket::Unix(UnixListener::from_std(socket.into())?),
         };
-        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin })
+        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin, tls: self.tls.clone() })
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -197,9 +204,16 @@ impl OpenListener {
     }
 
     fn spawn_task<S: Movable>(&self, stream: S, peer: Address, local: Address, context: ConnectionContext) {
-        let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
+        let connection = Arc::new(Connection { peer, local, listener: self.name, tls: None });
         let meta = ConnectionMeta { connection, opened: Instant::now() };
-        tokio::spawn(serve(Suspended::accepted(Stream::own(stream)), meta, context));
+        match &self.tls {
+            None => drop(tokio::spawn(serve(Suspended::accepted(Stream::own(stream)), meta, context))),
+            Some(server) => {
+                // Boxed, so that the future of a plain connection has no room for a handshake.
+                let shakes = serve_encrypted(Stream::own(stream), Vec::new(), server.clone(), meta, context);
+                tokio::spawn(Box::pin(shakes));
+            }
+        }
     }
 
     fn last_call(&self, context: &ConnectionContext) {
@@ -235,6 +249,37 @@ impl OpenListener {
 pub(super) struct ConnectionMeta {
     pub(super) connection: Arc<Connection>,
     pub(super) opened: Instant,
+}
+
+/// Shakes hands with a client, and serves it as [`serve`] does. `read` was read of it before, by another worker.
+pub(super) async fn serve_encrypted<S: Movable>(
+    mut stream: Stream<S>,
+    read: Vec<u8>,
+    server: TlsServer,
+    mut meta: ConnectionMeta,
+    context: ConnectionContext,
+) {
+    context.stats.opened();
+    let shaken = tls::shake(&mut stream, &server, read, &mut context.drain.clone()).await;
+    context.stats.closed();
+    let Connection { peer, listener, .. } = *meta.connection;
+    match shaken {
+        Ok(Shaken { layer, info, resumed }) => {
+            context.stats.shook(resumed);
+            let connection = Connection { tls: Some(info), ..Connection::clone(&meta.connection) };
+            meta.connection = Arc::new(connection);
+            serve(Suspended::accepted(stream.encrypted(layer)), meta, context).await;
+        }
+        Err(Unshaken::Leaves(read)) => leave_unshaken(stream, read, &meta, context),
+        Err(Unshaken::Gone) => {}
+        Err(Unshaken::Failed(error)) => {
+            context.stats.handshake_failed();
+            if let Some(access) = &context.access {
+                access.refused(peer, listener, "handshake failed", &error);
+            }
+            tracing::debug!(listener, error, "handshake failed");
+        }
+    }
 }
 
 /// Serves a connection until it ends, moves to another worker, or is parked.

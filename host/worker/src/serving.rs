@@ -3,6 +3,7 @@
 //! Thread 0 also starts and stops the app. Each thread reports its progress to the control thread as [`ThreadEvent`]s, and
 //! the control thread never waits for one without a deadline.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -187,6 +188,8 @@ async fn serve(
             }
         }
     }
+    let servers = setup.listeners.iter().filter_map(|listener| Some((listener.name, listener.tls.clone()?)));
+    let servers = Arc::new(servers.collect::<HashMap<_, _>>());
     drop(setup.listeners);
     let pool = match IdlePool::new(stats) {
         Ok(pool) => pool,
@@ -196,13 +199,14 @@ async fn serve(
     let (drain, relay) = setup.drain.relayed();
     tokio::spawn(relay);
     tokio::spawn(Arc::clone(&detach_queue).run());
-    let context = ConnectionContext { app, stats, drain, access: setup.access, detach_queue, held };
-    let ConnectionContext { drain, access, detach_queue, .. } = context.clone();
+    let context = ConnectionContext { app, stats, drain, servers, access: setup.access, detach_queue, held };
+    let ConnectionContext { drain, servers, access, detach_queue, .. } = context.clone();
     let signal = drain.clone();
     tokio::spawn(arrivals::run(inbox, pool, signal, Arc::clone(&detach_queue), move |held| ConnectionContext {
         app,
         stats,
         drain: drain.clone(),
+        servers: Arc::clone(&servers),
         access: access.clone(),
         detach_queue: Arc::clone(&detach_queue),
         held,

@@ -31,7 +31,8 @@ const MAX_INDEXES: usize = 63;
 pub struct Secret(String);
 
 impl Secret {
-    pub(super) const fn new(text: String) -> Self {
+    /// Hides a text.
+    pub const fn new(text: String) -> Self {
         Self(text)
     }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use crate::keys::Material;
 use crate::testing::{Authority, Client, ecdsa_suites, open_all, server, shake};
-use crate::{Facts, Server};
+use crate::{Facts, TlsServer};
 
 use super::*;
 
@@ -39,7 +39,7 @@ struct Pair {
     records: Records,
 }
 
-fn connected(server: &Server, authority: &Authority, suite: usize) -> (Pair, Facts) {
+fn connected(server: &TlsServer, authority: &Authority, suite: usize) -> (Pair, Facts) {
     let mut client = Client::new(&authority.client(&[ecdsa_suites()[suite]], None), "test.example");
     let (records, facts) = shake(server, &mut client);
     (Pair { client, records }, facts)
@@ -99,7 +99,7 @@ fn every_suite_of_both_versions_goes_on_behind_the_handshake_and_behind_each_mov
 #[derive(Clone, Debug)]
 enum Deed {
     Client(usize),
-    Server(Vec<usize>),
+    TlsServer(Vec<usize>),
     ClientUpdates,
     Moves,
 }
@@ -109,7 +109,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(
         prop_oneof![
             3 => lengths().prop_map(Deed::Client),
-            3 => prop::collection::vec(lengths(), 1..4).prop_map(Deed::Server),
+            3 => prop::collection::vec(lengths(), 1..4).prop_map(Deed::TlsServer),
             1 => Just(Deed::ClientUpdates),
             1 => Just(Deed::Moves),
         ],
@@ -136,7 +136,7 @@ proptest! {
                     expected.extend(vec![number; length]);
                     wire.extend(pair.client.seals(&vec![number; length]));
                 }
-                Deed::Server(lengths) => {
+                Deed::TlsServer(lengths) => {
                     let pieces: Vec<Vec<u8>> = lengths.iter().map(|length| vec![number; *length]).collect();
                     let mut out = Vec::new();
                     pair.records.seal(pieces.iter().map(Vec::as_slice), &mut out).unwrap();

@@ -116,6 +116,7 @@ impl<'a> Control<'a> {
             printed,
             library,
             access,
+            tickets,
             _held: held,
         } = equipment;
         let [stdout, stderr] = printed;
@@ -125,6 +126,7 @@ impl<'a> Control<'a> {
         follow(Arc::clone(&outputs))?;
         exit::write_last_lines_at_exit(&outputs);
         let stats = &stats[..usize::from(setup.threads).clamp(1, stats.len())];
+        let servers = listeners.iter().filter_map(|listener| Some((listener.name, listener.tls.clone()?))).collect();
         let listeners: Arc<[Listener]> = listeners.into();
         let (sender, events) = mpsc::unbounded_channel();
         let (intake, intake_order) = watch::channel(Intake::Waiting);
@@ -184,6 +186,8 @@ impl<'a> Control<'a> {
             events,
             log,
             access: access.clone(),
+            tickets,
+            servers,
             drain: drain.clone(),
             shutdown_timeout: setup.shutdown_timeout,
         };
