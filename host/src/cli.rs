@@ -223,6 +223,8 @@ enum CtlOrder {
         #[arg(value_name = "LEVEL", value_parser = ["fatal", "error", "warn", "info", "debug", "trace", "restore"])]
         level: String,
     },
+    /// Read certificates and keys anew, without a restart: for handshakes from now on, and no connection is touched.
+    ReloadCertificates,
     /// Stop the service gracefully; once more: without `shutdown_delay`, and then at once.
     Stop {
         /// Wait until the master has gone.
@@ -249,6 +251,7 @@ impl From<Ctl> for Options {
             CtlOrder::Workers { number } => Order::Workers(number),
             CtlOrder::Status { watch } => Order::Status(if watch { Looks::Again } else { Looks::Once }),
             CtlOrder::Events => Order::Events,
+            CtlOrder::ReloadCertificates => Order::ReloadCertificates,
             CtlOrder::Loglevel { level } => Order::LogLevel(level),
             CtlOrder::Stop { wait, timeout } => Order::Stop(if wait { Wait::UntilGone(timeout) } else { Wait::Not }),
         };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AppConfig, LogFormat, LogLevel, Trusted, databank};
 use crate::ids::{Generation, Slot, VersionId};
-use crate::tls::{CertificateInfo, TlsSettings};
+use crate::tls::{CertificateInfo, TlsFile, TlsSettings};
 
 /// Room in the socket between a worker's connections and those of its peers: the longest state of a connection, and many
 /// short ones.
@@ -275,17 +275,4 @@ pub enum FromTlsCheck {
         /// What is wrong with it, to be said behind its name.
         error: String,
     },
-}
-
-/// Which file of a listener's TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TlsFile {
-    /// The certificate of the identity with this number.
-    Certificate(usize),
-    /// Its key.
-    Key(usize),
-    /// What its authority says of it.
-    Ocsp(usize),
-    /// The authorities of clients.
-    Authorities,
 }

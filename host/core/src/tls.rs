@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::databank::Secret;
+use crate::secret::Secret;
 
 /// The bytes of a key that seals session tickets: eight that name it, and the key itself.
 pub const TICKET_KEY_BYTES: usize = 40;
@@ -54,4 +54,63 @@ pub struct CertificateInfo {
     pub not_before: i64,
     /// Until when; seconds since 1970.
     pub not_after: i64,
+}
+
+/// How long a certificate's operator has for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    Enough,
+    /// Up to two weeks.
+    Little,
+    /// It is valid no more.
+    Nothing,
+}
+
+impl CertificateInfo {
+    /// How much of its time is left at `now`, in seconds since 1970.
+    pub const fn remains(&self, now: i64) -> Remains {
+        /// Renewals are usually tried 30 days before the end, so it is late by then.
+        const LITTLE: i64 = 14 * 24 * 60 * 60;
+        if now > self.not_after {
+            Remains::Nothing
+        } else if now > self.not_after.saturating_sub(LITTLE) {
+            Remains::Little
+        } else {
+            Remains::Enough
+        }
+    }
+}
+
+/// Which file of a listener's TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsFile {
+    /// The certificate of the identity with this number.
+    Certificate(usize),
+    /// Its key.
+    Key(usize),
+    /// What its authority says of it.
+    Ocsp(usize),
+    /// The authorities of clients.
+    Authorities,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_has_two_weeks_from_the_first_warning_on() {
+        let info = |not_after| CertificateInfo { names: Vec::new(), not_before: 0, not_after };
+        let day = 24 * 60 * 60;
+        for (not_after, now, remains) in [
+            (100 * day, 86 * day, Remains::Enough),
+            (100 * day, 86 * day + 1, Remains::Little),
+            (100 * day, 100 * day, Remains::Little),
+            (100 * day, 100 * day + 1, Remains::Nothing),
+            (i64::MIN, 0, Remains::Nothing),
+            (i64::MAX, i64::MAX, Remains::Little),
+        ] {
+            assert_eq!(info(not_after).remains(now), remains, "{not_after} {now}");
+        }
+    }
 }

@@ -61,13 +61,13 @@ use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::{debug, info};
 
-use app_host_core::ids::{RequestId, Time};
-use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Scale};
+use app_host_core::ids::{Generation, RequestId, Time};
+use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Refusal, Scale};
 use app_host_platform::metrics::Snapshot;
 use app_host_platform::timer::sleep_until;
 use app_host_platform::{console, sys};
 
-use crate::control::ControlRequest;
+use crate::control::{ControlRequest, Reply};
 use crate::listeners::Passed;
 use crate::locks::StopMark;
 use crate::preflight::{Prepared, Refused, Took};
@@ -91,6 +91,8 @@ enum Input {
     Event(Event),
     /// A preflight has ended.
     Preflight { request: RequestId, outcome: Box<Result<(Prepared, Took), Refused>> },
+    /// Certificates and keys have been read anew, for a client that waits for it.
+    Certificates { generation: Generation, outcome: Box<Result<effects::Read, Refusal>>, reply: oneshot::Sender<Reply> },
     /// The process that serves metrics wants to know how things stand.
     Snapshot { reply: oneshot::Sender<Box<Snapshot>> },
 }
@@ -237,6 +239,10 @@ async fn serve(
             input = inputs.recv() => match input.expect("the effects hold a sender") {
                 Input::Event(event) => Some(event),
                 Input::Preflight { request, outcome } => Some(effects.preflight_ended(request, *outcome)),
+                Input::Certificates { generation, outcome, reply } => {
+                    effects.certificates_read(generation, *outcome, reply);
+                    None
+                }
                 Input::Snapshot { reply } => {
                     // It may have ended meanwhile.
                     let _ = reply.send(Box::new(commands::snapshot(&effects, &machine, begin.elapsed())));
@@ -270,6 +276,10 @@ async fn serve(
             }
             () = sleep_until(begin.checked_add(effects.looks_at_own_files())) => {
                 effects.look_at_own_files(begin.elapsed());
+                None
+            }
+            () = sleep_until(effects.certificates_due()) => {
+                effects.look_at_certificates();
                 None
             }
             () = sleep_until(effects.workers().tickets_due()) => {

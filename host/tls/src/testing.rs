@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite};
 
-use app_host_core::config::databank::Secret;
+use app_host_core::secret::Secret;
 use app_host_core::tls::{Identity, TICKET_KEY_BYTES, TlsSettings};
 
 use crate::*;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, date_time_ymd};
 
-use app_host_core::config::databank::Secret;
+use app_host_core::secret::Secret;
 use app_host_core::tls::{ClientAuth, Identity, TICKET_KEY_BYTES, TlsSettings};
 
 use crate::testing::{Authority, Client, SUITES, server, shake, tickets};

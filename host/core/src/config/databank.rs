@@ -3,7 +3,6 @@
 //! Owns the rule that a secret is never shown: [`Secret`] has no way to print itself, and what a
 //! parser or a driver says of a URI goes through [`redact`].
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::trimmed;
 use super::section::{Section, section};
+use crate::secret::Secret;
 
 /// The database of MongoDB when none is named.
 const DATABASE: &str = "app_host";
@@ -24,29 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most indexes: MongoDB has at most 64 a collection, `_id`'s among them.
 const MAX_INDEXES: usize = 63;
-
-/// A text that is not to be shown, in a log or anywhere else.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself, for the one who must have it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
 
 /// A secret in the configuration, or the file that it stands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +119,7 @@ impl Databank {
             Store::Mongodb { uri, database, indexes } => {
                 let uri = match uri {
                     SecretSource::Inline(secret) => secret.clone(),
-                    SecretSource::File(path) => Secret(trimmed(&read(path)?).to_owned()),
+                    SecretSource::File(path) => Secret::new(trimmed(&read(path)?).to_owned()),
                 };
                 Store::Mongodb { uri, database: database.clone(), indexes: indexes.clone() }
             }
@@ -279,7 +256,7 @@ impl RawDatabank {
         if self.driver == Driver::Mongodb {
             match &self.uri {
                 None => return Err("the driver \"mongodb\" needs a \"uri\"".to_owned()),
-                Some(RawSecret::Text(uri)) if uri.0.is_empty() => return Err("\"uri\" is empty".to_owned()),
+                Some(RawSecret::Text(uri)) if uri.reveal().is_empty() => return Err("\"uri\" is empty".to_owned()),
                 Some(_) => {}
             }
         }
@@ -332,7 +309,7 @@ mod tests {
     use super::*;
 
     fn setup(uri: &str) -> Setup {
-        let uri = Secret(uri.to_owned());
+        let uri = Secret::new(uri.to_owned());
         Setup { store: Store::Mongodb { uri, database: "d".to_owned(), indexes: Vec::new() }, timeout: TIMEOUT }
     }
 

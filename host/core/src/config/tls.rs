@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::section::Section;
-use crate::message::TlsFile;
-use crate::tls::{ClientAuth, Identity, TlsSettings};
+use crate::secret::Secret;
+use crate::tls::{ClientAuth, Identity, TlsFile, TlsSettings};
 
 /// The most certificates of one listener.
 pub const MAX_CERTIFICATES: usize = 64;
@@ -110,7 +110,7 @@ impl Tls {
         let identities = self.certificates.iter().map(|files| {
             Ok(Identity {
                 certificates: text(&files.certificate)?,
-                key: super::databank::Secret::new(text(&files.key)?),
+                key: Secret::new(text(&files.key)?),
                 ocsp: files.ocsp.as_deref().map(&bytes).transpose()?,
             })
         });

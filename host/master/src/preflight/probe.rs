@@ -26,7 +26,8 @@ use app_host_platform::children::{Role, Streams};
 use app_host_platform::logging;
 use app_host_platform::logging::ChildPipe;
 
-use super::{CHECK_MARGIN, DISK_TIMEOUT, Place, Preflight, Refused, TLS_TIMEOUT, library};
+use super::secrets::read_tls;
+use super::{CHECK_MARGIN, DISK_TIMEOUT, Place, Preflight, Prepared, Refused, TLS_TIMEOUT, library};
 
 impl Preflight {
     /// Whether a version fits this host, and beside what runs; says how long its probe took.
@@ -111,6 +112,20 @@ impl Preflight {
             Err(NoAnswer::Garbage(what)) => Err(failed(format!("says what no check says: {what}"))),
             Err(NoAnswer::Late) => Err(failed(format!("hung, for {TLS_TIMEOUT:?}"))),
         }
+    }
+
+    /// The certificates and keys of a generation that runs, as they are in their files now.
+    pub async fn read_certificates(
+        &self,
+        running: &Prepared,
+    ) -> Result<(Arc<TlsByListener>, Arc<[Vec<CertificateInfo>]>), Refusal> {
+        let config = Arc::clone(&running.config);
+        let read = self.disk.run(DISK_TIMEOUT, move || read_tls(&config)).await;
+        let read = read.map_err(|error| error.to_string()).and_then(|read| read);
+        let tls = Arc::new(read.map_err(Refusal::BadConfig)?);
+        let place = Place { config: &running.config, home: &running.home, environment: &running.environment };
+        let certificates = self.certificates(place, &tls).await?;
+        Ok((tls, certificates))
     }
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.

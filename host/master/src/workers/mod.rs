@@ -27,7 +27,7 @@ use app_host_core::config::{AccessLog, Log, LogLevel};
 use app_host_core::dispatch::SOCKET_BYTES;
 use app_host_core::error::chain;
 use app_host_core::ids::{Generation, Slot, WorkerId};
-use app_host_core::message::{AccessPlace, AccessSetup, ToWorker, WorkerSetup};
+use app_host_core::message::{AccessPlace, AccessSetup, TlsByListener, ToWorker, WorkerSetup};
 use app_host_core::restart::{Signs, look_interval};
 use app_host_platform::channel::{self};
 use app_host_platform::children::{Children, Role, Streams, Surroundings};
@@ -282,6 +282,13 @@ impl Workers {
         match &mut self.tickets {
             Some(keys) => Ok(keys),
             none => Ok(none.insert(TicketKeys::new(Instant::now())?)),
+        }
+    }
+
+    /// Has all workers shake hands with these certificates.
+    pub(super) fn set_certificates(&self, tls: &Arc<TlsByListener>) {
+        for process in self.processes.values() {
+            process.live.send_modify(|live| live.certificates = Some(Arc::clone(tls)));
         }
     }
 

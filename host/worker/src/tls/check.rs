@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use app_host_core::foreign;
-use app_host_core::message::{FromTlsCheck, TlsFile, TlsSetup};
-use app_host_core::tls::{CertificateInfo, TlsSettings};
+use app_host_core::message::{FromTlsCheck, TlsSetup};
+use app_host_core::tls::{CertificateInfo, TlsFile, TlsSettings};
 use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::logging;
 use app_host_platform::sys;
