@@ -23,7 +23,7 @@ fn site(certificates: impl FnOnce(&Authority) -> Value) -> (Host, Authority) {
     let host = Host::misbehaving().with("/restart/probation", "0s").with("/access_log", json!({}));
     let authority = Authority::new(host.directory());
     let tls = certificates(&authority);
-    let listen = json!(["127.0.0.1:0", { "address": "127.0.0.1:0", "name": "https", "tls": tls }]);
+    let listen = json!(["127.0.0.1:0", { "address": "127.0.0.2:0", "name": "https", "tls": tls }]);
     (host.with("/listen", listen), authority)
 }
 
