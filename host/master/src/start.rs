@@ -19,7 +19,7 @@ use app_host_core::config::databank::Store as DatabankStore;
 use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::restart::history::{First, History, Kept, OnDisk, Why};
-use app_host_core::status::millis;
+use app_host_core::status::{DatabankPlace, millis};
 use app_host_platform::artifact::Store;
 use app_host_platform::children::Children;
 use app_host_platform::disk_thread::DiskThread;
@@ -93,7 +93,7 @@ pub(super) async fn start(
         pid_file = %printable(&config.pid_file.to_string_lossy()),
         control_socket = %printable(&config.control_socket.path.to_string_lossy()),
         app_host_version = env!("CARGO_PKG_VERSION"),
-        "master started"
+        "master starting"
     );
     let (history_file, history) = open_history(Arc::clone(&state.directory), &config.state_dir, &state_lock)?;
     let preflight = Preflight {
@@ -132,6 +132,8 @@ pub(super) async fn start(
         .version_and_databank(place, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
+    let DatabankPlace { driver, place: databank_place } = databank.place();
+    info!(driver, place = databank_place, "databank in use");
     let passed = Listeners::with_passed(passed);
     let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {
