@@ -1,4 +1,4 @@
-//! nginx in front, configured as the page `docs/operate/nginx.md` says. `NGINX` is its program where that isn't on the PATH.
+//! nginx in front, configured as the page `docs/operate/nginx.md` says. `NGINX_PROGRAM` is its program where that isn't on the PATH.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,8 @@ impl Nginx {
             Address::Tcp(address) => format!("server {address};"),
             Address::Unix(path) => format!("server unix:{};", path.display()),
         };
-        let replaced = [("server 127.0.0.1:8080;", upstream), ("listen 80;", format!("listen unix:{};", own.display()))];
+        let replaced =
+            [("server 127.0.0.1:8080;", upstream), ("listen 80;", format!("listen unix:{};", own.display()))];
         let shown = replaced.iter().fold(shown.to_owned(), |text, (from, to)| {
             assert_eq!(text.matches(from).count(), 1, "{from} on the page");
             text.replace(from, to)
@@ -36,13 +37,13 @@ impl Nginx {
         let config = format!(
             "daemon off; user root; worker_processes 2; pid {0}/nginx.pid; error_log {0}/nginx.log;\n\
              events {{ worker_connections 1024; }}\n\
-             http {{ access_log off; client_body_temp_path {0}/a; proxy_temp_path {0}/b; fastcgi_temp_path {0}/c;\n\
+             http {{ log_format own $request_id; access_log {0}/ids own; client_body_temp_path {0}/a; proxy_temp_path {0}/b; fastcgi_temp_path {0}/c;\n\
              uwsgi_temp_path {0}/d; scgi_temp_path {0}/e; keepalive_requests 1000000;\n{shown}}}\n",
             directory.display()
         );
         let file = directory.join("nginx.conf");
         fs::write(&file, config).unwrap();
-        let program = std::env::var_os("NGINX").unwrap_or_else(|| "nginx".into());
+        let program = std::env::var_os("NGINX_PROGRAM").unwrap_or_else(|| "nginx".into());
         let child = Command::new(program).arg("-e").arg(directory.join("nginx.log")).arg("-c").arg(&file).spawn();
         let child = child.expect("nginx (Debian's package nginx) is needed");
         let nginx = Self { child, address: Address::Unix(own) };
@@ -85,8 +86,10 @@ fn requests_websockets_and_ids_pass_as_the_page_says_and_restarts_lose_none() {
         assert_eq!(header(&nginx, "x-forwarded-proto", &[]), "http");
         assert_eq!(header(&nginx, "connection", &[]), "", "the connection is kept");
         let id = header(&nginx, "x-request-id", &["x-request-id: a-client's"]);
-        let is_of_nginx = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        assert_eq!(is_of_nginx, trusted, "{id}");
+        assert_eq!(id.len(), 32, "{id}");
+        let ids = || fs::read_to_string(directory.path().join("ids")).unwrap_or_default();
+        host.wait("nginx's own log of the five requests", || (ids().lines().count() == 5).then_some(()));
+        assert_eq!(ids().lines().any(|own| own == id), trusted, "{id} is nginx's own");
         let access = || fs::read_to_string(host.path("access")).unwrap_or_default();
         host.wait("the request's id in the access log", || access().contains(&id).then_some(()));
     }
@@ -102,7 +105,9 @@ fn requests_websockets_and_ids_pass_as_the_page_says_and_restarts_lose_none() {
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
     ];
     chat.begin("GET", "/websocket", &upgrade).unwrap();
-    assert_eq!(chat.receive().unwrap(), 101);
+    let mut head = [0; 64];
+    let length = chat.read(&mut head).unwrap();
+    assert!(head[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head[..length]));
 
     let directory = tempfile::tempdir().unwrap();
     let host = Host::answering("a").start();

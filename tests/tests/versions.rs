@@ -97,7 +97,8 @@ fn rollback_by_ctl_says_what_became_of_it_and_versions_are_listed() {
     assert!(ctl(&host, &["versions", "--json"]).stdout.starts_with(b"["));
     let output = ctl(&host, &["rollback", "0000000000"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    let said = "app-host: restart refused: bad artifact: no earlier generation is kept whose version begins with 0000000000";
+    let said =
+        "app-host: restart refused: bad artifact: no earlier generation is kept whose version begins with 0000000000";
     assert_eq!(text(&output.stderr).trim_end(), said);
 }
 
@@ -120,7 +121,8 @@ fn a_rollback_to_another_databank_is_refused_and_says_what_has_to_be_put_in_plac
     host.set("/databank", serde_json::json!({ "path": "three.sqlite" }));
     host.restore_config();
     let output = ctl(&host, &["restart"]);
-    let hint = "databank.path can't change while workers run; restart the master to change it; hint: restart the master to";
+    let hint =
+        "databank.path can't change while workers run; restart the master to change it; hint: restart the master to";
     assert!(text(&output.stderr).contains(hint), "{}", text(&output.stderr));
 }
 

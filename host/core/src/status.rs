@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::databank;
 use crate::ids::{Generation, RequestId, Slot};
 
 /// A master and its workers at one moment.
@@ -33,7 +34,7 @@ pub struct Status {
     pub log_level: String,
     /// Which databank the app has; an older master doesn't say.
     #[serde(default)]
-    pub databank: Option<DatabankPlace>,
+    pub databank: Option<databank::Place>,
     /// Whether the operator wants no more clients to be sent here: `ctl drain on`.
     #[serde(default)]
     pub out_of_rotation: bool,
@@ -44,16 +45,6 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// The last verdicts, the newest last.
     pub verdicts: Vec<VerdictRecord>,
-}
-
-/// Which databank it is. Nothing of it is secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DatabankPlace {
-    /// `sqlite`, `mongodb`, `memory`.
-    pub driver: String,
-    /// The file, or the servers and the database. The memory of a worker has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
 }
 
 /// One worker, from its spawn until its exit has been seen.

@@ -19,7 +19,7 @@ use app_host_core::config::databank::Store as DatabankStore;
 use app_host_core::error::chain;
 use app_host_core::foreign::printable;
 use app_host_core::restart::history::{First, History, Kept, OnDisk, Why};
-use app_host_core::status::{DatabankPlace, millis};
+use app_host_core::status::millis;
 use app_host_platform::artifact::Store;
 use app_host_platform::children::Children;
 use app_host_platform::disk_thread::DiskThread;
@@ -71,7 +71,7 @@ pub(super) async fn start(
     systemd.expect(systemd::reports::deadlines(&[&config], None));
     systemd.extend();
     // Before the log, which must not lie where the workers' group may write.
-    let identity = Identity::configured(&config)?;
+    let identity = Identity::configured(&config).with_context(|| config_path.display().to_string())?;
     let mut logging = Logging::init(&config.log)?;
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
@@ -132,8 +132,8 @@ pub(super) async fn start(
         .version_and_databank(place, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
-    let DatabankPlace { driver, place: databank_place } = databank.place();
-    info!(driver, place = databank_place, "databank in use");
+    let databank_place = databank.place();
+    info!(driver = databank_place.driver, place = databank_place.place, "databank in use");
     let passed = Listeners::with_passed(passed);
     let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {

@@ -70,7 +70,7 @@ fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form)
     let detail = record.and_then(|record| record.detail);
     match form {
         Form::Json => {
-            drop(print(&format!("{}\n", json!({ "accepted": false, "reason": reason, "detail": detail })))?);
+            print(&format!("{}\n", json!({ "accepted": false, "reason": reason, "detail": detail })))?;
         }
         Form::Text => {
             let detail = foreign::printable(detail.as_ref().unwrap_or(&reason)).into_owned();

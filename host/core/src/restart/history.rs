@@ -294,7 +294,8 @@ impl History {
             return before.iter().rev().find(is_good).ok_or(NoEarlier::None);
         };
         let digits = digits.to_ascii_lowercase();
-        let (version, config) = digits.split_once(':').map_or((digits.as_str(), None), |(it, config)| (it, Some(config)));
+        let (version, config) =
+            digits.split_once(':').map_or((digits.as_str(), None), |(it, config)| (it, Some(config)));
         let are_digits = |it: &str| it.len() >= MIN_DIGITS && it.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !are_digits(version) || !config.is_none_or(are_digits) {
             return Err(NoEarlier::NoVersion(digits.chars().take(64).collect()));
@@ -303,12 +304,8 @@ impl History {
             let is_config = |config| it.pair.config.to_string().starts_with(config);
             it.pair.version.to_string().starts_with(version) && config.is_none_or(is_config)
         };
-        let fitting: Vec<&Kept> = self
-            .kept
-            .iter()
-            .rev()
-            .filter(|it| Some(it.pair) != self.active && begins(it))
-            .collect();
+        let fitting: Vec<&Kept> =
+            self.kept.iter().rev().filter(|it| Some(it.pair) != self.active && begins(it)).collect();
         let Some(last) = fitting.first() else { return Err(NoEarlier::Unknown(digits)) };
         if fitting.iter().any(|it| it.pair.version != last.pair.version) {
             return Err(NoEarlier::Ambiguous(digits));
