@@ -134,6 +134,20 @@ fn a_databank_that_is_gone_is_not_begun_anew_by_a_restart() {
 }
 
 #[test]
+fn a_program_that_was_replaced_on_disk_changes_nothing_for_the_master_that_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("app-host");
+    fs::copy(App::build().host(), &program).unwrap();
+    let host = Host::misbehaving().with_binary(&program).start();
+    // As `mv` does it; and what lies there can't even be run.
+    fs::write(directory.path().join("new"), "no program").unwrap();
+    fs::rename(directory.path().join("new"), &program).unwrap();
+    is_respawned(&host);
+    host.restart_completes();
+    host.stop();
+}
+
+#[test]
 fn versions_that_were_removed_are_named_workers_still_come_and_the_next_master_makes_them_anew() {
     let host = Host::misbehaving().start();
     fs::remove_dir_all(host.path("state/versions")).unwrap();

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use app_host_core::command;
-use app_host_core::config::SCHEMA;
+use app_host_core::config::{Config, SCHEMA};
 use app_host_core::restart::{FailureReason, RefusalReason};
 use app_host_tests::build::workspace;
 use app_host_tests::{App, Host};
@@ -241,6 +241,30 @@ fn every_metric_and_label_stands_on_its_page_as_a_service_serves_it() {
         let there: BTreeSet<_> = series.iter().filter(|(it, _)| *it == label).map(|(_, value)| *value).collect();
         assert_eq!(shown, there, "{label}: on the page (left), served (right)");
     }
+}
+
+#[test]
+fn every_configuration_that_the_book_shows_is_read() {
+    let mut looked = 0;
+    let mut left = vec![workspace().join("docs"), workspace().join("README.md")];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let page = fs::read_to_string(&path).unwrap();
+        for shown in page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let mut config: Value =
+                serde_json::from_str(shown).unwrap_or_else(|error| panic!("{}: {error}\n{shown}", path.display()));
+            if config["app"]["library"].is_null() {
+                config["app"]["library"] = "libshop.so".into();
+            }
+            let read = Config::parse(config.to_string().as_bytes(), Path::new("/etc/shop/app-host.json"));
+            assert!(read.is_ok(), "{}: {}\n{shown}", path.display(), read.unwrap_err());
+            looked += 1;
+        }
+    }
+    assert!(looked > 8, "{looked}");
 }
 
 #[test]
