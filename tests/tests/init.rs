@@ -32,8 +32,8 @@ fn what_init_writes_is_served_once_it_may_run_here() {
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
     let directory = outer.path().join("shop");
     assert_eq!(entries(&directory), ["app-host.json", "app-host.schema.json", "shop.service"]);
-    let mode = fs::metadata(directory.join("app-host.json")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777 & !0o640, 0, "secrets may come to stand in it: {mode:o}");
+    let rights = fs::metadata(directory.join("app-host.json")).unwrap().permissions().mode();
+    assert_eq!(rights & 0o777 & !0o640, 0, "secrets may come to stand in it: {rights:o}");
     let said = String::from_utf8_lossy(&made.stdout).into_owned();
     for words in ["app-host.json", "systemctl enable --now shop", "useradd --system", "app-host check "] {
         assert!(said.contains(words), "{said}");
