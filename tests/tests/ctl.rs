@@ -232,7 +232,8 @@ fn a_failed_restart_says_what_it_has_led_to() {
     host.set("/app/config", json!({ "on_start": "exit" }));
     let failed = host.ctl(&["restart", "--wait"]);
     assert_exit(&failed, 4);
-    let locked = "; hint: the master is locked, and respawns no worker: restart it as soon as possible\n";
+    let locked = "; hint: the master is locked, and respawns no worker: put back what worked, and restart it as soon \
+                  as possible\n";
     assert!(stderr(&failed).ends_with(locked), "{}", stderr(&failed));
 }
 

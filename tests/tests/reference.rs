@@ -431,9 +431,8 @@ fn every_line_that_the_host_can_log_stands_on_a_page_of_its_level() {
         ("info", "reference/log-events.md", Some("## Other lines")),
     ] {
         let call = format!("{level}!(");
-        let calls = text.match_indices(&call).filter(|(at, _)| {
-            !text[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_') && !text[..*at].ends_with("console::")
-        });
+        let is_whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let calls = text.match_indices(&call).filter(|(at, _)| is_whole(*at));
         let there: BTreeSet<_> = calls.map(|(at, _)| message(&text[at + call.len()..])).collect();
         // Facts have tables of their own, and what an app says is its own.
         let own: BTreeSet<_> = there.iter().filter(|message| message.starts_with('{')).cloned().collect();

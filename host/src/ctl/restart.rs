@@ -95,7 +95,9 @@ fn status(socket: &Path) -> Option<Status> {
 fn aftermath(socket: &Path) -> String {
     let Some(status) = status(socket) else { return String::new() };
     if status.phase == Phase::Locked.as_str() {
-        return "; hint: the master is locked, and respawns no worker: restart it as soon as possible".to_owned();
+        // A start takes what lies on disk, which is what has failed.
+        return "; hint: the master is locked, and respawns no worker: put back what worked, and restart it as soon as possible"
+            .to_owned();
     }
     if status.phase == Phase::Stopping.as_str() {
         return String::new();
