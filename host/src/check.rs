@@ -72,7 +72,10 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
             printable(&key)
         ));
     }
-    let identity = Identity::configured(&config)?;
+    let identity = match Identity::configured(&config) {
+        Ok(identity) => identity,
+        Err(error) => return Ok(Err(Refusal::BadConfig(format!("{}: {}", path.display(), chain(&error))))),
+    };
     for (socket, rights) in config.socket_files() {
         if let Err(error) = identity::owner(rights) {
             return Ok(Err(Refusal::BadConfig(format!("{socket}: {}", chain(&error)))));
