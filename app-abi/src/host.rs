@@ -42,7 +42,7 @@ unsafe impl Sync for Host {}
 pub struct ConfigError {
     /// The key's path within `app.config`, `.` for the whole of it.
     pub key: String,
-    /// What was wrong; line and column count within the text of `app.config`.
+    /// What was wrong. It has no line or column: the host has put the text of `app.config` together.
     #[source]
     pub source: serde_json::Error,
 }
@@ -112,8 +112,9 @@ impl Host {
 
     /// Reads `app.config` into a type of the app's.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        let mut json = serde_json::Deserializer::from_str(self.config_json());
-        serde_path_to_error::deserialize(&mut json)
+        let config: serde_json::Value =
+            serde_json::from_str(self.config_json()).map_err(|source| ConfigError { key: ".".to_owned(), source })?;
+        serde_path_to_error::deserialize(config)
             .map_err(|error| ConfigError { key: error.path().to_string(), source: error.into_inner() })
     }
 

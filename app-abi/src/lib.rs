@@ -165,7 +165,7 @@ mod guide {
     mod databank {}
     #[doc = include_str!("../../docs/guide/between-workers.md")]
     mod between_workers {}
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", feature = "axum"))]
     #[doc = include_str!("../../docs/guide/testing.md")]
     mod testing {}
     #[cfg(feature = "axum")]

@@ -57,12 +57,14 @@ impl Host {
     ///
     /// ```
     /// use app_abi::Host;
+    /// use std::time::Duration;
     /// # async fn send_what_is_due() {}
     ///
     /// /// Spawned once by the start of every worker.
     /// async fn mailer(host: Host) {
     ///     let Ok(_only_one) = host.only_one("mailer").await else { return };
-    ///     while !host.is_draining() {
+    ///     // Once a minute, until this worker is about to end.
+    ///     while tokio::time::timeout(Duration::from_secs(60), host.draining()).await.is_err() {
     ///         send_what_is_due().await;
     ///     }
     /// }

@@ -2,7 +2,8 @@
 //!
 //! Does what preflight does, with a copy of its own, which lies where a master's would but never has a name there.
 //! Touches nothing else of the state directory, and neither the listeners nor the databank, so it may run beside the
-//! master, whose magic it doesn't know: an epoch that the running master would refuse is accepted here.
+//! master, whose magic it doesn't know: an epoch that the running master would refuse is accepted here. Nor does it run
+//! the app's start, which is the app's own to judge `app.config`. It says what it has left out.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,6 +28,10 @@ use app_host_platform::state_dir::StateDir;
 /// How long what the probe has said is waited for to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What may still keep the library from serving.
+const NOT_CHECKED: &str =
+    "not checked: the app's start (app.config), the databank, listeners, the epoch of a running master\n";
+
 /// Checks the configuration at `path` and says what it found; refusals go to standard error.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let path = paths::absolute(path).with_context(|| format!("the path {} can't be made absolute", path.display()))?;
@@ -35,7 +40,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         Ok(version) => {
             let manifest = &version.manifest;
             let text = format!(
-                "accepted: {}\n  app      {} {}\n  version  {}\n  magic    {} (ABI {}, epoch {})\n  built    app-abi {}, {}\n",
+                "accepted: {}\n  app      {} {}\n  version  {}\n  magic    {} (ABI {}, epoch {})\n  built    app-abi {}, {}\n{NOT_CHECKED}",
                 printable(&path.display().to_string()),
                 printable(&manifest.app_name),
                 printable(&manifest.app_version),
@@ -72,7 +77,10 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
             printable(&key)
         ));
     }
-    let identity = Identity::configured(&config)?;
+    let identity = match Identity::configured(&config) {
+        Ok(identity) => identity,
+        Err(error) => return Ok(Err(Refusal::BadConfig(format!("{}: {}", path.display(), chain(&error))))),
+    };
     for (socket, rights) in config.socket_files() {
         if let Err(error) = identity::owner(rights) {
             return Ok(Err(Refusal::BadConfig(format!("{socket}: {}", chain(&error)))));

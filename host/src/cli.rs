@@ -181,8 +181,9 @@ enum CtlOrder {
     /// It holds, also over a restart of the master, until the library or the configuration on disk changes, or
     /// a restart asks for what lies there.
     Rollback {
-        /// The first digits of its version; the last good one before the active one if there are none.
-        #[arg(value_name = "VERSION")]
+        /// The first digits of its version, and of its configuration as `ctl versions` lists them; the last good one before
+        /// the active one if there are none.
+        #[arg(value_name = "VERSION[:CONFIGURATION]")]
         version: Option<String>,
         /// Follow it to its verdict: 0 complete, 3 refused, 4 failed.
         #[arg(long)]

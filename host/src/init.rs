@@ -5,7 +5,8 @@
 //! schema, whose descriptions an editor shows, and each key that is written is explained on standard output.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -52,17 +53,23 @@ pub fn run(Options { library, directory, name }: &Options) -> anyhow::Result<Exi
         absolute.with_context(|| format!("the path {} can't be made absolute", path.display()))
     };
     let (library, directory) = (absolute(library)?, absolute(directory)?);
-    ensure!(directory.is_dir(), "{} is no directory", directory.display());
     let app = app(&library)?;
     let config = directory.join("app-host.json");
     let program = std::env::current_exe().context("the path of this program can't be had")?;
     let unit = directory.join(format!("{name}.service"));
     let files = [
-        (directory.join("app-host.schema.json"), SCHEMA.to_owned()),
-        (config.clone(), format!("{:#}\n", configuration(&library, name))),
-        (unit.clone(), service(name, &program, &config)?),
+        New { path: directory.join("app-host.schema.json"), mode: 0o644, text: SCHEMA.to_owned() },
+        // Secrets may come to stand in it.
+        New { path: config.clone(), mode: 0o640, text: format!("{:#}\n", configuration(&library, name)) },
+        New { path: unit.clone(), mode: 0o644, text: service(name, &program, &config)? },
     ];
-    write(&files)?;
+    let made = make(&directory)?;
+    if let Err(error) = write(&files) {
+        if made == Made::Now {
+            let _ = fs::remove_dir(&directory);
+        }
+        return Err(error);
+    }
     let text = format!(
         "created  {config}
            app                   {app}: the library, and under \"config\" what it is handed
@@ -73,11 +80,12 @@ pub fn run(Options { library, directory, name }: &Options) -> anyhow::Result<Exi
 created  {schema}, by which editors explain, complete and check the other keys
 created  {unit}, for systemd
    next  useradd --system --no-create-home --shell /usr/sbin/nologin {name}
+         app-host check {config}
          install -m 644 {unit} /etc/systemd/system/
          systemctl enable --now {name}
 ",
         config = config.display(),
-        schema = files[0].0.display(),
+        schema = files[0].path.display(),
         unit = unit.display(),
     );
     // Unread, the files are there all the same.
@@ -131,7 +139,12 @@ fn service(name: &str, program: &Path, config: &Path) -> anyhow::Result<String> 
         Ok(text.to_owned())
     };
     let (program, config) = (word(program)?, word(config)?);
+    // What comments name: the state directory and the user.
+    let names = ["/var/lib/", "\"user\": \"", "User="];
     let line = |line: &str| match line.split_once('=') {
+        _ if line.starts_with('#') => names
+            .iter()
+            .fold(line.to_owned(), |line, begin| line.replace(&format!("{begin}{NAME}"), &format!("{begin}{name}"))),
         Some((key @ ("ExecStart" | "ExecReload"), command)) => {
             format!("{key}={}", command.replace(CONFIG, &config).replace(PROGRAM, &program))
         }
@@ -143,15 +156,43 @@ fn service(name: &str, program: &Path, config: &Path) -> anyhow::Result<String> 
     Ok(UNIT.lines().map(line).map(|line| line + "\n").collect())
 }
 
+/// A file to write, with its permissions.
+struct New {
+    path: PathBuf,
+    mode: u32,
+    text: String,
+}
+
+/// Whether a directory was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    Now,
+    Before,
+}
+
+/// Makes the directory, if its parent is there: the rest of a path that isn't may be mistyped.
+fn make(directory: &Path) -> anyhow::Result<Made> {
+    match fs::create_dir(directory) {
+        Ok(()) => Ok(Made::Now),
+        Err(_) if directory.is_dir() => Ok(Made::Before),
+        Err(error) => Err(error).with_context(|| format!("the directory {} can't be made", directory.display())),
+    }
+}
+
 /// Writes all of them or none, and over nothing.
-fn write(files: &[(PathBuf, String)]) -> anyhow::Result<()> {
-    for (at, (path, text)) in files.iter().enumerate() {
-        let made = OpenOptions::new().write(true).create_new(true).open(path);
+fn write(files: &[New]) -> anyhow::Result<()> {
+    for (at, New { path, mode, text }) in files.iter().enumerate() {
+        let made = OpenOptions::new().write(true).create_new(true).mode(*mode).open(path);
         let is_new = made.is_ok();
         if let Err(error) = made.and_then(|mut file| file.write_all(text.as_bytes())) {
-            for (path, _) in files.iter().take(at + usize::from(is_new)) {
+            for New { path, .. } in files.iter().take(at + usize::from(is_new)) {
                 let _ = fs::remove_file(path);
             }
+            ensure!(
+                error.kind() != ErrorKind::AlreadyExists,
+                "{} exists already, and init overwrites nothing; nothing was written",
+                path.display()
+            );
             return Err(error).with_context(|| format!("{} can't be written; nothing was", path.display()));
         }
     }
@@ -171,12 +212,23 @@ mod tests {
         assert_eq!(
             changed,
             [
+                "# ExecStart= says, with \"state_dir\": \"/var/lib/shop\" and \"user\": \"shop\", and make that user.",
                 "Description=shop",
                 "ExecStart=/opt/app-host run /srv/shop/app-host.json",
                 "ExecReload=/opt/app-host ctl --config /srv/shop/app-host.json restart --wait",
+                "# of the configuration: so there is a line between them. With User=shop here and no \"user\" there, both are one",
                 "StateDirectory=shop",
                 "LogsDirectory=shop",
                 "RuntimeDirectory=shop",
+            ]
+        );
+        let left: Vec<&str> =
+            other.lines().filter(|line| line.contains(NAME) && !line.contains("/opt/app-host")).collect();
+        assert_eq!(
+            left,
+            [
+                "# A service of app-host's. Put it into /etc/systemd/system, the program into /usr/local/bin, the configuration where",
+                "Documentation=man:app-host(1)"
             ]
         );
         assert_eq!(other.lines().count(), UNIT.lines().count());

@@ -76,8 +76,17 @@ impl Dev {
         Self::new_in(In::Pipes, name, arguments)
     }
 
+    /// As [`Self::new`], with a configuration of one's own.
+    pub fn with_config(name: &str, config: &str) -> Self {
+        Self::made(In::Pipes, name, &[], config)
+    }
+
     /// As [`Self::new`], in a terminal.
     pub fn new_in(place: In, name: &str, arguments: &[&str]) -> Self {
+        Self::made(place, name, arguments, r#"{ "app": { "library": "named by dev" }, "listen": ["127.0.0.1:0"] }"#)
+    }
+
+    fn made(place: In, name: &str, arguments: &[&str], config: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("app-host-dev-").tempdir().expect("a temporary directory");
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
@@ -87,7 +96,6 @@ impl Dev {
         fs::create_dir(directory.path().join("src")).expect("a directory");
         fs::write(directory.path().join("Cargo.toml"), manifest).expect("a manifest");
         fs::write(directory.path().join("src/lib.rs"), source("one")).expect("a source");
-        let config = r#"{ "app": { "library": "named by dev" }, "listen": ["127.0.0.1:0"] }"#;
         fs::write(directory.path().join("app-host.json"), config).expect("a configuration");
         let mut command = app_host();
         command.arg("dev").args(arguments).arg(directory.path());

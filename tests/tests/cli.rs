@@ -25,6 +25,9 @@ fn check_accepts_what_would_run_and_starts_nothing() {
     let output = app_host(&host, &["check", "app-host.json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(!host.path("state").exists(), "nothing was made");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = "not checked: the app's start (app.config), the databank, listeners, the epoch of a running master\n";
+    assert!(said.starts_with("accepted: ") && said.ends_with(last), "{said}");
 }
 
 #[test]

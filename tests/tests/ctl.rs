@@ -42,10 +42,13 @@ fn restart_exits_with_what_became_of_it() {
     assert!(stderr(&refused).starts_with("app-host: restart 3 refused: bad artifact: "), "{}", stderr(&refused));
     let refused = host.ctl(&["restart"]);
     assert_exit(&refused, 3);
-    assert_eq!(stderr(&refused), "app-host: restart refused: bad artifact\n");
+    let begin = "app-host: restart refused: bad artifact: ";
+    assert!(stderr(&refused).starts_with(begin) && stderr(&refused).contains("app.so"), "{}", stderr(&refused));
     let refused = host.ctl(&["restart", "--json"]);
     assert_exit(&refused, 3);
-    assert_eq!(stdout(&refused), "{\"accepted\":false,\"reason\":\"bad artifact\"}\n");
+    let said: Value = serde_json::from_str(&stdout(&refused)).unwrap();
+    assert_eq!((&said["accepted"], &said["reason"]), (&false.into(), &"bad artifact".into()));
+    assert!(said["detail"].as_str().unwrap().starts_with("bad artifact: "), "{said}");
 
     host.install(&App::build().app("misbehaving"));
     host.set("/app/config", json!({ "on_start": "exit" }));
@@ -115,7 +118,7 @@ fn restart_that_a_stop_ends_is_failed() {
     let host = Host::misbehaving().with("/restart/probation", "10s").start();
     let waiting = host.ctl_command(&["restart", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
     host.wait_for(said::PROBATION_STARTED, |_| true);
-    assert_exit(&host.ctl(&["stop"]), 0);
+    assert_says(&host.ctl(&["stop"]), "the master stops\n");
     let output = waiting.wait_with_output().unwrap();
     assert_exit(&output, 4);
     assert!(stderr(&output).contains("restart 1 failed: stopped"), "{}", stderr(&output));
@@ -154,11 +157,13 @@ fn status_is_a_table_or_json_and_is_watched() {
         .unwrap();
     assert_exit(&output, 0);
     let text = stdout(&output);
-    let head: Vec<&str> = text.lines().nth(4).unwrap_or_default().split_whitespace().collect();
+    let head: Vec<&str> = text.lines().nth(5).unwrap_or_default().split_whitespace().collect();
     let expected =
         "SLOT GENERATION VERSION PID STATE UPTIME IN FLIGHT REQUESTS HANDED OVER RECEIVED CLOSED CUT CPU MEMORY";
     assert_eq!(head.join(" "), expected, "{text}");
-    assert_eq!(text.lines().count(), 7, "{text}");
+    assert_eq!(text.lines().count(), 8, "{text}");
+    let databank = format!("databank sqlite {}\n", host.path("state/data/databank.sqlite").display());
+    assert!(text.contains(&databank), "{text}");
     assert!(text.contains("serving, generation 2") && text.contains("last restart: 1 complete"), "{text}");
     for pid in host.workers() {
         assert!(text.lines().any(|line| line.split_whitespace().nth(3) == Some(&pid.to_string())), "{text}");
@@ -205,10 +210,40 @@ fn events_are_printed_until_the_master_goes() {
     assert_eq!(status.code(), Some(6));
 }
 
+/// That an order was carried out, and what people are told of it.
+fn assert_says(output: &Output, text: &str) {
+    assert_exit(output, 0);
+    assert_eq!(stdout(output), text);
+}
+
+#[test]
+fn a_failed_restart_says_what_it_has_led_to() {
+    let mut host = Host::misbehaving().with("/restart/on_failure", "rollback").start();
+    let status: Value = serde_json::from_str(&stdout(&host.ctl(&["status", "--json"]))).unwrap();
+    let version = &status["version"].as_str().unwrap()[..12];
+    host.set("/app/config", json!({ "on_start": "exit" }));
+    let failed = host.ctl(&["restart", "--wait"]);
+    assert_exit(&failed, 4);
+    let back = format!("; every slot is back at version {version}\n");
+    assert!(stderr(&failed).ends_with(&back), "{}", stderr(&failed));
+    host.stop();
+
+    let mut host = Host::misbehaving().with("/restart/on_failure", "lock").start();
+    host.set("/app/config", json!({ "on_start": "exit" }));
+    let failed = host.ctl(&["restart", "--wait"]);
+    assert_exit(&failed, 4);
+    let locked = "; hint: the master is locked, and respawns no worker: put back what worked, and restart it as soon \
+                  as possible\n";
+    assert!(stderr(&failed).ends_with(locked), "{}", stderr(&failed));
+}
+
 #[test]
 fn log_level_and_stop_are_said_and_done() {
     let host = Host::misbehaving().with("/log/level", "info").start();
-    assert_exit(&host.ctl(&["loglevel", "debug"]), 0);
+    assert_says(&host.ctl(&["loglevel", "debug"]), "log level: debug\n");
+    assert_says(&host.ctl(&["workers", "3"]), "3 workers are wanted from now on\n");
+    assert_says(&host.ctl(&["drain", "on"]), "out of rotation: not ready, until ctl drain off\n");
+    assert_says(&host.ctl(&["drain", "off"]), "back in rotation\n");
     let status: Value = serde_json::from_str(&stdout(&host.ctl(&["--json", "status"]))).unwrap();
     assert_eq!(status["log_level"], "debug");
     let restored = host.ctl(&["--json", "loglevel", "restore"]);

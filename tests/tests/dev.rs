@@ -221,3 +221,58 @@ fn what_is_no_app_is_refused_with_a_hint() {
     std::fs::remove_dir_all(directory.path()).unwrap();
     dev("can't be found");
 }
+
+#[test]
+fn the_lock_that_its_own_build_has_written_is_no_save_and_anothers_is() {
+    let dev = Dev::new("dev-lock", &[]);
+    let write = |name: &str, text: &str| {
+        let path = dev.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let read = |name: &str| std::fs::read_to_string(dev.path(name)).unwrap();
+    let changes = |mark: usize| -> Vec<String> {
+        let lines = dev.lines();
+        lines[mark..].iter().filter_map(|line| line.trim_start().strip_prefix("changed  ")).map(str::to_owned).collect()
+    };
+    dev.wait_after(0, &["live", "version"]);
+    let mark = dev.lines().len();
+    dev.edit(">one<", ">two<");
+    dev.wait_after(mark, &["live", "version"]);
+    assert_eq!(changes(0), ["src/lib.rs"], "the first build has made a lock");
+
+    // A dependency, which cargo writes into the lock.
+    write("helper/src/lib.rs", "pub const ANSWER: &str = \"three\";\n");
+    write("helper/Cargo.toml", "[package]\nname = \"dev-lock-helper\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    let mark = dev.lines().len();
+    assert!(!read("Cargo.lock").contains("dev-lock-helper"));
+    write("Cargo.toml", &format!("{}dev-lock-helper = {{ path = \"helper\" }}\n", read("Cargo.toml")));
+    dev.wait_after(mark, &["live", "version"]);
+    assert!(read("Cargo.lock").contains("dev-lock-helper"));
+    let later = dev.lines().len();
+    dev.edit(">two<", ">three<");
+    dev.wait_after(later, &["live", "version"]);
+    assert!(dev.get("/").contains(">three<"));
+    let seen = changes(mark).join(", ");
+    assert!(seen.contains("Cargo.toml") && seen.ends_with("src/lib.rs") && !seen.contains("Cargo.lock"), "{seen}");
+
+    // Somebody else's, which changes nothing of the library.
+    let mark = dev.lines().len();
+    write("Cargo.lock", &format!("{}\n# mine\n", read("Cargo.lock")));
+    dev.wait_after(mark, &["changed", "Cargo.lock"]);
+    dev.wait_after(mark, &["live", "version", " as before, "]);
+}
+
+#[test]
+fn a_port_that_another_process_has_is_named_and_so_is_the_configuration() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let dev = Dev::with_config(
+        "dev-taken",
+        &format!(r#"{{ "app": {{ "library": "named by dev" }}, "listen": ["{address}"] }}"#),
+    );
+    dev.wait_after(0, &["configured by", "app-host.json"]);
+    let said = dev.wait_after(0, &["error", "could not start"]);
+    assert!(said.contains(&format!("{address} can't be bound")), "{said}");
+    dev.wait_after(0, &["ended", "the next build starts it again"]);
+}

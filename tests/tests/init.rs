@@ -1,6 +1,7 @@
 //! `app-host init` and `app-host schema`: an operator's first minutes with a library.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -27,22 +28,25 @@ fn entries(directory: &Path) -> Vec<String> {
 fn what_init_writes_is_served_once_it_may_run_here() {
     let outer = TempDir::new().unwrap();
     let library = App::build().app("misbehaving");
-    let made = init(&outer, &[library.to_str().unwrap(), "--name", "shop"]);
+    let made = init(&outer, &[library.to_str().unwrap(), "shop", "--name", "shop"]);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
-    assert_eq!(entries(outer.path()), ["app-host.json", "app-host.schema.json", "shop.service"]);
+    let directory = outer.path().join("shop");
+    assert_eq!(entries(&directory), ["app-host.json", "app-host.schema.json", "shop.service"]);
+    let rights = fs::metadata(directory.join("app-host.json")).unwrap().permissions().mode();
+    assert_eq!(rights & 0o777 & !0o640, 0, "secrets may come to stand in it: {rights:o}");
     let said = String::from_utf8_lossy(&made.stdout).into_owned();
-    for words in ["app-host.json", "systemctl enable --now shop", "useradd --system"] {
+    for words in ["app-host.json", "systemctl enable --now shop", "useradd --system", "app-host check "] {
         assert!(said.contains(words), "{said}");
     }
-    let config: Value = serde_json::from_slice(&fs::read(outer.path().join("app-host.json")).unwrap()).unwrap();
+    let config: Value = serde_json::from_slice(&fs::read(directory.join("app-host.json")).unwrap()).unwrap();
     for key in config.as_object().unwrap().keys().filter(|key| *key != "$schema") {
         assert!(said.contains(&format!("           {key}")), "{key} is not explained: {said}");
     }
     assert_eq!(config["user"], "shop");
     assert_eq!(config["$schema"], "./app-host.schema.json");
-    let unit = fs::read_to_string(outer.path().join("shop.service")).unwrap();
+    let unit = fs::read_to_string(directory.join("shop.service")).unwrap();
     let program = App::build().host();
-    let path = outer.path().join("app-host.json");
+    let path = directory.join("app-host.json");
     assert!(unit.contains(&format!("ExecStart={} run {}\n", program.display(), path.display())), "{unit}");
 
     // Everything but what this machine lacks: the user, and a port that is free.
@@ -61,7 +65,7 @@ fn init_overwrites_nothing_and_leaves_nothing_where_it_fails() {
     let there = init(&outer, &[library]);
     assert_eq!(there.status.code(), Some(1));
     assert!(
-        stderr(&there).contains("app-host.service can't be written; nothing was: File exists"),
+        stderr(&there).contains("app-host.service exists already, and init overwrites nothing; nothing was written\n"),
         "{}",
         stderr(&there)
     );
@@ -69,7 +73,8 @@ fn init_overwrites_nothing_and_leaves_nothing_where_it_fails() {
     for (arguments, words) in [
         (vec!["nowhere.so"], "nowhere.so is no library that can be served"),
         (vec!["text.so"], "text.so is no library that can be served"),
-        (vec![library, "nowhere"], "nowhere is no directory"),
+        (vec![library, "nowhere/at/all"], "nowhere/at/all can't be made: No such file or directory"),
+        (vec![library, "text.so"], "text.so can't be made: File exists"),
     ] {
         let refused = init(&outer, &arguments);
         assert_eq!(refused.status.code(), Some(1), "{arguments:?}");

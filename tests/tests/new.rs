@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use app_host_tests::build::workspace;
 use app_host_tests::dev::{Dev, app_host, shell_cargo};
-use app_host_tests::machine;
+use app_host_tests::{App, machine};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -38,14 +38,15 @@ fn config(directory: &Path) -> Value {
     serde_json::from_slice(&fs::read(directory.join("app-host.json")).unwrap()).unwrap()
 }
 
-/// Makes, formats, lints, tests and serves; edits what it greets with; and gives the page of before and after.
-fn as_a_new_user(name: &str, arguments: &[&str]) -> [String; 2] {
+/// Makes, formats, lints, tests and serves; edits what it greets with; and gives the page of before and after. `served`
+/// sees what is served before the edit.
+fn as_a_new_user(name: &str, arguments: &[&str], served: impl FnOnce(&Dev)) -> [String; 2] {
     let _turn = machine::beside();
     let outer = directory();
     let output = new(outer.path(), &[&[name], arguments].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains(&format!("cd {name} && cargo test && app-host dev")), "{said}");
+    assert!(said.contains(&format!("cd {name} && cargo test && ")) && said.ends_with(" dev --open\n"), "{said}");
     let inner = outer.path().join(name);
     for words in [&["fmt", "--check"][..], &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]] {
         let mut cargo = shell_cargo();
@@ -67,6 +68,7 @@ fn as_a_new_user(name: &str, arguments: &[&str]) -> [String; 2] {
     let dev = Dev::within(moved);
     dev.wait_after(0, &["live", "version"]);
     let first = dev.get("/");
+    served(&dev);
     let mark = dev.lines().len();
     dev.edit("<h1>", "<h1>And: ");
     dev.wait_after(mark, &["live", "version"]);
@@ -77,16 +79,40 @@ fn as_a_new_user(name: &str, arguments: &[&str]) -> [String; 2] {
 
 #[test]
 fn new_app_builds_tests_and_runs_at_once_and_an_edit_is_live() {
-    let [first, second] = as_a_new_user("new-shop", &[]);
+    let [first, second] = as_a_new_user("new-shop", &[], |_| {});
     assert_eq!(first, "<h1>Hello from app-host</h1>\n<p>Visit 1.</p>\n");
     assert!(second.starts_with("<h1>And: Hello from app-host</h1>\n<p>Visit "), "{second}");
 }
 
 #[test]
 fn new_app_of_an_axum_router_builds_tests_and_runs_at_once_and_an_edit_is_live() {
-    let [first, second] = as_a_new_user("new-site", &["--axum"]);
+    let [first, second] = as_a_new_user("new-site", &["--axum"], |dev| {
+        assert_eq!(dev.get("/hello/Ada"), "Hello from app-host, Ada\n");
+        // Nothing had to be set up for it.
+        dev.wait_after(0, &["info", "greeted", "guest=Ada"]);
+    });
     assert_eq!(first, "<h1>Hello from app-host</h1>\n");
     assert_eq!(second, "<h1>And: Hello from app-host</h1>\n");
+}
+
+#[test]
+fn what_comes_next_names_the_program_as_a_shell_finds_it() {
+    let outer = directory();
+    let tools = outer.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let without = std::env::split_paths(&path).filter(|directory| !directory.join("app-host").exists());
+    let with: Vec<_> = std::iter::once(tools.clone()).chain(without).collect();
+    let next = |directory: &str| {
+        let mut command = app_host();
+        command.env("PATH", std::env::join_paths(&with).unwrap()).current_dir(outer.path());
+        command.args(["new", directory, "--name", "next"]);
+        succeeds(command).lines().last().unwrap().to_owned()
+    };
+    let host = App::build().host();
+    assert_eq!(next("my shop"), format!("   next  cd 'my shop' && cargo test && {} dev --open", host.display()));
+    std::os::unix::fs::symlink(host, tools.join("app-host")).unwrap();
+    assert_eq!(next("shop"), "   next  cd shop && cargo test && app-host dev --open");
 }
 
 #[test]
@@ -137,10 +163,14 @@ fn new_app_that_cannot_be_made_is_refused_with_what_is_wrong_and_touches_nothing
     let there = outer.path().join("there");
     fs::create_dir(&there).unwrap();
     fs::write(there.join("file"), "mine").unwrap();
-    refused(outer.path(), &["there"], &["already exists", "cargo made no crate in there"]);
+    refused(outer.path(), &["there"], &["the directory there exists; hint: choose another DIR"]);
     refused(outer.path(), &["1st"], &["1st", "cannot start with a digit"]);
     refused(outer.path(), &["--name", "a b", "named"], &["a b"]);
-    refused(outer.path(), &["other", "--app-abi", "nowhere"], &["not in nowhere", "hint: --app-abi DIR"]);
+    refused(
+        outer.path(),
+        &["other", "--app-abi", "nowhere"],
+        &["not in nowhere; hint: name the directory app-abi of a clone"],
+    );
     let host = workspace().join("host");
     refused(outer.path(), &["other", "--app-abi", host.to_str().unwrap()], &["is not app-abi"]);
     assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);

@@ -133,6 +133,35 @@ fn a_databank_that_is_gone_is_not_begun_anew_by_a_restart() {
     host.restart_completes();
 }
 
+#[test]
+fn a_program_that_was_replaced_on_disk_changes_nothing_for_the_master_that_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("app-host");
+    fs::copy(App::build().host(), &program).unwrap();
+    let host = Host::misbehaving().with_binary(&program).start();
+    // As `mv` does it; and what lies there can't even be run.
+    fs::write(directory.path().join("new"), "no program").unwrap();
+    fs::rename(directory.path().join("new"), &program).unwrap();
+    is_respawned(&host);
+    host.restart_completes();
+    host.stop();
+}
+
+#[test]
+fn versions_that_were_removed_are_named_workers_still_come_and_the_next_master_makes_them_anew() {
+    let host = Host::misbehaving().start();
+    fs::remove_dir_all(host.path("state/versions")).unwrap();
+    let detail = host.restart_is_refused("bad artifact");
+    let said = "state/versions was removed under the master that uses it; restart the master, which makes it anew";
+    assert!(detail.ends_with(said), "{detail}");
+    is_respawned(&host);
+    host.stop();
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, said::SERVING, |_| true);
+    assert_eq!(host.control().ask("RESTART WAIT"), "ACK 1 complete\n");
+}
+
 fn app_host(host: &Host, arguments: &[&str]) -> Output {
     Command::new(App::build().host()).args(arguments).current_dir(host.directory()).output().unwrap()
 }

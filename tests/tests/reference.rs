@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use app_host_core::command;
-use app_host_core::config::SCHEMA;
+use app_host_core::config::{Config, SCHEMA};
 use app_host_core::restart::{FailureReason, RefusalReason};
 use app_host_tests::build::workspace;
 use app_host_tests::{App, Host};
@@ -243,16 +243,67 @@ fn every_metric_and_label_stands_on_its_page_as_a_service_serves_it() {
     }
 }
 
+#[test]
+fn every_configuration_that_the_book_shows_is_read() {
+    let mut looked = 0;
+    let mut left = vec![workspace().join("docs"), workspace().join("README.md")];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let page = fs::read_to_string(&path).unwrap();
+        for shown in page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let mut config: Value =
+                serde_json::from_str(shown).unwrap_or_else(|error| panic!("{}: {error}\n{shown}", path.display()));
+            if config["app"]["library"].is_null() {
+                config["app"]["library"] = "libshop.so".into();
+            }
+            let read = Config::parse(config.to_string().as_bytes(), Path::new("/etc/shop/app-host.json"));
+            assert!(read.is_ok(), "{}: {}\n{shown}", path.display(), read.unwrap_err());
+            looked += 1;
+        }
+    }
+    assert!(looked > 8, "{looked}");
+}
+
+#[test]
+fn every_alert_is_on_a_metric_with_labels_that_a_service_has() {
+    let host = Host::misbehaving().with("/admin", "127.0.0.1:0").start();
+    let (_, text) = host.ask_admin("/metrics");
+    let page = read("operate/metrics.md");
+    let alerts = named(section(&page, "## What to alert on"));
+    let mut looked = 0;
+    for alert in &alerts {
+        let is_name = |c: char| c == '_' || c.is_ascii_alphanumeric();
+        for (at, _) in alert.match_indices("app_host_") {
+            let name: String = alert[at..].chars().take_while(|c| is_name(*c)).collect();
+            let labels =
+                alert[at + name.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next()).unwrap_or("");
+            for label in labels.split("\",").filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once("!=").or(label.split_once('=')).expect("a matcher");
+                let series = format!("{label}={}\"", value.trim_end_matches('"'));
+                // An alert of what has happened sees the first time only where the series was there before.
+                let there = text.lines().any(|line| line.starts_with(&name) && line.contains(&series));
+                assert!(there, "{alert}: no {name} with {series} in\n{text}");
+                looked += 1;
+            }
+            assert!(text.contains(&format!("\n{name}")), "{alert}: no {name} in\n{text}");
+        }
+    }
+    assert!(alerts.len() > 7 && looked > 4, "{alerts:?}");
+}
+
 /// All sources of a crate of the host, without its tests.
 fn sources(directory: &str) -> String {
     let mut text = String::new();
     let mut left = vec![workspace().join(directory)];
     while let Some(path) = left.pop() {
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with("tests") {
             left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
             let source = fs::read_to_string(&path).unwrap();
-            text.push_str(source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
+            text.push_str(source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default());
         }
     }
     text
@@ -315,7 +366,8 @@ fn every_fact_of_the_log_and_the_events_stands_on_its_page_with_its_level_and_kn
         .collect();
     assert!(there.len() > 30, "{there:?}");
     let page = read("reference/log-events.md");
-    let rows: Vec<_> = rows(&page).into_iter().filter(|row| row[0].contains('`')).collect();
+    let (page, _) = page.split_once("\n## Other lines\n").expect("what is no event has a section");
+    let rows: Vec<_> = rows(page).into_iter().filter(|row| row[0].contains('`')).collect();
     let shown: BTreeSet<(String, String)> = rows
         .iter()
         .flat_map(|row| {
@@ -332,6 +384,69 @@ fn every_fact_of_the_log_and_the_events_stands_on_its_page_with_its_level_and_kn
     // Those of every worker, which the page says once.
     shown.extend(["slot", "generation", "worker_pid"]);
     assert_eq!(shown, defined, "fields on the page (left), in the code (right)");
+}
+
+/// The message of a line that is logged, whose macro's name and bracket are before this: the last text among its arguments.
+fn message(rest: &str) -> String {
+    let (mut depth, mut message, mut text) = (1, String::new(), None::<String>);
+    let mut characters = rest.chars();
+    while let Some(c) = characters.next() {
+        match (&mut text, c) {
+            (Some(open), '\\') => match characters.next().expect("a text ends") {
+                // The text goes on with the next line's first word.
+                '\n' => {
+                    let rest = characters.as_str().trim_start();
+                    characters = rest.chars();
+                }
+                escaped => open.push(escaped),
+            },
+            (Some(_), '"') => {
+                let closed = text.take().unwrap_or_default();
+                if depth == 1 {
+                    message = closed;
+                }
+            }
+            (Some(open), c) => open.push(c),
+            (None, '"') => text = Some(String::new()),
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth -= 1,
+            (None, _) => {}
+        }
+        if depth == 0 {
+            return message;
+        }
+    }
+    panic!("a macro doesn't end: {}", rest.lines().next().unwrap_or_default());
+}
+
+#[test]
+fn every_line_that_the_host_can_log_stands_on_a_page_of_its_level() {
+    let mut text = String::new();
+    for directory in ["core/src", "platform/src", "services/src", "worker/src", "master/src", "src"] {
+        text.push_str(&sources(&format!("host/{directory}")));
+    }
+    for (level, page, heading) in [
+        ("error", "reference/log-errors.md", None),
+        ("warn", "reference/log-warnings.md", None),
+        ("info", "reference/log-events.md", Some("## Other lines")),
+    ] {
+        let call = format!("{level}!(");
+        let is_whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let calls = text.match_indices(&call).filter(|(at, _)| is_whole(*at));
+        let there: BTreeSet<_> = calls.map(|(at, _)| message(&text[at + call.len()..])).collect();
+        // Facts have tables of their own, and what an app says is its own.
+        let own: BTreeSet<_> = there.iter().filter(|message| message.starts_with('{')).cloned().collect();
+        assert!(own.iter().all(|it| it == "{}" || it == "{message}"), "data are fields: {own:?}");
+        let there: BTreeSet<_> = there.difference(&own).cloned().collect();
+        assert!(there.len() > 10, "{there:?}");
+        let page = read(page);
+        let tables = heading.map_or(page.as_str(), |heading| section(&page, heading));
+        let names = rows(tables).into_iter().map(|row| row[0].clone()).filter(|cell| cell.starts_with('`'));
+        let names: Vec<String> = names.map(|cell| cell.trim_matches('`').to_owned()).collect();
+        let shown: BTreeSet<_> = names.iter().cloned().collect();
+        assert_eq!(shown.len(), names.len(), "{level}: a line stands there twice");
+        assert_eq!(shown, there, "{level}: on the page (left), in the code (right)");
+    }
 }
 
 /// A line of a log without its values: the message, the names of its fields, and whether each value is a text.

@@ -356,6 +356,28 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
 
 #[test]
 #[ignore = "second ring: needs root or tools of the system"]
+fn promtool_understands_the_alerts() {
+    let page = fs::read_to_string(app_host_tests::build::workspace().join("docs/operate/metrics.md")).unwrap();
+    let (_, alerts) = page.split_once("## What to alert on").expect("the section");
+    let expressions: Vec<_> = alerts.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |")).collect();
+    assert!(expressions.len() > 7, "{expressions:?}");
+    let rule = |(number, (expression, _)): (usize, &(&str, &str))| json!({ "alert": format!("Alert{number}"), "expr": expression });
+    let rules: Vec<Value> = expressions.iter().enumerate().map(rule).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rules.yml");
+    // JSON is YAML as well.
+    fs::write(&file, json!({ "groups": [{ "name": "app-host", "rules": rules }] }).to_string()).unwrap();
+    let output = Command::new(std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into()))
+        .args(["check", "rules"])
+        .arg(&file)
+        .output()
+        .expect("promtool (Debian's package prometheus) is needed");
+    let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    assert!(output.status.success() && said.contains(&format!("SUCCESS: {} rules found", rules.len())), "{said}");
+}
+
+#[test]
+#[ignore = "second ring: needs root or tools of the system"]
 fn workers_of_another_user_have_their_databank_and_nobody_else_reads_it() {
     assert!(nix::unistd::getuid().is_root(), "only root can start workers as another user");
     let user = nix::unistd::User::from_name("nobody").unwrap().expect("there is a user nobody");

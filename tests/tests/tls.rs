@@ -288,7 +288,7 @@ fn what_is_wrong_with_a_certificate_is_refused_by_its_file() {
     ] {
         host.set(
             "/listen",
-            json!(["127.0.0.1:0", { "address": "127.0.0.1:0", "name": "https", "tls": { "certificates": [files] } }]),
+            json!(["127.0.0.1:0", { "address": "127.0.0.2:0", "name": "https", "tls": { "certificates": [files] } }]),
         );
         let detail = host.restart_is_refused("bad config");
         assert!(detail.contains(&format!("{path} {what}")), "{detail}");

@@ -83,9 +83,13 @@ fn rollback_by_ctl_says_what_became_of_it_and_versions_are_listed() {
     let host = three_generations();
     let listed = ctl(&host, &["versions"]);
     let lines: Vec<String> = text(&listed.stdout).lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines[0].starts_with("active ") && lines[1].starts_with("kept "), "{lines:?}");
-    let digits = lines[2].split_whitespace().nth(1).unwrap();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let column = |name: &str| lines[0].find(name).unwrap_or_else(|| panic!("no {name}: {lines:?}"));
+    let app = column("APP");
+    assert!(lines[1..].iter().all(|line| line[..app].ends_with("  ") && !line[app..].starts_with(' ')), "{lines:?}");
+    assert!(lines[1].starts_with("active ") && lines[2].starts_with("kept "), "{lines:?}");
+    let digits = lines[3].split_whitespace().nth(1).unwrap();
+    assert_eq!(digits.len(), 25, "a version and a configuration: {lines:?}");
     let output = ctl(&host, &["rollback", digits, "--wait"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stdout).starts_with("restart 3 complete: generation 4, "), "{}", text(&output.stdout));
@@ -93,7 +97,33 @@ fn rollback_by_ctl_says_what_became_of_it_and_versions_are_listed() {
     assert!(ctl(&host, &["versions", "--json"]).stdout.starts_with(b"["));
     let output = ctl(&host, &["rollback", "0000000000"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("restart refused: bad artifact"), "{}", text(&output.stderr));
+    let said =
+        "app-host: restart refused: bad artifact: no earlier generation is kept whose version begins with 0000000000";
+    assert_eq!(text(&output.stderr).trim_end(), said);
+}
+
+#[test]
+fn a_rollback_to_another_databank_is_refused_and_says_what_has_to_be_put_in_place() {
+    let mut host = Host::answering("a").start();
+    host.stop();
+    host.set("/databank", serde_json::json!({ "path": "two.sqlite" }));
+    let mark = host.mark();
+    host.spawn();
+    host.wait_after(mark, said::SERVING, |_| true);
+    let output = ctl(&host, &["rollback", "--wait"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stderr),
+        "app-host: restart 1 refused: incompatibility: that generation had another databank.path, which can't change while \
+         workers run; hint: put its configuration and library in place, then restart the master\n"
+    );
+    // What is on disk, on the other hand, comes with a start.
+    host.set("/databank", serde_json::json!({ "path": "three.sqlite" }));
+    host.restore_config();
+    let output = ctl(&host, &["restart"]);
+    let hint =
+        "databank.path can't change while workers run; restart the master to change it; hint: restart the master to";
+    assert!(text(&output.stderr).contains(hint), "{}", text(&output.stderr));
 }
 
 #[test]

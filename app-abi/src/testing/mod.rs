@@ -29,7 +29,8 @@
 //! Requests, answers, events and documents go through the same functions and tables as between an app and
 //! its host; a panic becomes a 500 as there. The databank has the limits, faults and orders of the host's
 //! drivers: it is the host's driver `memory`. What a host adds to HTTP (`Content-Length`, `Date`,
-//! answers to what is no valid request) isn't here.
+//! answers to what is no valid request) isn't here. What `export_axum!` and `export_tower!` make an app of is
+//! started by `start_service!`.
 //!
 //! An app of a test is never freed, as in a worker. Of several in one process, each has its own databank
 //! and sees its own events, but those of threads that an app has made itself go to the one that was started
@@ -43,6 +44,8 @@ mod events;
 mod listener;
 mod lock;
 mod request;
+#[cfg(feature = "tower")]
+mod service;
 
 use crate::abi::{
     AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiResponse, InfoService, SERVICE_DATABANK,
@@ -73,7 +76,13 @@ use std::{
     thread::{self, Thread},
 };
 
+#[cfg(feature = "tower")]
+#[doc(inline)]
+pub use crate::__start_service as start_service;
 pub use events::{LogEvent, LogFields};
+#[cfg(feature = "tower")]
+#[doc(hidden)]
+pub use service::start as __start;
 
 /// A host for one app, before its start: what the app is to find.
 #[derive(Debug, Clone)]

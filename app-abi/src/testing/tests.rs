@@ -183,3 +183,93 @@ fn one_of_the_apps_of_a_test_host_holds_a_lock_and_the_next_one_gets_it() {
         assert!(matches!(error, crate::OnlyOneError::Invalid(_)), "{error}");
     });
 }
+
+#[test]
+fn a_configuration_that_the_app_does_not_expect_is_told_by_its_key_alone() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its form is asked for")]
+    struct Config {
+        mail: Mail,
+    }
+    #[derive(Debug, serde::Deserialize)]
+    #[expect(dead_code, reason = "only its form is asked for")]
+    struct Mail {
+        port: u16,
+    }
+    let told = |config: Value| {
+        let host = Host::connect(Place::leak(TestHost::new(&config)).ffi()).unwrap();
+        StartError::from(host.config::<Config>().unwrap_err()).to_string()
+    };
+    for (config, expected) in [
+        (
+            json!({ "mail": { "port": 70_000 } }),
+            "app.config.mail.port is not as the app expects it: invalid value: integer `70000`, expected u16",
+        ),
+        (json!({ "mail": {} }), "app.config.mail is not as the app expects it: missing field `port`"),
+        (
+            json!({ "mail": { "port": 1 }, "mial": 1 }),
+            "app.config.mial is not as the app expects it: unknown field `mial`, expected `mail`",
+        ),
+        (json!(null), "app.config is not as the app expects it: invalid type: null, expected struct Config"),
+    ] {
+        assert_eq!(told(config), expected);
+    }
+}
+
+#[cfg(feature = "axum")]
+mod services {
+    use super::*;
+    use crate::testing::start_service;
+    use axum::{Router, routing::get};
+
+    async fn visit(host: Host) -> String {
+        host.log(Level::Info, "a visit");
+        host.databank().increment("counter", "page", "visits", 1).await.unwrap().to_string()
+    }
+
+    fn plain() -> Router {
+        Router::new().route("/visit", get(visit)).route("/panic", get(fails))
+    }
+
+    async fn fails() -> String {
+        panic!("gave up")
+    }
+
+    async fn configured(host: Host) -> Result<Router, Box<dyn std::error::Error>> {
+        let greeting: String = host.config()?;
+        Ok(plain().route("/", get(async move || greeting)))
+    }
+
+    async fn flush(host: Host) {
+        host.log(Level::Info, "flushed");
+    }
+
+    fn logged(app: &TestApp<impl App>, message: &str) -> bool {
+        app.events().iter().any(|event| event.message == message)
+    }
+
+    #[test]
+    fn a_router_in_any_form_is_started_as_its_host_would() {
+        block_on(async {
+            let host = TestHost::new(&json!("hello"));
+            let first = start_service!(host.clone(), plain).await.unwrap();
+            let second = start_service!(host, configured, stop = flush).await.unwrap();
+            assert_eq!(text(second.call(super::get("/")).await).await, "hello");
+            assert_eq!(text(first.call(super::get("/visit")).await).await, "1");
+            assert_eq!(text(second.call(super::get("/visit")).await).await, "2");
+            assert!(logged(&first, "a visit"));
+            assert_eq!(first.call(super::get("/panic")).await.status(), 500);
+            assert!(!logged(&second, "flushed"));
+            second.stop().await;
+            assert!(logged(&second, "flushed"));
+        });
+    }
+
+    #[test]
+    fn a_router_that_cannot_be_made_fails_the_start() {
+        let error = block_on(start_service!(TestHost::new(&json!(3)), configured)).err().unwrap();
+        let expected = "app.config is not as the app expects it: invalid type: integer `3`, expected a string";
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -135,7 +135,7 @@ where
 }
 
 /// The app that a function's service is.
-struct Served<F: Maker<M>, M, Z, N> {
+pub(crate) struct Served<F: Maker<M>, M, Z, N> {
     /// Until the app stops.
     service: RwLock<Option<F::Service>>,
     host: Host,
@@ -220,12 +220,12 @@ where
     }
 }
 
-/// A function that [`header`] was called with.
+/// A function that [`header`], or `testing::start`, was called with.
 #[expect(unsafe_code, reason = "a function's type can't be named, so its value can't be kept in a static")]
 fn function<F: Copy + 'static>() -> F {
     const { assert!(size_of::<F>() == 0) };
-    // SAFETY: `F` has no bytes and can be copied, and `header`, the only one to name `Served<F, …>`, was
-    // given a value of it: this is a copy of that.
+    // SAFETY: `F` has no bytes and can be copied, and `header` and `testing::start`, the only ones to name
+    // `Served<F, …>`, were given a value of it: this is a copy of that.
     unsafe { mem::zeroed() }
 }
 
@@ -243,7 +243,7 @@ fn function<F: Copy + 'static>() -> F {
 /// # The last moment
 /// When the last request has been answered, the service and what is in it is dropped, as behind a server of
 /// one's own. Then the function that `stop = flush` names is called, if there is one: `fn()`, `fn(Host)`, either of
-/// them as `async fn`, with or without a `Result<(), E>`. Both run in the runtime, which ends after them; then the
+/// them as `async fn`, with or without a `Result<(), E>`. Each worker does so: with two of them it is called twice. Both run in the runtime, which ends after them; then the
 /// process exits as a program does that returns from its `main`: what was registered by `atexit(3)` runs, C's streams
 /// are flushed, and a library built with `-C instrument-coverage` writes its profile. All of it must be done at the
 /// shutdown timeout (`restart.shutdown_timeout`), when the worker is killed. Background threads that the app has
@@ -340,7 +340,10 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Host {
     type Rejection = (http::StatusCode, &'static str);
 
     async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let missing = (http::StatusCode::INTERNAL_SERVER_ERROR, "the request comes from no host");
+        let missing = (
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "the request comes from no host; in a test, `app_abi::testing::start_service!` plays one",
+        );
         parts.extensions.get().copied().ok_or(missing)
     }
 }

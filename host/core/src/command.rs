@@ -138,11 +138,13 @@ const TABLE: [(&str, Maker); 13] = [
     }),
 ];
 
-/// The first digits of a version, as it is shown: hexadecimal, in small letters.
+/// The first digits of a version, as it is shown: hexadecimal, in small letters. Those of a configuration may follow after a
+/// colon.
 fn parse_version(text: &str) -> Option<String> {
     let digits = text.to_ascii_lowercase();
-    let is_one = (1..=64).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_one.then_some(digits)
+    let is_one = |it: &str| (1..=64).contains(&it.len()) && it.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (version, config) = digits.split_once(':').map_or((digits.as_str(), None), |(it, config)| (it, Some(config)));
+    (is_one(version) && config.is_none_or(is_one)).then_some(digits)
 }
 
 fn alone(parameters: &[&str], command: Command) -> Option<Command> {
@@ -261,6 +263,8 @@ mod tests {
             ("  restart\twait  \r", Command::Restart(Until::Judged)),
             ("WAIT 17", Command::Wait(RequestId(17))),
             ("STATUS", Command::Status),
+            ("rollback ABcd wait", Command::Rollback(Until::Judged, Some("abcd".to_owned()))),
+            ("ROLLBACK ab:cd", Command::Rollback(Until::Accepted, Some("ab:cd".to_owned()))),
             ("EVENTS", Command::Events),
             ("STOP", Command::Stop),
         ] {
@@ -282,6 +286,9 @@ mod tests {
             "LOGLEVEL warn info",
             "RESTART NOW",
             "RESTART WAIT WAIT",
+            "ROLLBACK ab:",
+            "ROLLBACK :cd",
+            "ROLLBACK ab:cd:ef",
             "WAIT",
             "WAIT one",
             "WAIT +1",

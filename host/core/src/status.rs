@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::databank;
 use crate::ids::{Generation, RequestId, Slot};
 
 /// A master and its workers at one moment.
@@ -31,6 +32,9 @@ pub struct Status {
     #[serde(default)]
     pub workers_wanted: Option<u16>,
     pub log_level: String,
+    /// Which databank the app has; an older master doesn't say.
+    #[serde(default)]
+    pub databank: Option<databank::Place>,
     /// Whether the operator wants no more clients to be sent here: `ctl drain on`.
     #[serde(default)]
     pub out_of_rotation: bool,

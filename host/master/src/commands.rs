@@ -112,6 +112,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
         workers_configured: active.config.workers,
         workers_wanted: Some(machine.workers_wanted()),
         log_level: effects.logging().level().to_string(),
+        databank: Some(active.databank.place()),
         out_of_rotation: effects.is_out_of_rotation(),
         listeners_down: effects.listeners_down(),
         certificates: effects.certificate_states(),

@@ -71,7 +71,7 @@ pub(super) async fn start(
     systemd.expect(systemd::reports::deadlines(&[&config], None));
     systemd.extend();
     // Before the log, which must not lie where the workers' group may write.
-    let identity = Identity::configured(&config)?;
+    let identity = Identity::configured(&config).with_context(|| config_path.display().to_string())?;
     let mut logging = Logging::init(&config.log)?;
     if identity.is_none() && Uid::effective().is_root() {
         warn!("workers run as root, like the master; set \"user\" in the configuration");
@@ -93,7 +93,7 @@ pub(super) async fn start(
         pid_file = %printable(&config.pid_file.to_string_lossy()),
         control_socket = %printable(&config.control_socket.path.to_string_lossy()),
         app_host_version = env!("CARGO_PKG_VERSION"),
-        "master started"
+        "master starting"
     );
     let (history_file, history) = open_history(Arc::clone(&state.directory), &config.state_dir, &state_lock)?;
     let preflight = Preflight {
@@ -133,6 +133,8 @@ pub(super) async fn start(
         .version_and_databank(place, &databank, None, source, |_| Ok(()))
         .await
         .context("the first generation is refused")?;
+    let databank_place = databank.place();
+    info!(driver = databank_place.driver, place = databank_place.place, "databank in use");
     let passed = Listeners::with_passed(passed);
     let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
     for (listener, address) in listeners.addresses() {

@@ -25,9 +25,9 @@ pub struct Identity {
 /// Users and groups that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("{key}: there is no user {name}")]
+    #[error("{key}: there is no user {name}; hint: make it (useradd --system), or leave \"{key}\" out")]
     NoUser { key: &'static str, name: Account },
-    #[error("{key}: there is no group {name}")]
+    #[error("{key}: there is no group {name}; hint: make it (groupadd --system), or leave \"{key}\" out")]
     NoGroup { key: &'static str, name: Account },
     #[error("{key}: {name} can't be looked up")]
     LookUp { key: &'static str, name: Account, source: Errno },

@@ -171,11 +171,11 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
         }
         Order::Workers(number) => {
             client.order(&format!("WORKERS {number}"), ANSWER)?;
-            done(*form)
+            done(&format!("{number} workers are wanted from now on"), *form)
         }
         Order::Drain(on) => {
             client.order(if *on { "DRAIN ON" } else { "DRAIN OFF" }, ANSWER)?;
-            done(*form)
+            done(if *on { "out of rotation: not ready, until ctl drain off" } else { "back in rotation" }, *form)
         }
         Order::Versions => {
             print(&versions_text(&client.ask_for("VERSIONS", ANSWER)?, *form)?)?;
@@ -193,11 +193,12 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
         }
         Order::LogLevel(level) => {
             client.order(&format!("LOGLEVEL {level}"), ANSWER)?;
-            done(*form)
+            done(&format!("log level: {level}"), *form)
         }
         Order::Stop(wait) => {
             stop::stop(&mut client, &socket, *wait)?;
-            done(*form)
+            let said = if *wait == Wait::Not { "the master stops" } else { "the master has gone" };
+            done(said, *form)
         }
     }
 }
@@ -236,10 +237,12 @@ fn print(text: &str) -> Result<Reader, CtlError> {
     console::answer(text).map_err(CtlError::Print)
 }
 
-fn done(form: Form) -> Result<Outcome, CtlError> {
-    if form == Form::Json {
-        print("{\"done\":true}\n")?;
-    }
+/// Says that an order was carried out, which people are told in these words.
+fn done(said: &str, form: Form) -> Result<Outcome, CtlError> {
+    match form {
+        Form::Json => print("{\"done\":true}\n")?,
+        Form::Text => print(&format!("{said}\n"))?,
+    };
     Ok(Outcome::Done)
 }
 

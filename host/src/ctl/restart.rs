@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use app_host_core::command::Answer;
 use app_host_core::foreign;
 use app_host_core::ids::RequestId;
-use app_host_core::restart::RefusalReason;
+use app_host_core::restart::{By, Phase, RefusalReason};
 use app_host_core::status::{Status, VerdictRecord, millis};
 use app_host_platform::console;
 
@@ -57,22 +57,56 @@ pub(super) fn restart(
 
 fn restart_to_begin(client: &mut Client, socket: &Path, words: &str, form: Form) -> Result<Outcome, CtlError> {
     client.say(words)?;
-    let (accepted, reason) = match await_answer(client, socket, None, |_| {})? {
-        Answer::Ack | Answer::Data(_) => (true, None),
-        Answer::Nack(reason) => (false, Some(reason)),
+    let Answer::Nack(reason) = await_answer(client, socket, None, |_| {})? else {
+        match form {
+            Form::Json => drop(print(&format!("{}\n", json!({ "accepted": true, "reason": null })))?),
+            Form::Text => drop(print("restart accepted\n")?),
+        }
+        return Ok(Outcome::Done);
     };
-    match (form, &reason) {
-        (Form::Json, _) => drop(print(&format!("{}\n", json!({ "accepted": accepted, "reason": reason })))?),
-        (Form::Text, None) => drop(print("restart accepted\n")?),
-        (Form::Text, Some(reason)) => {
-            console::error(&format!("app-host: restart refused: {}{}", foreign::printable(reason), hint(reason)));
+    // The answer has the reason only.
+    let by = if words.starts_with("ROLLBACK") { By::Rollback } else { By::Control }.as_str();
+    let record = last_verdicts(socket).into_iter().rev().find(|it| it.by == by && it.reason.as_ref() == Some(&reason));
+    let detail = record.and_then(|record| record.detail);
+    match form {
+        Form::Json => {
+            print(&format!("{}\n", json!({ "accepted": false, "reason": reason, "detail": detail })))?;
+        }
+        Form::Text => {
+            let detail = foreign::printable(detail.as_ref().unwrap_or(&reason)).into_owned();
+            console::error(&format!("app-host: restart refused: {detail}{}", hint(&reason, by)));
         }
     }
-    Ok(if accepted { Outcome::Done } else { Outcome::Refused })
+    Ok(Outcome::Refused)
 }
 
-/// What to do about a reason, where that is urgent.
-fn hint(reason: &str) -> &'static str {
+/// The master's last verdicts; none if it doesn't say.
+fn last_verdicts(socket: &Path) -> Vec<VerdictRecord> {
+    status(socket).map(|status| status.verdicts).unwrap_or_default()
+}
+
+/// How the master stands, for what is said beside a verdict: nothing depends on it.
+fn status(socket: &Path) -> Option<Status> {
+    let status = Client::connect(socket, ANSWER).ok()?.ask_for("STATUS", ANSWER).ok()?;
+    serde_json::from_str(&status).ok()
+}
+
+/// What a failure has led to.
+fn aftermath(socket: &Path) -> String {
+    let Some(status) = status(socket) else { return String::new() };
+    if status.phase == Phase::Locked.as_str() {
+        // A start takes what lies on disk, which is what has failed.
+        return "; hint: the master is locked, and respawns no worker: put back what worked, and restart it as soon as possible"
+            .to_owned();
+    }
+    if status.phase == Phase::Stopping.as_str() {
+        return String::new();
+    }
+    format!("; every slot is back at version {}", table::short(&status.version))
+}
+
+/// What to do about a reason of a refusal, where that is urgent.
+fn hint(reason: &str, by: &str) -> &'static str {
     // A newer master may have reasons that this program doesn't know.
     let Some(reason) = RefusalReason::from_word(reason) else { return "" };
     match reason {
@@ -81,6 +115,10 @@ fn hint(reason: &str) -> &'static str {
             "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin, up to four former generations"
         }
         RefusalReason::NoWorkers => "; hint: set workers to 2 or more, and restart the master",
+        // A start takes what lies on disk.
+        RefusalReason::Incompatibility if by == By::Rollback.as_str() => {
+            "; hint: put its configuration and library in place, then restart the master"
+        }
         RefusalReason::Incompatibility => "; hint: restart the master to bring it in",
         RefusalReason::Starting
         | RefusalReason::Stopping
@@ -122,17 +160,15 @@ fn restart_to_verdict(
     let number = text.split_once(' ').and_then(|(number, _)| number.parse().ok()).map(RequestId);
     let is_ours = |verdict: &VerdictRecord| Some(verdict.request) == number;
     if let Some(verdict) = verdicts.into_iter().find(is_ours) {
-        return judge(&verdict, form);
+        return judge(&verdict, socket, form);
     }
     // The event was lost: this terminal was too slow.
-    let status = Client::connect(socket, ANSWER)?.ask_for("STATUS", ANSWER)?;
-    let status: Status = serde_json::from_str(&status).map_err(|error| CtlError::Answer(error.to_string()))?;
-    let verdict = status.verdicts.into_iter().find(is_ours).ok_or(CtlError::Answer(text))?;
-    judge(&verdict, form)
+    let verdict = last_verdicts(socket).into_iter().find(is_ours).ok_or(CtlError::Answer(text))?;
+    judge(&verdict, socket, form)
 }
 
 /// Says what became of a restart.
-fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
+fn judge(verdict: &VerdictRecord, socket: &Path, form: Form) -> Result<Outcome, CtlError> {
     let outcome = match &verdict.reason {
         None => Outcome::Done,
         Some(_) if verdict.verdict.starts_with("refused") => Outcome::Refused,
@@ -150,9 +186,12 @@ fn judge(verdict: &VerdictRecord, form: Form) -> Result<Outcome, CtlError> {
     }
     match (&verdict.reason, &verdict.detail) {
         (Some(reason), detail) => {
-            let kind = if outcome == Outcome::Refused { "refused" } else { "failed" };
+            let (kind, what_then) = match outcome {
+                Outcome::Refused => ("refused", hint(reason, &verdict.by).to_owned()),
+                _ => ("failed", aftermath(socket)),
+            };
             let detail = foreign::printable(detail.as_ref().unwrap_or(reason));
-            console::error(&format!("app-host: restart {number} {kind}: {detail}{}", hint(reason)));
+            console::error(&format!("app-host: restart {number} {kind}: {detail}{what_then}"));
         }
         (None, _) => drop(print(&format!(
             "restart {number} complete: generation {}, {}{}{}\n",

@@ -53,6 +53,9 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
         "master {}, app-host {}, magic {}, {} workers configured, log level {}",
         status.pid, status.app_host, status.magic, status.workers_configured, status.log_level
     );
+    if let Some(databank) = &status.databank {
+        let _ = writeln!(out, "databank {} {}", databank.driver, databank.place.as_deref().unwrap_or("of each worker"));
+    }
     if let Some(wanted) = status.workers_wanted.filter(|wanted| *wanted != status.workers_configured) {
         let _ = writeln!(out, "{wanted} workers wanted, as was asked for while it runs");
     }
@@ -91,19 +94,19 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
     out
 }
 
-/// The generations of `VERSIONS`, a line each.
+/// The generations of `VERSIONS`, a line each, and how a rollback names them.
 pub(super) fn versions(versions: &[Value]) -> String {
-    let mut out = String::new();
+    let mut out = String::from("STATE        VERSION:CONFIGURATION      SINCE                 APP\n");
     for version in versions {
         let text = |key: &str| version[key].as_str().unwrap_or_default();
         let since = Duration::from_millis(version["since"].as_u64().unwrap_or_default().min(LAST_MOMENT));
         let since = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since);
-        let (state, digits) = (text("state"), short(text("version")));
+        let (state, pair) = (text("state"), format!("{}:{}", short(text("version")), short(text("config"))));
         // Writing to a string never fails.
         let _ = writeln!(
             out,
             "{}",
-            format!("{state:<11}  {digits}  {since}  {} {}  {}", text("app"), text("app_version"), text("reason"))
+            format!("{state:<11}  {pair:<25}  {since}  {} {}  {}", text("app"), text("app_version"), text("reason"))
                 .trim_end()
         );
     }
@@ -157,7 +160,7 @@ fn lines(out: &mut String, rows: &[[String; COLUMNS]]) {
     }
 }
 
-fn short(version: &str) -> &str {
+pub(super) fn short(version: &str) -> &str {
     version.get(..12).unwrap_or(version)
 }
 
@@ -187,7 +190,7 @@ mod tests {
     fn a_status_is_a_table() {
         let text = r#"{"app_host":"0.1.0","pid":10,"uptime_ms":90061000,"phase":"rolling","app":"shop","app_version":"1.2.3",
             "magic":"00000001_00000001","generation":1,"version":"0123456789abcdef","workers_configured":1,"log_level":"info",
-            "workers":[
+            "databank":{"driver":"sqlite","place":"/d/databank.sqlite"},"workers":[
               {"slot":0,"generation":2,"version":"fedcba9876543210","pid":12,"state":"ready","uptime_ms":250,"connections":1,
                "in_flight":0,"requests":7,"cpu_ms":null,"memory_bytes":null},
               {"slot":0,"generation":1,"version":"0123456789abcdef","pid":11,"state":"draining","uptime_ms":61000,"connections":1,
@@ -199,6 +202,7 @@ mod tests {
             status(&later, None),
             "shop 1.2.3: rolling, generation 1, version 0123456789ab, up 1 d 1 h\n\
              master 10, app-host 0.1.0, magic 00000001_00000001, 1 workers configured, log level info\n\
+             databank sqlite /d/databank.sqlite\n\
              last restart: 4 refused: bad config: /c.json:1:1: EOF, asked for by SIGUSR2, took 12 ms, 2026-11-22T01:02:03.000000Z\n\
              \n\
              SLOT  GENERATION  VERSION       PID  STATE        UPTIME  IN FLIGHT  REQUESTS  HANDED OVER  RECEIVED  CLOSED  CUT     CPU   MEMORY\n   \

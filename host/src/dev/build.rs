@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use app_host_platform::sys;
 
+use super::sources::Look;
 use super::{cargo, processes};
 
 /// A crate that can't be served.
@@ -37,6 +38,14 @@ pub struct Project {
     pub directories: Vec<PathBuf>,
     id: PackageId,
     release: bool,
+}
+
+/// A build that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub built: Built,
+    /// How cargo left `Cargo.lock`, which it writes itself when dependencies have changed.
+    pub lock: Option<Look>,
 }
 
 /// What a build came to.
@@ -82,13 +91,18 @@ impl Project {
         self.directories.first().map_or(Path::new("/"), PathBuf::as_path)
     }
 
+    /// What cargo writes the versions of all dependencies into.
+    pub fn lock(&self) -> PathBuf {
+        self.workspace_manifest.with_file_name("Cargo.lock")
+    }
+
     /// What cargo calls the way of building.
     pub const fn profile(&self) -> &'static str {
         if self.release { "release" } else { "debug" }
     }
 
     /// Builds on a thread of its own, and gives the outcome to `done`. Cargo ends with us at the latest.
-    pub fn build(&self, aloud: bool, done: impl FnOnce(Built) + Send + 'static) -> Building {
+    pub fn build(&self, aloud: bool, done: impl FnOnce(Ended) + Send + 'static) -> Building {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--lib", "--message-format=json-render-diagnostics"]).current_dir(self.root());
         if self.release {
@@ -98,14 +112,15 @@ impl Project {
             command.arg("--quiet");
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let id = self.id.clone();
+        let (id, lock) = (self.id.clone(), self.lock());
         sys::process::ends_with_us(&mut command);
         let building = Building::default();
         let cargo = building.clone();
         std::thread::spawn(move || {
-            done(
-                run(command, &id, &cargo).unwrap_or_else(|error| Built::Broken(format!("cargo can't be run: {error}"))),
-            );
+            let mut left = None;
+            let built = run(command, &id, &cargo, || left = Look::at(&lock));
+            let built = built.unwrap_or_else(|error| Built::Broken(format!("cargo can't be run: {error}")));
+            done(Ended { built, lock: left });
         });
         building
     }
@@ -131,12 +146,13 @@ impl Building {
     }
 }
 
-fn run(mut command: Command, id: &PackageId, building: &Building) -> io::Result<Built> {
+/// `resolved` is called when cargo knows the versions of all dependencies and has begun to build.
+fn run(mut command: Command, id: &PackageId, building: &Building, resolved: impl FnOnce()) -> io::Result<Built> {
     let began = Instant::now();
     let mut cargo = command.spawn()?;
     *building.cargo() = i32::try_from(cargo.id()).ok().map(Pid::from_raw);
     let output = cargo.stdout.take().map(BufReader::new);
-    let library = output.map(|output| cargo::library(output, id)).transpose()?.flatten();
+    let library = output.map(|output| cargo::library(output, id, resolved)).transpose()?.flatten();
     // Its output has ended, so it is about to. Once it was waited for, its number may be another's.
     *building.cargo() = None;
     if !cargo.wait()?.success() {

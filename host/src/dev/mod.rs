@@ -40,7 +40,7 @@ use tokio::task::LocalSet;
 use app_host_core::config::Config;
 use app_host_platform::timer::sleep_until;
 
-use build::{Built, Project};
+use build::{Ended, Project};
 use ending::{Stop, Why};
 use news::News;
 use page::Page;
@@ -69,7 +69,7 @@ pub struct Options {
 /// What comes into the inbox.
 enum Happening {
     Changed(Change),
-    Built(Built),
+    Built(Ended),
     News(News),
     /// The service and all its workers have gone.
     Ended,
@@ -114,6 +114,8 @@ async fn dev(options: &Options) -> anyhow::Result<ExitCode> {
         first: true,
         building: None,
         changed: None,
+        lock: None,
+        version: None,
         state: State::Down,
     };
     dev.build(Instant::now());
@@ -126,7 +128,7 @@ async fn dev(options: &Options) -> anyhow::Result<ExitCode> {
         tokio::select! {
             happening = happenings.recv() => match happening.expect("the loop holds a sender") {
                 Happening::Changed(change) => dev.changed(change),
-                Happening::Built(built) => dev.built(built)?,
+                Happening::Built(ended) => dev.built(ended)?,
                 Happening::News(news) => dev.heard(news)?,
                 Happening::Ended => {
                     if dev.ended()? {

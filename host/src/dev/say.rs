@@ -116,9 +116,11 @@ impl Terminal {
         }
     }
 
-    pub fn live(&self, version: &str, since_save: Duration, build: Duration, restart: Duration) {
+    /// A version that was live before was restarted all the same: the app may read in its start what was saved.
+    pub fn live(&self, version: &str, as_before: bool, since_save: Duration, build: Duration, restart: Duration) {
         let (all, build, restart) = (seconds(since_save), seconds(build), seconds(restart));
-        let text = format!("version {version}, {all} from save to live: build {build}, restart {restart}");
+        let same = if as_before { " as before" } else { "" };
+        let text = format!("version {version}{same}, {all} from save to live: build {build}, restart {restart}");
         self.say(Colour::Green, "live", text);
     }
 

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::Happening;
-use super::build::{Building, Built, Project};
+use super::build::{Building, Built, Ended, Project};
 use super::news::{News, RestartOutcome};
 use super::page::Page;
 use super::say::Terminal;
 use super::service::Service;
-use super::sources::Change;
+use super::sources::{Change, Look};
 use super::written::Served;
 
 /// What is going on.
@@ -29,6 +29,10 @@ pub(super) struct Dev {
     pub(super) building: Option<(Building, Instant)>,
     /// What has changed since the build began.
     pub(super) changed: Option<Change>,
+    /// How the last build left `Cargo.lock`.
+    pub(super) lock: Option<Look>,
+    /// What was live last.
+    pub(super) version: Option<String>,
     pub(super) state: State,
 }
 
@@ -94,15 +98,22 @@ impl Dev {
         };
         if self.building.is_some() {
             self.changed = Some(change);
-        } else {
+        } else if let Some(change) = self.saved(change) {
             self.terminal.changed(&change.paths, self.project.root());
             self.build(change.at);
         }
     }
 
-    pub(super) fn built(&mut self, built: Built) -> anyhow::Result<()> {
+    /// What of a change somebody has saved: not a `Cargo.lock` as our own build has left it.
+    fn saved(&self, change: Change) -> Option<Change> {
+        let lock = self.project.lock();
+        if self.lock.is_some() && self.lock == Look::at(&lock) { change.without(&lock) } else { Some(change) }
+    }
+
+    pub(super) fn built(&mut self, Ended { built, lock }: Ended) -> anyhow::Result<()> {
         let saved = self.building.take().map_or_else(Instant::now, |(_, saved)| saved);
-        let changed = self.changed.take();
+        self.lock = lock;
+        let changed = self.changed.take().and_then(|change| self.saved(change));
         match built {
             Built::Library { path, took } => self.serve(Build { library: path, saved, took })?,
             // Its errors are out of date.
@@ -190,8 +201,10 @@ impl Dev {
         Ok(())
     }
 
-    pub(super) fn live(&self, version: &str, build: &Build, began: Instant) {
-        self.terminal.live(version, build.saved.elapsed(), build.took, began.elapsed());
+    pub(super) fn live(&mut self, version: &str, build: &Build, began: Instant) {
+        let before = self.version.replace(version.to_owned());
+        let is_as_before = before.as_deref() == Some(version);
+        self.terminal.live(version, is_as_before, build.saved.elapsed(), build.took, began.elapsed());
         if let Some(page) = &self.page {
             page.reload(version);
         }

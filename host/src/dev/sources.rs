@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,6 +44,12 @@ pub struct Change {
 }
 
 impl Change {
+    /// What is left of it without a file, if anything is.
+    pub fn without(mut self, file: &Path) -> Option<Self> {
+        self.paths.retain(|path| path != file);
+        (!self.paths.is_empty()).then_some(self)
+    }
+
     /// Both of them.
     pub fn and(mut self, later: Self) -> Self {
         self.paths.extend(later.paths.into_iter().filter(|path| !self.paths.contains(path)).collect::<Vec<_>>());
@@ -53,9 +59,16 @@ impl Change {
 
 /// What is known of a file.
 #[derive(Debug, PartialEq, Eq)]
-struct Look {
+pub struct Look {
     modified: Option<SystemTime>,
     length: u64,
+}
+
+impl Look {
+    /// At a file, if it is there.
+    pub fn at(path: &Path) -> Option<Self> {
+        path.metadata().ok().as_ref().map(Self::from)
+    }
 }
 
 impl From<&Metadata> for Look {
@@ -137,8 +150,8 @@ fn look(watched: &Watched, mut events: Option<&mut RecommendedWatcher>) -> HashM
         }
     }
     for file in &watched.files {
-        if let Ok(metadata) = file.metadata() {
-            found.insert(file.clone(), Look::from(&metadata));
+        if let Some(look) = Look::at(file) {
+            found.insert(file.clone(), look);
         }
     }
     found
@@ -155,7 +168,6 @@ fn difference(before: &HashMap<PathBuf, Look>, now: &HashMap<PathBuf, Look>) -> 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
     use std::sync::mpsc::channel;
 
     use super::super::written::Served;

@@ -3,7 +3,9 @@
 //! Owns what is in it. Cargo makes the crate, so that names, workspaces and version control are as with
 //! `cargo new`; what makes it an app is written into that.
 
+use std::borrow::Cow;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -25,23 +27,44 @@ pub struct Options {
 /// Makes the crate, and says what to do with it.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let app_abi = app_abi(options.app_abi.as_deref())?;
-    let is_new = !options.directory.exists();
     cargo_new(options)?;
     if let Err(error) = fill(options, &app_abi) {
         // So that it can be tried again: what cargo has begun would be in the way.
-        if is_new {
-            let _ = fs::remove_dir_all(&options.directory);
-        }
+        let _ = fs::remove_dir_all(&options.directory);
         return Err(error);
     }
-    let shown = options.directory.display();
     let text = format!(
-        "created  {shown}, an app for app-host{}\n   next  cd {shown} && cargo test && app-host dev --open\n",
-        if options.axum { ", made of an axum Router" } else { "" }
+        "created  {}, an app for app-host{}\n   next  cd {} && cargo test && {} dev --open\n",
+        options.directory.display(),
+        if options.axum { ", made of an axum Router" } else { "" },
+        quoted(&options.directory.to_string_lossy()),
+        quoted(&called())
     );
     // Nobody reads it: the crate is there all the same.
     let _ = console::answer(&text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a shell calls this program: by its name if that leads to it or to another `app-host`, else by its path.
+fn called() -> String {
+    const NAME: &str = "app-host";
+    let is_program = |directory: PathBuf| {
+        let file = fs::metadata(directory.join(NAME));
+        file.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    if std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(is_program)) {
+        return NAME.to_owned();
+    }
+    std::env::current_exe().map_or_else(|_| NAME.to_owned(), |program| program.to_string_lossy().into_owned())
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "._-+/@:=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', "'\\''")).into()
 }
 
 /// Makes an app of the library that cargo has made.
@@ -69,19 +92,25 @@ fn fill(options: &Options, app_abi: &Path) -> anyhow::Result<()> {
 fn app_abi(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let own = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../app-abi"));
     let path = named.unwrap_or(own);
-    let found = fs::canonicalize(path).with_context(|| {
-        format!("the crate app-abi is not in {}; hint: --app-abi DIR says where it is", path.display())
-    })?;
+    let hint = match named {
+        Some(_) => "name the directory app-abi of a clone of app-host",
+        None => "the clone of app-host that this program was built in has moved; --app-abi DIR says where it is",
+    };
+    let found = fs::canonicalize(path)
+        .with_context(|| format!("the crate app-abi is not in {}; hint: {hint}", path.display()))?;
     let metadata = MetadataCommand::new().manifest_path(found.join("Cargo.toml")).no_deps().exec();
     let metadata = metadata.with_context(|| format!("{} is no crate", found.display()))?;
     let is_it = metadata.packages.iter().any(|package| {
         package.name.as_str() == "app-abi" && package.manifest_path.parent().is_some_and(|parent| *parent == *found)
     });
-    ensure!(is_it, "the crate in {} is not app-abi; hint: --app-abi DIR says where it is", found.display());
+    ensure!(is_it, "the crate in {} is not app-abi; hint: {hint}", found.display());
     Ok(found)
 }
 
 fn cargo_new(options: &Options) -> anyhow::Result<()> {
+    // Cargo would say to run `cargo init`, which makes no app.
+    let directory = options.directory.display();
+    ensure!(!options.directory.exists(), "the directory {directory} exists; hint: choose another DIR");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["new", "--quiet", "--lib", "--edition", "2024"]);
     if let Some(name) = &options.name {
@@ -104,9 +133,9 @@ fn with_app(manifest: &str, app_abi: &Path, axum: bool) -> anyhow::Result<String
     let lib = "[lib]\ncrate-type = [\"cdylib\"]\n# rustdoc can't test a cdylib.\ndoctest = false\n";
     let dependencies = if axum {
         format!(
-            "app-abi = {{ path = {path}, features = [\"axum\"] }}\naxum = \"0.8\"\n\n\
-             [dev-dependencies]\ntokio = {{ version = \"1\", features = [\"macros\", \"rt\"] }}\n\
-             tower = {{ version = \"0.5\", features = [\"util\"] }}\n"
+            "app-abi = {{ path = {path}, features = [\"axum\", \"tracing\"] }}\naxum = \"0.8\"\n\n\
+             [dev-dependencies]\napp-abi = {{ path = {path}, features = [\"testing\"] }}\n\
+             tokio = {{ version = \"1\", features = [\"macros\", \"rt\"] }}\n"
         )
     } else {
         format!(

@@ -17,3 +17,11 @@ fn cargos_manifest_keeps_what_else_it_says() {
     assert!(text.ends_with("\n\n[lints]\nworkspace = true\n"), "{text}");
     assert!(with_app("[package]\n", Path::new("/a"), true).is_err());
 }
+
+#[test]
+fn a_shell_takes_a_word_as_it_is() {
+    assert_eq!(quoted("apps/shop-1"), "apps/shop-1");
+    assert_eq!(quoted("my shop"), "'my shop'");
+    assert_eq!(quoted("it's"), r"'it'\''s'");
+    assert_eq!(quoted("$(x)"), "'$(x)'");
+}

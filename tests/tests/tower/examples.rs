@@ -52,6 +52,14 @@ fn json_files_uploads_events_and_middleware_work_before_and_after_a_restart() {
         assert_eq!(answer, json!({ "name": "Ada", "id": 1337 }));
         assert_eq!(connection.post("/json", b"{").unwrap(), 415);
 
+        // Axum's own limit; the host has none.
+        let large_json = vec![b' '; 2 * 1024 * 1024 + 1];
+        let length = format!("content-length: {}", large_json.len());
+        let mut another = host.connect();
+        another.begin("POST", "/json", &["content-type: application/json", &length]).unwrap();
+        another.send(&large_json).unwrap();
+        assert_eq!(another.receive().unwrap(), 413);
+
         assert_eq!(connection.get("/files/large.bin").unwrap(), 200);
         assert_eq!(connection.header("content-length"), Some("3000000"));
         assert!(connection.body() == large, "the file is another");

@@ -71,7 +71,8 @@ impl Address {
         }
     }
 
-    const fn port(&self) -> Option<u16> {
+    /// The port of a TCP address.
+    pub const fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(address) => Some(address.port()),
             Self::Everywhere(port) | Self::Localhost(port) => Some(*port),

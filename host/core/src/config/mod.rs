@@ -24,6 +24,7 @@ mod tls;
 mod values;
 mod watched;
 mod whereabouts;
+mod wording;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -220,7 +221,7 @@ impl Config {
             column: error.column().max(1),
             key,
             // A value of the wrong type is quoted, and it may be a URI.
-            message: databank::redact(&without_place(error)),
+            message: wording::in_json_words(&databank::redact(&without_place(error))),
         };
         if bytes.starts_with("\u{feff}".as_bytes()) {
             let message = "it begins with a byte order mark, which JSON has not; save it without one".to_owned();

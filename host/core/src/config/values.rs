@@ -1,10 +1,11 @@
 //! Numbers, durations and lists of the configuration, with their bounds.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, Unexpected};
+use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 
 use super::numbers::Number;
 use super::{Account, MAX_GROUPS, MAX_THREADS, MAX_VERSIONS_KEPT, MAX_WORKERS};
@@ -48,9 +49,24 @@ fn within<'de, D: Deserializer<'de>>(deserializer: D, most: u16) -> Result<u16, 
 }
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let text = deserializer.deserialize_str(DurationText)?;
     let expected = "a duration of at most a day, such as \"250ms\", \"30s\" or \"2m\"";
     parse_duration(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}
+
+/// The text of a duration. Numbers have no unit.
+struct DurationText;
+
+impl Visitor<'_> for DurationText {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, such as \"30s\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
 }
 
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {

@@ -23,7 +23,7 @@ const MAX_REASON: usize = 1000;
 /// The end of the year 9999: no master writes of a later moment, and nobody can print one.
 const LAST_MOMENT: Moment = 253_402_300_799_999;
 
-/// The fewest digits that name a version.
+/// The fewest digits that name a version, or a configuration.
 const MIN_DIGITS: usize = 4;
 
 /// Milliseconds since the epoch: the only time that means something to the next master.
@@ -99,7 +99,9 @@ pub enum NoEarlier {
     #[error("no earlier generation is kept")]
     None,
     /// Not at least four hexadecimal digits.
-    #[error("\"{0}\" names no version: expected its first hexadecimal digits, at least {MIN_DIGITS}")]
+    #[error(
+        "\"{0}\" names no version: expected its first hexadecimal digits, at least {MIN_DIGITS}, or VERSION:CONFIGURATION"
+    )]
     NoVersion(String),
     /// No kept version begins so, or only the active generation's.
     #[error("no earlier generation is kept whose version begins with {0}")]
@@ -281,7 +283,7 @@ impl History {
     }
 
     /// What a rollback goes to: the last good one before the active generation, or the last one whose
-    /// version begins with `digits`.
+    /// version begins with `digits`, and its configuration with what follows a colon there.
     ///
     /// # Errors
     /// When there is none.
@@ -291,16 +293,19 @@ impl History {
             let before = &self.kept[..self.active_index().unwrap_or(0)];
             return before.iter().rev().find(is_good).ok_or(NoEarlier::None);
         };
-        if digits.len() < MIN_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let digits = digits.to_ascii_lowercase();
+        let (version, config) =
+            digits.split_once(':').map_or((digits.as_str(), None), |(it, config)| (it, Some(config)));
+        let are_digits = |it: &str| it.len() >= MIN_DIGITS && it.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !are_digits(version) || !config.is_none_or(are_digits) {
             return Err(NoEarlier::NoVersion(digits.chars().take(64).collect()));
         }
-        let digits = digits.to_ascii_lowercase();
-        let fitting: Vec<&Kept> = self
-            .kept
-            .iter()
-            .rev()
-            .filter(|it| Some(it.pair) != self.active && it.pair.version.to_string().starts_with(&digits))
-            .collect();
+        let begins = |it: &Kept| {
+            let is_config = |config| it.pair.config.to_string().starts_with(config);
+            it.pair.version.to_string().starts_with(version) && config.is_none_or(is_config)
+        };
+        let fitting: Vec<&Kept> =
+            self.kept.iter().rev().filter(|it| Some(it.pair) != self.active && begins(it)).collect();
         let Some(last) = fitting.first() else { return Err(NoEarlier::Unknown(digits)) };
         if fitting.iter().any(|it| it.pair.version != last.pair.version) {
             return Err(NoEarlier::Ambiguous(digits));

@@ -41,6 +41,15 @@ pub enum BindError {
     #[error("{address} can't be bound")]
     Bind { address: Address, source: io::Error },
     #[error(
+        "{address} can't be bound: its port is taken; hint: ss -ltnp 'sport = :{port}' shows by whom, or change the address \
+         in the configuration"
+    )]
+    Taken { address: Address, port: u16, source: io::Error },
+    #[error(
+        "{address} can't be bound: a port below 1024 needs CAP_NET_BIND_SERVICE, or a socket unit that passes the listener"
+    )]
+    NotAllowed { address: Address, source: io::Error },
+    #[error(
         "{address} can't be bound: this machine doesn't have the address, or not yet; \"freebind\": true binds it all the \
          same"
     )]
@@ -80,15 +89,22 @@ pub enum BindError {
 }
 
 impl BindError {
-    /// Says which of these addresses, of listeners of our own, keeps another from being bound, if one of them does.
+    /// Says why an address can't be bound: which of these, of listeners of our own, keeps it from being bound, if one of
+    /// them does, or what to do about it.
     #[must_use]
     pub fn explained<'a>(self, mut ours: impl Iterator<Item = &'a Address>) -> Self {
         match self {
             Self::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
-                match ours.find(|other| **other != address && other.may_keep_out(&address)) {
-                    Some(other) => Self::OurOwn { address, other: other.clone(), source },
-                    None => Self::Bind { address, source },
+                match (ours.find(|other| **other != address && other.may_keep_out(&address)), address.port()) {
+                    (Some(other), _) => Self::OurOwn { address, other: other.clone(), source },
+                    (None, Some(port)) => Self::Taken { address, port, source },
+                    (None, None) => Self::Bind { address, source },
                 }
+            }
+            Self::Bind { address, source }
+                if source.kind() == io::ErrorKind::PermissionDenied && address.port().is_some() =>
+            {
+                Self::NotAllowed { address, source }
             }
             error => error,
         }
@@ -98,8 +114,9 @@ impl BindError {
     pub fn is_in_use(&self) -> bool {
         match self {
             Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
-            Self::Live { .. } => true,
-            Self::NotThere { .. }
+            Self::Live { .. } | Self::Taken { .. } => true,
+            Self::NotAllowed { .. }
+            | Self::NotThere { .. }
             | Self::FreebindOfPassed { .. }
             | Self::NoSocket { .. }
             | Self::Twice { .. }

@@ -97,6 +97,16 @@ fn an_address_in_use_is_told_from_one_that_is_not_ours() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = config(&format!(r#"["{}"]"#, taken.local_addr().unwrap()));
     assert!(Listeners::for_config(&listen, &Listeners::default()).unwrap_err().is_in_use());
+    let error = Listeners::for_config(&listen, &Listeners::default()).unwrap_err().explained(listen.addresses());
+    assert!(error.is_in_use());
+    let hint = format!("hint: ss -ltnp 'sport = :{}' shows by whom", taken.local_addr().unwrap().port());
+    assert!(error.to_string().contains(&hint), "{error}");
+    let denied = BindError::Bind {
+        address: listen.listen[0].address.clone(),
+        source: io::Error::from(io::ErrorKind::PermissionDenied),
+    };
+    let error = denied.explained(listen.addresses());
+    assert!(error.to_string().contains("needs CAP_NET_BIND_SERVICE, or a socket unit"), "{error}");
     let foreign = config(r#"["203.0.113.1:80"]"#);
     assert!(!Listeners::for_config(&foreign, &Listeners::default()).unwrap_err().is_in_use());
 }

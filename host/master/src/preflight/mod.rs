@@ -255,7 +255,11 @@ impl Preflight {
     ) -> Result<(Prepared, Took), Refused> {
         let misfit = |refusal| Refused::judged(refusal, Judged::Config(config_id));
         let fixed = |key| {
-            Refusal::Incompatibility(format!("{key} can't change while workers run; restart the master to change it"))
+            Refusal::Incompatibility(match source {
+                Source::Path => format!("{key} can't change while workers run; restart the master to change it"),
+                // A start would take what lies on disk.
+                Source::Copy(_) => format!("that generation had another {key}, which can't change while workers run"),
+            })
         };
         let store = &config.databank.store;
         // Before the difference that it is from the running one: it would be refused in any case.

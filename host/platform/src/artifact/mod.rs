@@ -52,6 +52,8 @@ pub enum ArtifactError {
     Moving { path: PathBuf },
     #[error("{} can't be copied to {}", path.display(), directory.display())]
     Copy { path: PathBuf, directory: PathBuf, source: io::Error },
+    #[error("{} was removed under the master that uses it; restart the master, which makes it anew", directory.display())]
+    NoStore { directory: PathBuf },
     #[error("{} can't be made to outlive a loss of power", path.display())]
     Sync { path: PathBuf, source: io::Error },
     #[error("{} can't be loaded", path.display())]
@@ -153,7 +155,14 @@ impl Store {
         let mut source = open_regular(path)?;
         let copy_failed =
             |source| ArtifactError::Copy { path: path.to_owned(), directory: self.directory.clone(), source };
-        let mut copy = Unfinished::new(&held::path_of(&*self.held), self.copies).map_err(copy_failed)?;
+        let mut copy = Unfinished::new(&held::path_of(&*self.held), self.copies).map_err(|source| {
+            // A directory that was removed has no place for a file, and its path here is one of ours (`proc(5)`).
+            if source.kind() == io::ErrorKind::NotFound {
+                ArtifactError::NoStore { directory: self.directory.clone() }
+            } else {
+                copy_failed(source)
+            }
+        })?;
         let read_failed = |source| ArtifactError::Read { path: path.to_owned(), source };
         let before = stamp(&source).map_err(read_failed)?;
         let id = copy_hashed(&mut source, copy.file_mut(), path, copy_failed)?;

@@ -36,6 +36,21 @@ fn what_is_no_regular_file_is_named() {
 }
 
 #[test]
+fn a_store_that_was_removed_is_named_and_what_to_do() {
+    let outer = tempfile::tempdir().unwrap();
+    let versions = outer.path().join("versions");
+    fs::create_dir(&versions).unwrap();
+    let store = store(&versions);
+    fs::remove_dir(&versions).unwrap();
+    let error = anyhow::Error::new(store.admit(&some_library()).unwrap_err());
+    let said = format!(
+        "{} was removed under the master that uses it; restart the master, which makes it anew",
+        versions.display()
+    );
+    assert_eq!(format!("{error:#}"), said);
+}
+
+#[test]
 fn every_truncation_of_a_library_is_refused() {
     let versions = tempfile::tempdir().unwrap();
     let store = store(versions.path());

@@ -287,6 +287,7 @@ fn snapshot(workers: Vec<WorkerStatus>, figures: Figures) -> Snapshot {
         workers_configured: 2,
         workers_wanted: None,
         log_level: "info".to_owned(),
+        databank: None,
         out_of_rotation: false,
         listeners_down: vec!["web".to_owned()],
         certificates: vec![CertificateStatus {

@@ -12,19 +12,19 @@ fn what_is_wrong_above_the_first_key_has_a_place_as_well() {
         (r#"{"app": {"library": "a"} "workers": 2}"#, "host.json:1:26: expected `,` or `}`"),
         (r#"{"app": {"library": "a", }}"#, "host.json:1:26: app: trailing comma"),
         ("\u{feff}{}", "host.json:1:1: it begins with a byte order mark"),
-        ("[]", "invalid type: sequence, expected an object"),
+        ("[]", "invalid type: list, expected an object"),
         ("null", "host.json:1:4: invalid type: null, expected an object"),
-        (r#"{"app": ["a"]}"#, "app: invalid type: sequence, expected an object"),
-        (r#"{"app": {"library": "a"}, "databank": []}"#, "databank: invalid type: sequence, expected an object"),
+        (r#"{"app": ["a"]}"#, "app: invalid type: list, expected an object"),
+        (r#"{"app": {"library": "a"}, "databank": []}"#, "databank: invalid type: list, expected an object"),
         (
             r#"{"app": {"library": "a"}, "app_listeners": [["n", "unix:s"]]}"#,
-            "app_listeners[0]: invalid type: sequence, expected an object",
+            "app_listeners[0]: invalid type: list, expected an object",
         ),
         (
             r#"{"app": {"library": "a"}, "databank": {"driver": "mongodb", "uri": ["f"]}}"#,
             "databank.uri: expected a text or {\"file\": \"PATH\"}",
         ),
-        (r#"{"app": {"library": "a"}, "restart": ["1s"]}"#, "restart: invalid type: sequence, expected an object"),
+        (r#"{"app": {"library": "a"}, "restart": ["1s"]}"#, "restart: invalid type: list, expected an object"),
         (r#"{"app": {"library": "a"}, "log": "x"}"#, "log: invalid type: string \"x\", expected an object"),
     ]);
 }
@@ -75,12 +75,24 @@ fn an_address_that_is_none_is_told_what_would_be_one() {
 }
 
 #[test]
+fn an_error_says_what_is_likely_meant_and_what_is_expected_in_words_of_json() {
+    are_refused(&[
+        (r#"{"app": {"library": "a"}, "worker": 2}"#, "worker: unknown field `worker`; did you mean `workers`?"),
+        (r#"{"app": {"library": "a"}, "xyz": 2}"#, "xyz: unknown field `xyz`, expected one of `$schema`"),
+        (r#"{"app": {"library": "a"}, "listen": "x"}"#, "listen: invalid type: string \"x\", expected a list"),
+        (
+            r#"{"app": {"library": "a"}, "restart": {"shutdown_timeout": 30}}"#,
+            "restart.shutdown_timeout: invalid type: integer `30`, expected a duration with its unit, such as \"30s\"",
+        ),
+    ]);
+}
+
+#[test]
 fn every_error_names_its_place_and_key() {
     are_refused(&[
         ("{\n  \"app\": }", "2:10: app: expected value"),
         (r#"{"workers": 2}"#, "missing field `app`"),
         (r#"{"app": {"library": "a", "libary": "b"}}"#, "app.libary: unknown field `libary`"),
-        (r#"{"app": {"library": "a"}, "worker": 2}"#, "worker: unknown field `worker`"),
         (r#"{"app": {"library": 1}}"#, "app.library: invalid type: integer `1`, expected path string"),
         (
             r#"{"app": {"library": "a"}, "restart": {"probation": "soon"}}"#,

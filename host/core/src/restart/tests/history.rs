@@ -124,6 +124,16 @@ fn a_version_is_named_by_its_first_digits() {
     history.activated(kept(pair(1, 1)), None, 5);
     history.activated(kept(pair(5, 0)), None, 5);
     assert_eq!(history.earlier(Some("0101")).unwrap().pair, pair(1, 1));
+    // Which configuration may be said as well.
+    let mut history = after(1, 5);
+    history.activated(kept(pair(1, 1)), None, 5);
+    history.activated(kept(pair(2, 1)), None, 5);
+    for number in [0, 1] {
+        let config = pair(1, number).config.to_string();
+        assert_eq!(history.earlier(Some(&format!("0101:{}", &config[..12]))).unwrap().pair, pair(1, number));
+    }
+    assert_eq!(history.earlier(Some("0101:ffff")), Err(NoEarlier::Unknown("0101:ffff".to_owned())));
+    assert_eq!(history.earlier(Some("0101:")), Err(NoEarlier::NoVersion("0101:".to_owned())));
 }
 
 #[test]

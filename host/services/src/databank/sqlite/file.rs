@@ -13,6 +13,9 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use tracing::warn;
+
+use app_host_core::foreign::printable;
 
 use crate::databank::{Fault, Making};
 
@@ -203,6 +206,14 @@ fn retry<T>(deadline: Instant, mut ask: impl FnMut() -> rusqlite::Result<T>) -> 
     }
 }
 
+/// Says that there were no tables, nor a document then. It is no fault of a service that starts for the first time; one
+/// whose disk isn't mounted looks the same.
+fn created(connection: &Connection) {
+    let path = connection.path().unwrap_or_default();
+    let advice = "if there should be data here, stop the master: is the disk mounted?";
+    warn!(path = %printable(path), advice, "databank created");
+}
+
 /// Configures a connection, and creates the tables if they aren't there.
 fn prepare(connection: &Connection, deadline: Instant) -> Result<(), Failure> {
     if connection.is_readonly("main")? {
@@ -231,8 +242,9 @@ fn prepare(connection: &Connection, deadline: Instant) -> Result<(), Failure> {
             }
             transaction.execute_batch(TABLES)?;
             transaction.pragma_update(None, "user_version", SCHEMA)?;
+            transaction.commit()?;
+            created(connection);
         }
-        transaction.commit()?;
     }
     match schema()? {
         SCHEMA => Ok(()),

@@ -9,9 +9,15 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
+mod uri;
+
 use super::app::trimmed;
 use super::section::{Section, section};
 use crate::secret::Secret;
+use crate::foreign::printable;
+use uri::{has_password, hosts, servers_only};
+
+pub use uri::redact;
 
 /// The database of MongoDB when none is named.
 const DATABASE: &str = "app_host";
@@ -45,6 +51,16 @@ pub struct Setup {
     pub store: Store<Secret>,
     /// How long a call may take.
     pub timeout: Duration,
+}
+
+/// Which databank it is, for operators. Nothing of it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `sqlite`, `mongodb`, `memory`.
+    pub driver: String,
+    /// The file, or the servers and the database. The memory of a worker has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 /// A kind of store and where it is.
@@ -131,6 +147,16 @@ impl Databank {
 }
 
 impl Setup {
+    /// Which databank this is, for operators: no user, no password and no option.
+    pub fn place(&self) -> Place {
+        let place = match &self.store {
+            Store::Mongodb { uri, database, .. } => Some(format!("{}/{database}", servers_only(uri.reveal()))),
+            Store::Sqlite { path } => Some(path.display().to_string()),
+            Store::Memory => None,
+        };
+        Place { driver: self.store.driver().to_owned(), place: place.map(|place| printable(&place).to_string()) }
+    }
+
     /// The first key that says that `running` is another store: two generations must never write to
     /// two. Whoever logs in, and how, may change.
     pub fn difference(&self, running: &Self) -> Option<&'static str> {
@@ -152,47 +178,6 @@ impl Setup {
             _ => Some("databank.driver"),
         }
     }
-}
-
-/// Scheme and servers of a connection string, in one order (the Connection String Spec of MongoDB:
-/// `scheme://[user[:password]@]host[:port][,…][/[database][?options]]`).
-fn hosts(uri: &str) -> (&str, Vec<String>) {
-    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let servers = authority.rsplit('@').next().unwrap_or_default();
-    let with_port = |server: &str| {
-        let server = server.to_ascii_lowercase();
-        let named = server.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-        if named { server } else { format!("{server}:27017") }
-    };
-    let mut servers: Vec<_> = servers.split(',').map(with_port).collect();
-    servers.sort_unstable();
-    (scheme, servers)
-}
-
-/// Whether a connection string holds a secret: before the servers, or as an option (`tlsCertificateKeyFilePassword`,
-/// `authMechanismProperties` with a session token).
-fn has_password(uri: &str) -> bool {
-    let options = uri.split_once('?').map(|(_, options)| options.to_ascii_lowercase()).unwrap_or_default();
-    redact(uri) != uri || options.contains("password") || options.contains("token")
-}
-
-/// Text without the user and password of any URI in it.
-pub fn redact(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        // Up to the end of what may be an authority; a password that isn't escaped may hold a slash.
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '`' | '\'')).unwrap_or(after.len());
-        rest = after[..end].rfind('@').map_or(after, |sign| {
-            shown.push_str("(secret)");
-            &after[sign..]
-        });
-    }
-    shown.push_str(rest);
-    shown
 }
 
 #[derive(Clone, Deserialize)]
@@ -305,40 +290,4 @@ fn check_database(name: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn setup(uri: &str) -> Setup {
-        let uri = Secret::new(uri.to_owned());
-        Setup { store: Store::Mongodb { uri, database: "d".to_owned(), indexes: Vec::new() }, timeout: TIMEOUT }
-    }
-
-    #[test]
-    fn the_servers_are_the_identity_and_the_login_is_not() {
-        let running = setup("mongodb://u:p@b,A:27017/d?w=1");
-        for same in ["mongodb://a,b:27017", "mongodb://x:y%40z@b,a/other", "mongodb://b:27017,a?w=2"] {
-            assert_eq!(setup(same).difference(&running), None, "{same}");
-        }
-        for other in ["mongodb://a", "mongodb://a,b:27018", "mongodb+srv://a,b", "mongodb://a,c"] {
-            assert_eq!(setup(other).difference(&running), Some("databank.uri"), "{other}");
-        }
-        let sqlite = Setup { store: Store::Sqlite { path: "/a".into() }, timeout: TIMEOUT };
-        assert_eq!(sqlite.difference(&running), Some("databank.driver"));
-        let moved = Setup { store: Store::Sqlite { path: "/b".into() }, timeout: TIMEOUT };
-        assert_eq!(moved.difference(&sqlite), Some("databank.path"));
-    }
-
-    #[test]
-    fn no_secret_is_shown() {
-        let setup = setup("mongodb://user:hunter2@h");
-        assert!(!format!("{setup:?}").contains("hunter2"));
-        for (text, shown) in [
-            ("no URI", "no URI"),
-            ("mongodb://h/d is away", "mongodb://h/d is away"),
-            ("at `mongodb://u:p@h,i/d`: x@y", "at `mongodb://(secret)@h,i/d`: x@y"),
-            ("mongodb://u:p/a@h mongodb+srv://u@h", "mongodb://(secret)@h mongodb+srv://(secret)@h"),
-        ] {
-            assert_eq!(redact(text), shown);
-        }
-    }
-}
+mod tests;
