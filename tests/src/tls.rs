@@ -42,7 +42,8 @@ impl Authority {
     pub fn new(directory: &Path) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "authority of a test");
+        // Two of the same name would be taken for each other.
+        params.distinguished_name.push(rcgen::DnType::CommonName, directory.display().to_string());
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
         let this = Self { issuer, directory: directory.to_owned() };

@@ -225,7 +225,7 @@ fn certificates_are_read_anew_by_a_restart_and_alone() {
     fs::write(host.path("localhost.key"), "no key").unwrap();
     let output = ctl(&["reload-certificates"]);
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("localhost.key has no private key in PEM form"), "{said}");
     assert_eq!(fresh(), second);
     let detail = host.restart_is_refused("bad config");
@@ -272,12 +272,12 @@ fn what_is_wrong_with_a_certificate_is_refused_by_its_file() {
         (
             authority.sign("old", &["localhost"], (2020, 2021)).config(),
             "old.pem",
-            "expired: it was valid until 2021-01-01T00:00:00Z",
+            "has a certificate that expired: it was valid until 2021-01-01T00:00:00Z",
         ),
         (
             authority.sign("young", &["localhost"], (2090, 2091)).config(),
             "young.pem",
-            "not valid yet: it is valid from 2090-01-01T00:00:00Z on",
+            "has a certificate that is not valid yet: it is valid from 2090-01-01T00:00:00Z on",
         ),
         (authority.sign("nobody", &[], YEARS).config(), "nobody.pem", "has a certificate without a name"),
         (

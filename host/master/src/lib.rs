@@ -236,19 +236,9 @@ async fn serve(
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.check_interval().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
-            input = inputs.recv() => match input.expect("the effects hold a sender") {
-                Input::Event(event) => Some(event),
-                Input::Preflight { request, outcome } => Some(effects.preflight_ended(request, *outcome)),
-                Input::Certificates { generation, outcome, reply } => {
-                    effects.certificates_read(generation, *outcome, reply);
-                    None
-                }
-                Input::Snapshot { reply } => {
-                    // It may have ended meanwhile.
-                    let _ = reply.send(Box::new(commands::snapshot(&effects, &machine, begin.elapsed())));
-                    None
-                }
-            },
+            input = inputs.recv() => {
+                take(input.expect("the effects hold a sender"), &mut effects, &machine, begin.elapsed())
+            }
             Some(asked) = asked.recv() => commands::handle(asked, &mut effects, &machine, begin.elapsed()),
             _ = signals.usr2.recv() => Some(effects.request(By::Signal, Target::Configured, begin.elapsed())),
             hangup = signals.hup.recv() => Some(match hangup {
@@ -278,12 +268,8 @@ async fn serve(
                 effects.look_at_own_files(begin.elapsed());
                 None
             }
-            () = sleep_until(effects.certificates_due()) => {
-                effects.look_at_certificates();
-                None
-            }
-            () = sleep_until(effects.workers().tickets_due()) => {
-                effects.rotate_tickets();
+            () = sleep_until(effects.tls_due()) => {
+                effects.look_at_tls();
                 None
             }
             () = sleep_until(systemd.extends_at()) => {
@@ -296,6 +282,23 @@ async fn serve(
                 None
             }
         };
+    }
+}
+
+/// What the world has reported, as the machine is to see it.
+fn take(input: Input, effects: &mut Effects, machine: &Machine, now: Time) -> Option<Event> {
+    match input {
+        Input::Event(event) => Some(event),
+        Input::Preflight { request, outcome } => Some(effects.preflight_ended(request, *outcome)),
+        Input::Certificates { generation, outcome, reply } => {
+            effects.certificates_read(generation, *outcome, reply);
+            None
+        }
+        Input::Snapshot { reply } => {
+            // It may have ended meanwhile.
+            let _ = reply.send(Box::new(commands::snapshot(effects, machine, now)));
+            None
+        }
     }
 }
 

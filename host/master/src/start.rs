@@ -137,9 +137,7 @@ pub(super) async fn start(
     info!(driver = databank_place.driver, place = databank_place.place, "databank in use");
     let passed = Listeners::with_passed(passed);
     let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
-    for (listener, address) in listeners.addresses() {
-        info!(listener, address, "listening");
-    }
+    listeners.addresses().for_each(|(listener, address)| info!(listener, address, "listening"));
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let orphans = lock.orphans().context("the locks of workers can't be looked at")?;
     if orphans.live() {

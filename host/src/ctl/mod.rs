@@ -189,7 +189,7 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
         Order::Events => events(&mut client, *form),
         Order::ReloadCertificates => {
             client.order("RELOAD-CERTIFICATES", RELOAD)?;
-            done(*form)
+            done("certificates reloaded", *form)
         }
         Order::LogLevel(level) => {
             client.order(&format!("LOGLEVEL {level}"), ANSWER)?;

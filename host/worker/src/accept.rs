@@ -27,11 +27,10 @@ use app_host_tls::TlsServer;
 
 use crate::Listener;
 use crate::access::AccessLog;
-use crate::connection::{self, DrainSignal, Suspended};
-use crate::detach_queue::{DetachQueue, detach, leave_unshaken};
-use crate::serving::Connected;
+use crate::client::{self, ConnectionMeta};
+use crate::connection::{DrainSignal, Suspended};
+use crate::detach_queue::DetachQueue;
 use crate::stream::{Socket as Movable, Stream};
-use crate::tls::{self, Shaken, Unshaken};
 
 /// How long a thread accepts nothing when the process or the system has run out of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -207,10 +206,10 @@ impl OpenListener {
         let connection = Arc::new(Connection { peer, local, listener: self.name, tls: None });
         let meta = ConnectionMeta { connection, opened: Instant::now() };
         match &self.tls {
-            None => drop(tokio::spawn(serve(Suspended::accepted(Stream::own(stream)), meta, context))),
+            None => drop(tokio::spawn(client::serve(Suspended::accepted(Stream::own(stream)), meta, context))),
             Some(server) => {
                 // Boxed, so that the future of a plain connection has no room for a handshake.
-                let shakes = serve_encrypted(Stream::own(stream), Vec::new(), server.clone(), meta, context);
+                let shakes = client::serve_encrypted(Stream::own(stream), Vec::new(), server.clone(), meta, context);
                 tokio::spawn(Box::pin(shakes));
             }
         }
@@ -241,59 +240,6 @@ impl OpenListener {
                 tracing::warn!(listener = self.name, error, "a connection can't be served");
             }
         }
-    }
-}
-
-/// What the host knows of a connection for as long as it is open, in whichever worker.
-#[derive(Clone, Debug)]
-pub(super) struct ConnectionMeta {
-    pub(super) connection: Arc<Connection>,
-    pub(super) opened: Instant,
-}
-
-/// Shakes hands with a client, and serves it as [`serve`] does. `read` was read of it before, by another worker.
-pub(super) async fn serve_encrypted<S: Movable>(
-    mut stream: Stream<S>,
-    read: Vec<u8>,
-    server: TlsServer,
-    mut meta: ConnectionMeta,
-    context: ConnectionContext,
-) {
-    context.stats.opened();
-    let shaken = tls::shake(&mut stream, &server, read, &mut context.drain.clone()).await;
-    context.stats.closed();
-    let Connection { peer, listener, .. } = *meta.connection;
-    match shaken {
-        Ok(Shaken { layer, info, resumed }) => {
-            context.stats.shook(resumed);
-            let connection = Connection { tls: Some(info), ..Connection::clone(&meta.connection) };
-            meta.connection = Arc::new(connection);
-            serve(Suspended::accepted(stream.encrypted(layer)), meta, context).await;
-        }
-        Err(Unshaken::Leaves(read)) => leave_unshaken(stream, read, &meta, context),
-        Err(Unshaken::Gone) => {}
-        Err(Unshaken::Failed(error)) => {
-            context.stats.handshake_failed();
-            if let Some(access) = &context.access {
-                access.refused(peer, listener, "handshake failed", &error);
-            }
-            tracing::debug!(listener, error, "handshake failed");
-        }
-    }
-}
-
-/// Serves a connection until it ends, moves to another worker, or is parked.
-pub(super) async fn serve<S: Movable>(
-    connection: Suspended<Stream<S>>,
-    meta: ConnectionMeta,
-    context: ConnectionContext,
-) {
-    let connected = Connected { app: context.app, connection: Arc::clone(&meta.connection) };
-    let Connection { peer, listener, .. } = *meta.connection;
-    let log = context.access.as_ref().map(|access| access.connection(peer, listener));
-    let leaving = connection::serve_connection(connection, connected, context.stats, context.drain.clone(), log).await;
-    if let Some(leaving) = leaving {
-        detach(leaving, &meta, context);
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::sync::{Notify, mpsc};
 use app_host_core::error::chain;
 use app_host_services::loader::Connection;
 
-use crate::accept::{ConnectionContext, ConnectionMeta};
+use crate::accept::ConnectionContext;
+use crate::client::ConnectionMeta;
 use crate::connection::{Leaving, Suspended};
 use crate::detached::Detached;
 use crate::stream::{Left, Socket, Stream};

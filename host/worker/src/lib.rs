@@ -34,6 +34,7 @@
 mod accept;
 mod access;
 mod arrivals;
+mod client;
 mod connection;
 mod control;
 mod detach_queue;

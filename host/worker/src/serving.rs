@@ -3,7 +3,6 @@
 //! Thread 0 also starts and stops the app. Each thread reports its progress to the control thread as [`ThreadEvent`]s, and
 //! the control thread never waits for one without a deadline.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +27,7 @@ use crate::connection::{Application, DrainSignal, RequestBody};
 use crate::detach_queue::DetachQueue;
 use crate::detached::Detached;
 use crate::idle_pool::IdlePool;
+use crate::tls;
 use crate::transfer::TransferHandle;
 use crate::{Listener, WorkerError};
 
@@ -188,8 +188,7 @@ async fn serve(
             }
         }
     }
-    let servers = setup.listeners.iter().filter_map(|listener| Some((listener.name, listener.tls.clone()?)));
-    let servers = Arc::new(servers.collect::<HashMap<_, _>>());
+    let servers = Arc::new(tls::servers(&setup.listeners).into_iter().collect());
     drop(setup.listeners);
     let pool = match IdlePool::new(stats) {
         Ok(pool) => pool,

@@ -173,15 +173,8 @@ pub(super) struct RawListenObject {
     pub(super) freebind: Option<bool>,
     pub(super) owner: Option<Account>,
     pub(super) group: Option<Account>,
-    #[serde(default, deserialize_with = "tls")]
+    #[serde(default, deserialize_with = "super::tls::tls")]
     pub(super) tls: Option<RawTls>,
-}
-
-/// Checks it while its line is still known.
-fn tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawTls>, D::Error> {
-    let tls = Option::<Section<RawTls>>::deserialize(deserializer)?.map(|Section(tls)| tls);
-    tls.as_ref().map(|tls| tls.resolve(Path::new("/"))).transpose().map_err(D::Error::custom)?;
-    Ok(tls)
 }
 
 /// The app finds a listener by its name, so each must have one.

@@ -73,6 +73,13 @@ fn certificates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Certif
     Ok(read.into_iter().map(|Section(files)| files).collect())
 }
 
+/// Checks it while its line is still known.
+pub(super) fn tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawTls>, D::Error> {
+    let tls = Option::<Section<RawTls>>::deserialize(deserializer)?.map(|Section(tls)| tls);
+    tls.as_ref().map(|tls| tls.resolve(Path::new("/"))).transpose().map_err(D::Error::custom)?;
+    Ok(tls)
+}
+
 impl RawTls {
     pub(super) fn resolve(&self, directory: &Path) -> Result<Tls, String> {
         let absolute = |path: &Path| {

@@ -71,13 +71,25 @@ impl Effects {
         let _ = reply.send(Reply::Answer(answer));
     }
 
-    /// When they are to be looked at next.
-    pub(crate) fn certificates_due(&self) -> Option<Instant> {
-        (!self.active().tls.is_empty()).then_some(self.certificates_due)
+    /// When certificates are to be looked at next, or the keys of session tickets to be rotated.
+    pub(crate) fn tls_due(&self) -> Option<Instant> {
+        let looked = (!self.active().tls.is_empty()).then_some(self.certificates_due);
+        looked.into_iter().chain(self.workers.tickets_due()).min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn look_at_tls(&mut self) {
+        let now = Instant::now();
+        if self.certificates_due <= now && !self.active().tls.is_empty() {
+            self.look_at_certificates();
+        }
+        if self.workers.tickets_due().is_some_and(|due| due <= now) {
+            self.workers.rotate_tickets();
+        }
     }
 
     /// Says which of them end soon, or have ended.
-    pub(crate) fn look_at_certificates(&mut self) {
+    pub(super) fn look_at_certificates(&mut self) {
         self.certificates_due = Instant::now() + LOOK_EVERY;
         let now = seconds_now();
         for (listener, info) in self.certificates() {

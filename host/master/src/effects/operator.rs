@@ -41,11 +41,6 @@ impl Effects {
         });
     }
 
-    /// Gives all workers a new key of session tickets.
-    pub(crate) fn rotate_tickets(&mut self) {
-        self.workers.rotate_tickets();
-    }
-
     /// Whether the operator has taken the service out of rotation.
     pub(crate) const fn is_out_of_rotation(&self) -> bool {
         self.out_of_rotation

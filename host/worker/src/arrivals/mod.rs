@@ -25,7 +25,8 @@ use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::Address;
 
 use crate::Listener;
-use crate::accept::{self, ConnectionContext, ConnectionMeta};
+use crate::accept::ConnectionContext;
+use crate::client::{self, ConnectionMeta};
 use crate::connection::{DrainControl, DrainSignal, Ending, History, Phase, Suspended};
 use crate::detach_queue::{BATCH, DetachQueue};
 use crate::detached::{Detached, ListenerKey};
@@ -329,11 +330,11 @@ fn spawn<S: Socket>(
         Some(Travelling::Nothing(read)) => {
             let server = context.servers.get(meta.connection.listener).cloned();
             let server = server.ok_or_else(|| invalid("its listener has no certificate"))?;
-            tokio::spawn(Box::pin(accept::serve_encrypted(transport, read, server, meta, context)));
+            tokio::spawn(Box::pin(client::serve_encrypted(transport, read, server, meta, context)));
             return Ok(());
         }
     }
-    tokio::spawn(accept::serve(Suspended { transport, unread, history }, meta, context));
+    tokio::spawn(client::serve(Suspended { transport, unread, history }, meta, context));
     Ok(())
 }
 

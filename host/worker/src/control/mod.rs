@@ -33,6 +33,7 @@ use crate::arrivals::ServingThreads;
 use crate::connection::{self, DrainControl};
 use crate::detached::Detached;
 use crate::serving::{self, EventSender, Start, ThreadEvent, ThreadSetup, Unserved};
+use crate::tls;
 use crate::transfer::{self, TransferHandle};
 use crate::{Equipment, Listener, WorkerError, exit, signals};
 use inputs::{ControlInputs, DrainOrder, Input, Master};
@@ -126,8 +127,7 @@ impl<'a> Control<'a> {
         follow(Arc::clone(&outputs))?;
         exit::write_last_lines_at_exit(&outputs);
         let stats = &stats[..usize::from(setup.threads).clamp(1, stats.len())];
-        let servers = listeners.iter().filter_map(|listener| Some((listener.name, listener.tls.clone()?))).collect();
-        let listeners: Arc<[Listener]> = listeners.into();
+        let (servers, listeners) = (tls::servers(&listeners), Arc::<[Listener]>::from(listeners));
         let (sender, events) = mpsc::unbounded_channel();
         let (intake, intake_order) = watch::channel(Intake::Waiting);
         let (stop, stop_order) = watch::channel(false);

@@ -133,10 +133,9 @@ impl Client {
             }
             self.read.reserve(READ);
             return match socket.read_buf(&mut self.read).await {
-                Ok(0) if self.read.is_empty() => Err(Unshaken::Gone),
+                Ok(0) | Err(_) if self.read.is_empty() => Err(Unshaken::Gone),
                 Ok(0) => Err(Unshaken::Failed("the client has gone".to_owned())),
                 Ok(_) => Ok(false),
-                Err(_) if self.read.is_empty() => Err(Unshaken::Gone),
                 Err(error) => Err(Unshaken::Failed(error.to_string())),
             };
         };

@@ -24,6 +24,7 @@ use app_host_core::tls::{TICKET_KEY_BYTES, TICKET_KEYS};
 use app_host_services::loader::TlsInfo;
 use app_host_tls::{Facts, HEADER, State, Tickets, TlsServer, Version};
 
+use crate::Listener;
 pub use handshake::{Shaken, Unshaken, shake};
 pub use layer::Layer;
 
@@ -105,4 +106,9 @@ pub fn replace(servers: &[(&'static str, TlsServer)], listeners: &TlsByListener)
             }
         }
     }
+}
+
+/// What handshakes are made with, by listener.
+pub fn servers(listeners: &[Listener]) -> Vec<(&'static str, TlsServer)> {
+    listeners.iter().filter_map(|listener| Some((listener.name, listener.tls.clone()?))).collect()
 }

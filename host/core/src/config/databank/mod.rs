@@ -13,8 +13,8 @@ mod uri;
 
 use super::app::trimmed;
 use super::section::{Section, section};
-use crate::secret::Secret;
 use crate::foreign::printable;
+use crate::secret::Secret;
 use uri::{has_password, hosts, servers_only};
 
 pub use uri::redact;
