@@ -7,7 +7,7 @@ use ring::hkdf;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// The most bytes of the secret that a direction's [`Material`] has: a SHA-384 secret of TLS 1.3.
+/// The most bytes of what a direction's key is made of: a SHA-384 secret of TLS 1.3.
 pub const STATE_SECRET: usize = 48;
 
 /// A version of the protocol.
