@@ -599,6 +599,29 @@ pub struct FfiUpgrade {
     pub protocol: unsafe extern "C" fn(request: FfiRequest) -> RStr<'static>,
 }
 
+/// The number of [`FfiTls`] among the extensions of a request.
+pub const EXTENSION_TLS: u32 = 2;
+
+/// What a request has that came by TLS to the host itself.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiTls {
+    /// Fills in what is known; its slices live as long as the request.
+    pub info: unsafe extern "C" fn(request: FfiRequest, info: *mut FfiTlsInfo),
+}
+
+/// What is known of the TLS of a connection.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct FfiTlsInfo {
+    /// The protocol's number of its version: 0x0303 is TLS 1.2, 0x0304 TLS 1.3.
+    pub version: u16,
+    /// The name that the client asked for; empty if it asked for none.
+    pub server_name: RStr<'static>,
+    /// The client's certificate in DER form; empty if it has shown none.
+    pub client_certificate: RSlice<'static, u8>,
+}
+
 /// A stream of bytes in both directions. Its owner calls `drop` once, which ends it properly.
 #[repr(C)]
 #[derive(StableAbi)]

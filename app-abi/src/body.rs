@@ -5,6 +5,7 @@
 
 use crate::abi::{FfiBody, FfiStream};
 use crate::request::{ConnectionInfo, Handle};
+use crate::tls::TlsInfo;
 use crate::upgrade::Upgrade;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
@@ -124,6 +125,13 @@ impl Body {
     pub(crate) fn upgrade(&mut self) -> Option<Upgrade> {
         match &mut self.inner {
             Inner::Host { handle, .. } => handle.upgrade(),
+            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn tls(&self) -> Option<TlsInfo> {
+        match &self.inner {
+            Inner::Host { handle, .. } => handle.tls(),
             Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
         }
     }

@@ -123,6 +123,7 @@ pub mod store;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tls;
 #[cfg(feature = "tower")]
 #[doc(hidden)]
 pub mod tower;
@@ -141,6 +142,7 @@ pub use log::Level;
 pub use magic::{ABI, ABI_MINOR, Magic, magic};
 pub use only_one::{OnlyOne, OnlyOneError};
 pub use request::{Address, ConnectionInfo, RequestExt};
+pub use tls::{TlsInfo, TlsVersion};
 
 pub use bytes::{self, Bytes};
 pub use http::{self, HeaderMap, Method, Request, Response, StatusCode, Uri, header};

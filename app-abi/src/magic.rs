@@ -25,7 +25,8 @@ pub const ABI: u32 = 1;
 /// - 1: service `databank`.
 /// - 2: services `trace`, `dispatch` and `listener`; a request's extension 1, `FfiUpgrade`.
 /// - 3: service `lock`.
-pub const ABI_MINOR: u32 = 3;
+/// - 4: a request's extension 2, `FfiTls`.
+pub const ABI_MINOR: u32 = 4;
 
 /// The magic of an app with this `epoch`: [`ABI`] in the high half, the epoch in the low half.
 #[must_use]

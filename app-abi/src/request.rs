@@ -6,9 +6,16 @@
 #![expect(unsafe_code, reason = "calls into the host's request table")]
 
 use crate::abi::{
-    EXTENSION_UPGRADE, FfiAddress, FfiConnection, FfiHead, FfiRequest, FfiSpan, FfiUpgrade, RequestServiceRef,
+    EXTENSION_TLS, EXTENSION_UPGRADE, FfiAddress, FfiConnection, FfiHead, FfiRequest, FfiSpan, FfiTls, FfiTlsInfo,
+    FfiUpgrade, RequestServiceRef,
 };
-use crate::{arena::SENSITIVE, body::Body, stream::Polled, upgrade::Upgrade};
+use crate::{
+    arena::SENSITIVE,
+    body::Body,
+    stream::Polled,
+    tls::{TlsInfo, TlsVersion},
+    upgrade::Upgrade,
+};
 use async_ffi::ContextExt;
 use bytes::Bytes;
 use http::{
@@ -53,6 +60,10 @@ pub trait RequestExt {
     /// test made, or one whose body was replaced. An info among the request's extensions comes first.
     fn connection(&self) -> Option<ConnectionInfo>;
 
+    /// What is known of the connection's TLS. `None` if it came without, or by somebody who has taken it off; a
+    /// [`TlsInfo`] among the request's extensions comes first. Copies the client's certificate.
+    fn tls(&self) -> Option<TlsInfo>;
+
     /// The connection itself, if the client asks to go on with another protocol on it: by the header
     /// `upgrade` in HTTP/1.1, or by the method CONNECT. `None` for any other request, and the second
     /// time.
@@ -88,6 +99,10 @@ pub trait RequestExt {
 impl RequestExt for Request<Body> {
     fn connection(&self) -> Option<ConnectionInfo> {
         self.extensions().get().copied().or_else(|| self.body().connection())
+    }
+
+    fn tls(&self) -> Option<TlsInfo> {
+        self.extensions().get().cloned().or_else(|| self.body().tls())
     }
 
     fn upgrade(&mut self) -> Option<Upgrade> {
@@ -142,6 +157,26 @@ impl Handle {
             listener: connection.listener.as_str(),
             scheme: connection.scheme.as_str(),
         }
+    }
+
+    pub(crate) fn tls(&self) -> Option<TlsInfo> {
+        // SAFETY: the handle is owned and borrowed for this one call.
+        let table = unsafe { (self.table.extension())(self.request, EXTENSION_TLS) };
+        // SAFETY: the number stands for this type, and what the host gives by it lives as long as the process.
+        let table = unsafe { table.cast::<FfiTls>().as_ref() }?;
+        let mut info = MaybeUninit::<FfiTlsInfo>::uninit();
+        // SAFETY: the handle is owned, and the host fills in all of the struct. What its slices point to lives as long as
+        // the handle, and is copied here.
+        let info = unsafe {
+            (table.info)(self.request, info.as_mut_ptr());
+            info.assume_init()
+        };
+        let (name, certificate) = (info.server_name.as_str(), info.client_certificate.as_slice());
+        Some(TlsInfo {
+            version: TlsVersion::from_number(info.version)?,
+            server_name: (!name.is_empty()).then(|| name.to_owned()),
+            client_certificate: (!certificate.is_empty()).then(|| Bytes::copy_from_slice(certificate)),
+        })
     }
 
     pub(crate) fn upgrade(&mut self) -> Option<Upgrade> {

@@ -104,6 +104,7 @@ async fn check(path: &Path) -> anyhow::Result<Result<Version, Refusal>> {
     let checked = async {
         let secrets = preflight.secrets(&config).await?;
         let place = Place { config: &config, home: &home, environment: &secrets.environment };
+        preflight.certificates(place, &secrets.tls).await?;
         preflight.version(place, None).await
     };
     let checked = checked.await;

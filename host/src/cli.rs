@@ -140,6 +140,9 @@ pub enum Command {
     /// A databank check; the master spawns it.
     #[command(hide = true)]
     InternalDatabankCheck,
+    /// A check of certificates; the master spawns it.
+    #[command(hide = true)]
+    InternalTlsCheck,
     /// The server of metrics and page; the master spawns it.
     #[command(hide = true)]
     InternalAdmin,
@@ -221,6 +224,8 @@ enum CtlOrder {
         #[arg(value_name = "LEVEL", value_parser = ["fatal", "error", "warn", "info", "debug", "trace", "restore"])]
         level: String,
     },
+    /// Read certificates and keys anew, without a restart: for handshakes from now on, and no connection is touched.
+    ReloadCertificates,
     /// Stop the service gracefully; once more: without `shutdown_delay`, and then at once.
     Stop {
         /// Wait until the master has gone.
@@ -247,6 +252,7 @@ impl From<Ctl> for Options {
             CtlOrder::Workers { number } => Order::Workers(number),
             CtlOrder::Status { watch } => Order::Status(if watch { Looks::Again } else { Looks::Once }),
             CtlOrder::Events => Order::Events,
+            CtlOrder::ReloadCertificates => Order::ReloadCertificates,
             CtlOrder::Loglevel { level } => Order::LogLevel(level),
             CtlOrder::Stop { wait, timeout } => Order::Stop(if wait { Wait::UntilGone(timeout) } else { Wait::Not }),
         };

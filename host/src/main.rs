@@ -39,6 +39,7 @@ use app_host_master as master;
 use app_host_platform::{console, logging, sys};
 use app_host_services::{databank_check, probe};
 use app_host_worker as worker;
+use app_host_worker::tls_check;
 
 use cli::Command;
 
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::InternalWorker => Ok(worker::run()),
         Command::InternalProbe => probe::run(),
         Command::InternalDatabankCheck => databank_check::run(),
+        Command::InternalTlsCheck => Ok(tls_check::run()?),
         Command::InternalAdmin => admin::run(),
     });
     let exit = outcome.unwrap_or_else(|error| {

@@ -5,7 +5,7 @@
 //! SIGABRT besides, `/close` closes what the host waits with, `/close/all` all that it has open, `/grow/MIB` needs so much memory more from now on, `/never` never answers nor reads, `/sleep/MS` answers late, `/panic`
 //! panics, `/upload` counts a body, `/download/BYTES` makes one of known length while it is sent and
 //! `/stream/BYTES` one of unknown length, `/whole/BYTES` has it ready, `/made` tells how many bytes were
-//! made, `/noted/NUMBER` writes the number down and answers as `/whoami`, `/noted_late/NUMBER` 5 ms later, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/child` shows
+//! made, `/noted/NUMBER` writes the number down and answers as `/whoami`, `/noted_late/NUMBER` 5 ms later, `/echo` sends one back, `/header/NAME` shows a header of the request, `/connection` shows what is known of the connection, `/tls` of its TLS, `/child` shows
 //! what a process spawned by the app inherits, `/orphan` leaves one behind, `/garbage` writes what is no message to every pipe
 //! of the process, `/smuggle` sends descriptors of several kinds on every socket to the master and tells how many packets went.
 #![expect(clippy::disallowed_methods, reason = "the app has no runtime, and bad manners")]
@@ -102,6 +102,7 @@ impl App for Misbehaving {
         let number = || argument.parse().unwrap_or(0);
         match route {
             "whoami" => self.whoami(),
+            "tls" => Response::new(Body::from(tls(&request))),
             "noted" => {
                 self.note(argument);
                 self.whoami()
@@ -481,3 +482,11 @@ mod signals {
 }
 
 app_abi::export_app!(Misbehaving);
+
+/// What is known of a request's TLS: the version, the name that was asked for, and how long the client's certificate is.
+fn tls(request: &Request<Body>) -> String {
+    let scheme = request.connection().map_or("", |connection| connection.scheme);
+    let Some(tls) = request.tls() else { return scheme.to_owned() };
+    let certificate = tls.client_certificate.map_or(0, |certificate| certificate.len());
+    format!("{scheme} {} {} {certificate}", tls.version, tls.server_name.unwrap_or_default())
+}

@@ -7,6 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::tls::Trust;
+
 /// The head of a well-formed request; a header is `name: value`.
 pub fn request(method: &str, path: &str, headers: &[&str]) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
@@ -26,6 +30,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The same as TCP, and TLS on it.
+    Tls(SocketAddr, Trust),
 }
 
 impl Address {
@@ -40,7 +46,7 @@ impl Address {
     /// The TCP address.
     pub fn tcp(&self) -> SocketAddr {
         match self {
-            Self::Tcp(address) => *address,
+            Self::Tcp(address) | Self::Tls(address, _) => *address,
             Self::Unix(path) => panic!("{} is a Unix socket", path.display()),
         }
     }
@@ -50,6 +56,7 @@ impl Address {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// One connection and the answer read from it last.
@@ -65,14 +72,16 @@ pub struct Connection {
 impl Connection {
     /// Connects; reads and writes fail after [`TIMEOUT`].
     pub fn connect(address: &Address) -> io::Result<Self> {
+        let tcp = |address| {
+            let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            Ok::<_, io::Error>(stream)
+        };
         let stream = match address {
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                Stream::Tcp(stream)
-            }
+            Address::Tcp(address) => Stream::Tcp(tcp(address)?),
+            Address::Tls(address, trust) => Stream::Tls(Box::new(trust.shake(tcp(address)?)?)),
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;
@@ -83,11 +92,20 @@ impl Connection {
         Ok(Self { stream, unread: Vec::new(), head: Vec::new(), body: Vec::new() })
     }
 
+    /// The TLS of the connection.
+    pub fn tls(&self) -> &ClientConnection {
+        match &self.stream {
+            Stream::Tls(stream) => &stream.conn,
+            Stream::Tcp(_) | Stream::Unix(_) => panic!("it has no TLS"),
+        }
+    }
+
     /// Writes bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -96,6 +114,7 @@ impl Connection {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -104,6 +123,7 @@ impl Connection {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
         }
     }
 
@@ -128,6 +148,7 @@ impl Connection {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_nonblocking(on),
             Stream::Unix(stream) => stream.set_nonblocking(on),
+            Stream::Tls(stream) => stream.sock.set_nonblocking(on),
         }
     }
 

@@ -32,6 +32,7 @@ pub mod process;
 pub mod restart;
 pub mod said;
 pub mod steady;
+pub mod tls;
 pub mod writers;
 
 pub use admin::Metrics;

@@ -10,17 +10,19 @@ use app_host_tests::build::workspace;
 
 /// The host's crates: where each lies, and which of the others it may use. The arrow that must not exist is the one
 /// between master and worker.
-const CRATES: [(&str, &str, &[&str]); 6] = [
+const CRATES: [(&str, &str, &[&str]); 7] = [
     ("app-host-core", "host/core", &[]),
     ("app-host-platform", "host/platform", &["core"]),
     ("app-host-services", "host/services", &["core", "platform"]),
-    ("app-host-worker", "host/worker", &["core", "platform", "services"]),
+    ("app-host-tls", "host/tls", &["core"]),
+    ("app-host-worker", "host/worker", &["core", "platform", "services", "tls"]),
     ("app-host-master", "host/master", &["core", "platform"]),
     ("app-host", "host", &["core", "master", "platform", "services", "worker"]),
 ];
 
 /// What the master's process must never have in its tree: HTTP, databanks, and whatever could load an app.
-const NOT_IN_MASTER: [&str; 7] = ["hyper", "httparse", "h2", "mongodb", "bson", "rusqlite", "axum"];
+const NOT_IN_MASTER: [&str; 10] =
+    ["hyper", "httparse", "h2", "mongodb", "bson", "rusqlite", "axum", "rustls", "ring", "x509-parser"];
 
 /// All that the core may depend on: data types and their texts, no runtime and no system.
 const CORE_DEPENDS_ON: [&str; 8] =
@@ -53,12 +55,16 @@ const ORDERS: [(&str, &[&str]); 3] = [
     ("host/services", &["probe", "databank_check", "loader", "databank", "dispatch"]),
     (
         "host/core",
-        &["restart", "message", "status", "command", "config", "dispatch", "ids", "error", "foreign", "hosts", "words"],
+        &[
+            "restart", "message", "status", "command", "config", "tls", "secret", "dispatch", "ids", "error",
+            "foreign", "hosts", "words",
+        ],
     ),
 ];
 
 /// The crates whose names and files are held to order: one name for one thing, short files, one style of modules.
-const TIDY: [&str; 6] = ["host", "host/core", "host/master", "host/platform", "host/services", "host/worker"];
+const TIDY: [&str; 7] =
+    ["host", "host/core", "host/master", "host/platform", "host/services", "host/tls", "host/worker"];
 
 /// What each command has under the same name, in a module that no other command uses.
 const OF_EACH_COMMAND: [&str; 1] = ["Options"];

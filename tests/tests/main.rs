@@ -65,6 +65,7 @@ mod stop_wait;
 mod stopping;
 mod subscribers;
 mod system;
+mod tls;
 mod tower;
 mod versions;
 mod watcher;

@@ -25,7 +25,7 @@ impl Nginx {
         let shown = page.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
         let own = directory.join("nginx.sock");
         let upstream = match upstream {
-            Address::Tcp(address) => format!("server {address};"),
+            Address::Tcp(address) | Address::Tls(address, _) => format!("server {address};"),
             Address::Unix(path) => format!("server unix:{};", path.display()),
         };
         let replaced =

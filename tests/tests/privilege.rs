@@ -189,7 +189,7 @@ fn shut_down(pid: u32, address: &Address) {
 /// Whether the socket with this number is the listener at `address`.
 fn is_listening_at(inode: &str, address: &Address) -> bool {
     match address {
-        Address::Tcp(address) => {
+        Address::Tcp(address) | Address::Tls(address, _) => {
             let port = format!(":{:04X}", address.port());
             fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
                 let fields: Vec<&str> = line.split_whitespace().collect();

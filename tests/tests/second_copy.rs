@@ -38,8 +38,8 @@ const CHANGES: [Change; 5] = [
     Change {
         name: "grown",
         file: "magic.rs",
-        from: "pub const ABI_MINOR: u32 = 3;",
-        to: "pub const ABI_MINOR: u32 = 4;",
+        from: "pub const ABI_MINOR: u32 = 4;",
+        to: "pub const ABI_MINOR: u32 = 5;",
     },
     Change { name: "raised", file: "magic.rs", from: "pub const ABI: u32 = 1;", to: "pub const ABI: u32 = 2;" },
 ];
@@ -149,7 +149,7 @@ fn app_that_needs_more_than_the_host_has_is_refused_naming_it() {
 #[test]
 fn app_of_a_later_minor_is_refused_naming_the_least_that_it_needs() {
     let detail = refused("grown");
-    assert!(detail.contains("`host_minor_needed` is 4") && detail.contains("minor 3 of ABI 1"), "{detail}");
+    assert!(detail.contains("`host_minor_needed` is 5") && detail.contains("minor 4 of ABI 1"), "{detail}");
 }
 
 #[test]

@@ -185,8 +185,12 @@ where
             return failure();
         };
         let info = request.connection();
+        let tls = info.filter(|info| info.scheme == "https").and_then(|_| request.tls());
         let extensions = request.extensions_mut();
         extensions.insert(self.host);
+        if let Some(tls) = tls {
+            extensions.insert(tls);
+        }
         if let Some(info) = info {
             extensions.insert(info);
             #[cfg(feature = "axum")]
@@ -245,8 +249,8 @@ fn function<F: Copy + 'static>() -> F {
 /// shutdown timeout (`restart.shutdown_timeout`), when the worker is killed. Background threads that the app has
 /// not ended are still there meanwhile.
 ///
-/// [`Host`] and [`ConnectionInfo`](crate::ConnectionInfo) are among the extensions of each request. A
-/// request that asks for an upgrade carries hyper's `OnUpgrade`, as in a server of hyper's own.
+/// [`Host`] and [`ConnectionInfo`](crate::ConnectionInfo) are among the extensions of each request, and
+/// [`TlsInfo`](crate::TlsInfo) of those that came by TLS. A request that asks for an upgrade carries hyper's `OnUpgrade`, as in a server of hyper's own.
 #[macro_export]
 macro_rules! export_tower {
     ($maker:expr $(, $option:ident = $value:expr)* $(,)?) => {

@@ -39,6 +39,8 @@ pub enum Command {
     Status,
     /// From now on a line of JSON for everything that happens, between the answers.
     Events,
+    /// Certificates and keys read anew, without a restart.
+    ReloadCertificates,
     /// Stop the service, as SIGTERM does.
     Stop,
 }
@@ -87,7 +89,7 @@ const WORKERS: std::ops::RangeInclusive<u16> = 1..=512;
 type Maker = fn(&[&str]) -> Option<Command>;
 
 /// Every command: its name, which is also what it is called in `CMDS`, and what its parameters mean.
-const TABLE: [(&str, Maker); 12] = [
+const TABLE: [(&str, Maker); 13] = [
     ("CMDS", |parameters| alone(parameters, Command::Cmds)),
     ("DRAIN", |parameters| match parameters {
         [on] if on.eq_ignore_ascii_case("ON") => Some(Command::Drain(true)),
@@ -99,6 +101,7 @@ const TABLE: [(&str, Maker); 12] = [
         [level] => parse_level(level).map(Command::LogLevel),
         _ => None,
     }),
+    ("RELOAD-CERTIFICATES", |parameters| alone(parameters, Command::ReloadCertificates)),
     ("RESTART", |parameters| match parameters {
         [] => Some(Command::Restart(Until::Accepted)),
         [wait] if wait.eq_ignore_ascii_case("WAIT") => Some(Command::Restart(Until::Judged)),

@@ -22,5 +22,7 @@ pub mod hosts;
 pub mod ids;
 pub mod message;
 pub mod restart;
+pub mod secret;
 pub mod status;
+pub mod tls;
 mod words;

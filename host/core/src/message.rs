@@ -4,12 +4,14 @@
 //! Both ends are always the same binary (`/proc/self/exe`), so the format needs no version.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AppConfig, LogFormat, LogLevel, Trusted, databank};
 use crate::ids::{Generation, Slot, VersionId};
+use crate::tls::{CertificateInfo, TlsFile, TlsSettings};
 
 /// Room in the socket between a worker's connections and those of its peers: the longest state of a connection, and many
 /// short ones.
@@ -17,7 +19,8 @@ pub const TRANSFER_SOCKET_BYTES: usize = 512 * 1024;
 
 /// The first message to a worker. Its descriptors come in this order: the log, the dispatch socket, the
 /// handover socket, the stats page, the lock that names the magic, the reading ends of its standard
-/// output and its standard error, the version's file, the access log if it is a file of its own, and one a listener.
+/// output and its standard error, the version's file, the access log if it is a file of its own, the keys of session
+/// tickets if a listener has TLS, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
@@ -75,6 +78,15 @@ pub struct DatabankSetup {
     pub databank: databank::Setup,
     /// Whether a store on this machine is made where there is none.
     pub making: databank::Making,
+    pub core_dumps: bool,
+    pub log: LogSetup,
+}
+
+/// The only message to a check of certificates; no descriptors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TlsSetup {
+    /// By the names of the listeners.
+    pub listeners: TlsByListener,
     pub core_dumps: bool,
     pub log: LogSetup,
 }
@@ -141,7 +153,12 @@ pub struct ListenerInfo {
     pub unix: bool,
     pub server: Server,
     pub origin: Origin,
+    /// What its handshakes are made with, if clients speak TLS.
+    pub tls: Option<Arc<TlsSettings>>,
 }
+
+/// What the handshakes of listeners are made with, by their names.
+pub type TlsByListener = Vec<(String, Arc<TlsSettings>)>;
 
 /// Whose a listener is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +199,10 @@ pub enum ToWorker {
     LogFile,
     /// Log requests to the file whose descriptor comes with this, from now on.
     AccessFile,
+    /// Shake hands with these from now on, by listener.
+    Certificates { listeners: TlsByListener },
+    /// Seal session tickets with the first key in the file whose descriptor comes with this, and open them with all.
+    TicketKeys,
 }
 
 /// What becomes of the connections of a worker that drains.
@@ -238,4 +259,20 @@ pub enum FromDatabankCheck {
     Reached,
     /// It doesn't, or can't be given what they need.
     Unreachable { error: String },
+}
+
+/// From a check of certificates to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromTlsCheck {
+    /// All can be used; of each listener's, in their order.
+    Usable { certificates: Vec<Vec<CertificateInfo>> },
+    /// One can't.
+    Unusable {
+        /// Of which listener, by its place in the question.
+        listener: usize,
+        /// Which file.
+        file: TlsFile,
+        /// What is wrong with it, to be said behind its name.
+        error: String,
+    },
 }

@@ -41,10 +41,26 @@ pub struct Status {
     /// The names of the listeners that somebody has shut down: their clients are refused.
     #[serde(default)]
     pub listeners_down: Vec<String>,
+    /// Those of the active generation's listeners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// Oldest first.
     pub workers: Vec<WorkerStatus>,
     /// The last verdicts, the newest last.
     pub verdicts: Vec<VerdictRecord>,
+}
+
+/// A certificate that clients are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    pub listener: String,
+    /// The names that it is for.
+    pub names: Vec<String>,
+    /// Until when it is valid, RFC 3339, and in seconds since 1970.
+    pub not_after: String,
+    pub not_after_seconds: i64,
+    /// Whether that is within two weeks.
+    pub ends_soon: bool,
 }
 
 /// One worker, from its spawn until its exit has been seen.

@@ -49,6 +49,10 @@ pub(super) fn handle(asked: ControlRequest, effects: &mut Effects, machine: &Mac
             effects.take_out_of_rotation(on);
             Answer::Ack
         }
+        Command::ReloadCertificates => {
+            effects.reload_certificates(reply);
+            return None;
+        }
         Command::Stop => {
             // Before the answer, after which a script may start the next master.
             effects.mark_stop();
@@ -111,6 +115,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
         databank: Some(active.databank.place()),
         out_of_rotation: effects.is_out_of_rotation(),
         listeners_down: effects.listeners_down(),
+        certificates: effects.certificate_states(),
         workers: machine.workers().map(|view| worker(effects, &view)).collect(),
         verdicts: effects.requests().verdicts(),
     }

@@ -61,13 +61,13 @@ use tokio::task::LocalSet;
 use tokio::time::Interval;
 use tracing::{debug, info};
 
-use app_host_core::ids::{RequestId, Time};
-use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Scale};
+use app_host_core::ids::{Generation, RequestId, Time};
+use app_host_core::restart::{Action, By, Event, ExitReason, Machine, Refusal, Scale};
 use app_host_platform::metrics::Snapshot;
 use app_host_platform::timer::sleep_until;
 use app_host_platform::{console, sys};
 
-use crate::control::ControlRequest;
+use crate::control::{ControlRequest, Reply};
 use crate::listeners::Passed;
 use crate::locks::StopMark;
 use crate::preflight::{Prepared, Refused, Took};
@@ -91,6 +91,8 @@ enum Input {
     Event(Event),
     /// A preflight has ended.
     Preflight { request: RequestId, outcome: Box<Result<(Prepared, Took), Refused>> },
+    /// Certificates and keys have been read anew, for a client that waits for it.
+    Certificates { generation: Generation, outcome: Box<Result<effects::Read, Refusal>>, reply: oneshot::Sender<Reply> },
     /// The process that serves metrics wants to know how things stand.
     Snapshot { reply: oneshot::Sender<Box<Snapshot>> },
 }
@@ -234,15 +236,9 @@ async fn serve(
         let deadline = deadline.and_then(|deadline| begin.checked_add(deadline));
         let look = machine.check_interval().and_then(|every| looked.checked_add(every));
         event = tokio::select! {
-            input = inputs.recv() => match input.expect("the effects hold a sender") {
-                Input::Event(event) => Some(event),
-                Input::Preflight { request, outcome } => Some(effects.preflight_ended(request, *outcome)),
-                Input::Snapshot { reply } => {
-                    // It may have ended meanwhile.
-                    let _ = reply.send(Box::new(commands::snapshot(&effects, &machine, begin.elapsed())));
-                    None
-                }
-            },
+            input = inputs.recv() => {
+                take(input.expect("the effects hold a sender"), &mut effects, &machine, begin.elapsed())
+            }
             Some(asked) = asked.recv() => commands::handle(asked, &mut effects, &machine, begin.elapsed()),
             _ = signals.usr2.recv() => Some(effects.request(By::Signal, Target::Configured, begin.elapsed())),
             hangup = signals.hup.recv() => Some(match hangup {
@@ -272,6 +268,10 @@ async fn serve(
                 effects.look_at_own_files(begin.elapsed());
                 None
             }
+            () = sleep_until(effects.tls_due()) => {
+                effects.look_at_tls();
+                None
+            }
             () = sleep_until(systemd.extends_at()) => {
                 effects.ask_for_time();
                 None
@@ -282,6 +282,23 @@ async fn serve(
                 None
             }
         };
+    }
+}
+
+/// What the world has reported, as the machine is to see it.
+fn take(input: Input, effects: &mut Effects, machine: &Machine, now: Time) -> Option<Event> {
+    match input {
+        Input::Event(event) => Some(event),
+        Input::Preflight { request, outcome } => Some(effects.preflight_ended(request, *outcome)),
+        Input::Certificates { generation, outcome, reply } => {
+            effects.certificates_read(generation, *outcome, reply);
+            None
+        }
+        Input::Snapshot { reply } => {
+            // It may have ended meanwhile.
+            let _ = reply.send(Box::new(commands::snapshot(effects, machine, now)));
+            None
+        }
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) async fn start(
         logging.change(&snapshot.config.log)?;
     }
     let Snapshot { config, home, id: config_id, text } = snapshot;
-    let Secrets { databank, app_config, environment } = preflight.secrets(&config).await?;
+    let Secrets { databank, app_config, environment, tls } = preflight.secrets(&config).await?;
     if !databank.store.is_shared() {
         let driver = databank.store.driver();
         warn!(driver, "each worker has a databank of its own, which ends with it; restarts will be refused");
@@ -128,6 +128,7 @@ pub(super) async fn start(
         make_data_directory(directory, preflight.identity.as_ref())?;
     }
     let place = Place { config: &config, home: &home, environment: &environment };
+    let certificates = preflight.certificates(place, &tls).await?;
     let (version, _) = preflight
         .version_and_databank(place, &databank, None, source, |_| Ok(()))
         .await
@@ -136,17 +137,28 @@ pub(super) async fn start(
     info!(driver = databank_place.driver, place = databank_place.place, "databank in use");
     let passed = Listeners::with_passed(passed);
     let (listeners, admin) = bind(&config, &state.locks, &version.magic().to_string(), passed).await?;
-    for (listener, address) in listeners.addresses() {
-        info!(listener, address, "listening");
-    }
+    listeners.addresses().for_each(|(listener, address)| info!(listener, address, "listening"));
     let lock = MagicLock::hold(&state.locks, &config.locks_dir(), version.magic())?;
     let orphans = lock.orphans().context("the locks of workers can't be looked at")?;
     if orphans.live() {
         info!("workers of an earlier master still drain: until they have gone no lock is granted");
         tokio::task::spawn_local(grant_after(orphans, dispatch.grant_locks_later()));
     }
-    let first =
-        Prepared { config, config_id, text, version, listeners, admin, databank, app_config, environment, home, held };
+    let first = Prepared {
+        config,
+        config_id,
+        text,
+        version,
+        listeners,
+        admin,
+        databank,
+        app_config,
+        environment,
+        tls,
+        certificates,
+        home,
+        held,
+    };
     let history = RecordedHistory::new(history_file, history, preflight.disk.clone());
     let workers = Workers::new(preflight.children.clone(), preflight.identity.clone(), lock, inbox.clone(), dispatch);
     let own_files = OwnFiles::new(control, state_lock, pid_file);

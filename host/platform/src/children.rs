@@ -27,6 +27,7 @@ pub enum Role {
     Worker,
     Probe,
     DatabankCheck,
+    TlsCheck,
     Admin,
 }
 
@@ -37,6 +38,7 @@ impl Role {
             Self::Worker => "internal-worker",
             Self::Probe => "internal-probe",
             Self::DatabankCheck => "internal-databank-check",
+            Self::TlsCheck => "internal-tls-check",
             Self::Admin => "internal-admin",
         }
     }
@@ -45,7 +47,7 @@ impl Role {
     const fn dies_with_us(self) -> bool {
         match self {
             Self::Worker => false,
-            Self::Probe | Self::DatabankCheck | Self::Admin => true,
+            Self::Probe | Self::DatabankCheck | Self::TlsCheck | Self::Admin => true,
         }
     }
 }

@@ -36,6 +36,9 @@ const DEFAULT_CONFIG: &str = "app-host.json";
 /// How long a master may take for an answer that needs no waiting.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long certificates may take to be read and checked: their disk, and a process.
+const RELOAD: Duration = Duration::from_secs(90);
+
 /// How often `status --watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,8 @@ pub enum Order {
     Versions,
     Status(Looks),
     Events,
+    /// Certificates and keys.
+    ReloadCertificates,
     /// A level, or `restore`.
     LogLevel(String),
     Stop(Wait),
@@ -182,6 +187,10 @@ fn carry_out(Options { place, form, order }: &Options) -> Result<Outcome, CtlErr
         }
         Order::Status(Looks::Again) => watch(&mut client, *form),
         Order::Events => events(&mut client, *form),
+        Order::ReloadCertificates => {
+            client.order("RELOAD-CERTIFICATES", RELOAD)?;
+            done("certificates reloaded", *form)
+        }
         Order::LogLevel(level) => {
             client.order(&format!("LOGLEVEL {level}"), ANSWER)?;
             done(&format!("log level: {level}"), *form)

@@ -65,6 +65,10 @@ pub(super) fn status(status: &Status, before: Option<(&Status, Duration)>) -> St
     if !status.listeners_down.is_empty() {
         let _ = writeln!(out, "listeners that turn clients away: {}", status.listeners_down.join(", "));
     }
+    for certificate in status.certificates.iter().filter(|certificate| certificate.ends_soon) {
+        let (names, listener) = (certificate.names.join(", "), &certificate.listener);
+        let _ = writeln!(out, "certificate of {listener} for {names} ends: {}", certificate.not_after);
+    }
     if let Some(last) = status.verdicts.last() {
         let detail = last
             .detail

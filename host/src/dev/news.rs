@@ -102,8 +102,15 @@ impl Reader {
 }
 
 /// The crates that the host is made of.
-const HOST_CRATES: [&str; 6] =
-    ["app_host", "app_host_core", "app_host_master", "app_host_platform", "app_host_services", "app_host_worker"];
+const HOST_CRATES: [&str; 7] = [
+    "app_host",
+    "app_host_core",
+    "app_host_master",
+    "app_host_platform",
+    "app_host_services",
+    "app_host_tls",
+    "app_host_worker",
+];
 
 /// Whether a line comes from the app; the host's own say where in the host they come from.
 fn is_of_the_app(target: &str) -> bool {

@@ -4,6 +4,7 @@
 //! listener is shut down, by the serving threads and then by the control thread for threads that an app blocks. How a
 //! connection is served is for `connection`.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -22,12 +23,13 @@ use app_host_core::message::Origin;
 use app_host_platform::sys::socket::is_open;
 use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::{Address, Connection, LoadedApp};
+use app_host_tls::TlsServer;
 
 use crate::Listener;
 use crate::access::AccessLog;
-use crate::connection::{self, DrainSignal, Suspended};
-use crate::detach_queue::{DetachQueue, detach};
-use crate::serving::Connected;
+use crate::client::{self, ConnectionMeta};
+use crate::connection::{DrainSignal, Suspended};
+use crate::detach_queue::DetachQueue;
 use crate::stream::{Socket as Movable, Stream};
 
 /// How long a thread accepts nothing when the process or the system has run out of something.
@@ -82,6 +84,8 @@ pub(super) struct ConnectionContext {
     pub(super) app: LoadedApp,
     pub(super) stats: &'static ThreadStats,
     pub(super) drain: DrainSignal,
+    /// What handshakes are made with, by listener.
+    pub(super) servers: Arc<HashMap<&'static str, TlsServer>>,
     /// Where requests are logged, if they are.
     pub(super) access: Option<Arc<AccessLog>>,
     /// The way to other workers and into the pool of idle connections.
@@ -97,6 +101,8 @@ pub(super) struct OpenListener {
     /// The local address of every connection, unless it differs between them.
     local: Option<Address>,
     origin: Origin,
+    /// What handshakes are made with, if clients speak TLS.
+    tls: Option<TlsServer>,
 }
 
 enum ListenerSocket {
@@ -131,7 +137,7 @@ impl OpenListener {
             let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
             (ListenerSocket::Tcp(TcpListener::from_std(socket.into())?), known)
         };
-        Ok(Self { socket, name: listener.name, local, origin: listener.origin })
+        Ok(Self { socket, name: listener.name, local, origin: listener.origin, tls: listener.tls.clone() })
     }
 
     /// Registers the same socket once more.
@@ -141,7 +147,7 @@ impl OpenListener {
             ListenerSocket::Tcp(_) => ListenerSocket::Tcp(TcpListener::from_std(socket.into())?),
             ListenerSocket::Unix(_) => ListenerSocket::Unix(UnixListener::from_std(socket.into())?),
         };
-        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin })
+        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin, tls: self.tls.clone() })
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -197,9 +203,16 @@ impl OpenListener {
     }
 
     fn spawn_task<S: Movable>(&self, stream: S, peer: Address, local: Address, context: ConnectionContext) {
-        let connection = Arc::new(Connection { peer, local, listener: self.name, scheme: "http" });
+        let connection = Arc::new(Connection { peer, local, listener: self.name, tls: None });
         let meta = ConnectionMeta { connection, opened: Instant::now() };
-        tokio::spawn(serve(Suspended::accepted(Stream::own(stream)), meta, context));
+        match &self.tls {
+            None => drop(tokio::spawn(client::serve(Suspended::accepted(Stream::own(stream)), meta, context))),
+            Some(server) => {
+                // Boxed, so that the future of a plain connection has no room for a handshake.
+                let shakes = client::serve_encrypted(Stream::own(stream), Vec::new(), server.clone(), meta, context);
+                tokio::spawn(Box::pin(shakes));
+            }
+        }
     }
 
     fn last_call(&self, context: &ConnectionContext) {
@@ -227,28 +240,6 @@ impl OpenListener {
                 tracing::warn!(listener = self.name, error, "a connection can't be served");
             }
         }
-    }
-}
-
-/// What the host knows of a connection for as long as it is open, in whichever worker.
-#[derive(Clone, Debug)]
-pub(super) struct ConnectionMeta {
-    pub(super) connection: Arc<Connection>,
-    pub(super) opened: Instant,
-}
-
-/// Serves a connection until it ends, moves to another worker, or is parked.
-pub(super) async fn serve<S: Movable>(
-    connection: Suspended<Stream<S>>,
-    meta: ConnectionMeta,
-    context: ConnectionContext,
-) {
-    let connected = Connected { app: context.app, connection: Arc::clone(&meta.connection) };
-    let Connection { peer, listener, .. } = *meta.connection;
-    let log = context.access.as_ref().map(|access| access.connection(peer, listener));
-    let leaving = connection::serve_connection(connection, connected, context.stats, context.drain.clone(), log).await;
-    if let Some(leaving) = leaving {
-        detach(leaving, &meta, context);
     }
 }
 

@@ -12,10 +12,12 @@ use tokio::sync::{Notify, mpsc};
 use app_host_core::error::chain;
 use app_host_services::loader::Connection;
 
-use crate::accept::{ConnectionContext, ConnectionMeta};
+use crate::accept::ConnectionContext;
+use crate::client::ConnectionMeta;
 use crate::connection::{Leaving, Suspended};
 use crate::detached::Detached;
-use crate::stream::{Socket, Stream};
+use crate::stream::{Left, Socket, Stream};
+use crate::tls::Travelling;
 use crate::transfer::TransferHandle;
 
 /// How many connections leave a thread before it looks at what else there is.
@@ -92,6 +94,20 @@ pub(super) fn detach<S: Socket>(leaving: Leaving<Stream<S>>, meta: &ConnectionMe
     }
 }
 
+/// Sends a connection to another worker whose client has been answered nothing: that one shakes hands with it.
+pub(super) fn leave_unshaken<S: Socket>(
+    stream: Stream<S>,
+    read: Vec<u8>,
+    meta: &ConnectionMeta,
+    context: ConnectionContext,
+) {
+    let queue = Arc::clone(&context.detach_queue);
+    let detached = deregister(Suspended::accepted(stream), meta, context);
+    if let Some(connection) = detached {
+        queue.push(Detached { tls: Some(Box::new(Travelling::Nothing(read))), ..connection });
+    }
+}
+
 /// Takes a connection out of its runtime. Closes it if that fails.
 fn deregister<S: Socket>(
     suspended: Suspended<Stream<S>>,
@@ -101,11 +117,17 @@ fn deregister<S: Socket>(
     let Suspended { transport, unread, history } = suspended;
     let ConnectionContext { stats, detach_queue, held, .. } = context;
     match transport.leave() {
-        Ok(socket) => {
+        Ok(Left { socket, tls, plain }) => {
             let (connection, opened) = (Connection::clone(&meta.connection), meta.opened);
             // Without the buffer that it was read into, if nothing was.
-            let unread = if unread.is_empty() { Bytes::new() } else { unread };
-            Some(Detached { socket, connection, opened, unread, history, thread: detach_queue.thread, held })
+            let unread = match (unread.is_empty(), plain.is_empty()) {
+                (true, true) => Bytes::new(),
+                (false, true) => unread,
+                (true, false) => plain.into(),
+                (false, false) => [&unread[..], &plain].concat().into(),
+            };
+            let tls = tls.map(|tls| Box::new(Travelling::Records(tls)));
+            Some(Detached { socket, connection, opened, unread, history, tls, thread: detach_queue.thread, held })
         }
         Err(error) => {
             tracing::warn!(error = chain(&error), "a connection can't be taken out of the runtime, and is closed");

@@ -4,18 +4,21 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use app_host_services::loader::{Address, Connection};
+use app_host_services::loader::{Address, Connection, TlsInfo};
+use app_host_tls::State;
 
 use crate::connection::{History, MAX_UNREAD};
-use crate::record::{ConnectionRecord, Endpoint, MAX_HEAD};
+use crate::record::{ConnectionRecord, Endpoint, MAX_HEAD, MAX_TLS, MAX_TLS_BYTES, TlsRecord};
+use crate::tls::{SuspendedTls, Travelling};
 use crate::transfer::{MAX_RECORD, Transferable};
 
-const _: () = assert!(MAX_HEAD + MAX_UNREAD <= MAX_RECORD);
+const _: () = assert!(MAX_HEAD + MAX_TLS + MAX_UNREAD <= MAX_RECORD);
 
 /// A connection that has no task: on its way from one worker to another, or parked.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(super) struct Detached {
     /// What has been read of it and was not handed to HTTP.
     pub(super) unread: Bytes,
     pub(super) history: History,
+    /// Its TLS, if it has one.
+    pub(super) tls: Option<Box<Travelling>>,
     /// The serving thread that has the connection, or had it last.
     pub(super) thread: usize,
     /// Keeps that thread from being drained before it is known what became of the connection.
@@ -38,6 +43,8 @@ pub(super) struct ListenerKey {
     pub(super) name: &'static str,
     /// Whether it is a Unix socket.
     pub(super) unix: bool,
+    /// Whether its clients speak TLS.
+    pub(super) tls: bool,
 }
 
 impl Detached {
@@ -50,19 +57,38 @@ impl Detached {
         (thread, held): (usize, mpsc::Sender<Infallible>),
     ) -> Option<Self> {
         let (record, unread) = ConnectionRecord::read(record)?;
-        let ConnectionRecord { listener, peer, local, age, history } = record;
-        let &ListenerKey { name: listener, unix } = listeners.iter().find(|key| key.name == listener)?;
+        let ConnectionRecord { listener, peer, local, age, history, tls } = record;
+        let &ListenerKey { name: listener, unix, tls: shakes_hands } =
+            listeners.iter().find(|key| key.name == listener)?;
         let (peer, local) = match (peer, local) {
             (Some(peer), Some(local)) if !unix => (Address::Tcp(peer.address()), Address::Tcp(local.address())),
             (None, None) if unix => (Address::Unix, Address::Unix),
             // A listener of this name was of another kind.
             _ => return None,
         };
-        let connection = Connection { peer, local, listener, scheme: "http" };
+        let (tls, info) = match tls {
+            None => (None, None),
+            // A listener of this name has no certificate here.
+            Some(TlsRecord::Nothing(_)) if !shakes_hands => return None,
+            Some(TlsRecord::Nothing(read)) => (Some(Travelling::Nothing(read.to_vec())), None),
+            Some(TlsRecord::Records { version, server_name, client_certificate, state, raw, out }) => {
+                let suspended = SuspendedTls { state: State::read(state)?, raw: raw.to_vec(), out: out.to_vec() };
+                if raw.len() > MAX_TLS_BYTES {
+                    return None;
+                }
+                let info = TlsInfo {
+                    version,
+                    server_name: server_name.map(Into::into),
+                    client_certificate: client_certificate.map(Into::into),
+                };
+                (Some(Travelling::Records(suspended)), Some(Arc::new(info)))
+            }
+        };
+        let connection = Connection { peer, local, listener, tls: info };
         let now = Instant::now();
         let opened = now.checked_sub(age).unwrap_or(now);
         let unread = Bytes::copy_from_slice(unread);
-        Some(Self { socket, connection, opened, unread, history, thread, held })
+        Some(Self { socket, connection, opened, unread, history, tls: tls.map(Box::new), thread, held })
     }
 }
 
@@ -79,16 +105,31 @@ impl Transferable for Detached {
     }
 
     fn write_record(&self, packet: &mut Vec<u8>) -> bool {
-        let Self { connection, opened, history, unread, .. } = self;
+        let Self { connection, opened, history, unread, tls, .. } = self;
+        let info = connection.tls.as_deref();
+        let tls = match tls.as_deref() {
+            None => None,
+            Some(Travelling::Nothing(read)) => Some(TlsRecord::Nothing(read)),
+            Some(Travelling::Records(SuspendedTls { state, raw, out })) => Some(TlsRecord::Records {
+                version: info.map_or(0, |info| info.version),
+                server_name: info.and_then(|info| info.server_name.as_deref()),
+                client_certificate: info.and_then(|info| info.client_certificate.as_deref()),
+                state: state.expose(),
+                raw,
+                out,
+            }),
+        };
+        let most = if tls.is_some() { MAX_HEAD + MAX_TLS } else { MAX_HEAD };
         let record = ConnectionRecord {
             listener: connection.listener,
             peer: end(connection.peer),
             local: end(connection.local),
             age: opened.elapsed(),
             history: *history,
+            tls,
         };
         let begin = packet.len();
-        let written = record.write(packet) && packet.len() - begin <= MAX_HEAD;
+        let written = record.write(packet) && packet.len() - begin <= most;
         packet.extend_from_slice(unread);
         written && unread.len() <= MAX_UNREAD
     }
@@ -103,9 +144,10 @@ pub(super) mod tests {
 
     /// An idle connection that has had this many requests.
     pub(crate) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
-        let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", scheme: "http" };
+        let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", tls: None };
         let history = History { detected: Detected::Http1, requests, ..Suspended::accepted(()).history };
-        Detached { socket, connection, opened: Instant::now(), unread: Bytes::new(), history, thread: 0, held }
+        let opened = Instant::now();
+        Detached { socket, connection, opened, unread: Bytes::new(), history, tls: None, thread: 0, held }
     }
 
     #[test]
@@ -116,7 +158,7 @@ pub(super) mod tests {
         let name: &'static str = "ü\"".repeat(85).leak();
         let peer = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().unwrap();
         let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
-        sent.connection = Connection { peer, local, listener: name, scheme: "http" };
+        sent.connection = Connection { peer, local, listener: name, tls: None };
         sent.opened -= Duration::from_secs(3);
         sent.history.ticks = 2;
         sent.history.next_tick = Duration::from_millis(1234);
@@ -125,7 +167,7 @@ pub(super) mod tests {
         assert!(sent.write_record(&mut packet));
         let record = &packet[3..];
         assert!(record.len() <= MAX_RECORD);
-        let key = |name, unix| ListenerKey { name, unix };
+        let key = |name, unix| ListenerKey { name, unix, tls: false };
         let read =
             |record: &[u8], listeners: &[ListenerKey]| Detached::read(record, null(), listeners, (7, held.clone()));
 

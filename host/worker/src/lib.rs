@@ -34,6 +34,7 @@
 mod accept;
 mod access;
 mod arrivals;
+mod client;
 mod connection;
 mod control;
 mod detach_queue;
@@ -44,11 +45,15 @@ mod record;
 mod serving;
 mod signals;
 mod stream;
+mod tls;
 mod transfer;
+
+pub use tls::check as tls_check;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use app_host_core::error::chain;
 use app_host_core::message::{AccessPlace, ListenerInfo, Origin, Server, WorkerSetup};
@@ -58,6 +63,7 @@ use app_host_platform::logging;
 use app_host_platform::sys;
 use app_host_platform::sys::stats::{StatsPage, ThreadStats};
 use app_host_services::loader::AppListener;
+use app_host_tls::{CertificateError, Tickets, TlsServer};
 
 /// How many descriptors the table has room for from the start, besides the connections that there will be: 32 KiB in the
 /// kernel.
@@ -84,6 +90,10 @@ enum WorkerError {
     Signals(#[source] io::Error),
     #[error("the access log can't be begun")]
     AccessLog(#[source] io::Error),
+    #[error("the keys of session tickets can't be read")]
+    TicketKeys(#[source] io::Error),
+    #[error("listener \"{name}\": its TLS {error}")]
+    Tls { name: String, error: CertificateError },
     #[error("the databank's thread can't be made")]
     Databank(#[source] io::Error),
     #[error("the thread for messages of other workers can't be made")]
@@ -111,6 +121,8 @@ struct Equipment {
     library: OwnedFd,
     /// The access log's own file.
     access: Option<OwnedFd>,
+    /// The keys of session tickets.
+    tickets: Arc<Tickets>,
     /// Held until the process ends: the lock by which a new master learns that this magic still runs.
     _held: OwnedFd,
 }
@@ -122,6 +134,8 @@ struct Listener {
     name: &'static str,
     unix: bool,
     origin: Origin,
+    /// What handshakes are made with, if clients speak TLS.
+    tls: Option<TlsServer>,
 }
 
 /// Runs the worker, whose control socket is standard input.
@@ -157,7 +171,9 @@ fn try_run() -> Result<ExitCode, WorkerError> {
 fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Equipment), WorkerError> {
     let infos = &setup.listeners;
     let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
-    let (found, expected) = (descriptors.len(), 8 + usize::from(with_access) + infos.len());
+    let with_tls = infos.iter().any(|info| info.tls.is_some());
+    let beside = usize::from(with_access) + usize::from(with_tls);
+    let (found, expected) = (descriptors.len(), 8 + beside + infos.len());
     let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(wrong);
@@ -165,17 +181,36 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
     let printed = [next()?, next()?];
     let library = next()?;
     let access = with_access.then(&mut next).transpose()?;
+    let ticket_keys = with_tls.then(&mut next).transpose()?;
     if found != expected {
         return Err(wrong());
     }
     let stats = StatsPage::open(&page).map_err(WorkerError::Stats)?.into_threads();
     let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
-    for (socket, ListenerInfo { name, unix, server, origin }) in descriptors.zip(infos) {
+    let tickets = Arc::new(Tickets::new(&[]));
+    if let Some(keys) = ticket_keys {
+        tls::set_ticket_keys(&tickets, keys).map_err(WorkerError::TicketKeys)?;
+    }
+    for (socket, ListenerInfo { name, unix, server, origin, tls }) in descriptors.zip(infos) {
         let (name, unix, origin) = (name.clone(), *unix, *origin);
+        let tls = tls.as_deref().map(|settings| TlsServer::new(settings, Arc::clone(&tickets)));
+        let tls = tls.transpose().map_err(|(_, error)| WorkerError::Tls { name: name.clone(), error })?;
         match server {
-            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix, origin }),
+            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix, origin, tls }),
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
-    Ok((log, Equipment { stats, listeners, app_listeners, dispatch, transfer, printed, library, access, _held: lock }))
+    let equipment = Equipment {
+        stats,
+        listeners,
+        app_listeners,
+        dispatch,
+        transfer,
+        printed,
+        library,
+        access,
+        tickets,
+        _held: lock,
+    };
+    Ok((log, equipment))
 }

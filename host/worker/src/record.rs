@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use app_host_core::tls::MAX_CLIENT_CERTIFICATE;
+
 use crate::connection::History;
 
 /// What another worker must know of a connection, before the bytes that have been read of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct ConnectionRecord<'a> {
     pub(super) listener: &'a str,
     /// The ends of a TCP connection.
@@ -20,10 +22,37 @@ pub(super) struct ConnectionRecord<'a> {
     /// How long ago the connection was accepted, by whichever worker.
     pub(super) age: Duration,
     pub(super) history: History,
+    /// Its TLS, if it has one.
+    #[serde(borrow)]
+    pub(super) tls: Option<TlsRecord<'a>>,
 }
 
-/// The most bytes of a record without unread bytes: a listener's name has up to 255, and the rest are a few numbers.
+/// What another worker must know of a connection's TLS.
+#[derive(Serialize, Deserialize)]
+pub(super) enum TlsRecord<'a> {
+    /// There was no handshake yet; what the client has sent.
+    Nothing(&'a [u8]),
+    /// It goes on behind its handshake.
+    Records {
+        version: u16,
+        server_name: Option<&'a str>,
+        client_certificate: Option<&'a [u8]>,
+        /// Keys and sequence numbers: never to be shown.
+        state: &'a [u8],
+        raw: &'a [u8],
+        out: &'a [u8],
+    },
+}
+
+/// The most bytes of a record without unread bytes and TLS: a listener's name has up to 255, and the rest are a few numbers.
 pub(super) const MAX_HEAD: usize = 512;
+
+/// The most bytes of its TLS: a client's certificate, what was read and what is to be sent, and up to 512 bytes of keys and
+/// names.
+pub(super) const MAX_TLS: usize = MAX_CLIENT_CERTIFICATE + 2 * MAX_TLS_BYTES + 512;
+
+/// The most bytes that were read and not opened, and that were sealed and not sent: a record of either version is shorter.
+pub(super) const MAX_TLS_BYTES: usize = 20 * 1024;
 
 /// One end of a TCP connection.
 #[derive(Debug, Serialize, Deserialize)]

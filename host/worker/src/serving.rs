@@ -27,6 +27,7 @@ use crate::connection::{Application, DrainSignal, RequestBody};
 use crate::detach_queue::DetachQueue;
 use crate::detached::Detached;
 use crate::idle_pool::IdlePool;
+use crate::tls;
 use crate::transfer::TransferHandle;
 use crate::{Listener, WorkerError};
 
@@ -187,6 +188,7 @@ async fn serve(
             }
         }
     }
+    let servers = Arc::new(tls::servers(&setup.listeners).into_iter().collect());
     drop(setup.listeners);
     let pool = match IdlePool::new(stats) {
         Ok(pool) => pool,
@@ -196,13 +198,14 @@ async fn serve(
     let (drain, relay) = setup.drain.relayed();
     tokio::spawn(relay);
     tokio::spawn(Arc::clone(&detach_queue).run());
-    let context = ConnectionContext { app, stats, drain, access: setup.access, detach_queue, held };
-    let ConnectionContext { drain, access, detach_queue, .. } = context.clone();
+    let context = ConnectionContext { app, stats, drain, servers, access: setup.access, detach_queue, held };
+    let ConnectionContext { drain, servers, access, detach_queue, .. } = context.clone();
     let signal = drain.clone();
     tokio::spawn(arrivals::run(inbox, pool, signal, Arc::clone(&detach_queue), move |held| ConnectionContext {
         app,
         stats,
         drain: drain.clone(),
+        servers: Arc::clone(&servers),
         access: access.clone(),
         detach_queue: Arc::clone(&detach_queue),
         held,

@@ -1,6 +1,7 @@
-//! A client's socket in a serving thread's runtime, and its shutdown when another process may still hold it.
+//! A client's stream in a serving thread's runtime, with TLS or without, and its shutdown when another process may still
+//! hold the socket.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::tls::{Layer, SuspendedTls};
 
 /// A socket that can be registered with a runtime and taken out of it.
 pub(super) trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + Send + Sized + 'static {
@@ -46,29 +49,57 @@ pub(super) struct Stream<S: Socket> {
     /// `None` once it was taken out.
     socket: Option<S>,
     shared: bool,
+    /// What is between the socket and plaintext, where there is TLS.
+    layer: Option<Box<Layer>>,
+}
+
+/// A connection that was taken out of the runtime.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) socket: OwnedFd,
+    /// Its TLS, if it has one.
+    pub(super) tls: Option<SuspendedTls>,
+    /// What TLS had opened, and nobody has read.
+    pub(super) plain: Vec<u8>,
 }
 
 impl<S: Socket> Stream<S> {
     /// A connection that this process has accepted.
     pub(super) const fn own(socket: S) -> Self {
-        Self { socket: Some(socket), shared: false }
+        Self { socket: Some(socket), shared: false, layer: None }
     }
 
     /// A connection that another process has sent. Must be called inside a runtime.
     pub(super) fn shared(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: Some(S::enter(socket)?), shared: true })
+        Ok(Self { socket: Some(S::enter(socket)?), shared: true, layer: None })
     }
 
-    /// Takes the socket out of the runtime, open.
-    pub(super) fn leave(mut self) -> io::Result<OwnedFd> {
-        self.socket.take().ok_or_else(gone)?.leave()
+    /// The same connection, behind its handshake.
+    pub(super) fn encrypted(self, layer: Layer) -> Self {
+        let mut this = self;
+        this.layer = Some(Box::new(layer));
+        this
     }
 
-    fn with<R>(&mut self, poll: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        match &mut self.socket {
-            Some(socket) => poll(Pin::new(socket)),
-            None => Poll::Ready(Err(gone())),
-        }
+    /// Takes the connection out of the runtime, open.
+    ///
+    /// # Errors
+    /// `NotConnected` where TLS has been closed by one side, and there is nothing to go on with.
+    pub(super) fn leave(mut self) -> io::Result<Left> {
+        let (tls, plain) = match self.layer.take() {
+            None => (None, Vec::new()),
+            Some(layer) => {
+                let (tls, plain) = layer.suspend().ok_or_else(gone)?;
+                (Some(tls), plain)
+            }
+        };
+        Ok(Left { socket: self.socket.take().ok_or_else(gone)?.leave()?, tls, plain })
+    }
+
+    /// The socket, and what is between it and plaintext.
+    fn parts(&mut self) -> io::Result<(&mut S, Option<&mut Layer>)> {
+        let Self { socket, layer, .. } = self;
+        Ok((socket.as_mut().ok_or_else(gone)?, layer.as_deref_mut()))
     }
 }
 
@@ -90,33 +121,48 @@ impl<S: Socket> Drop for Stream<S> {
 
 impl<S: Socket> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.with(|socket| socket.poll_read(cx, buf))
+        match self.parts()? {
+            (socket, None) => Pin::new(socket).poll_read(cx, buf),
+            (socket, Some(layer)) => layer.poll_read(socket, cx, buf),
+        }
     }
 }
 
 impl<S: Socket> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.with(|socket| socket.poll_write(cx, bytes))
+        match self.parts()? {
+            (socket, None) => Pin::new(socket).poll_write(cx, bytes),
+            (socket, Some(layer)) => layer.poll_write(socket, cx, &[IoSlice::new(bytes)]),
+        }
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.with(|socket| socket.poll_write_vectored(cx, slices))
+        match self.parts()? {
+            (socket, None) => Pin::new(socket).poll_write_vectored(cx, slices),
+            (socket, Some(layer)) => layer.poll_write(socket, cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        self.layer.is_some() || self.socket.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|socket| socket.poll_flush(cx))
+        match self.parts()? {
+            (socket, None) => Pin::new(socket).poll_flush(cx),
+            (socket, Some(layer)) => layer.poll_flush(socket, cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|socket| socket.poll_shutdown(cx))
+        match self.parts()? {
+            (socket, None) => Pin::new(socket).poll_shutdown(cx),
+            (socket, Some(layer)) => layer.poll_shutdown(socket, cx),
+        }
     }
 }
 
@@ -152,7 +198,7 @@ mod tests {
     async fn a_connection_that_is_taken_out_does_not_end() {
         let (mut client, ours) = UnixStream::pair().unwrap();
         let stream = Stream::<UnixStream>::shared(ours.into_std().unwrap().into()).unwrap();
-        let _socket = stream.leave().unwrap();
+        let _left = stream.leave().unwrap();
         assert!(timeout(std::time::Duration::from_millis(50), client.read(&mut [0])).await.is_err());
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use app_host_tests::load::Allowed;
 use app_host_tests::steady::{self, Asks, Loss, Seen, Steady, Way};
+use app_host_tests::tls::Authority;
 use app_host_tests::{Address, App, Host, Line, machine, process, said};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit};
@@ -83,6 +84,45 @@ fn clients_of_every_kind_keep_their_connections_over_100_restarts() {
     println!("handed over {given}, received by those that have exited {received}");
     // All nine in each restart, but for the first: a client may connect in the middle of that.
     assert!(given >= received && given >= 9 * 99, "{given} {received}");
+}
+
+#[test]
+fn https_clients_of_every_kind_keep_their_connections_over_100_restarts() {
+    let _alone = machine::alone();
+    let host = Host::answering("a").with("/restart/probation", "0s").with("/log/level", "info");
+    let authority = Authority::new(host.directory());
+    let tls = json!({ "certificates": [authority.localhost().config()] });
+    let host = host.with("/listen", json!([{ "address": "127.0.0.1:0", "name": "https", "tls": tls }])).start();
+    let allowed = Arc::new(Allowed::default());
+    allowed.set("a");
+    let at = host.address_of("https").tcp();
+    let newest = Address::Tls(at, authority.trust("localhost"));
+    let older = Address::Tls(at, authority.trust_with("localhost", &[&rustls::version::TLS12], None));
+    let ways = [
+        (Way::Get, &newest),
+        (Way::Get, &older),
+        (Way::Post(3_000), &newest),
+        (Way::Chunked(30_000), &newest),
+        (Way::Chunked(3_000), &older),
+        (Way::Thinks(Duration::from_millis(7)), &newest),
+        (Way::Thinks(Duration::from_millis(100)), &older),
+        (Way::Pipelined(5), &newest),
+        (Way::ByteByByte, &newest),
+    ];
+    let clients = ways.map(|(way, address)| Steady { address: address.clone(), asks: Asks::For("/"), way });
+    let running = steady::start(clients, &allowed);
+    for number in 0..100 {
+        let next = if number % 2 == 0 { "b" } else { "a" };
+        host.install(&App::build().app(&format!("answer_{next}")));
+        allowed.set("ab");
+        let verdict = host.restart();
+        assert_eq!(verdict.verdict, "complete", "restart {number}: {}", verdict.line.text());
+        allowed.set(next);
+    }
+    assert_kept(&running.stop());
+    assert_eq!((exited(&host, "closed"), exited(&host, "cut")), (0, 0));
+    let given = exited(&host, "handed_over");
+    assert!(given >= 9 * 99, "{given}");
 }
 
 /// How many connections are idle.

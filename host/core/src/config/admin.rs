@@ -47,8 +47,16 @@ pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         Written::Text(address) => plain(address),
         Written::Object(object) => object,
     };
-    let raw =
-        RawListenObject { address, name: Some(NAME.to_owned()), backlog: Some(BACKLOG), mode, owner, group, freebind };
+    let raw = RawListenObject {
+        address,
+        name: Some(NAME.to_owned()),
+        backlog: Some(BACKLOG),
+        mode,
+        owner,
+        group,
+        freebind,
+        tls: None,
+    };
     let listen = RawListen::Object(raw);
     let parsed = listen.parse(Path::new("/")).map_err(D::Error::custom)?;
     parsed.address.one_socket().map_err(D::Error::custom)?;

@@ -8,12 +8,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::secret::Secret;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-
-use super::databank::Secret;
 
 /// How deep it may be nested: as deep as an app can read it (`serde_json`).
 const MAX_DEPTH: usize = 127;

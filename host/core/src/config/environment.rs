@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 
-use super::databank::Secret;
+use crate::secret::Secret;
 
 /// What is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]

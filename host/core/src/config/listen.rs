@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error as _};
 use super::account::{Account, Rights};
 use super::forms::{Forms, Written};
 use super::section::Section;
+use super::tls::{RawTls, Tls};
 
 /// The most listeners of either kind: their descriptors must fit into one message with a few more
 /// (`SCM_MAX_FD` is 253, `unix(7)`).
@@ -34,6 +35,8 @@ pub struct Listen {
     pub family: Family,
     /// Whether it may be bound to an address that the machine doesn't have yet (`IP_FREEBIND`, `ip(7)`).
     pub freebind: bool,
+    /// Whether clients speak TLS, and with whom.
+    pub tls: Option<Tls>,
 }
 
 /// Which clients an IPv6 socket takes (`IPV6_V6ONLY`, `ipv6(7)`).
@@ -149,7 +152,7 @@ impl<'de> Deserialize<'de> for RawListen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const FORMS: Forms = Forms {
             expected: "\"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
-                       address, name, backlog, mode, owner, group, freebind",
+                       address, name, backlog, mode, owner, group, freebind, tls",
             port: true,
         };
         Ok(match FORMS.read(deserializer)? {
@@ -170,6 +173,8 @@ pub(super) struct RawListenObject {
     pub(super) freebind: Option<bool>,
     pub(super) owner: Option<Account>,
     pub(super) group: Option<Account>,
+    #[serde(default, deserialize_with = "super::tls::tls")]
+    pub(super) tls: Option<RawTls>,
 }
 
 /// The app finds a listener by its name, so each must have one.
@@ -197,7 +202,16 @@ pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     }
     let raw = raw.into_iter().map(|Section(listener)| {
         let RawAppListener { name, address, backlog, mode, owner, group, freebind } = listener;
-        RawListen::Object(RawListenObject { address, name: Some(name), backlog, mode, owner, group, freebind })
+        RawListen::Object(RawListenObject {
+            address,
+            name: Some(name),
+            backlog,
+            mode,
+            owner,
+            group,
+            freebind,
+            tls: None,
+        })
     });
     let raw: Vec<_> = raw.collect();
     for listen in &raw {
@@ -301,7 +315,7 @@ impl Listen {
             Address::Everywhere(_) => Family::Both,
             _ => Family::System,
         };
-        Self { name, address, backlog: BACKLOG, rights: Rights::NONE, family, freebind: false }
+        Self { name, address, backlog: BACKLOG, rights: Rights::NONE, family, freebind: false, tls: None }
     }
 }
 
@@ -335,7 +349,8 @@ impl RawListen {
                 if name.is_empty() || name.len() > 255 {
                     return Err("a listener's \"name\" must have from 1 to 255 bytes".to_owned());
                 }
-                Ok(Listen { backlog, rights, freebind, ..Listen::new(name, address) })
+                let tls = object.tls.as_ref().map(|tls| tls.resolve(directory)).transpose()?;
+                Ok(Listen { backlog, rights, freebind, tls, ..Listen::new(name, address) })
             }
         }
     }

@@ -20,6 +20,7 @@ mod numbers;
 mod raw;
 mod schema;
 mod section;
+mod tls;
 mod values;
 mod watched;
 mod whereabouts;
@@ -45,6 +46,7 @@ pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 use raw::RawConfig;
 pub use schema::SCHEMA;
 use section::Section;
+pub use tls::{CertificateFiles, ClientCertificate, Clients, MAX_CERTIFICATES, Tls};
 use values::{duration, positive_duration, workers};
 pub use watched::Watched;
 pub use whereabouts::{Whereabouts, find as find_control_socket};
@@ -286,7 +288,12 @@ impl Config {
 
     /// Whether some of it stands in files of its own, which may change while it doesn't.
     pub fn names_files(&self) -> bool {
-        self.app.has_secrets() || self.environment.file.is_some() || self.databank.has_secret_file()
+        self.app.has_secrets() || self.environment.file.is_some() || self.databank.has_secret_file() || self.has_tls()
+    }
+
+    /// Whether any listener speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.listen.iter().any(|listen| listen.tls.is_some())
     }
 
     /// All addresses that are listened at.

@@ -114,7 +114,8 @@ impl RawConfig {
             return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
         }
         let state_dir = directory.join(self.state_dir);
-        let has_secrets = self.app.has_secrets() || self.environment.file.is_some();
+        let has_tls = listen.iter().any(|listen| listen.tls.is_some());
+        let has_secrets = self.app.has_secrets() || self.environment.file.is_some() || has_tls;
         let databank = self.databank.resolve(directory, &state_dir);
         Ok(Config {
             app: App { library: directory.join(self.app.library), config: self.app.config },

@@ -188,6 +188,7 @@ impl Connection {
             | Command::Rollback(..)
             | Command::Workers(_)
             | Command::LogLevel(_)
+            | Command::ReloadCertificates
             | Command::Drain(_)
             | Command::Stop => {
                 let command = String::from_utf8_lossy(line.trim_ascii()).to_ascii_uppercase();

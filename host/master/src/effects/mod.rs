@@ -3,6 +3,7 @@
 //! Owns everything that a master holds: the generations with their versions and listeners, the
 //! workers' processes, the log, the locks. Decides nothing.
 
+mod certificates;
 mod healing;
 mod operator;
 mod restart;
@@ -10,7 +11,7 @@ mod restart;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use app_abi::Magic;
 use serde::Serialize;
@@ -38,6 +39,7 @@ use crate::control::Events;
 use crate::listeners::Listeners;
 use crate::preflight::{Preflight, Prepared};
 use crate::systemd::{self, Deadlines, Systemd};
+pub(super) use certificates::Read;
 
 /// The number that the machine gives to what the master started with.
 const FIRST: Generation = Generation(1);
@@ -49,6 +51,8 @@ pub(super) struct Effects {
     active: Generation,
     /// How many workers are wanted since somebody has said so under the active configuration.
     scaled: Option<u16>,
+    /// When it is looked again whether a certificate ends soon.
+    certificates_due: Instant,
     /// Whether the operator wants no more clients to be sent here.
     out_of_rotation: bool,
     /// The magic of the library loaded when the master started.
@@ -88,6 +92,7 @@ impl Effects {
             generations: HashMap::from([(FIRST, first)]),
             active: FIRST,
             scaled: None,
+            certificates_due: Instant::now(),
             out_of_rotation: false,
             magic,
             preflight,

@@ -166,6 +166,7 @@ impl Effects {
         }
         self.history.activated(prepared);
         self.serve_metrics(Replace::IfChanged);
+        self.look_at_certificates();
     }
 
     pub(super) fn announce(&mut self, request: RequestId, verdict: &Verdict, now: Time) {

@@ -99,6 +99,11 @@ fields! {
     took_ms: u64,
     copy_us: u64,
     probe_us: u64,
+    /// A listener, or several, and a certificate of it.
+    listener: String,
+    listeners: String,
+    names: String,
+    not_after: String,
     /// What is logged from now on.
     log_level: String,
     /// What the operator should do, or know.
@@ -125,7 +130,7 @@ impl Fact {
         Self { level: Level::WARN, name, fields }
     }
 
-    const fn error(name: &'static str, fields: Fields) -> Self {
+    pub(super) const fn error(name: &'static str, fields: Fields) -> Self {
         Self { level: Level::ERROR, name, fields }
     }
 }

@@ -227,6 +227,7 @@ impl Listeners {
                 unix: matches!(bound.address, Address::Unix(_)),
                 server: *server,
                 origin: bound.origin,
+                tls: None,
             })
             .collect()
     }

@@ -47,7 +47,11 @@ pub fn longest(config: &Config) -> Duration {
     disk.saturating_add(config.restart.start_timeout)
         .saturating_add(config.databank.timeout)
         .saturating_add(CHECK_MARGIN)
+        .saturating_add(if config.has_tls() { TLS_TIMEOUT } else { Duration::ZERO })
 }
+
+/// How long the check of certificates may take.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much longer than one call of the databank its check may take: an exec and a connection.
 const CHECK_MARGIN: Duration = Duration::from_secs(5);
@@ -274,7 +278,7 @@ impl Preflight {
         }
         self.state_dir_is_there(&config).await?;
         let secrets = self.secrets(&config).await?;
-        let Secrets { databank, app_config, environment } = secrets.clone();
+        let Secrets { databank, app_config, environment, tls } = secrets.clone();
         if let Some(key) = databank.difference(&running.databank) {
             // A secret in a file of its own may change, and the configuration doesn't.
             return Err(if config.databank.has_secret_file() { fixed(key).into() } else { misfit(fixed(key)) });
@@ -293,6 +297,7 @@ impl Preflight {
             }
         };
         let place = Place { config: &config, home: &home, environment: &environment };
+        let certificates = self.certificates(place, &tls).await?;
         let (version, took) = self.version_and_databank(place, &databank, Some(magic), source, may_take).await?;
         let cannot_bind = |error: BindError| {
             let ours = config.addresses().chain(running.config.addresses());
@@ -312,6 +317,8 @@ impl Preflight {
                 databank,
                 app_config,
                 environment,
+                tls,
+                certificates,
                 home,
                 held: None,
             },

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use app_host_core::config::databank::Setup;
 use app_host_core::config::{AppConfig, Config, Variables};
 use app_host_core::ids::ConfigId;
-use app_host_core::message::Library;
+use app_host_core::message::{Library, ListenerInfo, Server, TlsByListener};
 use app_host_core::restart::Pair;
 use app_host_core::restart::history::OnDisk;
+use app_host_core::tls::CertificateInfo;
 use app_host_platform::artifact::Version;
 use app_host_platform::held::Directory;
 
@@ -31,6 +32,10 @@ pub struct Prepared {
     pub app_config: Arc<AppConfig>,
     /// The variables of its children, as they were then.
     pub environment: Arc<Variables>,
+    /// What its listeners' handshakes are made with, by their names.
+    pub tls: Arc<TlsByListener>,
+    /// Of each of those, its certificates.
+    pub certificates: Arc<[Vec<CertificateInfo>]>,
     /// Where its workers and what looks at its library are: the directory of the configuration, wherever its path leads
     /// later.
     pub home: Arc<Directory>,
@@ -51,6 +56,18 @@ impl Prepared {
             && self.databank == other.databank
             && self.app_config == other.app_config
             && self.environment == other.environment
+            && self.tls == other.tls
+    }
+
+    /// What workers are told of its listeners.
+    pub fn listener_infos(&self) -> Vec<ListenerInfo> {
+        let mut infos = self.listeners.infos();
+        for (name, settings) in self.tls.iter() {
+            for info in infos.iter_mut().filter(|info| info.server == Server::Worker && info.name == *name) {
+                info.tls = Some(Arc::clone(settings));
+            }
+        }
+        infos
     }
 
     /// What stands in files of its own.
@@ -59,6 +76,7 @@ impl Prepared {
             databank: Arc::clone(&self.databank),
             app_config: Arc::clone(&self.app_config),
             environment: Arc::clone(&self.environment),
+            tls: Arc::clone(&self.tls),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use app_abi::Magic;
@@ -14,15 +15,19 @@ use app_host_core::config::databank::{Making, Setup, Store as DatabankStore};
 use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::Ended;
-use app_host_core::message::{DatabankSetup, FromDatabankCheck, FromProbe, ProbeSetup};
+use app_host_core::message::{
+    DatabankSetup, FromDatabankCheck, FromProbe, FromTlsCheck, ProbeSetup, TlsByListener, TlsSetup,
+};
 use app_host_core::restart::{Judged, Refusal};
+use app_host_core::tls::CertificateInfo;
 use app_host_platform::artifact::Version;
 use app_host_platform::channel::{ChannelError, MasterEnd};
 use app_host_platform::children::{Role, Streams};
 use app_host_platform::logging;
 use app_host_platform::logging::ChildPipe;
 
-use super::{CHECK_MARGIN, DISK_TIMEOUT, Place, Preflight, Refused, library};
+use super::secrets::read_tls;
+use super::{CHECK_MARGIN, DISK_TIMEOUT, Place, Preflight, Prepared, Refused, TLS_TIMEOUT, library};
 
 impl Preflight {
     /// Whether a version fits this host, and beside what runs; says how long its probe took.
@@ -75,6 +80,52 @@ impl Preflight {
             }
             Err(NoAnswer::Late) => Err(Refusal::DatabankUnreachable(format!("its check hung, for {limit:?}"))),
         }
+    }
+
+    /// Has a process of its own read every certificate and key, as the workers' user; says what is in them.
+    pub async fn certificates(
+        &self,
+        place: Place<'_>,
+        tls: &TlsByListener,
+    ) -> Result<Arc<[Vec<CertificateInfo>]>, Refusal> {
+        if tls.is_empty() {
+            return Ok(Arc::new([]));
+        }
+        let setup = TlsSetup {
+            listeners: tls.clone(),
+            core_dumps: place.config.core_dumps,
+            log: logging::for_child(&place.config.log),
+        };
+        let failed = |text: String| Refusal::BadConfig(format!("listen: the check of certificates {text}"));
+        match self.ask(Role::TlsCheck, place, &setup, &[], TLS_TIMEOUT).await {
+            Ok(FromTlsCheck::Usable { certificates }) => Ok(certificates.into()),
+            Ok(FromTlsCheck::Unusable { listener, file, error }) => {
+                let name = tls.get(listener).map_or("", |(name, _)| name.as_str());
+                let files = place.config.listen.iter().find(|listen| listen.name == name);
+                let path = files.and_then(|listen| listen.tls.as_ref()?.file(file));
+                let path = path.unwrap_or(Path::new("")).display();
+                Err(Refusal::BadConfig(format!("listen: {name}: tls: {path} {}", bounded(&error))))
+            }
+            Err(NoAnswer::Log(error)) => Err(Refusal::BadConfig(error)),
+            Err(NoAnswer::Spawn(error)) => Err(failed(format!("can't be spawned: {error}"))),
+            Err(NoAnswer::Died(how)) => Err(failed(format!("died: {how}"))),
+            Err(NoAnswer::Garbage(what)) => Err(failed(format!("says what no check says: {what}"))),
+            Err(NoAnswer::Late) => Err(failed(format!("hung, for {TLS_TIMEOUT:?}"))),
+        }
+    }
+
+    /// The certificates and keys of a generation that runs, as they are in their files now.
+    pub async fn read_certificates(
+        &self,
+        running: &Prepared,
+    ) -> Result<(Arc<TlsByListener>, Arc<[Vec<CertificateInfo>]>), Refusal> {
+        let config = Arc::clone(&running.config);
+        let read = self.disk.run(DISK_TIMEOUT, move || read_tls(&config)).await;
+        let read = read.map_err(|error| error.to_string()).and_then(|read| read);
+        let tls = Arc::new(read.map_err(Refusal::BadConfig)?);
+        let place = Place { config: &running.config, home: &running.home, environment: &running.environment };
+        let certificates = self.certificates(place, &tls).await?;
+        Ok((tls, certificates))
     }
 
     /// Lets a throw-away process do the first `dlopen`; says how long it took.

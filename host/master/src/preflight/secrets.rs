@@ -11,10 +11,14 @@ use std::sync::Arc;
 
 use app_host_core::config::databank::Setup;
 use app_host_core::config::{AppConfig, Config, Variables};
+use app_host_core::message::TlsByListener;
 use app_host_core::restart::{Pair, Refusal};
 
 /// The largest file of a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// The largest file of certificates, in bytes: a list of authorities has a few hundred.
+const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
 /// What the configuration names by its file, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Secrets {
     pub databank: Arc<Setup>,
     pub app_config: Arc<AppConfig>,
     pub environment: Arc<Variables>,
+    /// What the handshakes of its listeners are made with.
+    pub tls: Arc<TlsByListener>,
 }
 
 /// With which secrets generations have failed: with others they may be tried again. As long as the master lives, because
@@ -68,11 +74,39 @@ pub(super) fn read_secrets(config: &Config, directory: &Path) -> Result<Secrets,
     // A file with nothing in it is one without variables.
     let environment = config.environment.resolve(directory, read_text).map_err(Refusal::BadConfig)?;
     app_config.hide_also(environment.own.iter().map(|(_, value)| value));
-    Ok(Secrets { databank: Arc::new(databank), app_config: Arc::new(app_config), environment: Arc::new(environment) })
+    let tls = Arc::new(read_tls(config).map_err(Refusal::BadConfig)?);
+    Ok(Secrets {
+        databank: Arc::new(databank),
+        app_config: Arc::new(app_config),
+        environment: Arc::new(environment),
+        tls,
+    })
+}
+
+/// Reads the certificates and keys of every listener. What is in them is for others to look at.
+pub(super) fn read_tls(config: &Config) -> Result<TlsByListener, String> {
+    let mut tls = TlsByListener::new();
+    for listen in &config.listen {
+        if let Some(files) = &listen.tls {
+            let settings = files.read(read_pem, |path| read_file(path, MAX_SECRET_BYTES));
+            let settings = settings.map_err(|error| format!("listen: {}: tls: {error}", listen.name))?;
+            tls.push((listen.name.clone(), Arc::new(settings)));
+        }
+    }
+    Ok(tls)
+}
+
+/// The text of a certificate or key, with its chain.
+fn read_pem(path: &Path) -> Result<String, String> {
+    read_text_of(path, MAX_PEM_BYTES)
 }
 
 /// The text of a file that is read at each restart.
 fn read_text(path: &Path) -> Result<String, String> {
+    read_text_of(path, MAX_SECRET_BYTES)
+}
+
+fn read_text_of(path: &Path, most: u64) -> Result<String, String> {
     if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(format!("{} is no path of a file", path.display()));
     }
@@ -84,7 +118,7 @@ fn read_text(path: &Path) -> Result<String, String> {
         }
         _ => {}
     }
-    let bytes = read(file, path, MAX_SECRET_BYTES)?;
+    let bytes = read(file, path, most)?;
     String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))
 }
 

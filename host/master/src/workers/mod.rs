@@ -7,6 +7,7 @@
 mod links;
 mod logs;
 mod supervise;
+mod tickets;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -24,8 +25,9 @@ use tracing::warn;
 
 use app_host_core::config::{AccessLog, Log, LogLevel};
 use app_host_core::dispatch::SOCKET_BYTES;
+use app_host_core::error::chain;
 use app_host_core::ids::{Generation, Slot, WorkerId};
-use app_host_core::message::{AccessPlace, AccessSetup, ToWorker, WorkerSetup};
+use app_host_core::message::{AccessPlace, AccessSetup, TlsByListener, ToWorker, WorkerSetup};
 use app_host_core::restart::{Signs, look_interval};
 use app_host_platform::channel::{self};
 use app_host_platform::children::{Children, Role, Streams, Surroundings};
@@ -41,6 +43,7 @@ use super::dispatch::Dispatch;
 use crate::locks::MagicLock;
 use crate::preflight::Prepared;
 use supervise::{EventSender, Instructions, LastWords, LiveSettings, supervise};
+use tickets::TicketKeys;
 
 /// How many orders may wait for one worker: a drain, and a second one when the service stops.
 const ORDERS: usize = 4;
@@ -109,6 +112,8 @@ pub(super) struct Workers {
     log_level: Option<LogLevel>,
     /// Whether workers tell their clients that connections aren't kept.
     announce_close: bool,
+    /// The keys of session tickets, once a listener has TLS.
+    tickets: Option<TicketKeys>,
     /// Who can give its connections to whom.
     linked: HashSet<(WorkerId, WorkerId)>,
 }
@@ -131,6 +136,7 @@ impl Workers {
             access_log: None,
             log_level: None,
             announce_close: false,
+            tickets: None,
             linked: HashSet::new(),
         }
     }
@@ -184,6 +190,10 @@ impl Workers {
         if let Some(path) = &access_file {
             descriptors.push(self.access_log(path)?);
         }
+        if !prepared.tls.is_empty() {
+            let keys = self.ticket_keys().map_err(SpawnError::Equipment)?;
+            descriptors.push(keys.file().try_clone().map_err(SpawnError::Equipment)?);
+        }
         for listener in prepared.listeners.descriptors() {
             // Duplicates, so that the generation may go before they have been sent.
             descriptors.push(listener.try_clone_to_owned().map_err(SpawnError::Equipment)?);
@@ -197,7 +207,7 @@ impl Workers {
             core_dumps: config.core_dumps,
             threads: config.threads,
             connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
-            listeners: prepared.listeners.infos(),
+            listeners: prepared.listener_infos(),
             idle_linger: config.restart.idle_linger,
             announce_close: self.announce_close,
             shutdown_timeout: config.restart.shutdown_timeout,
@@ -264,6 +274,38 @@ impl Workers {
         self.announce_close = on;
         for process in self.processes.values() {
             process.live.send_modify(|live| live.announce_close = on);
+        }
+    }
+
+    /// The keys of session tickets, which are made when the first worker needs one.
+    fn ticket_keys(&mut self) -> io::Result<&TicketKeys> {
+        match &mut self.tickets {
+            Some(keys) => Ok(keys),
+            none => Ok(none.insert(TicketKeys::new(Instant::now())?)),
+        }
+    }
+
+    /// Has all workers shake hands with these certificates.
+    pub(super) fn set_certificates(&self, tls: &Arc<TlsByListener>) {
+        for process in self.processes.values() {
+            process.live.send_modify(|live| live.certificates = Some(Arc::clone(tls)));
+        }
+    }
+
+    /// When the keys of session tickets are to be rotated.
+    pub(super) fn tickets_due(&self) -> Option<Instant> {
+        self.tickets.as_ref().map(TicketKeys::due)
+    }
+
+    /// Gives all workers a new key of session tickets.
+    pub(super) fn rotate_tickets(&mut self) {
+        let Some(keys) = &mut self.tickets else { return };
+        if let Err(error) = keys.rotate(Instant::now()) {
+            warn!(error = chain(&error), "session tickets are sealed with an old key: a new one can't be made");
+            return;
+        }
+        for process in self.processes.values() {
+            process.live.send_modify(|live| live.ticket_keys = Some(Arc::clone(keys.file())));
         }
     }
 

@@ -19,7 +19,7 @@ use app_host_core::config::LogLevel;
 use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::ids::WorkerId;
-use app_host_core::message::{FromWorker, ToWorker, WorkerSetup};
+use app_host_core::message::{FromWorker, TlsByListener, ToWorker, WorkerSetup};
 use app_host_core::restart::Event;
 use app_host_platform::channel::{ChannelError, FromChild, Garbage, MasterEnd, ToChild};
 use app_host_platform::children::{Child, Children};
@@ -56,12 +56,23 @@ pub(super) struct LiveSettings {
     pub(super) access_file: Option<Arc<OwnedFd>>,
     /// Whether clients are told that their connections aren't kept.
     pub(super) announce_close: bool,
+    /// Keys of session tickets that have taken the place of those it was spawned with.
+    pub(super) ticket_keys: Option<Arc<OwnedFd>>,
+    /// The same for certificates.
+    pub(super) certificates: Option<Arc<TlsByListener>>,
 }
 
 impl LiveSettings {
     /// What a worker is set up with.
     pub(super) const fn of(setup: &WorkerSetup) -> Self {
-        Self { level: setup.log.level, file: None, access_file: None, announce_close: setup.announce_close }
+        Self {
+            level: setup.log.level,
+            file: None,
+            access_file: None,
+            announce_close: setup.announce_close,
+            ticket_keys: None,
+            certificates: None,
+        }
     }
 }
 
@@ -261,10 +272,16 @@ async fn apply_live(channel: &ToChild, known: &LiveSettings, wanted: &LiveSettin
     for (order, known, wanted) in [
         (ToWorker::LogFile, &known.file, &wanted.file),
         (ToWorker::AccessFile, &known.access_file, &wanted.access_file),
+        (ToWorker::TicketKeys, &known.ticket_keys, &wanted.ticket_keys),
     ] {
         if let Some(file) = new_file(known.as_ref(), wanted.as_ref()) {
             channel.send_with(&order, &[file.as_fd()]).await?;
         }
+    }
+    if let Some(certificates) = &wanted.certificates
+        && known.certificates.as_ref().is_none_or(|known| !Arc::ptr_eq(known, certificates))
+    {
+        channel.send(&ToWorker::Certificates { listeners: certificates.to_vec() }).await?;
     }
     if wanted.announce_close != known.announce_close {
         channel.send(&ToWorker::AnnounceClose { on: wanted.announce_close }).await?;

@@ -13,7 +13,7 @@ pub struct Counter {
 }
 
 /// To add a counter, add its field to `ThreadStats` and to `ThreadSnapshot`, and a line here.
-pub const COUNTERS: [Counter; 6] = [
+pub const COUNTERS: [Counter; 9] = [
     counter("connections_accepted", "Connections accepted by workers", |thread| thread.accepted),
     counter("connections_handed_over", "Connections that another worker has taken over", |thread| thread.handed_over),
     counter("connections_received", "Connections taken over from another worker", |thread| thread.taken_over),
@@ -22,6 +22,9 @@ pub const COUNTERS: [Counter; 6] = [
     }),
     counter("requests", "Requests handed to the app", |thread| thread.requests),
     counter(CUT, "Requests given up at the end of a drain, or with their worker", |thread| thread.cut),
+    counter("tls_handshakes", "TLS handshakes done in full", |thread| thread.handshakes),
+    counter("tls_handshakes_resumed", "TLS handshakes that a session ticket has shortened", |thread| thread.resumed),
+    counter("tls_handshakes_failed", "TLS handshakes that failed or took too long", |thread| thread.failed_handshakes),
 ];
 
 const CUT: &str = "requests_cut";

@@ -147,6 +147,12 @@ impl Everything {
             .collect();
         let phases = phases.into_iter().map(|phase| ([("phase", phase.to_owned())], u64::from(phase == status.phase)));
         write.gauges("phase", "1 for the phase that the master is in", None, phases)?;
+        let ends = status.certificates.iter().map(|certificate| {
+            let labels = [("listener", certificate.listener.clone()), ("names", certificate.names.join(","))];
+            (labels, certificate.not_after_seconds)
+        });
+        let help = "When a certificate ends, in seconds since 1970";
+        write.gauges("certificate_not_after", help, Some(&Unit::Seconds), ends)?;
         let help =
             "Times that a listener was found shut down, without its file or with other options than it was given";
         write.counter("listener_shutdowns", help, None, &self.0.figures.listener_shutdowns)?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use app_host_core::ids::{Ended, WorkerId};
 use app_host_core::restart::{Failure, KillReason, Refusal, WorkerState};
-use app_host_core::status::{Measured, WorkerStatus};
+use app_host_core::status::{CertificateStatus, Measured, WorkerStatus};
 
 use super::*;
 use crate::sys::stats::{LATENCIES, ThreadSnapshot};
@@ -24,6 +24,9 @@ fn thread() -> ThreadSnapshot {
         handed_over: 0,
         taken_over: 0,
         dismissed: 0,
+        handshakes: 0,
+        resumed: 0,
+        failed_handshakes: 0,
         route: None,
     }
 }
@@ -287,6 +290,13 @@ fn snapshot(workers: Vec<WorkerStatus>, figures: Figures) -> Snapshot {
         databank: None,
         out_of_rotation: false,
         listeners_down: vec!["web".to_owned()],
+        certificates: vec![CertificateStatus {
+            listener: "web".to_owned(),
+            names: vec!["a.example".to_owned(), "b.example".to_owned()],
+            not_after: "2033-05-18T03:33:20Z".to_owned(),
+            not_after_seconds: 2_000_000_000,
+            ends_soon: false,
+        }],
         workers,
         verdicts: Vec::new(),
     };
@@ -336,6 +346,8 @@ fn text_has_every_figure_by_its_name() {
         "app_host_restart_stage_seconds_count{stage=\"drain\"} 0",
         "app_host_phase{phase=\"rolling\"} 1",
         "app_host_phase{phase=\"locked\"} 0",
+        "app_host_certificate_not_after_seconds{listener=\"web\",names=\"a.example,b.example\"} 2000000000",
+        "app_host_tls_handshakes_total 0",
         "app_host_listener_shutdowns_total 0",
         "app_host_listeners_down 1",
         "app_host_active_generation 1",

@@ -33,7 +33,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 pub use app::{HostInfo, LoadedApp};
 pub use listener::{AppListener, AppListeners};
-pub use request::{Address, Connection};
+pub use request::{Address, Connection, TlsInfo};
 pub use response::{AppBody, AppResponseError};
 pub use upgrade::Upgrade;
 

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::task::Context;
 
 use abi_stable::prefix_type::WithMetadata;
-use abi_stable::std_types::RStr;
+use abi_stable::std_types::{RSlice, RStr};
 use app_abi::abi::{
-    EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, RequestService,
+    EXTENSION_TLS, EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, FfiTls,
+    FfiTlsInfo, RequestService,
 };
 use app_abi::head;
 use async_ffi::FfiContext;
@@ -39,8 +40,26 @@ pub struct Connection {
     pub local: Address,
     /// The listener as the configuration names it.
     pub listener: &'static str,
+    /// What was agreed on, if it came by TLS.
+    pub tls: Option<Arc<TlsInfo>>,
+}
+
+/// What is known of the TLS of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// The protocol's number of its version.
+    pub version: u16,
+    /// The name that the client asked for.
+    pub server_name: Option<Box<str>>,
+    /// The client's certificate in DER form.
+    pub client_certificate: Option<Box<[u8]>>,
+}
+
+impl Connection {
     /// `http` or `https`.
-    pub scheme: &'static str,
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// The table of functions on a request.
@@ -176,7 +195,7 @@ unsafe extern "C" fn connection(request: FfiRequest, connection: *mut FfiConnect
         peer: known.peer.into(),
         local: known.local.into(),
         listener: RStr::from_str(known.listener),
-        scheme: RStr::from_str(known.scheme),
+        scheme: RStr::from_str(known.scheme()),
     };
     // SAFETY: the app lends room for the struct.
     unsafe { connection.write(value) }
@@ -199,8 +218,30 @@ unsafe extern "C" fn extension(request: FfiRequest, id: u32) -> *const () {
     match id {
         // SAFETY: the app owns the handle.
         EXTENSION_UPGRADE => upgrade::table(unsafe { common(request) }.upgrade.as_deref()),
+        // SAFETY: the app owns the handle.
+        EXTENSION_TLS => match unsafe { common(request) }.connection.tls {
+            Some(_) => ptr::from_ref(&TLS).cast(),
+            None => ptr::null(),
+        },
         _ => ptr::null(),
     }
+}
+
+/// The table of what is known of a connection's TLS.
+static TLS: FfiTls = FfiTls { info: tls_info };
+
+unsafe extern "C" fn tls_info(request: FfiRequest, info: *mut FfiTlsInfo) {
+    // SAFETY: the app owns the handle. What it gets borrows from the connection, which the handle holds.
+    let known: Option<&'static TlsInfo> = unsafe { common::<'static>(request) }.connection.tls.as_deref();
+    let value = FfiTlsInfo {
+        version: known.map_or(0, |known| known.version),
+        server_name: RStr::from_str(known.and_then(|known| known.server_name.as_deref()).unwrap_or_default()),
+        client_certificate: RSlice::from_slice(
+            known.and_then(|known| known.client_certificate.as_deref()).unwrap_or_default(),
+        ),
+    };
+    // SAFETY: the app lends room for the struct.
+    unsafe { info.write(value) }
 }
 
 unsafe extern "C" fn drop_request(request: FfiRequest) {

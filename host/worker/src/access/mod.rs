@@ -74,6 +74,22 @@ impl AccessLog {
         Arc::new(ConnectionLog { log: Arc::clone(self), peer, listener, trusted })
     }
 
+    /// Writes the line of what was refused before there was a request: why, and what exactly was wrong.
+    pub fn refused(&self, peer: Address, listener: &str, reason: &str, detail: &str) {
+        let peer = peer_text(peer);
+        let fields = vec![
+            ("outcome", AppValue::Text("refused")),
+            ("reason", AppValue::Text(reason)),
+            ("detail", AppValue::Text(cut(detail, MAX_TEXT))),
+            ("peer", AppValue::Text(&peer)),
+            ("listener", AppValue::Text(listener)),
+            ("slot", AppValue::Uint(self.slot.0.into())),
+            ("generation", AppValue::Uint(self.generation.0)),
+        ];
+        let event = AppEvent { level: Level::INFO, target: "access", message: "refused", fields, spans: Vec::new() };
+        self.writer.write(Level::INFO, &self.lines.render(&event));
+    }
+
     /// Writes to another file from now on.
     pub fn reopen(&self, file: OwnedFd) {
         self.writer.redirect(file);
@@ -192,10 +208,7 @@ impl RequestLog {
     pub fn write(&self, end: RequestEnd) {
         let (connection, log) = (&*self.connection, &*self.connection.log);
         let uri = self.uri.to_string();
-        let peer = match connection.peer {
-            Address::Tcp(address) => address.to_string(),
-            Address::Unix => "unix".to_owned(),
-        };
+        let peer = peer_text(connection.peer);
         let outcome = match end {
             _ if self.whole => "complete",
             RequestEnd::Cut => "cut",
@@ -232,6 +245,13 @@ impl RequestLog {
         }
         let event = AppEvent { level: Level::INFO, target: "access", message: "request", fields, spans: Vec::new() };
         log.writer.write(Level::INFO, &log.lines.render(&event));
+    }
+}
+
+fn peer_text(peer: Address) -> String {
+    match peer {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix => "unix".to_owned(),
     }
 }
 

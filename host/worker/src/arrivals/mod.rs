@@ -25,12 +25,14 @@ use app_host_platform::sys::stats::ThreadStats;
 use app_host_services::loader::Address;
 
 use crate::Listener;
-use crate::accept::{self, ConnectionContext, ConnectionMeta};
+use crate::accept::ConnectionContext;
+use crate::client::{self, ConnectionMeta};
 use crate::connection::{DrainControl, DrainSignal, Ending, History, Phase, Suspended};
 use crate::detach_queue::{BATCH, DetachQueue};
 use crate::detached::{Detached, ListenerKey};
 use crate::idle_pool::{CHECK_INTERVAL, IdlePool};
 use crate::stream::{Socket, Stream};
+use crate::tls::{Layer, Travelling};
 use crate::transfer::{Commit, Outcome, Receiver, Rejection};
 
 /// How many batches of connections may wait for one serving thread.
@@ -115,7 +117,8 @@ pub(super) struct ServingThreads {
 
 impl ServingThreads {
     pub(super) fn new(threads: Vec<ThreadHandle>, listeners: &[Listener], drain: DrainControl) -> Self {
-        let key = |listener: &Listener| ListenerKey { name: listener.name, unix: listener.unix };
+        let key =
+            |listener: &Listener| ListenerKey { name: listener.name, unix: listener.unix, tls: listener.tls.is_some() };
         Self { threads, listeners: listeners.iter().map(key).collect(), drain }
     }
 }
@@ -274,7 +277,8 @@ pub(super) async fn run(
 
 /// Parks a connection if there is nothing to do for it; resumes it otherwise.
 fn park(pool: &mut IdlePool, connection: Detached, resume: impl Fn(Detached)) {
-    let may_park = connection.history.may_park(&connection.unread);
+    let may_park =
+        connection.history.may_park(&connection.unread) && connection.tls.as_deref().is_none_or(Travelling::may_park);
     let refused = if may_park { pool.park(connection) } else { Some(connection) };
     refused.into_iter().for_each(resume);
 }
@@ -290,16 +294,17 @@ enum Transfer {
 /// Starts the task that serves a connection.
 fn serve(connection: Detached, context: &impl Fn(mpsc::Sender<Infallible>) -> ConnectionContext, transfer: Transfer) {
     let unix = connection.connection.peer == Address::Unix;
-    let Detached { socket, connection, opened, unread, history, held, .. } = connection;
+    let Detached { socket, connection, opened, unread, history, tls, held, .. } = connection;
     let meta = ConnectionMeta { connection: Arc::new(connection), opened };
     let mut context = context(held);
     if transfer == Transfer::Failed {
         context.drain = context.drain.without_transfer();
     }
+    let suspended = (unread, history, tls.map(|tls| *tls));
     let spawned = if unix {
-        spawn::<UnixStream>(socket, unread, history, meta, context)
+        spawn::<UnixStream>(socket, suspended, meta, context)
     } else {
-        spawn::<TcpStream>(socket, unread, history, meta, context)
+        spawn::<TcpStream>(socket, suspended, meta, context)
     };
     if let Err(error) = spawned {
         tracing::warn!(error = chain(&error), "a connection that was taken over can't be served");
@@ -308,16 +313,28 @@ fn serve(connection: Detached, context: &impl Fn(mpsc::Sender<Infallible>) -> Co
 
 fn spawn<S: Socket>(
     socket: OwnedFd,
-    unread: Bytes,
-    history: History,
+    (unread, history, tls): (Bytes, History, Option<Travelling>),
     meta: ConnectionMeta,
     context: ConnectionContext,
 ) -> io::Result<()> {
     check(&socket)?;
-    let transport = Stream::<S>::shared(socket)?;
+    let mut transport = Stream::<S>::shared(socket)?;
     let age_ms = u64::try_from(meta.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::trace!(listener = meta.connection.listener, age_ms, requests = history.requests, "connection taken over");
-    tokio::spawn(accept::serve(Suspended { transport, unread, history }, meta, context));
+    match tls {
+        None => {}
+        Some(Travelling::Records(suspended)) => {
+            let layer = Layer::resume(suspended);
+            transport = transport.encrypted(layer.ok_or_else(|| invalid("its keys are none"))?);
+        }
+        Some(Travelling::Nothing(read)) => {
+            let server = context.servers.get(meta.connection.listener).cloned();
+            let server = server.ok_or_else(|| invalid("its listener has no certificate"))?;
+            tokio::spawn(Box::pin(client::serve_encrypted(transport, read, server, meta, context)));
+            return Ok(());
+        }
+    }
+    tokio::spawn(client::serve(Suspended { transport, unread, history }, meta, context));
     Ok(())
 }
 
@@ -326,9 +343,13 @@ fn spawn<S: Socket>(
 fn check(socket: &OwnedFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     if socket.r#type()? != Type::STREAM || socket.is_listener()? {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connection"));
+        return Err(invalid("it is no connection"));
     }
     socket.set_nonblocking(true)
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 #[cfg(test)]

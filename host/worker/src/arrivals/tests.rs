@@ -31,8 +31,11 @@ fn threads(count: usize) -> Bench {
         inboxes.push(inbox);
         all_held.push(held);
     }
-    let threads =
-        ServingThreads { threads, listeners: vec![ListenerKey { name: "test", unix: true }], drain: drain_signal().0 };
+    let threads = ServingThreads {
+        threads,
+        listeners: vec![ListenerKey { name: "test", unix: true, tls: false }],
+        drain: drain_signal().0,
+    };
     Bench { threads, inboxes, held: all_held }
 }
 

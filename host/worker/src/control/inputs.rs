@@ -15,10 +15,12 @@ use app_host_core::error::chain;
 use app_host_core::message::{Connections, FromWorker, ToWorker};
 use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::logging::ChildLog;
+use app_host_tls::{Tickets, TlsServer};
 
 use crate::access::AccessLog;
 use crate::connection::DrainControl;
 use crate::serving::ThreadEvent;
+use crate::tls;
 
 /// How long a message to the master may wait for room in its socket, which only a stuck master lets fill up.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
@@ -71,6 +73,9 @@ pub(super) struct ControlInputs<'a> {
     pub(super) events: mpsc::UnboundedReceiver<ThreadEvent>,
     pub(super) log: ChildLog,
     pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) tickets: Arc<Tickets>,
+    /// What handshakes are made with, by listener.
+    pub(super) servers: Vec<(&'static str, TlsServer)>,
     pub(super) drain: DrainControl,
     pub(super) shutdown_timeout: Duration,
 }
@@ -102,6 +107,14 @@ impl ControlInputs<'_> {
                                 tracing::error!(error, "the access log's file stays as it was");
                             }
                             (None, _) => {}
+                        }
+                    }
+                    Ok(Some((ToWorker::Certificates { listeners }, _))) => tls::replace(&self.servers, &listeners),
+                    Ok(Some((ToWorker::TicketKeys, descriptors))) => {
+                        let file = descriptors.into_iter().next().ok_or_else(no_descriptor);
+                        if let Err(error) = file.and_then(|file| tls::set_ticket_keys(&self.tickets, file)) {
+                            let error = chain(&error);
+                            tracing::error!(error, "the keys of session tickets stay as they were");
                         }
                     }
                     Ok(None) => {

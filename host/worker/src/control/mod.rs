@@ -33,6 +33,7 @@ use crate::arrivals::ServingThreads;
 use crate::connection::{self, DrainControl};
 use crate::detached::Detached;
 use crate::serving::{self, EventSender, Start, ThreadEvent, ThreadSetup, Unserved};
+use crate::tls;
 use crate::transfer::{self, TransferHandle};
 use crate::{Equipment, Listener, WorkerError, exit, signals};
 use inputs::{ControlInputs, DrainOrder, Input, Master};
@@ -116,6 +117,7 @@ impl<'a> Control<'a> {
             printed,
             library,
             access,
+            tickets,
             _held: held,
         } = equipment;
         let [stdout, stderr] = printed;
@@ -125,7 +127,7 @@ impl<'a> Control<'a> {
         follow(Arc::clone(&outputs))?;
         exit::write_last_lines_at_exit(&outputs);
         let stats = &stats[..usize::from(setup.threads).clamp(1, stats.len())];
-        let listeners: Arc<[Listener]> = listeners.into();
+        let (servers, listeners) = (tls::servers(&listeners), Arc::<[Listener]>::from(listeners));
         let (sender, events) = mpsc::unbounded_channel();
         let (intake, intake_order) = watch::channel(Intake::Waiting);
         let (stop, stop_order) = watch::channel(false);
@@ -184,6 +186,8 @@ impl<'a> Control<'a> {
             events,
             log,
             access: access.clone(),
+            tickets,
+            servers,
             drain: drain.clone(),
             shutdown_timeout: setup.shutdown_timeout,
         };

@@ -28,6 +28,8 @@ fn inputs(channel: &Channel) -> ControlInputs<'_> {
         events: mpsc::unbounded_channel().1,
         log: ChildLog::nowhere(),
         access: None,
+        tickets: Arc::new(app_host_tls::Tickets::new(&[])),
+        servers: Vec::new(),
         drain: connection::drain_signal().0,
         shutdown_timeout: Duration::from_secs(30),
     }
@@ -79,8 +81,10 @@ async fn what_waits_at_the_last_call_is_taken_although_no_thread_answers() {
     let address = listener.local_addr().unwrap();
     let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     let (_master, channel) = child();
-    let mut control =
-        control(&channel, vec![Listener { socket: listener.into(), name: "test", unix: false, origin: Origin::Bound }]);
+    let mut control = control(
+        &channel,
+        vec![Listener { socket: listener.into(), name: "test", unix: false, origin: Origin::Bound, tls: None }],
+    );
     control.last_call(1);
     control.shut_listeners_down();
     let mut taken = Vec::new();

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::SockRef;
+use zeroize::Zeroize;
 
 use app_host_core::error::chain;
 use app_host_platform::sys::packet::{Socket, is_the_end};
@@ -51,6 +52,8 @@ pub(super) async fn receive<R: Receiver>(socket: Rc<Socket>, receiver: Rc<R>, ac
         }));
         // Records without a descriptor: none was free in this process, so these connections are still their sender's.
         ack.replies.resize(records().count(), Reply::NoRoom);
+        // Keys of connections may be in it.
+        buffer[..length].zeroize();
         ack.connections = receiver.connections();
         // In this order: once the sender has been told that they are served here, it serves them no more.
         let _ = socket.send(&ack.write(), &[]).await;

@@ -48,7 +48,7 @@ pub use outbox::Outcome;
 pub use receiver::{Commit, Receiver, Rejection, Transferable};
 
 /// The most bytes of a connection's record.
-pub const MAX_RECORD: usize = 96 * 1024;
+pub const MAX_RECORD: usize = 128 * 1024;
 
 /// What the worker does with its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,10 @@
 //!
 //! Both ends are the same binary or of the same magic, so integers are in the machine's own byte order.
 
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
+
+use zeroize::Zeroize;
 
 use super::outbox::{BATCH, Reply};
 use super::{MAX_RECORD, Transferable};
@@ -20,22 +23,48 @@ pub(super) const MAX_PACKET: usize = LENGTH + MAX_RECORD;
 /// The most bytes of a packet with replies.
 pub(super) const MAX_ACK: usize = size_of::<u64>() + BATCH;
 
+/// Bytes that may hold keys of connections: overwritten when they are dropped.
+pub(super) struct Packet(Vec<u8>);
+
+impl Packet {
+    /// With room for all that one takes: growing would leave copies behind.
+    fn new() -> Self {
+        Self(Vec::with_capacity(MAX_PACKET))
+    }
+}
+
+impl Deref for Packet {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
+}
+
 /// Packs the first of these connections, as many as one packet takes. Packs none if the first has no record that fits.
-pub(super) fn pack<'a, C: Transferable>(connections: impl Iterator<Item = &'a C>) -> (Vec<u8>, Vec<BorrowedFd<'a>>) {
-    let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
+pub(super) fn pack<'a, C: Transferable>(connections: impl Iterator<Item = &'a C>) -> (Packet, Vec<BorrowedFd<'a>>) {
+    let (mut packet, mut descriptors) = (Packet::new(), Vec::new());
+    let bytes = &mut packet.0;
     for connection in connections.take(BATCH) {
         let begin = bytes.len();
         bytes.extend_from_slice(&[0; LENGTH]);
-        let written = connection.write_record(&mut bytes);
+        let written = connection.write_record(bytes);
         let length = u32::try_from(bytes.len() - begin - LENGTH).ok();
         let Some(length) = length.filter(|_| written && bytes.len() <= MAX_PACKET) else {
+            bytes[begin..].zeroize();
             bytes.truncate(begin);
             break;
         };
         bytes[begin..begin + LENGTH].copy_from_slice(&length.to_ne_bytes());
         descriptors.push(connection.socket());
     }
-    (bytes, descriptors)
+    (packet, descriptors)
 }
 
 /// The records in a packet, in the order of the connections. Ends at the first bytes that are no record.

@@ -3,7 +3,6 @@
 //! Owns the rule that a secret is never shown: [`Secret`] has no way to print itself, and what a
 //! parser or a driver says of a URI goes through [`redact`].
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ mod uri;
 use super::app::trimmed;
 use super::section::{Section, section};
 use crate::foreign::printable;
+use crate::secret::Secret;
 use uri::{has_password, hosts, servers_only};
 
 pub use uri::redact;
@@ -30,28 +30,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most indexes: MongoDB has at most 64 a collection, `_id`'s among them.
 const MAX_INDEXES: usize = 63;
-
-/// A text that is not to be shown, in a log or anywhere else.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub(super) const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself, for the one who must have it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
 
 /// A secret in the configuration, or the file that it stands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +135,7 @@ impl Databank {
             Store::Mongodb { uri, database, indexes } => {
                 let uri = match uri {
                     SecretSource::Inline(secret) => secret.clone(),
-                    SecretSource::File(path) => Secret(trimmed(&read(path)?).to_owned()),
+                    SecretSource::File(path) => Secret::new(trimmed(&read(path)?).to_owned()),
                 };
                 Store::Mongodb { uri, database: database.clone(), indexes: indexes.clone() }
             }
@@ -263,7 +241,7 @@ impl RawDatabank {
         if self.driver == Driver::Mongodb {
             match &self.uri {
                 None => return Err("the driver \"mongodb\" needs a \"uri\"".to_owned()),
-                Some(RawSecret::Text(uri)) if uri.0.is_empty() => return Err("\"uri\" is empty".to_owned()),
+                Some(RawSecret::Text(uri)) if uri.reveal().is_empty() => return Err("\"uri\" is empty".to_owned()),
                 Some(_) => {}
             }
         }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn setup(uri: &str) -> Setup {
-    let uri = Secret(uri.to_owned());
+    let uri = Secret::new(uri.to_owned());
     Setup { store: Store::Mongodb { uri, database: "d".to_owned(), indexes: Vec::new() }, timeout: TIMEOUT }
 }
 

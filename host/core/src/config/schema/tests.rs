@@ -65,6 +65,17 @@ fn all_keys() -> Vec<Key> {
     found
 }
 
+/// What the object at this place in a listener's `tls` can't be without.
+fn needs_of_tls(way: &[Step]) -> Map<String, Value> {
+    let certificate = json!({ "certificate": "c", "key": "k" });
+    let needs = match way {
+        [] => json!({ "certificates": [certificate] }),
+        [Step::Key(key), ..] if key == "certificates" => certificate,
+        _ => json!({ "authorities": "a" }),
+    };
+    needs.as_object().expect("it is an object").clone()
+}
+
 /// A configuration with this value there, and what that needs beside it.
 fn with(way: &[Step], value: Value) -> Value {
     let mut config = json!({ "app": { "library": "a" } });
@@ -81,6 +92,7 @@ fn with(way: &[Step], value: Value) -> Value {
                     Some(Step::Key(list)) if depth > 1 && list == "app_listeners" => {
                         [("name".to_owned(), json!("n")), ("address".to_owned(), json!("unix:n"))].into_iter().collect()
                     }
+                    Some(Step::Key(list)) if depth > 2 && list == "listen" => needs_of_tls(&way[3..depth]),
                     Some(Step::Key(list)) if (depth > 1 && list == "listen") || list == "admin" => {
                         let address = if key == "freebind" { "127.0.0.1:1" } else { "unix:n" };
                         [("address".to_owned(), json!(address))].into_iter().collect()
@@ -143,7 +155,7 @@ fn schema_and_reader_have_the_same_keys_everywhere() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 15, "all objects of the configuration");
+    assert_eq!(compared, 18, "all objects of the configuration");
 }
 
 #[test]

@@ -92,6 +92,9 @@ pub struct ThreadStats {
     handed_over: AtomicU64,
     taken_over: AtomicU64,
     dismissed: AtomicU64,
+    handshakes: AtomicU64,
+    resumed: AtomicU64,
+    failed_handshakes: AtomicU64,
 }
 
 /// Adds without a locked instruction, which is enough because one thread writes each field.
@@ -175,6 +178,16 @@ impl ThreadStats {
         add(&self.dismissed, 1);
     }
 
+    /// Counts a TLS handshake that is done, by a ticket if it was `resumed`.
+    pub fn shook(&self, resumed: bool) {
+        add(if resumed { &self.resumed } else { &self.handshakes }, 1);
+    }
+
+    /// Counts a TLS handshake that has failed, or has taken too long.
+    pub fn handshake_failed(&self) {
+        add(&self.failed_handshakes, 1);
+    }
+
     /// How many connections are open.
     pub fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
@@ -222,6 +235,9 @@ impl ThreadStats {
             handed_over: self.handed_over.load(Relaxed),
             taken_over: self.taken_over.load(Relaxed),
             dismissed: self.dismissed.load(Relaxed),
+            handshakes: self.handshakes.load(Relaxed),
+            resumed: self.resumed.load(Relaxed),
+            failed_handshakes: self.failed_handshakes.load(Relaxed),
             route: (length > 0).then(|| foreign::line(&String::from_utf8_lossy(&route), usize::MAX)),
         }
     }

@@ -32,6 +32,12 @@ pub struct ThreadSnapshot {
     pub taken_over: u64,
     /// Connections ended because the worker drained.
     pub dismissed: u64,
+    /// TLS handshakes done in full.
+    pub handshakes: u64,
+    /// TLS handshakes that a ticket has shortened.
+    pub resumed: u64,
+    /// TLS handshakes that failed, or took too long.
+    pub failed_handshakes: u64,
     /// The request that the app holds the thread with, on one line; `None` while it doesn't.
     pub route: Option<String>,
 }

@@ -182,7 +182,7 @@ fn connection() -> Arc<Connection> {
         peer: Address::Tcp("192.0.2.1:4711".parse().unwrap()),
         local: Address::Unix,
         listener: "127.0.0.1:8080",
-        scheme: "http",
+        tls: None,
     })
 }
 

@@ -1,0 +1,176 @@
+//! The handshake of a connection that was accepted, with its deadline, and while the worker drains.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use app_host_services::loader::TlsInfo;
+use app_host_tls::{Alert, Handshake, Progress, TlsError, TlsServer};
+
+use super::{Layer, info};
+use crate::connection::{DrainSignal, Ending, Phase};
+
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take from the moment on that its worker drains.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the last words of a failed one may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How many bytes are read at a time: all of most handshakes' flights.
+const READ: usize = 4096;
+
+/// The most bytes of a client that are held before its handshake is done.
+const MAX_UNREAD: usize = 64 * 1024;
+
+/// What somebody gets who speaks plain HTTP where TLS is spoken.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 47\r\n\
+connection: close\r\n\r\nThis port speaks HTTPS, and you have sent HTTP.";
+
+/// A handshake that is done.
+#[derive(Debug)]
+pub struct Shaken {
+    /// The stream from now on.
+    pub layer: Layer,
+    /// What was agreed on.
+    pub info: Arc<TlsInfo>,
+    /// Whether the client has shown a ticket.
+    pub resumed: bool,
+}
+
+/// A handshake that is not done.
+#[derive(Debug)]
+pub enum Unshaken {
+    /// The worker drains, and the client has been answered nothing: another worker can begin. What it has sent.
+    Leaves(Vec<u8>),
+    /// The client went without a word, or the worker is cut.
+    Gone,
+    /// It has failed, and this is why.
+    Failed(String),
+}
+
+/// Shakes hands with a client. `read` was read of it before, by another worker.
+pub async fn shake<S>(
+    socket: &mut S,
+    server: &TlsServer,
+    read: Vec<u8>,
+    drain: &mut DrainSignal,
+) -> Result<Shaken, Unshaken>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut client = Client { handshake: Handshake::new(server).map_err(|error| failed(&error))?, read, fed: 0 };
+    let mut deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let mut phase = drain.phase();
+    loop {
+        match phase {
+            Phase::Serving => {}
+            Phase::Draining { ending, .. } => {
+                if ending == Ending::HandOver && !client.handshake.has_begun() {
+                    return Err(Unshaken::Leaves(client.read));
+                }
+                deadline = deadline.min(Instant::now() + STALL_TIMEOUT);
+            }
+            Phase::Cut => return Err(Unshaken::Gone),
+        }
+        tokio::select! {
+            biased;
+            changed = drain.next() => phase = changed,
+            () = sleep_until(deadline) => return Err(Unshaken::Failed("it took too long".to_owned())),
+            done = client.step(socket) => {
+                if done? {
+                    break;
+                }
+            }
+        }
+    }
+    let Client { handshake, read, fed } = client;
+    let (records, facts) = handshake.finish().map_err(|error| failed(&error))?;
+    Ok(Shaken { layer: Layer::new(records, read[fed..].to_vec()), info: info(&facts), resumed: facts.resumed })
+}
+
+fn failed(error: &TlsError) -> Unshaken {
+    Unshaken::Failed(error.to_string())
+}
+
+/// A client in its handshake.
+struct Client {
+    handshake: Handshake,
+    /// What it has sent.
+    read: Vec<u8>,
+    /// How much of that has been fed to the handshake.
+    fed: usize,
+}
+
+impl Client {
+    /// Feeds one record, or reads more. Returns whether the handshake is done. Cancel-safe as long as the client has been
+    /// answered nothing; what is sent is not taken back.
+    async fn step<S>(&mut self, socket: &mut S) -> Result<bool, Unshaken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let waiting = &self.read[self.fed..];
+        let length = match Handshake::length(waiting) {
+            Ok(length) => length.filter(|length| *length <= waiting.len()),
+            Err(error) => {
+                let text: &[u8] = if waiting.first().is_some_and(u8::is_ascii_uppercase) {
+                    PLAIN_HTTP
+                } else {
+                    &[21, 3, 1, 0, 2, 2, Alert::UnexpectedMessage.code()]
+                };
+                say(socket, text).await;
+                return Err(failed(&error));
+            }
+        };
+        let Some(length) = length else {
+            if self.read.len() >= MAX_UNREAD {
+                return Err(Unshaken::Failed("it has sent too much".to_owned()));
+            }
+            self.read.reserve(READ);
+            return match socket.read_buf(&mut self.read).await {
+                Ok(0) | Err(_) if self.read.is_empty() => Err(Unshaken::Gone),
+                Ok(0) => Err(Unshaken::Failed("the client has gone".to_owned())),
+                Ok(_) => Ok(false),
+                Err(error) => Err(Unshaken::Failed(error.to_string())),
+            };
+        };
+        let mut out = Vec::new();
+        let progress = self.handshake.feed(&waiting[..length], &mut out);
+        self.fed += length;
+        match progress {
+            Ok(progress) => {
+                send(socket, &out).await.map_err(|error| Unshaken::Failed(error.to_string()))?;
+                Ok(progress == Progress::Done)
+            }
+            Err(error) => {
+                say(socket, &out).await;
+                Err(failed(&error))
+            }
+        }
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(socket: &mut S, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    socket.write_all(bytes).await
+}
+
+/// Last words: whether they arrive changes nothing. What the client still sends is read, because closing a socket with
+/// something unread takes them back.
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S, bytes: &[u8]) {
+    let _ = timeout(LAST_WORDS, async {
+        send(socket, bytes).await?;
+        socket.shutdown().await?;
+        let mut rest = [0; 1024];
+        while socket.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    })
+    .await;
+}
