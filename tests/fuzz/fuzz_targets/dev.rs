@@ -37,7 +37,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         }
     }
     let id = cargo_metadata::PackageId { repr: "path+file:///app#0.1.0".to_owned() };
-    if let Ok(Some(library)) = dev::cargo::library(bytes, &id) {
+    if let Ok(Some(library)) = dev::cargo::library(bytes, &id, || {}) {
         assert!(library.extension().is_some_and(|extension| extension == "so"));
     }
 });
