@@ -138,6 +138,14 @@ impl PartialEq for Trust {
 impl Eq for Trust {}
 
 impl Trust {
+    /// The same, but each handshake is a whole one.
+    #[must_use]
+    pub fn without_tickets(self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = rustls::client::Resumption::disabled();
+        Self { config: Arc::new(config), ..self }
+    }
+
     /// Shakes hands with whoever is at the other end.
     pub fn shake(&self, socket: TcpStream) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let connection =

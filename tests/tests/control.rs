@@ -184,6 +184,8 @@ fn each_event_is_a_line_of_the_log_with_the_same_fields() {
         all.push(serde_json::from_str::<Value>(&event).unwrap());
     }
     assert!(all.iter().any(|event| event["event"] == "worker exited"), "{all:#?}");
+    // The last lines are written behind the last event.
+    host.wait_exit();
     let lines = host.lines();
     for event in all.iter().filter(|event| event["event"] != "verdict") {
         let fields = event.as_object().unwrap().iter().filter(|(name, _)| !["event", "time"].contains(&name.as_str()));

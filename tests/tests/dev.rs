@@ -252,7 +252,8 @@ fn the_lock_that_its_own_build_has_written_is_no_save_and_anothers_is() {
     let later = dev.lines().len();
     dev.edit(">two<", ">three<");
     dev.wait_after(later, &["live", "version"]);
-    assert!(dev.get("/").contains(">three<"));
+    // On a busy machine what was written before is seen in two builds.
+    wait_until(|| dev.get("/").contains(">three<").then_some(())).expect("the save goes live");
     let seen = changes(mark).join(", ");
     assert!(seen.contains("Cargo.toml") && seen.ends_with("src/lib.rs") && !seen.contains("Cargo.lock"), "{seen}");
 

@@ -66,6 +66,7 @@ mod stopping;
 mod subscribers;
 mod system;
 mod tls;
+mod tls_clients;
 mod tower;
 mod versions;
 mod watcher;

@@ -123,6 +123,8 @@ struct Link {
     origin: Publisher,
     socket: Socket,
     outgoing: RefCell<Outgoing>,
+    /// It has sent what no worker of ours sends, and is not heard any more: neither now nor at its end.
+    unheard: Cell<bool>,
     /// Something is to be sent.
     news: Notify,
 }
@@ -162,7 +164,14 @@ impl Switch {
     fn join(switch: &Rc<Self>, worker: WorkerId, origin: Publisher, socket: OwnedFd) -> io::Result<()> {
         let socket = Socket::new(socket)?;
         packet::refuse_descriptors(&socket);
-        let link = Rc::new(Link { worker, origin, socket, outgoing: RefCell::default(), news: Notify::new() });
+        let link = Rc::new(Link {
+            worker,
+            origin,
+            socket,
+            outgoing: RefCell::default(),
+            unheard: Cell::new(false),
+            news: Notify::new(),
+        });
         let reader = spawn_local(read(Rc::clone(switch), Rc::clone(&link)));
         let writer = spawn_local(write(Rc::clone(&link)));
         let tasks = [reader.abort_handle(), writer.abort_handle()];
@@ -175,7 +184,9 @@ impl Switch {
         tasks.iter().for_each(AbortHandle::abort);
         // What it had sent before its end.
         let mut buffer = vec![0; wire::MAX_PACKET];
-        for _ in 0..LAST_PACKETS {
+        // A socket that was shut down still has the packets that were in it.
+        let last = if link.unheard.get() { 0 } else { LAST_PACKETS };
+        for _ in 0..last {
             match packet::receive_plain(link.socket.as_fd(), &mut buffer) {
                 Ok(0) => break,
                 Ok(length) if self.route(&link, &mut buffer[..length]).is_ok() => {}
@@ -255,6 +266,7 @@ impl Link {
             error = chain(error),
             "unreadable packet from a worker for others; nothing more of it is received"
         );
+        self.unheard.set(true);
         // Whatever it sends fails from now on. One that has gone doesn't need to be told.
         let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Read);
     }

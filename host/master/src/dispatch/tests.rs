@@ -87,6 +87,21 @@ async fn who_sends_garbage_is_not_heard_any_more_and_hears_on() {
     }
 }
 
+#[tokio::test]
+async fn what_lay_behind_garbage_is_not_handed_on_at_the_end_either() {
+    let dispatch = Dispatch::open().unwrap();
+    let witness = Worker::join(&dispatch, 1);
+    for number in 10..60 {
+        let worker = Worker::join(&dispatch, number);
+        packet::send(worker.0.as_fd(), b"garbage", &[]).unwrap();
+        // Some of it is in the socket when the garbage is read.
+        while worker.publish("t", b"no sense") {}
+        dispatch.leave(WorkerId(number.into()));
+        assert!(witness.publish("t", b"sense"));
+        assert_eq!(witness.hear().await, Ok((1, b"sense".to_vec())));
+    }
+}
+
 impl Worker {
     fn say(&self, packet: &Bytes) {
         packet::send(self.0.as_fd(), packet, &[]).unwrap();

@@ -3,6 +3,7 @@
 //! - `requests [ROUNDS] [SECONDS]`: the example app's `GET /hello` through app-host, and the same handler
 //!   in a plain axum server with as many threads, alternating in one run; then an axum `Router` through
 //!   app-host, and the same one in the plain server.
+//! - `https [ROUNDS] [SECONDS]`: the same by HTTPS, and the plain server behind tokio-rustls.
 //! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
 //!   split by stage, and as a multiple of a bare exec of the binary.
 //! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them
@@ -13,6 +14,7 @@
 //!   alternating in one run.
 
 mod databank;
+mod https;
 mod reloads;
 
 use std::error::Error;
@@ -37,18 +39,20 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, default: u64| arguments.get(index).map_or(Ok(default), |text| text.parse::<u64>());
     let command = arguments.first().map(String::as_str);
-    if command != Some("serve-axum") {
+    if !command.is_some_and(|command| command.starts_with("serve-axum")) {
         App::build_as_shipped();
     }
     let outcome = match command {
         Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
+        Some("https") => (|| https::run(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
         Some("restarts") => (|| restarts(number(1, 30)?))(),
         Some("latency") => (|| latency(number(1, 20)?))(),
         Some("databank") => (|| databank::run(number(1, 40)?))(),
         Some("reloads") => (|| reloads::run(number(1, 10)?))(),
         Some("serve-axum") => (|| serve_axum(number(1, 0)?))(),
+        Some("serve-axum-https") => https::serve(arguments.get(1).map_or("", String::as_str)),
         _ => {
-            let expected = "bench requests [ROUNDS] [SECONDS], restarts [COUNT], latency [SECONDS], reloads [ROUNDS] or \
+            let expected = "bench requests [ROUNDS] [SECONDS], https [ROUNDS] [SECONDS], restarts [COUNT], latency [SECONDS], reloads [ROUNDS] or \
                             databank [ROUNDS]";
             Err(format!("expected: {expected}").into())
         }
@@ -62,21 +66,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// The example app's greeting in axum, and what the app `axum_hello` has.
+fn plain_router() -> Router {
+    let pid = std::process::id();
+    let greeting = axum::body::Bytes::from(format!("Hello from app-host, world! (slot 0, generation 1, pid {pid})\n"));
+    let handler = move || {
+        let greeting = greeting.clone();
+        async move { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], greeting) }
+    };
+    let router = Router::new().route("/hello", get(handler));
+    router.route("/", get(|| async { axum::response::Html("<h1>Hello, World!</h1>") }))
+}
+
 /// The plain server: the example app's greeting in axum. Ends gracefully on SIGTERM.
 fn serve_axum(port: u64) -> Result<()> {
     let port = u16::try_from(port)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS.into()).enable_all().build()?;
     runtime.block_on(async {
-        let pid = std::process::id();
-        let greeting =
-            axum::body::Bytes::from(format!("Hello from app-host, world! (slot 0, generation 1, pid {pid})\n"));
-        let handler = move || {
-            let greeting = greeting.clone();
-            async move { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], greeting) }
-        };
-        let router = Router::new().route("/hello", get(handler));
-        // As the app `axum_hello` has it.
-        let router = router.route("/", get(|| async { axum::response::Html("<h1>Hello, World!</h1>") }));
+        let router = plain_router();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         println!("{}", listener.local_addr()?);
