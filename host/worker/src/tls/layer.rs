@@ -135,8 +135,9 @@ impl Layer {
         S: AsyncRead + Unpin,
     {
         let before = buf.filled().len();
-        let (mut begin, mut end) = (0, self.raw.len());
-        room[..end].copy_from_slice(&self.raw);
+        // May be more than there is room for: all that came with the end of the handshake.
+        let raw = std::mem::take(&mut self.raw);
+        let (mut begin, mut end, mut taken) = (0, 0, 0);
         let result = loop {
             match self.open_first(&mut room[begin..end], buf) {
                 Err(error) => break Err(invalid(error)),
@@ -151,6 +152,12 @@ impl Layer {
             }
             room.copy_within(begin..end, 0);
             (begin, end) = (0, end - begin);
+            if taken < raw.len() {
+                let more = (raw.len() - taken).min(room.len() - end);
+                room[end..end + more].copy_from_slice(&raw[taken..taken + more]);
+                (end, taken) = (end + more, taken + more);
+                continue;
+            }
             let mut space = ReadBuf::new(&mut room[end..]);
             match Pin::new(&mut *socket).poll_read(cx, &mut space) {
                 Poll::Pending => break Ok(Look::Pending),
@@ -163,7 +170,7 @@ impl Layer {
                 Poll::Ready(Ok(())) => end += space.filled().len(),
             }
         };
-        self.raw = room[begin..end].to_vec();
+        self.raw = [&room[begin..end], &raw[taken..]].concat();
         if result.is_err() {
             self.read_ended = true;
         }

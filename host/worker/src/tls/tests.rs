@@ -141,10 +141,10 @@ async fn a_client_that_was_answered_nothing_leaves_with_what_it_has_sent() {
     client.conn.write_tls(&mut hello).unwrap();
     let (begin, rest) = hello.split_at(100);
     client.sock.set_nonblocking(false).unwrap();
-    std::io::Write::write_all(&mut client.sock, begin).unwrap();
     let (control, mut drain) = drain_signal();
     let mut stream = Stream::own(ours);
-    let (leaves, ()) = tokio::join!(shake(&mut stream, &site.server, Vec::new(), &mut drain), async {
+    // What was read of it before.
+    let (leaves, ()) = tokio::join!(shake(&mut stream, &site.server, begin.to_vec(), &mut drain), async {
         tokio::task::yield_now().await;
         control.begin(Phase::Draining {
             since: std::time::Instant::now(),
@@ -214,6 +214,38 @@ async fn who_speaks_plain_http_is_told_so_and_who_speaks_nothing_gets_an_alert()
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_came_with_the_handshake_is_read_however_much_it_is() {
+    let site = site();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut client = client(&site, theirs);
+    let upload: Vec<u8> = (0..60_000_u32).map(|number| (number % 251) as u8).collect();
+    let sent = upload.clone();
+    // Buffered by the client until it has finished, and sent with that.
+    let thread = std::thread::spawn(move || {
+        std::io::Write::write_all(&mut client.conn.writer(), &sent).unwrap();
+        std::io::Write::flush(&mut client).unwrap();
+        client
+    });
+    let (_control, mut drain) = drain_signal();
+    let stream = shaken(&site, ours, &mut drain).await;
+    let Left { socket, tls, plain } = stream.leave().unwrap();
+    let mut tls = tls.unwrap();
+    // As if all of it had been read with the last record of the handshake.
+    let client = thread.join().unwrap();
+    let mut stream = Stream::<UnixStream>::shared(socket).unwrap();
+    let mut more = [0; 16 * 1024];
+    while tls.raw.len() < 60_000 {
+        let read = stream.read(&mut more).await.unwrap();
+        tls.raw.extend_from_slice(&more[..read]);
+    }
+    let mut stream = stream.encrypted(Layer::resume(tls).unwrap());
+    let mut read = vec![0; upload.len()];
+    stream.read_exact(&mut read).await.unwrap();
+    assert!(plain.is_empty() && read == upload);
+    drop(client);
 }
 
 #[test]
