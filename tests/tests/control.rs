@@ -16,13 +16,18 @@ fn every_command_is_answered_byte_for_byte() {
     let host = Host::misbehaving().start();
     let mut control = host.control();
     for (line, answer) in [
-        ("CMDS", "ACK CMDS DRAIN EVENTS LOGLEVEL RESTART ROLLBACK STATUS STOP VERSION VERSIONS WAIT WORKERS\n"),
+        (
+            "CMDS",
+            "ACK CMDS DRAIN EVENTS LOGLEVEL RELOAD-CERTIFICATES RESTART ROLLBACK STATUS STOP VERSION VERSIONS WAIT WORKERS\n",
+        ),
         ("version", concat!("ACK ", env!("CARGO_PKG_VERSION"), "\n")),
         ("LOGLEVEL debug", "ACK\n"),
         ("LogLevel restore", "ACK\n"),
         ("LOGLEVEL loud", "NACK invalid\n"),
         ("LOGLEVEL", "NACK invalid\n"),
         ("PUMP", "NACK unknown\n"),
+        ("RELOAD-CERTIFICATES now", "NACK invalid\n"),
+        ("reload-certificates", "NACK no listener has TLS\n"),
         ("WAIT 1", "NACK no such request\n"),
         ("WAIT 0", "NACK no such request\n"),
         ("RESTART", "ACK\n"),
