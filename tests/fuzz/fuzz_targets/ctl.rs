@@ -48,12 +48,15 @@ mod ctl {
         app_host_core::foreign::make_printable(&mut value);
         let mut shown = Vec::new();
         if let serde_json::Value::Array(versions) = &value {
-            shown.push((table::versions(versions), versions.len()));
+            // A line each, and one that says what they are.
+            shown.push((table::versions(versions), versions.len() + 1));
         }
         if let Ok(status) = serde_json::from_value::<app_host_core::status::Status>(value) {
-            shown.push((table::status(&status, None), status.workers.len() + 5));
+            // A line a worker and a certificate, and up to eight of the master.
+            let lines = status.workers.len() + status.certificates.len() + 8;
             let later = std::time::Duration::from_millis(1500);
-            shown.push((table::status(&status, Some((&status, later))), status.workers.len() + 5));
+            shown.push((table::status(&status, None), lines));
+            shown.push((table::status(&status, Some((&status, later))), lines));
         }
         for (shown, lines) in shown {
             assert!(!shown.contains(|c| c != '\n' && app_host_core::foreign::is_unsafe(c)), "{shown:?}");
