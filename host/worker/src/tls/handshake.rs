@@ -64,7 +64,8 @@ pub async fn shake<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut client = Client { handshake: Handshake::new(server).map_err(|error| failed(&error))?, read, fed: 0 };
+    let handshake = Handshake::new(server).map_err(|error| failed(&error))?;
+    let mut client = Client { handshake, read, fed: 0, out: Vec::new(), progress: Progress::Wait };
     let mut deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut phase = drain.phase();
     loop {
@@ -89,7 +90,7 @@ where
             }
         }
     }
-    let Client { handshake, read, fed } = client;
+    let Client { handshake, read, fed, .. } = client;
     let (records, facts) = handshake.finish().map_err(|error| failed(&error))?;
     Ok(Shaken { layer: Layer::new(records, read[fed..].to_vec()), info: info(&facts), resumed: facts.resumed })
 }
@@ -105,15 +106,23 @@ struct Client {
     read: Vec<u8>,
     /// How much of that has been fed to the handshake.
     fed: usize,
+    /// What it is answered and has not been sent.
+    out: Vec<u8>,
+    progress: Progress,
 }
 
 impl Client {
-    /// Feeds one record, or reads more. Returns whether the handshake is done. Cancel-safe as long as the client has been
-    /// answered nothing; what is sent is not taken back.
+    /// Sends something, feeds one record, or reads more. Returns whether the handshake is done. Cancel-safe: what was not
+    /// sent is sent by the next call.
     async fn step<S>(&mut self, socket: &mut S) -> Result<bool, Unshaken>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        if !self.out.is_empty() {
+            let sent = socket.write(&self.out).await.map_err(|error| Unshaken::Failed(error.to_string()))?;
+            self.out.drain(..sent);
+            return Ok(self.out.is_empty() && self.progress == Progress::Done);
+        }
         let waiting = &self.read[self.fed..];
         let length = match Handshake::length(waiting) {
             Ok(length) => length.filter(|length| *length <= waiting.len()),
@@ -139,34 +148,26 @@ impl Client {
                 Err(error) => Err(Unshaken::Failed(error.to_string())),
             };
         };
-        let mut out = Vec::new();
-        let progress = self.handshake.feed(&waiting[..length], &mut out);
+        let fed = self.handshake.feed(&waiting[..length], &mut self.out);
         self.fed += length;
-        match progress {
+        match fed {
             Ok(progress) => {
-                send(socket, &out).await.map_err(|error| Unshaken::Failed(error.to_string()))?;
-                Ok(progress == Progress::Done)
+                self.progress = progress;
+                Ok(self.out.is_empty() && progress == Progress::Done)
             }
             Err(error) => {
-                say(socket, &out).await;
+                say(socket, &std::mem::take(&mut self.out)).await;
                 Err(failed(&error))
             }
         }
     }
 }
 
-async fn send<S: AsyncWrite + Unpin>(socket: &mut S, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    socket.write_all(bytes).await
-}
-
 /// Last words: whether they arrive changes nothing. What the client still sends is read, because closing a socket with
 /// something unread takes them back.
 async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S, bytes: &[u8]) {
     let _ = timeout(LAST_WORDS, async {
-        send(socket, bytes).await?;
+        socket.write_all(bytes).await?;
         socket.shutdown().await?;
         let mut rest = [0; 1024];
         while socket.read(&mut rest).await? > 0 {}

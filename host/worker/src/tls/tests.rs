@@ -24,9 +24,14 @@ struct Site {
 }
 
 fn site() -> Site {
+    site_with(1)
+}
+
+/// Whose chain has so many certificates.
+fn site_with(certificates: usize) -> Site {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["test.example".to_owned()]).unwrap();
     let key = Secret::new(signing_key.serialize_pem());
-    let identities = vec![Identity { certificates: cert.pem(), key, ocsp: None }];
+    let identities = vec![Identity { certificates: cert.pem().repeat(certificates), key, ocsp: None }];
     let settings = TlsSettings { identities, client_auth: None };
     let server = TlsServer::new(&settings, Arc::new(Tickets::new(&[1; TICKET_KEY_BYTES]))).unwrap();
     let mut roots = RootCertStore::empty();
@@ -168,6 +173,39 @@ async fn a_client_that_was_answered_nothing_leaves_with_what_it_has_sent() {
     let mut stream = stream.encrypted(layer);
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     drop(thread.join().unwrap());
+}
+
+#[tokio::test]
+async fn an_answer_that_a_drain_interrupts_is_sent_to_its_end() {
+    // More than the socket takes at once.
+    let site = site_with(60);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+    let mut client = client(&site, theirs);
+    let mut hello = Vec::new();
+    client.conn.write_tls(&mut hello).unwrap();
+    std::io::Write::write_all(&mut client.sock, &hello).unwrap();
+    let (control, mut drain) = drain_signal();
+    let mut stream = Stream::own(ours);
+    let shaken = async { shake(&mut stream, &site.server, Vec::new(), &mut drain).await };
+    let others = async {
+        // Until it waits for the client to read.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let since = std::time::Instant::now();
+        control.begin(Phase::Draining { since, ending: Ending::Close, linger: Duration::ZERO });
+        tokio::task::yield_now().await;
+        tokio::task::spawn_blocking(move || {
+            client.conn.complete_io(&mut client.sock).unwrap();
+            client
+        })
+        .await
+        .unwrap()
+    };
+    let (shaken, client) = tokio::join!(shaken, others);
+    assert!(shaken.is_ok(), "{shaken:?}");
+    drop(client);
 }
 
 #[tokio::test(start_paused = true)]
