@@ -31,7 +31,7 @@ lint:
 
 # The packages of a registry, each built from what is in it.
 package:
-    cargo package --locked -p app-abi -p app-host-core -p app-host-platform -p app-host-services -p app-host-worker -p app-host-master -p app-host
+    cargo package --locked -p app-abi -p app-host-core -p app-host-platform -p app-host-tls -p app-host-services -p app-host-worker -p app-host-master -p app-host
 
 # All that continuous integration runs.
 ci:

@@ -22,11 +22,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_TEXT: usize = 1024;
 
 /// A field of a log line.
-pub(crate) type Field = (&'static str, Value);
+pub(crate) type RequestField = (&'static str, RequestValue);
 
 /// What a field says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum RequestValue {
     Text(String),
     Number(u64),
 }
@@ -56,12 +56,12 @@ impl About {
     }
 
     /// The fields of a log line, without the query: it may hold what nobody is to read.
-    pub(crate) fn fields(&self) -> Vec<Field> {
-        let text = |key, text| (key, Value::Text(cut(text, MAX_TEXT)));
+    pub(crate) fn fields(&self) -> Vec<RequestField> {
+        let text = |key, text| (key, RequestValue::Text(cut(text, MAX_TEXT)));
         let mut fields = vec![
             text("method", self.method.as_str()),
             text("path", self.uri.path()),
-            ("slot", Value::Number(self.slot.into())),
+            ("slot", RequestValue::Number(self.slot.into())),
         ];
         if let Some(id) = &self.id {
             fields.push(text("request_id", &String::from_utf8_lossy(id.as_bytes())));
@@ -85,7 +85,7 @@ impl About {
 }
 
 /// The fields of the request that this thread is at work on, if there is one.
-pub(crate) fn current() -> Vec<Field> {
+pub(crate) fn current() -> Vec<RequestField> {
     let about = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     // SAFETY: it was set by `named`, whose borrow lives until it is set back, on this thread.
     unsafe { about.as_ref() }.map(About::fields).unwrap_or_default()
@@ -191,8 +191,13 @@ mod tests {
             panic!("it waits for nothing")
         };
         let expected = |path: &str| {
-            let text = |text: &str| Value::Text(text.to_owned());
-            [("method", text("PUT")), ("path", text(path)), ("slot", Value::Number(3)), ("request_id", text("7f"))]
+            let text = |text: &str| RequestValue::Text(text.to_owned());
+            [
+                ("method", text("PUT")),
+                ("path", text(path)),
+                ("slot", RequestValue::Number(3)),
+                ("request_id", text("7f")),
+            ]
         };
         assert_eq!(outer, expected("/a/b"));
         assert_eq!(inner, expected("/inner"));

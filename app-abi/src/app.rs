@@ -1,5 +1,6 @@
 //! What an app is: the trait that its developer implements.
 
+use crate::state::{BoxError, LeftState, StateWriter};
 use crate::{body::Body, host::Host};
 use http::{Request, Response};
 use std::{error::Error, fmt, future::Future};
@@ -10,6 +11,10 @@ use std::{error::Error, fmt, future::Future};
 /// A panic in any of these is caught: in `call` it becomes a 500 and a line in the log, in `start` it
 /// becomes the error of the start.
 pub trait App: Sized + Send + Sync + 'static {
+    /// Whether [`leave`](Self::leave) and [`inherit`](Self::inherit) are called: where they are, a worker drains only once its
+    /// successor has inherited.
+    const KEEPS_STATE: bool = false;
+
     /// Makes the app, once a worker, before the worker takes its first connection. An error, or a
     /// start that takes too long, fails the restart; the workers that served before go on serving.
     fn start(host: Host) -> impl Future<Output = Result<Self, StartError>> + Send;
@@ -21,6 +26,62 @@ pub trait App: Sized + Send + Sync + 'static {
     /// once; the place to tell long polls to end. What isn't the app's own hears of it by
     /// [`Host::draining`].
     fn drain(&self) {}
+
+    /// Writes what this worker keeps in memory and the one that comes after it would miss: a cache, counts of a rate limiter.
+    /// By default nothing. It is called if [`KEEPS_STATE`](Self::KEEPS_STATE) says so.
+    ///
+    /// It is called when a newer worker in the same slot serves and before this one drains, on a thread of its own: it may block.
+    /// Requests are answered meanwhile and afterwards, and what they change then is not handed on. It is called again if
+    /// the newer one dies and another comes. Nothing is asked for in a crash, at the end of the service, where the slot goes,
+    /// or where a worker is recycled for its memory. An error is logged, and nothing is left. When this worker is ordered
+    /// to drain, the future is dropped if it still waits; one that blocks then may go on beside [`drain`](Self::drain) and
+    /// [`stop`](Self::stop).
+    ///
+    /// So this is for what may be lost. What must not be belongs into the [databank](Host::databank), which all workers share
+    /// all the time.
+    ///
+    /// ```
+    /// # use app_abi::{App, Body, BoxError, Host, LeftState, Request, Response, StartError, StateWriter, serde_json};
+    /// # use std::{collections::HashMap, sync::Mutex};
+    /// struct Shop {
+    ///     prices: Mutex<HashMap<String, u64>>,
+    /// }
+    ///
+    /// impl App for Shop {
+    ///     const KEEPS_STATE: bool = true;
+    ///
+    ///     async fn leave(&self, state: &mut StateWriter) -> Result<(), BoxError> {
+    ///         // Whoever asks for a price waits for the copy, and not for what becomes of it.
+    ///         let prices = self.prices.lock().unwrap().clone();
+    ///         Ok(serde_json::to_writer(state, &prices)?)
+    ///     }
+    ///
+    ///     async fn inherit(&self, state: LeftState) -> Result<(), BoxError> {
+    ///         let prices: HashMap<_, _> = serde_json::from_slice(state.bytes())?;
+    ///         // What has come meanwhile is newer.
+    ///         let mut own = self.prices.lock().unwrap();
+    ///         for (name, price) in prices {
+    ///             own.entry(name).or_insert(price);
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     // …
+    /// #     async fn start(_: Host) -> Result<Self, StartError> { unreachable!() }
+    /// #     async fn call(&self, _: Request<Body>) -> Response<Body> { unreachable!() }
+    /// }
+    /// ```
+    fn leave(&self, state: &mut StateWriter) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = state;
+        async { Ok(()) }
+    }
+
+    /// Takes what the worker before this one in its slot has [left](Self::leave), once at most, some time after the start: this
+    /// one serves already. The bytes may be of an older version, or after a rollback of a newer one: [`LeftState::version`] says
+    /// of which. An error is logged, and the app goes on without; so it does if nothing comes. By default it does nothing.
+    fn inherit(&self, state: LeftState) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = state;
+        async { Ok(()) }
+    }
 
     /// The last request has been answered. The worker exits when this is done, at the latest at the
     /// shutdown timeout. The app isn't dropped afterwards; exit handlers (`atexit(3)`) run, so that a library built

@@ -4,7 +4,8 @@
 //! asked for when the other side can take it.
 
 use crate::abi::{FfiBody, FfiStream};
-use crate::request::{ConnectionInfo, Handle};
+use crate::client::ClientInfo;
+use crate::request::{ConnectionInfo, EarlyHints, Handle, Resume};
 use crate::tls::TlsInfo;
 use crate::upgrade::Upgrade;
 use bytes::{Bytes, BytesMut};
@@ -132,6 +133,28 @@ impl Body {
     pub(crate) fn tls(&self) -> Option<TlsInfo> {
         match &self.inner {
             Inner::Host { handle, .. } => handle.tls(),
+            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn early_hints(&self) -> Option<EarlyHints> {
+        match &self.inner {
+            Inner::Host { handle, .. } => handle.early_hints(),
+            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn resume(&self) -> Option<Resume> {
+        match &self.inner {
+            Inner::Host { handle, .. } => handle.resume(),
+            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+        }
+    }
+
+    /// The client, if a proxy has told of it.
+    pub(crate) fn told_client(&self) -> Option<ClientInfo> {
+        match &self.inner {
+            Inner::Host { handle, .. } => handle.client(),
             Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
         }
     }

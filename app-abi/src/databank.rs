@@ -273,11 +273,11 @@ impl Search {
 /// Documents that are read while they are asked for.
 pub struct Documents<T> {
     kind: String,
-    source: Source,
+    source: DocumentSource,
     value: PhantomData<fn() -> T>,
 }
 
-enum Source {
+enum DocumentSource {
     Host(FfiDocuments),
     Broken(DatabankError),
     Ended,
@@ -285,11 +285,11 @@ enum Source {
 
 impl<T: DeserializeOwned> Documents<T> {
     fn new(kind: &str, found: FfiDocuments) -> Self {
-        Self { kind: kind.to_owned(), source: Source::Host(found), value: PhantomData }
+        Self { kind: kind.to_owned(), source: DocumentSource::Host(found), value: PhantomData }
     }
 
     fn broken(kind: &str, error: DatabankError) -> Self {
-        Self { kind: kind.to_owned(), source: Source::Broken(error), value: PhantomData }
+        Self { kind: kind.to_owned(), source: DocumentSource::Broken(error), value: PhantomData }
     }
 
     /// The next document; `None` at the end. After an error nothing comes any more, except after
@@ -309,7 +309,7 @@ impl<T: DeserializeOwned> Documents<T> {
     }
 }
 
-impl Source {
+impl DocumentSource {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FfiDocument, DatabankError>>> {
         let found = match self {
             Self::Host(found) => found,

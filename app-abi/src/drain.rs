@@ -15,17 +15,17 @@ use std::{
 
 /// Whether the worker drains, and who wants to know.
 #[derive(Default)]
-pub(crate) struct DrainNotice(Mutex<State>);
+pub(crate) struct DrainNotice(Mutex<NoticeState>);
 
 #[derive(Default)]
-struct State {
+struct NoticeState {
     given: bool,
     next: u64,
     waiting: HashMap<u64, Waker>,
 }
 
 impl DrainNotice {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, NoticeState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,21 +4,17 @@
 //! rule that no panic crosses the line.
 #![expect(unsafe_code, reason = "the functions that the host calls")]
 
-use crate::abi::{
-    AppModule, AppModuleRef, DatabankServiceRef, DispatchServiceRef, FfiApp, FfiHost, FfiRequest, FfiResponse,
-    InfoServiceRef, ListenerServiceRef, LockServiceRef, RequestServiceRef, Required, SERVICE_DATABANK,
-    SERVICE_DISPATCH, SERVICE_INFO, SERVICE_LISTENER, SERVICE_LOCK, SERVICE_REQUEST, SERVICE_TRACE, TraceServiceRef,
-};
+use crate::abi::{APP_EXTENSION_STATE, AppModule, AppModuleRef, FfiApp, FfiHost, FfiRequest, FfiResponse, FfiState};
 use crate::about::{About, For};
 use crate::panics::{self, Caught, Panic};
+use crate::required::required_host;
 use crate::runtime::Runs;
-use crate::{App, Body, Level, arena, host::Host, log, request::Handle};
+use crate::{App, Body, Level, arena, host::Host, log, request::Handle, state};
 use abi_stable::{
-    StableAbi,
     library::{CheckTypeLayout, RootModuleResult},
     marker_type::ErasedPrefix,
     prefix_type::WithMetadata,
-    std_types::{RErr, ROk, RResult, RSlice, RStr, RString},
+    std_types::{RErr, ROk, RResult, RString},
 };
 use async_ffi::FfiFuture;
 use http::{Response, StatusCode, header};
@@ -57,8 +53,9 @@ impl<A: App, R: Runs> Module<A, R> {
         call: call::<A, R>,
         drain: drain::<A, R>,
         stop: stop::<A, R>,
-        extension,
+        extension: extension::<A, R>,
     });
+    const STATE: &'static FfiState = &state::table::<A, R>();
 }
 
 /// The module itself, for a host in the same process.
@@ -73,56 +70,11 @@ extern "C" fn root_module<A: App, R: Runs>() -> RootModuleResult {
     ROk(unsafe { module.cast::<ErasedPrefix>() })
 }
 
-extern "C" fn required_host() -> RSlice<'static, Required> {
-    const REQUIRED: &[Required] = &[
-        Required {
-            id: SERVICE_INFO,
-            minor: 0,
-            name: RStr::from_str("info"),
-            layout: <InfoServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_REQUEST,
-            minor: 0,
-            name: RStr::from_str("request"),
-            layout: <RequestServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_DATABANK,
-            minor: 0,
-            name: RStr::from_str("databank"),
-            layout: <DatabankServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_DISPATCH,
-            minor: 0,
-            name: RStr::from_str("dispatch"),
-            layout: <DispatchServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_LISTENER,
-            minor: 0,
-            name: RStr::from_str("listener"),
-            layout: <ListenerServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_LOCK,
-            minor: 0,
-            name: RStr::from_str("lock"),
-            layout: <LockServiceRef as StableAbi>::LAYOUT,
-        },
-        Required {
-            id: SERVICE_TRACE,
-            minor: 0,
-            name: RStr::from_str("trace"),
-            layout: <TraceServiceRef as StableAbi>::LAYOUT,
-        },
-    ];
-    RSlice::from_slice(REQUIRED)
-}
-
-extern "C" fn extension(_id: u32) -> *const () {
-    std::ptr::null()
+extern "C" fn extension<A: App, R: Runs>(id: u32) -> *const () {
+    match id {
+        APP_EXTENSION_STATE if A::KEEPS_STATE => std::ptr::from_ref(Module::<A, R>::STATE).cast(),
+        _ => std::ptr::null(),
+    }
 }
 
 unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<FfiApp, RString>> {
@@ -130,9 +82,8 @@ unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<
         Ok(host) => host,
         Err(error) => return FfiFuture::new(async move { RErr(error.into()) }),
     };
-    if log::install(host.log_service()) {
-        panics::install_hook();
-    }
+    log::install(host.log_service());
+    panics::install_hook();
     #[cfg(feature = "tracing")]
     crate::trace::begin(host.log_service());
     // Never freed, as the app below: requests borrow both, and the process ends after `stop`.
@@ -161,18 +112,28 @@ unsafe extern "C" fn start<A: App, R: Runs>(host: FfiHost) -> FfiFuture<RResult<
 // SAFETY: by the rules of the line an app's functions may be called on any thread.
 unsafe impl Send for FfiApp {}
 
-/// The app behind a handle.
+/// What is behind a handle.
 ///
 /// # Safety
 /// `app` is what `start::<A, R>` gave to the host.
-unsafe fn running<A, R>(app: FfiApp) -> &'static Running<A, R> {
+const unsafe fn place<A, R>(app: FfiApp) -> &'static Running<A, R> {
     // SAFETY: the caller's promise; what `start` leaked lives for ever.
     unsafe { &*app.0.cast::<Running<A, R>>() }
 }
 
+/// The app behind a handle, and where it runs.
+///
+/// # Safety
+/// `app` is what `start::<A, R>` gave to the host.
+pub(crate) const unsafe fn running<A, R>(app: FfiApp) -> (&'static A, &'static R) {
+    // SAFETY: the caller's promise.
+    let running = unsafe { place::<A, R>(app) };
+    (&running.app, running.runs)
+}
+
 unsafe extern "C" fn call<A: App, R: Runs>(app: FfiApp, request: FfiRequest) -> FfiFuture<FfiResponse> {
     // SAFETY: the host calls with what `start` gave it.
-    let running = unsafe { running::<A, R>(app) };
+    let running = unsafe { place::<A, R>(app) };
     // SAFETY: the host hands over a request of its own, whose table it gave at the start.
     let handle = unsafe { Handle::new(request, running.host.requests) };
     // The request is made at the first poll, in its place within the box: one that is made here
@@ -191,7 +152,7 @@ unsafe extern "C" fn call<A: App, R: Runs>(app: FfiApp, request: FfiRequest) -> 
 
 unsafe extern "C" fn drain<A: App, R: Runs>(app: FfiApp) {
     // SAFETY: the host calls with what `start` gave it.
-    let running = unsafe { running::<A, R>(app) };
+    let running = unsafe { place::<A, R>(app) };
     running.host.drain.give();
     if let Err(panic) = panics::catch(|| running.runs.within(|| running.app.drain())) {
         panics::log(&panic, "app panicked in its drain");
@@ -200,7 +161,7 @@ unsafe extern "C" fn drain<A: App, R: Runs>(app: FfiApp) {
 
 unsafe extern "C" fn stop<A: App, R: Runs>(app: FfiApp) -> FfiFuture<()> {
     // SAFETY: the host calls with what `start` gave it.
-    let running = unsafe { running::<A, R>(app) };
+    let running = unsafe { place::<A, R>(app) };
     let stop = async {
         if let Err(panic) = Caught::new(async { running.app.stop().await }).await {
             panics::log(&panic, "app panicked in its stop");

@@ -98,6 +98,7 @@ mod app;
 pub mod arena;
 mod body;
 mod chunk;
+mod client;
 mod databank;
 mod dispatch;
 mod drain;
@@ -113,9 +114,11 @@ pub mod manifest;
 mod only_one;
 mod panics;
 mod request;
+mod required;
 mod runtime;
 #[cfg(feature = "tower")]
 mod seam;
+mod state;
 #[cfg(feature = "store")]
 #[doc(hidden)]
 pub mod store;
@@ -133,6 +136,7 @@ pub mod upgrade;
 
 pub use app::{App, StartError};
 pub use body::{Body, BodyError};
+pub use client::{ClientInfo, ProxiedTls};
 pub use databank::{Databank, DatabankError, Document, Documents, Order, Revision, Search};
 pub use dispatch::{Lost, Message, PublishError, SubscribeError, Subscription};
 pub use drain::Draining;
@@ -141,8 +145,10 @@ pub use listener::{AppListener, ListenerError};
 pub use log::Level;
 pub use magic::{ABI, ABI_MINOR, Magic, magic};
 pub use only_one::{OnlyOne, OnlyOneError};
-pub use request::{Address, ConnectionInfo, RequestExt};
+pub use request::{Address, ConnectionInfo, EarlyHints, RequestExt, Resume, SaveError};
+pub use state::{BoxError, KeepsState, LeftState, StateWriter};
 pub use tls::{TlsInfo, TlsVersion};
+pub use upgrade::{RESUMABLE, resumable};
 
 pub use bytes::{self, Bytes};
 pub use http::{self, HeaderMap, Method, Request, Response, StatusCode, Uri, header};
@@ -168,6 +174,9 @@ mod guide {
     #[cfg(all(feature = "testing", feature = "axum"))]
     #[doc = include_str!("../../docs/guide/testing.md")]
     mod testing {}
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../../docs/guide/state.md")]
+    mod state {}
     #[cfg(feature = "axum")]
     #[doc = include_str!("../../docs/guide/axum.md")]
     mod axum {}

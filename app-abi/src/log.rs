@@ -120,9 +120,9 @@ pub(crate) fn within<T>(log: Log, body: impl FnOnce() -> T) -> T {
 
 static STARTED_WITH: OnceLock<Log> = OnceLock::new();
 
-/// Makes `log` the one of this library, once; says whether it is the first.
-pub(crate) fn install(log: Log) -> bool {
-    STARTED_WITH.set(log).is_ok()
+/// Makes `log` the one of this library, if it is the first.
+pub(crate) fn install(log: Log) {
+    let _ = STARTED_WITH.set(log);
 }
 
 /// The log of this library: none before its start.

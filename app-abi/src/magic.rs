@@ -26,7 +26,11 @@ pub const ABI: u32 = 1;
 /// - 2: services `trace`, `dispatch` and `listener`; a request's extension 1, `FfiUpgrade`.
 /// - 3: service `lock`.
 /// - 4: a request's extension 2, `FfiTls`.
-pub const ABI_MINOR: u32 = 4;
+/// - 5: a request's extension 3, `FfiClient`.
+/// - 6: a request's extension 4, `FfiEarlyHints`.
+/// - 7: a request's extension 5, `FfiResume`.
+/// - 8: an app's extension 1, `FfiState`.
+pub const ABI_MINOR: u32 = 8;
 
 /// The magic of an app with this `epoch`: [`ABI`] in the high half, the epoch in the low half.
 #[must_use]

@@ -22,6 +22,11 @@ pub trait Runs: Sized + Send + Sync + 'static {
     where
         F: Future<Output: Send + 'static> + Send + 'static;
 
+    /// Hands a future to the host, which polls all of it where nobody else is kept by it.
+    fn here<F>(&'static self, future: F) -> FfiFuture<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static;
+
     /// Calls a function where the app's code runs.
     fn within<T>(&self, call: impl FnOnce() -> T) -> T;
 
@@ -41,6 +46,13 @@ impl Runs for Plain {
     }
 
     fn run<F>(&'static self, future: F, _lost: fn() -> F::Output) -> FfiFuture<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        FfiFuture::new(future)
+    }
+
+    fn here<F>(&'static self, future: F) -> FfiFuture<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
@@ -110,6 +122,13 @@ mod with_tokio {
             F: Future<Output: Send + 'static> + Send + 'static,
         {
             FfiFuture::new(Hybrid { stage: Stage::First(Box::pin(future)), handle: &self.handle, lost })
+        }
+
+        fn here<F>(&'static self, future: F) -> FfiFuture<F::Output>
+        where
+            F: Future<Output: Send + 'static> + Send + 'static,
+        {
+            FfiFuture::new(Here { future: Some(Box::pin(future)), handle: &self.handle })
         }
 
         fn within<T>(&self, call: impl FnOnce() -> T) -> T {
@@ -214,6 +233,29 @@ mod with_tokio {
                 Stage::Task(task) => task.abort(),
                 Stage::Done => {}
             }
+        }
+    }
+
+    /// A future that is polled, and dropped, with the runtime entered, and never becomes a task of it.
+    struct Here<F> {
+        /// `None` only while it is dropped.
+        future: Option<Pin<Box<F>>>,
+        handle: &'static Handle,
+    }
+
+    impl<F: Future> Future for Here<F> {
+        type Output = F::Output;
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+            let _entered = self.handle.enter();
+            self.future.as_mut().map_or(Poll::Pending, |future| future.as_mut().poll(context))
+        }
+    }
+
+    impl<F> Drop for Here<F> {
+        fn drop(&mut self) {
+            let _entered = self.handle.enter();
+            self.future = None;
         }
     }
 

@@ -25,8 +25,8 @@ impl FfiStream {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Display,
     {
-        let state = Box::into_raw(Box::new(State { body, panicked: false }));
-        Self { state: state.cast(), vtable: State::<B>::VTABLE }
+        let state = Box::into_raw(Box::new(BodyState { body, panicked: false }));
+        Self { state: state.cast(), vtable: BodyState::<B>::VTABLE }
     }
 
     /// The next frame.
@@ -61,13 +61,13 @@ impl Drop for FfiStream {
 }
 
 /// A body that was handed to the other side.
-struct State<B> {
+struct BodyState<B> {
     body: B,
     /// What has panicked is not asked again: whoever asks is told that it is broken.
     panicked: bool,
 }
 
-impl<B> State<B>
+impl<B> BodyState<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Display,

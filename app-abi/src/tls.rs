@@ -36,6 +36,11 @@ impl TlsVersion {
             _ => None,
         }
     }
+
+    /// By the name that [`fmt::Display`] and OpenSSL give it.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Tls12, Self::Tls13].into_iter().find(|version| version.to_string() == name)
+    }
 }
 
 impl fmt::Display for TlsVersion {

@@ -7,6 +7,7 @@
 use crate::abi::{FfiIo, FfiIoError, FfiMoved};
 use abi_stable::std_types::{RErr, ROk, RResult, RString};
 use async_ffi::{ContextExt, FfiContext, FfiFuture};
+use http::{HeaderName, HeaderValue, Response};
 use std::{
     fmt,
     future::Future,
@@ -24,6 +25,55 @@ use std::{
 pub struct Upgrade {
     begun: FfiFuture<RResult<FfiIo, RString>>,
     protocol: Option<Box<str>>,
+}
+
+/// The field by which a response says what [`resumable`] says. Of one that grants an upgrade, or whose length isn't known, it
+/// never reaches the client.
+pub const RESUMABLE: HeaderName = HeaderName::from_static("app-host-resumable");
+
+/// Lets the WebSocket that this response grants, or the event stream that it is, outlive its worker: its client stays
+/// connected over restarts.
+///
+/// In a restart the client's request is asked of the new version once more, which answers it as any other; what it answers
+/// isn't sent, and what follows it is: the client sees nothing. [`EarlyHints`](crate::EarlyHints) there are none the second
+/// time.
+///
+/// # WebSockets
+/// The handler finds the end of its stream where a message has ended in both directions, as if the client had gone without a
+/// word, and returns; so does what it has begun beside itself, a writer for one. Answer each message before the next is asked
+/// for: behind the end axum's `WebSocket` sends nothing more ([`Upgraded`] does). The handler that the new version begins has
+/// the connection from the next message on. No message is lost, doubled or out of order; what the handler knew is gone, but for
+/// what it has [saved](crate::Resume), up to 64 KiB.
+///
+/// Where no other worker goes on, because the service ends, the client is told 1001 (going away) when the handler returns.
+/// What can't go on so ends as without this word: where the handler doesn't return, or has begun to close; where an extension
+/// was agreed on (`permessage-deflate`); over HTTP/2. If the new version doesn't grant the request, the client is told 1012
+/// (service restart).
+///
+/// # Event streams
+/// A response of status 200 and type `text/event-stream` ([WHATWG HTML, section 9.2]), whose body has no length that is known. It
+/// is dropped between two events, at the end of a frame, and the new version is told in `Last-Event-ID` which event the client
+/// has had last, if events have an `id`: begin behind that one. Its response must be an event stream as well; headers may differ.
+///
+/// The client must have asked so that it can be asked again: by GET, without a body, over HTTP/1.1, and with
+/// `text/event-stream` in its `Accept`, as browsers do. Any other stream with this word, and one that the new version doesn't go
+/// on with, ends there: an `EventSource` comes back by itself. Only a stream whose frames don't end with events, or which stops
+/// within one, holds a restart up.
+///
+/// ```
+/// use app_abi::{Body, Response, resumable};
+///
+/// # fn answer(granted: Response<Body>) -> Response<Body> {
+/// // `granted` is what axum's `WebSocketUpgrade::on_upgrade` returns, its `Sse` as a response, or one of one's own.
+/// resumable(granted)
+/// # }
+/// ```
+///
+/// [WHATWG HTML, section 9.2]: https://html.spec.whatwg.org/multipage/server-sent-events.html
+#[must_use]
+pub fn resumable<B>(mut response: Response<B>) -> Response<B> {
+    response.headers_mut().insert(RESUMABLE, HeaderValue::from_static("1"));
+    response
 }
 
 /// Why a connection did not become the app's: the app gave another answer than 101, or than 2xx to

@@ -2,7 +2,7 @@
 //! - configuration, log, routes and a JSON API: here;
 //! - documents that outlive every worker, and a stream of them: `guestbook.rs`;
 //! - a page for people, with JavaScript or without: `page.rs`;
-//! - what one worker receives, shown at once by the others, until they drain: `live.rs`;
+//! - what one worker receives, shown at once by the others, over restarts: `live.rs`;
 //! - what goes wrong, and the status that it becomes: `refusal.rs`.
 //!
 //! Change `GREETING`, build with `cargo build --release -p example-app`, send the master SIGUSR2,
@@ -21,6 +21,7 @@ use app_abi::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, LOCATION,
         X_CONTENT_TYPE_OPTIONS,
     },
+    resumable,
     serde_json::{Value, json},
 };
 use guestbook::{Draft, Entry, Guestbook};
@@ -116,10 +117,10 @@ impl Example {
         Ok(json_answer(&json!({ "visits": self.guestbook.visits().await? })))
     }
 
-    /// The entries as they come, for as long as the client stays and the worker doesn't drain.
+    /// The entries as they come, for as long as the client stays, whichever worker has them.
     async fn live(&self) -> Answer {
         let events = live::events(&self.host, self.guestbook, NEWEST).await?;
-        Ok(with(typed("text/event-stream", events), CACHE_CONTROL, "no-store"))
+        Ok(resumable(with(typed("text/event-stream", events), CACHE_CONTROL, "no-store")))
     }
 
     async fn list(&self, query: &str) -> Answer {

@@ -3,17 +3,12 @@
 //! Each new entry is published to all workers, and `GET /live` streams to its browser what is heard, as
 //! server-sent events (WHATWG HTML Standard, section 9.2). Messages may get lost, the databank's documents
 //! don't: where a stream begins, and where it has lost something, it sends the newest entries again, and
-//! the page leaves out those that it has.
+//! the page leaves out those that it has. So it may go on in another worker, in a restart: there it begins.
 
 use crate::guestbook::{self, Entry, Guestbook};
 use crate::pieces::Pieces;
-use app_abi::{Body, Bytes, DatabankError, Document, Draining, Host, Level, SubscribeError, Subscription};
-use std::{
-    collections::VecDeque,
-    future::{Future, poll_fn},
-    pin::Pin,
-    task::Poll,
-};
+use app_abi::{Body, Bytes, DatabankError, Document, Host, Level, SubscribeError, Subscription};
+use std::{collections::VecDeque, future::poll_fn};
 
 /// What entries are published on.
 const TOPIC: &str = "entries";
@@ -29,12 +24,11 @@ pub fn publish(host: &Host, entry: &Document<Entry>) {
     }
 }
 
-/// A body of events, which ends when the worker drains: the browser comes back by itself, to the next
-/// generation.
+/// A body of events.
 pub async fn events(host: &Host, guestbook: Guestbook, newest: usize) -> Result<Body, LiveError> {
     // Subscribed before the entries are read: what comes between is there twice rather than never.
     let heard = host.subscribe(TOPIC)?;
-    let mut live = Live { guestbook, newest, heard, draining: host.draining(), ready: VecDeque::new() };
+    let mut live = Live { guestbook, newest, heard, ready: VecDeque::new() };
     live.ready.push_back(RETRY.into());
     live.read_newest().await?;
     Ok(Body::stream(Pieces::new(live, |live| Box::pin(live.next()))))
@@ -62,7 +56,6 @@ struct Live {
     guestbook: Guestbook,
     newest: usize,
     heard: Subscription,
-    draining: Draining,
     /// Events that are to be sent.
     ready: VecDeque<Bytes>,
 }
@@ -74,19 +67,13 @@ impl Live {
         Ok(())
     }
 
-    /// The next event and what comes after it; `None` when the worker drains.
+    /// The next event and what comes after it.
     async fn next(mut self) -> Option<Next> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some((Ok(event), self));
             }
-            let heard = poll_fn(|context| {
-                if Pin::new(&mut self.draining).poll(context).is_ready() {
-                    return Poll::Ready(None);
-                }
-                self.heard.poll_heard(context)
-            });
-            match heard.await? {
+            match poll_fn(|context| self.heard.poll_heard(context)).await? {
                 Ok(message) => return Some((Ok(event(&message.bytes)), self)),
                 Err(_lost) => {
                     if let Err(error) = self.read_newest().await {

@@ -28,8 +28,8 @@ function show({ id, name, text, at }) {
   if (shown >= most) list.lastElementChild.remove();
 }
 
-// When its worker drains the stream ends, and the browser opens it anew by itself; unless it was
-// refused, which a browser takes for good.
+// Over HTTP/1.1 the stream outlives restarts; where it ends, the browser opens it anew by itself, unless
+// it was refused, which a browser takes for good.
 function listen() {
   const events = new EventSource("/live");
   events.onmessage = (event) => show(JSON.parse(event.data));

@@ -14,7 +14,7 @@
 //! | `app-host-master` | owns listeners, versions, generations | HTTP, apps, databank clients |
 //! | this one | the command line, the tools, the admin's pages | |
 //!
-//! Cargo holds master and worker apart; `tests/tests/architecture.rs` has what Cargo can't say. The roles below never
+//! Cargo holds master and worker apart; `tests/tests/architecture/` has what Cargo can't say. The roles below never
 //! use each other.
 
 // They panic where nobody can be told; `console` doesn't.

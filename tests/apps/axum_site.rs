@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use app_abi::{Host, Level, serde};
+use app_abi::{Host, Level, Resume, serde};
 use axum::body::{Body, Bytes};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Extension, Multipart, Path};
@@ -54,7 +54,10 @@ async fn router(host: Host) -> Result<Router, Box<dyn Error + Send + Sync>> {
         .route("/json", post(json))
         .route("/upload", post(upload).layer(DefaultBodyLimit::disable()))
         .route("/sse", get(events))
+        .route("/numbers", get(numbers))
         .route("/echo", any(echo))
+        .route("/resumable", any(resumable))
+        .route("/kept", any(kept))
         .route("/trailers", post(trailers))
         .nest_service("/files", ServeDir::new(config.files));
     let runtime = Router::new()
@@ -129,6 +132,18 @@ async fn events(host: Host) -> Sse<impl Stream<Item = Result<Event, Infallible>>
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_millis(50)).text("still here"))
 }
 
+/// Numbers from the one behind the client's last on, each with the generation, in whichever version of the app.
+async fn numbers(host: Host, headers: HeaderMap) -> Response {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let ticks = tokio::time::interval(Duration::from_millis(3));
+    let events = stream::unfold((last.unwrap_or(0_u64), ticks), move |(last, mut ticks)| async move {
+        ticks.tick().await;
+        let event = Event::default().id((last + 1).to_string()).data(host.generation().to_string());
+        Some((Ok::<_, Infallible>(event), (last + 1, ticks)))
+    });
+    app_abi::resumable(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
 /// Sends every message back, and answers the close.
 async fn echo(socket: WebSocketUpgrade, host: Host) -> Response {
     socket.max_message_size(64 << 20).max_frame_size(64 << 20).on_upgrade(move |mut socket: WebSocket| async move {
@@ -144,6 +159,44 @@ async fn echo(socket: WebSocketUpgrade, host: Host) -> Response {
             }
         }
     })
+}
+
+/// Sends every text back with the generation before it, in whichever version of the app.
+async fn resumable(socket: WebSocketUpgrade, host: Host) -> Response {
+    app_abi::resumable(socket.on_upgrade(move |mut socket: WebSocket| async move {
+        while let Some(Ok(message)) = socket.recv().await {
+            let answered = match message {
+                Message::Text(text) => socket.send(Message::text(format!("{} {text}", host.generation()))).await,
+                message @ Message::Binary(_) => socket.send(message).await,
+                Message::Close(_) | Message::Ping(_) | Message::Pong(_) => Ok(()),
+            };
+            if answered.is_err() {
+                break;
+            }
+        }
+    }))
+}
+
+/// Remembers all that was said on a connection, in whichever version of the app, and sends back how long that is. `fill` makes
+/// it as long as it may be.
+async fn kept(socket: WebSocketUpgrade, resume: Option<Resume>) -> Response {
+    let resume = resume.expect("the request can be asked again");
+    app_abi::resumable(socket.on_upgrade(move |mut socket: WebSocket| async move {
+        let mut said = resume.saved().unwrap_or_default();
+        while let Some(Ok(Message::Text(text))) = socket.recv().await {
+            said.extend_from_slice(text.as_bytes());
+            if text == "fill" {
+                said.resize(Resume::MOST, b'.');
+            }
+            let answer = match resume.save(&said) {
+                Ok(()) => said.len().to_string(),
+                Err(error) => error.to_string(),
+            };
+            if socket.send(Message::text(answer)).await.is_err() {
+                break;
+            }
+        }
+    }))
 }
 
 static SENT: AtomicU64 = AtomicU64::new(0);

@@ -65,7 +65,7 @@ impl App {
         self.profile_dir.join("ported")
     }
 
-    /// The library of the test app `tests/apps/NAME.rs`.
+    /// The library of the test app `tests/apps/NAME.rs`, or `tests/apps/NAME/lib.rs`.
     pub fn app(&self, name: &str) -> PathBuf {
         self.profile_dir.join("examples").join(format!("lib{name}.so"))
     }

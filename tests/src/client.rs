@@ -21,7 +21,7 @@ pub fn request(method: &str, path: &str, headers: &[&str]) -> String {
 }
 
 /// Longer than anything that a test waits for; a read that takes longer is a failure.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,12 @@ impl Connection {
         Ok(Self { stream, unread: Vec::new(), head: Vec::new(), body: Vec::new() })
     }
 
+    /// TLS on a socket that is connected.
+    pub fn shake(socket: TcpStream, trust: &Trust) -> io::Result<Self> {
+        let stream = Stream::Tls(Box::new(trust.shake(socket)?));
+        Ok(Self { stream, unread: Vec::new(), head: Vec::new(), body: Vec::new() })
+    }
+
     /// The TLS of the connection.
     pub fn tls(&self) -> &ClientConnection {
         match &self.stream {
@@ -124,6 +130,15 @@ impl Connection {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
             Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+
+    /// Sets how long a read waits.
+    pub fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+            Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(timeout)),
         }
     }
 
@@ -241,7 +256,7 @@ impl Connection {
             .strip_prefix(b"HTTP/1.1 ")
             .and_then(|rest| std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok())
             .ok_or_else(|| invalid("the answer has no status line"))?;
-        let length = if matches!(status, 204 | 304) {
+        let length = if matches!(status, 103 | 204 | 304) {
             // They never have a body, nor need they say so (RFC 9112, section 6.3).
             Length::Bytes(0)
         } else if let Some(length) = self.header("content-length") {

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::build::{App, cargo, profile_dir, workspace};
 use crate::host::{pause, wait_until};
 use crate::machine::{self, Turn};
-use crate::{client::Connection, process};
+use crate::{client::Connection, process, program};
 
 /// How long a build may take that finds nothing built yet.
 const BUILD: Duration = Duration::from_mins(10);
@@ -115,9 +115,8 @@ impl Dev {
         let tools = directory.path().join(".tools");
         fs::create_dir(&tools).expect("a directory");
         let browser = tools.join("xdg-open");
-        fs::write(&browser, format!("#!/bin/sh\necho \"$1\" > {}\n", directory.path().join(".opened").display()))
-            .expect("a script");
-        fs::set_permissions(&browser, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it can be run");
+        let opened = directory.path().join(".opened");
+        program::script(&browser, &format!("#!/bin/sh\necho \"$1\" > {}\n", opened.display()));
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", tools.display())).env("CARGO_TARGET_DIR", target_directory());
         let lines = Arc::<Mutex<Vec<String>>>::default();
@@ -159,12 +158,15 @@ impl Dev {
         self.directory.path().join(name)
     }
 
-    /// Saves the source anew, with each `from` replaced by `to`.
+    /// Saves the source anew, with each `from` replaced by `to`: in one step, as editors do, because whoever looks between two
+    /// steps sees two saves.
     pub fn edit(&self, from: &str, to: &str) {
         let path = self.path("src/lib.rs");
         let text = fs::read_to_string(&path).expect("there is a source");
         assert!(text.contains(from), "{from} is in {text}");
-        fs::write(path, text.replace(from, to)).expect("a source");
+        let saved = self.path(".tools/saved");
+        fs::write(&saved, text.replace(from, to)).expect("a source");
+        fs::rename(saved, path).expect("it takes the other's place");
     }
 
     /// All that was said so far.

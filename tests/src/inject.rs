@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -159,6 +160,23 @@ impl Injected {
         all.collect()
     }
 
+    /// Lets each thread's first call of this name take so much longer, in a restart. Says its verdict.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn delay(&self, call: &str, by: Duration) -> String {
+        let inject = format!("inject={call}:delay_enter={}:when=1", by.as_micros());
+        let tracer = self.trace(&["-e", &format!("trace={call}"), "-e", &inject]);
+        let verdict = self.restart(None);
+        drop(tracer);
+        verdict
+    }
+
+    /// The master under test.
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
     fn restart(&self, fault: Option<&Fault>) -> String {
         let mark = self.host.mark();
         self.host.install_fresh(&App::build().app("answer_a"));
@@ -196,8 +214,14 @@ impl Injected {
         verdict
     }
 
-    /// SIGTERM still ends it.
+    /// SIGTERM still ends it. What could not be asked about a listener was never taken for harm: to replace one resets
+    /// whoever is queued on it.
+    ///
+    /// # Panics
+    /// When a listener was healed, which nobody had harmed.
     pub fn end(self) {
+        let healed = self.host.lines().into_iter().filter(|line| line.value()["by"] == "healing").count();
+        assert_eq!(healed, 0, "restarts to heal a listener that is whole");
         self.host.stop();
     }
 }

@@ -2,11 +2,11 @@
 //! does, and to look at it from outside.
 //!
 //! Owns the builds the tests need ([`build`]), the fixture around one master ([`host`]), its
-//! restarts ([`restart`]), readers of its log ([`log`]) and of `/proc` ([`process`]), a client of its control
+//! restarts ([`restart`]), readers of its log ([`log`]) and of `/proc` ([`process`]), programs that a test puts somewhere ([`program`]), a client of its control
 //! socket ([`control`]) and of its metrics ([`admin`]), a raw HTTP/1.1 client ([`client`]) and the load
-//! generator ([`load`]), clients that keep their connection ([`steady`]), a client of the databank through its bridge app ([`databank`]), writers that
+//! generator ([`load`]), clients that keep their connection ([`steady`]), a client of the databank through its bridge app ([`databank`]), requests that servers disagree on ([`differential`]), writers that
 //! keep account of what they were told ([`writers`]), servers of MongoDB ([`mongo`]), and the loop of a
-//! developer ([`dev`]), errors in system calls ([`inject`]), and whose turn it is to use the machine ([`machine`]). It knows nothing of how the host works inside: it sees files, signals,
+//! developer ([`dev`]), errors in system calls ([`inject`]), secrets and where they are looked for ([`secrets`]), and whose turn it is to use the machine ([`machine`]). It knows nothing of how the host works inside: it sees files, signals,
 //! sockets and log lines.
 //!
 //! What can't go on panics, and says what was expected: a panic is a failed test.
@@ -17,11 +17,13 @@
 )]
 
 pub mod admin;
+pub mod browser;
 pub mod build;
 pub mod client;
 pub mod control;
 pub mod databank;
 pub mod dev;
+pub mod differential;
 pub mod host;
 pub mod inject;
 pub mod load;
@@ -29,8 +31,10 @@ pub mod log;
 pub mod machine;
 pub mod mongo;
 pub mod process;
+pub mod program;
 pub mod restart;
 pub mod said;
+pub mod secrets;
 pub mod steady;
 pub mod tls;
 pub mod writers;

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, KeyLog, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -71,8 +71,17 @@ impl Authority {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("names");
         (params.not_before, params.not_after) = (from, to);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        self.write_signed(name, &params, &KeyPair::generate().expect("a key"))
+    }
+
+    /// As [`Self::localhost`], for a key in PEM form, to `NAME.pem` and `NAME.key`.
+    pub fn sign_key(&self, name: &str, key: &str) -> Files {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+        self.write_signed(name, &params, &KeyPair::from_pem(key).expect("a key"))
+    }
+
+    fn write_signed(&self, name: &str, params: &CertificateParams, key: &KeyPair) -> Files {
+        let certificate = params.clone().signed_by(key, &self.issuer).expect("a certificate");
         let files = Files {
             certificate: self.directory.join(format!("{name}.pem")),
             key: self.directory.join(format!("{name}.key")),
@@ -138,11 +147,24 @@ impl PartialEq for Trust {
 impl Eq for Trust {}
 
 impl Trust {
+    /// What a client of another library than this one's needs: its configuration, and the name that it asks for.
+    pub fn parts(&self) -> (Arc<ClientConfig>, ServerName<'static>) {
+        (Arc::clone(&self.config), self.name.clone())
+    }
+
     /// The same, but each handshake is a whole one.
     #[must_use]
     pub fn without_tickets(self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.resumption = rustls::client::Resumption::disabled();
+        Self { config: Arc::new(config), ..self }
+    }
+
+    /// The same, but tells the secrets of its connections.
+    #[must_use]
+    pub fn telling(self, log: Arc<dyn KeyLog>) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.key_log = log;
         Self { config: Arc::new(config), ..self }
     }
 

@@ -79,7 +79,9 @@ fn client_that_goes_and_a_cut_are_told_apart() {
     let host = Host::misbehaving()
         .with("/access_log", json!({ "file": "access" }))
         .with("/restart/shutdown_timeout", "1s")
+        .with("/http", json!({ "half_closed_timeout": "1s", "head_timeout": "1s" }))
         .start();
+    // Whether it waits for the answer or has gone looks the same for a while.
     let mut gone = host.connect();
     gone.ask("/never").unwrap();
     drop(gone);

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 
-use app_host_tests::{App, Host, process, said};
+use app_host_tests::{App, Host, process, program, said};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
@@ -175,7 +175,7 @@ fn replaced_binary_does_not_matter_to_a_running_master() {
     // Workers are spawned from the binary that runs, not from what lies at its path.
     let host = Host::misbehaving();
     let binary = host.path("app-host-copy");
-    fs::copy(App::build().host(), &binary).unwrap();
+    program::copy(App::build().host(), &binary);
     let host = host.with_binary(&binary).start();
     fs::remove_file(&binary).unwrap();
     fs::write(&binary, "#!/bin/sh\nexit 1\n").unwrap();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use app_host_tests::build::workspace;
 use app_host_tests::host::wait_until;
-use app_host_tests::{Address, App, Connection, Host, process, said};
+use app_host_tests::{Address, App, Connection, Host, process, program, said};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ fn the_page_is_run_as_it_stands() {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let image = directory.path().join("image");
     fs::create_dir(&image).unwrap();
-    fs::copy(App::build().host(), image.join("app-host")).unwrap();
+    program::copy(App::build().host(), &image.join("app-host"));
     fs::copy(App::build().app("misbehaving"), image.join("libshop.so")).unwrap();
     fs::write(image.join("app-host.json"), config.to_string()).unwrap();
     let volume = directory.path().join("volume");

@@ -106,9 +106,9 @@ fn panic_in_a_handler_is_a_500_and_a_line_in_the_log_and_kills_nobody() {
     assert_eq!(connection.get("/panic").unwrap(), 500);
     assert_eq!(connection.get("/whoami").unwrap(), 200, "the connection lives on");
     host.wait("the panic's line", || {
-        host.lines()
-            .into_iter()
-            .find(|line| line.text().contains("a handler was told to panic") && line.text().contains("misbehaving.rs"))
+        host.lines().into_iter().find(|line| {
+            line.text().contains("a handler was told to panic") && line.text().contains("misbehaving/lib.rs")
+        })
     });
     assert_eq!(host.serving(), before);
     host.assert_all_serve(&before);

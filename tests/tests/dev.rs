@@ -19,7 +19,7 @@ fn each_save_is_live_and_a_build_error_leaves_what_is_live() {
     dev.edit(">one<", ">two<");
     dev.wait_after(mark, &["changed", "src/lib.rs"]);
     dev.wait_after(mark, &["live", "version"]);
-    assert!(dev.get("/").contains(">two<"));
+    assert!(dev.get("/").contains(">two<"), "{:#?}", dev.lines());
 
     let mark = dev.lines().len();
     dev.edit("Ok(Self)", "Ok(Self");
@@ -167,7 +167,7 @@ fn what_the_app_writes_in_its_directory_is_no_change() {
     wait_until(|| dev.get("/").contains(">two<").then_some(())).expect("the edit goes live");
     let lines = dev.lines();
     let changes: Vec<_> = lines[mark..].iter().filter(|line| line.trim_start().starts_with("changed")).collect();
-    assert!(changes.iter().all(|line| line.ends_with("changed  src/lib.rs")) && changes.len() == 2, "{changes:#?}");
+    assert!(changes.iter().all(|line| line.ends_with("changed  src/lib.rs")) && changes.len() == 2, "{lines:#?}");
 }
 
 #[test]

@@ -28,6 +28,11 @@ fn serves(host: &Host, marker: &str, generation: u64) {
         let ready = host.lines_with(said::WORKER_READY);
         (ready.iter().filter(|line| line.number("generation") == Some(generation)).count() == 2).then_some(())
     });
+    host.wait("nothing but drains", || {
+        let drains = host.lines_with(said::WORKER_DRAINS);
+        let old = drains.iter().filter(|line| line.number("generation") == Some(generation - 1)).count();
+        (old >= 2).then_some(())
+    });
     host.wait("an answer of the new generation", || host.get("/whoami").contains(marker).then_some(()));
 }
 
@@ -39,6 +44,8 @@ fn a_bad_deploy_is_undone_while_a_client_holds_on_to_the_workers_before_it() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(text.contains("restart in flight; hint: ") && text.contains("a rollback may begin"), "{text}");
 
+    // The other one, which no client holds on to.
+    host.wait_for(said::WORKER_EXITED, |line| line.number("generation") == Some(1));
     let mut control = host.control();
     assert_eq!(control.ask("ROLLBACK"), "ACK\n", "nothing can refuse it any more");
     let first = host.verdict(1);

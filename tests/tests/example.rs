@@ -325,7 +325,7 @@ fn entry_that_one_worker_received_shows_at_once_where_another_streams_over_a_res
     }
     host.restart_completes();
     for stream in &mut streams {
-        assert_eq!(event(stream), None, "it ends with its worker's drain");
+        assert_eq!(event(stream), None, "one that was not asked for as such ends with its worker's drain");
     }
     for exited in host.lines_with(said::WORKER_EXITED) {
         assert_eq!((exited.str("status"), exited.number("cut")), ("exit 0", Some(0)), "{}", exited.text());

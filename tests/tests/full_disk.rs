@@ -3,10 +3,9 @@
 //! Needs mounts: the second ring, `-- --ignored`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use app_host_tests::{App, Host, said};
+use app_host_tests::{App, Host, program, said};
 use nix::unistd::getuid;
 
 /// A master whose state directory is a file system of so many bytes.
@@ -57,8 +56,7 @@ fn a_pid_file_on_a_full_disk_is_said_to_be_unwritable_and_is_not_left_behind() {
         run.display(),
         App::build().host().display()
     );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    program::script(&script, &text);
     let host = host.with_binary(&script).with("/pid_file", "run/app-host.pid");
     host.spawn();
     assert_eq!(host.wait_exit().code(), Some(1));
@@ -82,8 +80,7 @@ fn a_library_that_is_mounted_alone_and_was_replaced_is_said_to_be_an_old_one() {
         library.display(),
         App::build().host().display()
     );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    program::script(&script, &text);
     let host = host.with_binary(&script).start();
     assert_eq!(host.restart().verdict, "complete");
     assert!(host.lines_with(said::LIBRARY_OLD).is_empty());

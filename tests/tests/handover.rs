@@ -144,7 +144,8 @@ fn connections_that_a_failed_generation_had_come_back() {
     let mut connections = idle(&host, 60);
     for only_slot in [2, 1] {
         let before = host.serving();
-        host.set("/app/config", json!({ "on_start": "abort", "only_slot": only_slot }));
+        // Not before others have been replaced.
+        host.set("/app/config", json!({ "on_start": "abort", "only_slot": only_slot, "start_ms": 700 }));
         assert_eq!(host.restart().verdict, "failed: worker died");
         let now = host.serving();
         assert!(now != before, "some have been replaced");
@@ -264,14 +265,12 @@ fn connections_are_evened_out_unless_it_is_said_otherwise() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "nothing happens for so long, and then it is waited for")]
-fn connections_that_nobody_has_used_for_a_minute_rest_and_nobody_notices() {
-    let host = Host::misbehaving().with("/log/level", "trace").start();
+fn connections_that_nobody_has_used_for_a_while_rest_and_nobody_notices() {
+    // They are looked at every 30 s, or as often as this, and rest when nothing has come between two looks.
+    let host = Host::misbehaving().with("/log/level", "trace").with("/http", json!({ "head_timeout": "3s" })).start();
     let mut connections = idle(&host, 60);
     let held = figures(&host, "connections");
     assert!(host.lines_with(said::CONNECTION_PARKED).is_empty());
-    // They are looked at every 30 s, and rest when nothing has come between two looks.
-    std::thread::sleep(Duration::from_mins(1));
     host.wait("all of them to be parked", || (host.lines_with(said::CONNECTION_PARKED).len() == 60).then_some(()));
     host.wait("them to be counted as before", || (figures(&host, "connections") == held).then_some(()));
     // Those that ask are answered where they are; the others move while they rest.

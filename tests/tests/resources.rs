@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use app_host_tests::{App, Host, process, said};
+use app_host_tests::{App, Host, process, program, said};
 use nix::sys::signal::Signal;
 
 /// What a master holds: descriptors, and memory of its own in KiB. No zombie may be left.
@@ -135,7 +135,7 @@ fn unprivileged() -> Host {
     }
     // That user must reach the binary and its directory, wherever the workspace lies.
     let binary = host.path("app-host");
-    fs::copy(App::build().host(), &binary).unwrap();
+    program::copy(App::build().host(), &binary);
     let nobody = 65_534;
     std::os::unix::fs::chown(host.directory(), Some(nobody), Some(nobody)).unwrap();
     host.with_binary(&binary).launched_with(&["--user", "65534"])

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use app_host_tests::{Host, process, said};
+use app_host_tests::{Host, process, program, said};
 use nix::sys::signal::Signal;
 use nix::unistd::getuid;
 use serde_json::json;
@@ -32,7 +32,7 @@ fn ctl_as(host: &Host, uid: u32, gid: u32, groups: &str, arguments: &[&str]) -> 
     // That user must reach the binary, wherever the workspace lies.
     let binary = host.path("app-host");
     if !binary.exists() {
-        fs::copy(app_host_tests::App::build().host(), &binary).unwrap();
+        program::copy(app_host_tests::App::build().host(), &binary);
     }
     let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
     let mut command = Command::new("setpriv");
@@ -242,9 +242,8 @@ fn all_of_it_works_with_the_capabilities_of_the_shipped_unit() {
     let set = names.fold(String::new(), |set, name| set + ",+" + &name);
     let script = host.path("launch.sh");
     let binary = app_host_tests::App::build().host();
-    fs::write(&script, format!("#!/bin/sh\nexec setpriv --bounding-set=-all{set} -- {} \"$@\"\n", binary.display()))
-        .unwrap();
-    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let text = format!("#!/bin/sh\nexec setpriv --bounding-set=-all{set} -- {} \"$@\"\n", binary.display());
+    program::script(&script, &text);
     let mut host = host
         .with_binary(&script)
         .with("/user", USER)

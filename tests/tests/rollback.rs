@@ -127,10 +127,10 @@ fn stop_while_slots_return_is_an_ordinary_stop() {
     let file = host.path("die");
     host.set("/app/config", json!({ "die_if": file }));
     let mut host = host.start();
-    host.set("/app/config", json!({ "on_start": "abort", "only_slot": 1 }));
+    host.set("/app/config", json!({ "on_start": "abort", "only_slot": 1, "start_ms": 1000 }));
     let mark = host.mark();
     host.signal(Signal::SIGUSR2);
-    // The first active worker drains when the second candidate is about to die.
+    // The first active worker drains before the second candidate dies.
     host.wait_after(mark, said::WORKER_DRAINS, |_| true);
     fs::write(&file, "").unwrap();
     host.wait_after(mark, "restart rollback started", |_| true);

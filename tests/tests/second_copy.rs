@@ -23,14 +23,14 @@ const CHANGES: [Change; 5] = [
     // Two fields of a struct that crosses change places, which no number tells of.
     Change {
         name: "swapped",
-        file: "abi.rs",
+        file: "abi/body.rs",
         from: "    pub lower: u64,\n    /// `u64::MAX` when there is no bound.\n    pub upper: u64,\n",
         to: "    /// `u64::MAX` when there is no bound.\n    pub upper: u64,\n    pub lower: u64,\n",
     },
     // The app asks for a function that this host doesn't have.
     Change {
         name: "later",
-        file: "abi.rs",
+        file: "abi/mod.rs",
         from: "    pub worker_pid: unsafe extern \"C\" fn(data: *const ()) -> u32,\n",
         to: "    pub worker_pid: unsafe extern \"C\" fn(data: *const ()) -> u32,\n    pub from_a_later_host: extern \"C\" fn() -> u32,\n",
     },
@@ -38,8 +38,8 @@ const CHANGES: [Change; 5] = [
     Change {
         name: "grown",
         file: "magic.rs",
-        from: "pub const ABI_MINOR: u32 = 4;",
-        to: "pub const ABI_MINOR: u32 = 5;",
+        from: "pub const ABI_MINOR: u32 = 8;",
+        to: "pub const ABI_MINOR: u32 = 9;",
     },
     Change { name: "raised", file: "magic.rs", from: "pub const ABI: u32 = 1;", to: "pub const ABI: u32 = 2;" },
 ];
@@ -149,7 +149,7 @@ fn app_that_needs_more_than_the_host_has_is_refused_naming_it() {
 #[test]
 fn app_of_a_later_minor_is_refused_naming_the_least_that_it_needs() {
     let detail = refused("grown");
-    assert!(detail.contains("`host_minor_needed` is 5") && detail.contains("minor 4 of ABI 1"), "{detail}");
+    assert!(detail.contains("`host_minor_needed` is 9") && detail.contains("minor 8 of ABI 1"), "{detail}");
 }
 
 #[test]

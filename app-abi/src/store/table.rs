@@ -55,10 +55,10 @@ impl<L: Lend> Table<L> {
 }
 
 /// An answer on its way to the app.
-type Answer<T> = FfiFuture<RResult<T, FfiFault>>;
+type StoreFuture<T> = FfiFuture<RResult<T, FfiFault>>;
 
 /// Hands over an answer, or at once the fault that the arguments have.
-fn answer<T, R>(asked: Result<R, Fault>) -> Answer<T>
+fn answer<T, R>(asked: Result<R, Fault>) -> StoreFuture<T>
 where
     T: Send + 'static,
     R: Future<Output = Result<T, Fault>> + Send + 'static,
@@ -94,24 +94,24 @@ fn document(stored: Stored) -> FfiDocument {
 
 /// # Safety
 /// As for [`Lend::databank`].
-unsafe fn write<L: Lend>(data: *const (), to: &FfiKey, mode: Mode, text: FfiChunk) -> Answer<u64> {
+unsafe fn write<L: Lend>(data: *const (), to: &FfiKey, mode: Mode, text: FfiChunk) -> StoreFuture<u64> {
     // SAFETY: the caller's promise.
     let databank = unsafe { L::databank(data) };
     let text = Bytes::from(text);
     answer(key(to).and_then(|key| Ok(databank.write(key, mode, Document::parse(&text)?))))
 }
 
-unsafe extern "C" fn create<L: Lend>(data: *const (), key: FfiKey, document: FfiChunk) -> Answer<u64> {
+unsafe extern "C" fn create<L: Lend>(data: *const (), key: FfiKey, document: FfiChunk) -> StoreFuture<u64> {
     // SAFETY: the app passes what it was handed; so in each function below.
     unsafe { write::<L>(data, &key, Mode::Create, document) }
 }
 
-unsafe extern "C" fn update<L: Lend>(data: *const (), key: FfiKey, document: FfiChunk) -> Answer<u64> {
+unsafe extern "C" fn update<L: Lend>(data: *const (), key: FfiKey, document: FfiChunk) -> StoreFuture<u64> {
     // SAFETY: see `create`.
     unsafe { write::<L>(data, &key, Mode::Update, document) }
 }
 
-unsafe extern "C" fn save<L: Lend>(data: *const (), key: FfiKey, document: FfiChunk) -> Answer<u64> {
+unsafe extern "C" fn save<L: Lend>(data: *const (), key: FfiKey, document: FfiChunk) -> StoreFuture<u64> {
     // SAFETY: see `create`.
     unsafe { write::<L>(data, &key, Mode::Save, document) }
 }
@@ -121,30 +121,30 @@ unsafe extern "C" fn compare_and_save<L: Lend>(
     key: FfiKey,
     revision: u64,
     document: FfiChunk,
-) -> Answer<u64> {
+) -> StoreFuture<u64> {
     // SAFETY: see `create`.
     unsafe { write::<L>(data, &key, Mode::Compare(revision), document) }
 }
 
-unsafe extern "C" fn read<L: Lend>(data: *const (), at: FfiKey) -> Answer<FfiDocument> {
+unsafe extern "C" fn read<L: Lend>(data: *const (), at: FfiKey) -> StoreFuture<FfiDocument> {
     // SAFETY: see `create`.
     let databank = unsafe { L::databank(data) };
     answer(key(&at).map(|key| databank.read(key).map(|read| read.map(document))))
 }
 
-unsafe extern "C" fn remove<L: Lend>(data: *const (), at: FfiKey) -> Answer<()> {
+unsafe extern "C" fn remove<L: Lend>(data: *const (), at: FfiKey) -> StoreFuture<()> {
     // SAFETY: see `create`.
     let databank = unsafe { L::databank(data) };
     answer(key(&at).map(|key| databank.remove(key)))
 }
 
-unsafe extern "C" fn increment<L: Lend>(data: *const (), at: FfiKey, path: RString, by: i64) -> Answer<i64> {
+unsafe extern "C" fn increment<L: Lend>(data: *const (), at: FfiKey, path: RString, by: i64) -> StoreFuture<i64> {
     // SAFETY: see `create`.
     let databank = unsafe { L::databank(data) };
     answer(key(&at).and_then(|key| Ok(databank.increment(key, FieldPath::parse(&path)?, by))))
 }
 
-unsafe extern "C" fn append<L: Lend>(data: *const (), at: FfiKey, path: RString, value: FfiChunk) -> Answer<u64> {
+unsafe extern "C" fn append<L: Lend>(data: *const (), at: FfiKey, path: RString, value: FfiChunk) -> StoreFuture<u64> {
     // SAFETY: see `create`.
     let databank = unsafe { L::databank(data) };
     let value = Bytes::from(value);

@@ -1,7 +1,7 @@
 //! Dispatch among the apps that one [`TestHost`](super::TestHost) and its clones start: what one of them
 //! publishes all hear, itself included. The bounds are those of a host, but for what waits on its way.
 
-use super::{Place, lock};
+use super::{TestWorker, lock};
 use crate::abi::{DispatchService, FfiChunk, FfiFault, FfiHeard, FfiMessage, FfiMessages, FfiMessagesVtable};
 use abi_stable::{
     prefix_type::WithMetadata,
@@ -39,20 +39,20 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Behind {
     lost: u64,
-    messages: VecDeque<Message>,
+    messages: VecDeque<QueuedMessage>,
     bytes: usize,
     waker: Option<Waker>,
 }
 
 #[derive(Debug, Clone)]
-struct Message {
+struct QueuedMessage {
     slot: u16,
     generation: u64,
     bytes: Bytes,
 }
 
 impl Bus {
-    fn publish(&self, topic: &str, message: &Message) {
+    fn publish(&self, topic: &str, message: &QueuedMessage) {
         let mut queues = lock(&self.0);
         queues.retain(|queue| queue.strong_count() > 0);
         for queue in queues.iter().filter_map(Weak::upgrade).filter(|queue| queue.topic == topic) {
@@ -98,8 +98,8 @@ unsafe extern "C" fn publish(data: *const (), topic: RStr<'_>, message: FfiChunk
         return RErr(invalid(format!("a message of {} bytes, expected at most {MAX_MESSAGE}", bytes.len())));
     }
     // SAFETY: the app passes what it was handed; so in each function below.
-    let host = unsafe { &Place::of(data).host };
-    host.bus.publish(topic.as_str(), &Message { slot: host.slot, generation: host.generation, bytes });
+    let host = unsafe { &TestWorker::of(data).host };
+    host.bus.publish(topic.as_str(), &QueuedMessage { slot: host.slot, generation: host.generation, bytes });
     ROk(())
 }
 
@@ -108,7 +108,7 @@ unsafe extern "C" fn subscribe(data: *const (), topic: RStr<'_>) -> RResult<FfiM
         return RErr(fault);
     }
     // SAFETY: see `publish`.
-    let queue = unsafe { Place::of(data) }.host.bus.subscribe(topic.as_str());
+    let queue = unsafe { TestWorker::of(data) }.host.bus.subscribe(topic.as_str());
     ROk(FfiMessages { state: Arc::into_raw(queue).cast_mut().cast(), vtable: VTABLE })
 }
 
@@ -121,7 +121,7 @@ unsafe extern "C" fn poll_next(state: *mut (), context: *mut FfiContext<'_>) -> 
     if behind.lost > 0 {
         return FfiHeard::Lost(std::mem::take(&mut behind.lost));
     }
-    if let Some(Message { slot, generation, bytes }) = behind.messages.pop_front() {
+    if let Some(QueuedMessage { slot, generation, bytes }) = behind.messages.pop_front() {
         behind.bytes -= bytes.len();
         return FfiHeard::Message(FfiMessage { slot, generation, bytes: bytes.into() });
     }

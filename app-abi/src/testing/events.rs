@@ -1,6 +1,6 @@
 //! What an app logs in a test.
 
-use super::{Place, lock};
+use super::{TestWorker, lock};
 use crate::Level;
 use crate::abi::{FfiEvent, FfiNotice, FfiTraceField, FfiTraceValue, TraceService};
 use abi_stable::{
@@ -64,7 +64,7 @@ unsafe extern "C" fn on_change(_data: *const (), _changed: FfiNotice) {}
 
 unsafe extern "C" fn event(data: *const (), event: *const FfiEvent<'_>) {
     // SAFETY: the app passes what it was handed, and lends the event for this call.
-    let (place, event) = unsafe { (Place::of(data), &*event) };
+    let (place, event) = unsafe { (TestWorker::of(data), &*event) };
     let spans = event.spans.as_slice();
     let event = LogEvent {
         level: match event.level {

@@ -1,6 +1,6 @@
 //! Listeners of the app's own, as a test has made them.
 
-use super::{Place, lock};
+use super::{TestWorker, lock};
 use crate::abi::{FfiFault, FfiListener, ListenerService};
 use crate::listener::AppListener;
 use abi_stable::{
@@ -13,7 +13,7 @@ pub(super) const TABLE: &WithMetadata<ListenerService> = &WithMetadata::new(List
 
 unsafe extern "C" fn take(data: *const (), name: RStr<'_>) -> RResult<FfiListener, FfiFault> {
     // SAFETY: the app passes what it was handed.
-    let place = unsafe { Place::of(data) };
+    let place = unsafe { TestWorker::of(data) };
     let fault = |code, text: String| RErr(FfiFault { code, text: text.into() });
     let Some((_, listener)) = place.host.listeners.iter().find(|(known, _)| known == name.as_str()) else {
         return fault(1, format!("the test has no listener \"{name}\""));

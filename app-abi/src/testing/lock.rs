@@ -1,7 +1,7 @@
 //! Locks among the apps that one [`TestHost`](super::TestHost) and its clones start: first come, first served. None of
 //! them drains by itself, so nobody is refused for that.
 
-use super::{Place, lock};
+use super::{TestWorker, lock};
 use crate::abi::{FfiFault, FfiLock, FfiLockState, FfiLockVtable, LockService};
 use abi_stable::{
     prefix_type::WithMetadata,
@@ -65,7 +65,7 @@ unsafe extern "C" fn acquire(data: *const (), name: RStr<'_>) -> RResult<FfiLock
         return RErr(FfiFault { code: 5, text: text.into() });
     }
     // SAFETY: the app passes what it was handed.
-    let locks = unsafe { Place::of(data) }.host.locks.clone();
+    let locks = unsafe { TestWorker::of(data) }.host.locks.clone();
     let waiter = Arc::new(Waiter::default());
     lock(&locks.0).entry(name.to_string()).or_default().push_back(Arc::clone(&waiter));
     let queued = Queued { locks, name: name.to_string(), waiter };

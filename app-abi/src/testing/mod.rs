@@ -34,7 +34,7 @@
 //!
 //! An app of a test is never freed, as in a worker. Of several in one process, each has its own databank
 //! and sees its own events, but those of threads that an app has made itself go to the one that was started
-//! first; so does the panic hook's line of such a thread.
+//! first; so does the panic hook's line of such a thread, which is printed as well.
 //!
 //! Owns the host's side of the line for tests. It knows no network and no runtime.
 #![expect(unsafe_code, reason = "plays the host")]
@@ -46,6 +46,7 @@ mod lock;
 mod request;
 #[cfg(feature = "tower")]
 mod service;
+mod state;
 
 use crate::abi::{
     AppModuleRef, DatabankServiceRef, FfiApp, FfiBody, FfiHost, FfiResponse, InfoService, SERVICE_DATABANK,
@@ -97,7 +98,7 @@ pub struct TestHost {
 }
 
 /// What an app is handed. Lives as long as the process.
-struct Place {
+struct TestWorker {
     host: TestHost,
     events: events::Events,
     /// The listeners that the app has asked for.
@@ -143,7 +144,7 @@ impl TestHost {
     /// have two of them share it.
     #[must_use]
     pub fn databank(&self) -> Databank {
-        Place::leak(self.clone()).databank()
+        TestWorker::leak(self.clone()).databank()
     }
 
     /// Starts an app.
@@ -151,7 +152,7 @@ impl TestHost {
     /// # Errors
     /// What the app's `start` says; what it panicked with.
     pub async fn start<A: App>(self) -> Result<TestApp<A>, StartError> {
-        let place = Place::leak(self);
+        let place = TestWorker::leak(self);
         let module = export::module::<A>();
         // SAFETY: the place lives as long as the process, and its tables are of this very build.
         let start = unsafe { module.start()(place.ffi()) };
@@ -168,7 +169,7 @@ const TEST_CONNECTION: ConnectionInfo =
 
 /// A started app.
 pub struct TestApp<A> {
-    place: &'static Place,
+    place: &'static TestWorker,
     module: AppModuleRef,
     app: FfiApp,
     connection: ConnectionInfo,
@@ -240,7 +241,7 @@ fn decode(response: FfiResponse, log: Log) -> Response<Body> {
     let mut response = Response::new(match body {
         FfiBody::Empty => Body::empty(),
         FfiBody::Full(chunk) => Body::from(Bytes::from(chunk)),
-        FfiBody::Stream(stream) => Body::stream(Answer { stream, log }),
+        FfiBody::Stream(stream) => Body::stream(AnsweredBody { stream, log }),
     });
     *response.status_mut() = StatusCode::from_u16(status).expect("the app answers with a status from 100 to 999");
     *response.headers_mut() = arena::decode(headers).expect("the app's headers cross the line");
@@ -248,7 +249,7 @@ fn decode(response: FfiResponse, log: Log) -> Response<Body> {
 }
 
 /// A body of the app's.
-struct Answer {
+struct AnsweredBody {
     stream: crate::abi::FfiStream,
     log: Log,
 }
@@ -258,7 +259,7 @@ struct Answer {
 #[error("{0}")]
 struct Broken(String);
 
-impl http_body::Body for Answer {
+impl http_body::Body for AnsweredBody {
     type Data = Bytes;
     type Error = Broken;
 
@@ -291,7 +292,7 @@ impl<F: Future> Future for Routed<F> {
     }
 }
 
-impl Place {
+impl TestWorker {
     fn leak(host: TestHost) -> &'static Self {
         Box::leak(Box::new(Self { host, events: events::Events::default(), taken: Mutex::default() }))
     }
@@ -319,7 +320,7 @@ impl Place {
 }
 
 // SAFETY: what is handed over beside the table is a place, which is never freed.
-unsafe impl Lend for Place {
+unsafe impl Lend for TestWorker {
     type Databank = Memory;
 
     unsafe fn databank(data: *const ()) -> &'static Memory {
@@ -337,7 +338,7 @@ unsafe extern "C" fn service(_data: *const (), id: u32, min_minor: u32) -> *cons
         SERVICE_INFO => erase(INFO.static_as_prefix()),
         SERVICE_TRACE => erase(events::Events::TABLE.static_as_prefix()),
         SERVICE_REQUEST => erase(request::TABLE.static_as_prefix()),
-        SERVICE_DATABANK => erase(Table::<Place>::TABLE.static_as_prefix()),
+        SERVICE_DATABANK => erase(Table::<TestWorker>::TABLE.static_as_prefix()),
         SERVICE_DISPATCH => erase(dispatch::TABLE.static_as_prefix()),
         SERVICE_LISTENER => erase(listener::TABLE.static_as_prefix()),
         SERVICE_LOCK => erase(lock::TABLE.static_as_prefix()),
@@ -349,17 +350,17 @@ const INFO: &WithMetadata<InfoService> = &WithMetadata::new(InfoService { config
 
 unsafe extern "C" fn config(data: *const ()) -> RStr<'static> {
     // SAFETY: the app passes what it was handed; so in each function below.
-    RStr::from_str(unsafe { &Place::of(data).host.config })
+    RStr::from_str(unsafe { &TestWorker::of(data).host.config })
 }
 
 unsafe extern "C" fn slot(data: *const ()) -> u16 {
     // SAFETY: see `config`.
-    unsafe { Place::of(data).host.slot }
+    unsafe { TestWorker::of(data).host.slot }
 }
 
 unsafe extern "C" fn generation(data: *const ()) -> u64 {
     // SAFETY: see `config`.
-    unsafe { Place::of(data).host.generation }
+    unsafe { TestWorker::of(data).host.generation }
 }
 
 unsafe extern "C" fn worker_pid(_data: *const ()) -> u32 {

@@ -3,14 +3,15 @@
 //! Owns [`start_service!`](crate::testing::start_service). What it starts is what `export_tower!` would export.
 
 use super::{TestApp, TestHost};
-use crate::tower::{self, Ended, Maker, Makes};
+use crate::state::SharedState;
+use crate::tower::{self, Beside, Ended, Maker, Makes};
 use crate::{App, StartError};
 
 /// Starts what [`export_axum!`](crate::export_axum) or [`export_tower!`](crate::export_tower) makes an app of. Features
 /// `testing` and `axum`, or `tower`.
 ///
 /// The first argument is a [`TestHost`](crate::testing::TestHost), the second the function that makes the Router or the
-/// service, in any of the forms that the other macros take; `stop = flush` may follow. It gives a future of a
+/// service, in any of the forms that the other macros take; `stop = flush` and `state = cache` may follow, in this order. It gives a future of a
 /// `Result<TestApp<_>, StartError>`, and does nothing before that is awaited.
 ///
 /// ```
@@ -40,20 +41,25 @@ use crate::{App, StartError};
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __start_service {
-    ($host:expr, $maker:expr $(, stop = $stop:expr)? $(,)?) => {{
+    ($host:expr, $maker:expr $(, stop = $stop:expr)? $(, state = $state:expr)? $(,)?) => {{
         #[allow(unused_imports)]
         use $crate::tower::__told::*;
-        $crate::testing::__start($host, $maker, $crate::__first!($($stop,)? $crate::tower::nothing_to_stop), || {
-            (&&&&(&&&&&(&&&(&&&$crate::tower::Given::new(&$maker)).called()).awaited()).unwrapped()).form()
-        })
+        $crate::testing::__start(
+            $host,
+            $maker,
+            $crate::__first!($($stop,)? $crate::tower::nothing_to_stop),
+            $crate::__first!($($state,)? $crate::tower::nothing_to_leave),
+            || (&&&&(&&&&&(&&&(&&&$crate::tower::Given::new(&$maker)).called()).awaited()).unwrapped()).form(),
+        )
     }};
 }
 
 /// For the macro. `form` is never called: its type says what form the maker has.
-pub async fn start<F, M, Z, A, K, G>(
+pub async fn start<F, M, Z, A, K, T, B, G>(
     host: TestHost,
     maker: F,
     stop: Z,
+    state: T,
     form: G,
 ) -> Result<TestApp<impl App>, StartError>
 where
@@ -63,7 +69,9 @@ where
     Z: Makes<A, Made: Ended<K>>,
     A: 'static,
     K: 'static,
+    T: Makes<B, Made: SharedState>,
+    B: 'static,
 {
-    let _ = (maker, stop, form);
-    host.start::<tower::Served<F, M, Z, (A, K)>>().await
+    let _ = (maker, stop, state, form);
+    host.start::<tower::Served<F, M, Z, Beside<Z, A, K, T, B>>>().await
 }

@@ -88,11 +88,29 @@ fn a_panic_is_a_500_and_a_line_of_its_own_app() {
     block_on(async {
         let (app, other) = (start(), start());
         assert_eq!(app.call(get("/panic")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let [event] = &app.events()[..] else { panic!("{:?}", app.events()) };
+        // The first app that a process starts also hears of the threads that are in none: other tests of this crate.
+        let of_a_request = |app: &TestApp<Sample>| -> Vec<_> {
+            app.events().into_iter().filter(|event| event.field("path").is_some()).collect()
+        };
+        let [event] = &of_a_request(&app)[..] else { panic!("{:?}", app.events()) };
         assert_eq!((event.level, &*event.message), (Level::Error, "app panicked"));
         assert_eq!(event.field("panic"), Some(&json!("gave up")));
-        assert_eq!(other.events(), []);
+        assert_eq!(of_a_request(&other), []);
     });
+}
+
+#[test]
+fn why_an_assertion_failed_beside_an_app_is_printed() {
+    const FAILS: &str = "APP_ABI_TEST_FAILS";
+    if std::env::var_os(FAILS).is_some() {
+        let _app = start();
+        panic!("as it should");
+    }
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    test.args(["--exact", "testing::tests::why_an_assertion_failed_beside_an_app_is_printed"]).env(FAILS, "1");
+    let output = test.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && told.contains("as it should"), "{told}");
 }
 
 #[test]
@@ -164,7 +182,7 @@ fn events_of_tracing_are_seen_with_their_spans() {
 fn one_of_the_apps_of_a_test_host_holds_a_lock_and_the_next_one_gets_it() {
     block_on(async {
         let host = TestHost::new(&json!({}));
-        let connect = || Host::connect(Place::leak(host.clone()).ffi()).unwrap();
+        let connect = || Host::connect(TestWorker::leak(host.clone()).ffi()).unwrap();
         let (first, second) = (connect(), connect());
         let held = first.only_one("job").await.unwrap();
         assert_eq!(held.name(), "job");
@@ -198,7 +216,7 @@ fn a_configuration_that_the_app_does_not_expect_is_told_by_its_key_alone() {
         port: u16,
     }
     let told = |config: Value| {
-        let host = Host::connect(Place::leak(TestHost::new(&config)).ffi()).unwrap();
+        let host = Host::connect(TestWorker::leak(TestHost::new(&config)).ffi()).unwrap();
         StartError::from(host.config::<Config>().unwrap_err()).to_string()
     };
     for (config, expected) in [
@@ -272,4 +290,70 @@ mod services {
         let expected = "app.config is not as the app expects it: invalid type: integer `3`, expected a string";
         assert_eq!(error.to_string(), expected);
     }
+}
+
+/// Keeps a text, which it hands on.
+struct Keeps(std::sync::Mutex<Vec<u8>>);
+
+impl App for Keeps {
+    const KEEPS_STATE: bool = true;
+
+    async fn start(host: Host) -> Result<Self, StartError> {
+        Ok(Self(std::sync::Mutex::new(host.config_json().as_bytes().to_vec())))
+    }
+
+    async fn call(&self, _request: Request<Body>) -> Response<Body> {
+        Response::new(self.0.lock().unwrap().clone().into())
+    }
+
+    async fn leave(&self, state: &mut crate::StateWriter) -> Result<(), crate::BoxError> {
+        use std::io::Write;
+        let kept = self.0.lock().unwrap();
+        assert!(!kept.starts_with(b"3"), "three is nothing to leave");
+        // Small writes and one that is larger than what is gathered.
+        for byte in &*kept {
+            state.write_all(&[*byte])?;
+        }
+        state.write_all(&vec![7; if kept.starts_with(b"2") { 100_000 } else { 0 }])?;
+        Ok(())
+    }
+
+    async fn inherit(&self, state: crate::LeftState) -> Result<(), crate::BoxError> {
+        if state.version() != "1.0.0" {
+            return Err(format!("version {} isn't known", state.version()).into());
+        }
+        *self.0.lock().unwrap() = state.bytes().to_vec();
+        Ok(())
+    }
+}
+
+#[test]
+fn what_one_app_leaves_another_inherits() {
+    block_on(async {
+        let one = TestHost::new(&json!(1)).generation(5).start::<Keeps>().await.unwrap();
+        let two = TestApp::<Keeps>::start(json!(2)).await.unwrap();
+        let left = two.leave(200_000).await.unwrap().unwrap();
+        assert_eq!((left.bytes().len(), left.version(), left.generation()), (100_001, "1.0.0", 1));
+        one.inherit(left.clone()).await.unwrap();
+        let body = one.call(Request::get("/").body(Body::empty()).unwrap()).await.into_body();
+        assert_eq!(body.bytes(200_000).await.unwrap(), left.bytes());
+        assert_eq!(one.leave(300_000).await.unwrap().unwrap().generation(), 5);
+
+        let error = two.leave(99_999).await.unwrap_err().to_string();
+        assert_eq!(error, "more than 99999 bytes of state");
+        let newer = crate::LeftState::new("x", "2.0.0", 9);
+        assert_eq!(one.inherit(newer).await.unwrap_err().to_string(), "version 2.0.0 isn't known");
+        let three = TestApp::<Keeps>::start(json!(3)).await.unwrap();
+        let error = three.leave(10).await.unwrap_err().to_string();
+        assert!(error.starts_with("the app panicked: three is nothing to leave ("), "{error}");
+    });
+}
+
+#[test]
+#[should_panic(expected = "`KEEPS_STATE` is false")]
+fn an_app_that_does_not_say_that_it_leaves_something_is_not_asked() {
+    block_on(async {
+        let plain = TestApp::<Sample>::start(json!({ "greeting": "hello" })).await.unwrap();
+        drop(plain.leave(10));
+    });
 }

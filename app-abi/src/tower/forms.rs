@@ -4,8 +4,8 @@
 //! not. Each form has a marker, because one type may fit several of these traits' implementations; which of them a
 //! function's form is, and what is wrong with one that has none, is found by [`told`](super::told).
 
-use super::{BoxError, Serves};
-use crate::{Host, StartError};
+use super::Serves;
+use crate::{BoxError, Host, StartError};
 use std::{
     error::Error,
     future::{Future, ready},

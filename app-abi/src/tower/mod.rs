@@ -4,10 +4,17 @@
 //! service's, and the end of both. The `forms` that the function may have which makes the service are told apart
 //! by `told`. A request that asks for an upgrade is left to `seam`.
 
+mod beside;
+#[cfg(feature = "axum")]
+mod extract;
 mod forms;
+mod hints;
 mod told;
 
+pub(crate) use beside::Beside;
+pub use beside::{NothingToLeave, nothing_to_leave, nothing_to_stop};
 pub use forms::{Ended, Explains, Form, Made, Maker, Makes, Outcome};
+pub use hints::{WithEarlyHints, with_early_hints};
 pub use told::Given;
 
 /// For the macros: the traits whose methods they call.
@@ -18,11 +25,14 @@ pub mod __told {
 
 use crate::export::failure;
 use crate::runtime::Runs;
-use crate::{App, Body, Bytes, Host, Level, Request, RequestExt, Response, StartError, export, panics, seam};
+use crate::state::{KeepsState, SharedState};
+use crate::{
+    App, Body, BoxError, Bytes, Host, LeftState, Level, Request, RequestExt, Response, StartError, StateWriter, export,
+    panics, seam,
+};
 use abi_stable::library::LibHeader;
 use http_body::{Frame, SizeHint};
 use std::{
-    error::Error,
     future::{Future, poll_fn},
     marker::PhantomData,
     mem,
@@ -31,8 +41,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use tower_service::Service;
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A service that can be an app: `Service<Request<app_abi::Body>, Response = Response<_>>` that is
 /// `Clone`, `Send` and `Sync`. Each request gets a clone of its own.
@@ -139,13 +147,13 @@ pub(crate) struct Served<F: Maker<M>, M, Z, N> {
     /// Until the app stops.
     service: RwLock<Option<F::Service>>,
     host: Host,
-    _stop: PhantomData<fn() -> (Z, N)>,
+    _rest: PhantomData<fn() -> (Z, N)>,
 }
 
-/// The header of a library whose app is the service that `maker` makes, and whose last moment is `stop`. `form` is
-/// never called: its type says what form the maker has.
+/// The header of a library whose app is the service that `maker` makes, whose last moment is `stop`, and which hands `state` on.
+/// `form` is never called: its type says what form the maker has.
 #[must_use]
-pub const fn header<F, M, Z, A, K, R, G>(maker: F, stop: Z, form: G) -> LibHeader
+pub const fn header<F, M, Z, A, K, T, B, R, G>(maker: F, stop: Z, state: T, form: G) -> LibHeader
 where
     F: Maker<M>,
     G: Fn() -> M + Copy,
@@ -153,30 +161,34 @@ where
     Z: Makes<A, Made: Ended<K>>,
     A: 'static,
     K: 'static,
+    T: Makes<B, Made: SharedState>,
+    B: 'static,
     R: Runs,
 {
     const {
         assert!(size_of::<F>() == 0, "the maker is a function, not a pointer to one and no closure with variables");
         assert!(size_of::<Z>() == 0, "`stop` is a function, not a pointer to one and no closure with variables");
+        assert!(size_of::<T>() == 0, "`state` is a function, not a pointer to one and no closure with variables");
     };
-    let _ = (maker, stop, form);
-    export::header::<Served<F, M, Z, (A, K)>, R>()
+    let _ = (maker, stop, state, form);
+    export::header::<Served<F, M, Z, Beside<Z, A, K, T, B>>, R>()
 }
 
-/// The `stop` of an app that has none.
-pub const fn nothing_to_stop() {}
-
-impl<F, M, Z, A, K> App for Served<F, M, Z, (A, K)>
+impl<F, M, Z, A, K, T, B> App for Served<F, M, Z, Beside<Z, A, K, T, B>>
 where
     F: Maker<M>,
     M: 'static,
     Z: Makes<A, Made: Ended<K>>,
     A: 'static,
     K: 'static,
+    T: Makes<B, Made: SharedState>,
+    B: 'static,
 {
+    const KEEPS_STATE: bool = <T::Made as SharedState>::IS_KEPT;
+
     async fn start(host: Host) -> Result<Self, StartError> {
         let service = function::<F>().make(host).await?;
-        Ok(Self { service: RwLock::new(Some(service)), host, _stop: PhantomData })
+        Ok(Self { service: RwLock::new(Some(service)), host, _rest: PhantomData })
     }
 
     async fn call(&self, mut request: Request<Body>) -> Response<Body> {
@@ -186,10 +198,18 @@ where
         };
         let info = request.connection();
         let tls = info.filter(|info| info.scheme == "https").and_then(|_| request.tls());
+        let client = request.body().told_client();
+        let resume = request.resume();
         let extensions = request.extensions_mut();
         extensions.insert(self.host);
+        if let Some(client) = client {
+            extensions.insert(client);
+        }
         if let Some(tls) = tls {
             extensions.insert(tls);
+        }
+        if let Some(resume) = resume {
+            extensions.insert(resume);
         }
         if let Some(info) = info {
             extensions.insert(info);
@@ -208,6 +228,14 @@ where
             self.host.log_with(Level::Error, "the app's service failed", &[("error", &text)]);
             failure()
         })
+    }
+
+    async fn leave(&self, state: &mut StateWriter) -> Result<(), BoxError> {
+        function::<T>().make(self.host).kept().leave(state).await
+    }
+
+    async fn inherit(&self, state: LeftState) -> Result<(), BoxError> {
+        function::<T>().make(self.host).kept().inherit(state).await
     }
 
     /// As a `main` does behind its server: what is in the service goes first, then the rest.
@@ -249,38 +277,52 @@ fn function<F: Copy + 'static>() -> F {
 /// shutdown timeout (`restart.shutdown_timeout`), when the worker is killed. Background threads that the app has
 /// not ended are still there meanwhile.
 ///
+/// # What is kept in memory
+/// `state = cache` names a function, `fn() -> S` or `fn(Host) -> S`, that gives what is to be handed on to the worker that comes
+/// after this one: `S` is an `Arc` or a `&'static` of what implements [`KeepsState`](crate::KeepsState), and the same each time,
+/// because it is called for each use: what handlers use as well, in a `static` for instance.
+///
 /// [`Host`] and [`ConnectionInfo`](crate::ConnectionInfo) are among the extensions of each request, and
-/// [`TlsInfo`](crate::TlsInfo) of those that came by TLS. A request that asks for an upgrade carries hyper's `OnUpgrade`, as in a server of hyper's own.
+/// [`TlsInfo`](crate::TlsInfo) of those that came by TLS, and [`ClientInfo`](crate::ClientInfo) where a trusted proxy has told
+/// of the client. A request that asks for an upgrade carries hyper's `OnUpgrade`, as in a server of hyper's own.
 #[macro_export]
 macro_rules! export_tower {
     ($maker:expr $(, $option:ident = $value:expr)* $(,)?) => {
-        $crate::__export_service!(($maker) (1) (1) ($crate::tower::nothing_to_stop) $(, $option = $value)*);
+        $crate::__export_service!(
+            ($maker) (1) (1) ($crate::tower::nothing_to_stop) ($crate::tower::nothing_to_leave)
+            $(, $option = $value)*
+        );
     };
 }
 
-/// Takes the options one by one: the maker, the epoch, the threads, the stop.
+/// Takes the options one by one: the maker, the epoch, the threads, the stop, the state.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_service {
-    ($maker:tt $epoch:tt $threads:tt $stop:tt, epoch = $value:expr $(, $($rest:tt)*)?) => {
-        $crate::__export_service!($maker ($value) $threads $stop $(, $($rest)*)?);
+    ($maker:tt $epoch:tt $threads:tt $stop:tt $state:tt, epoch = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker ($value) $threads $stop $state $(, $($rest)*)?);
     };
-    ($maker:tt $epoch:tt $threads:tt $stop:tt, threads = $value:expr $(, $($rest:tt)*)?) => {
-        $crate::__export_service!($maker $epoch ($value) $stop $(, $($rest)*)?);
+    ($maker:tt $epoch:tt $threads:tt $stop:tt $state:tt, threads = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker $epoch ($value) $stop $state $(, $($rest)*)?);
     };
-    ($maker:tt $epoch:tt $threads:tt $stop:tt, stop = $value:expr $(, $($rest:tt)*)?) => {
-        $crate::__export_service!($maker $epoch $threads ($value) $(, $($rest)*)?);
+    ($maker:tt $epoch:tt $threads:tt $stop:tt $state:tt, stop = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker $epoch $threads ($value) $state $(, $($rest)*)?);
     };
-    ($maker:tt $epoch:tt $threads:tt $stop:tt, $option:ident = $($rest:tt)*) => {
+    ($maker:tt $epoch:tt $threads:tt $stop:tt $state:tt, state = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__export_service!($maker $epoch $threads $stop ($value) $(, $($rest)*)?);
+    };
+    ($maker:tt $epoch:tt $threads:tt $stop:tt $state:tt, $option:ident = $($rest:tt)*) => {
         ::core::compile_error!(::core::concat!(
-            "there is no option `", ::core::stringify!($option), "`: there are `epoch`, `threads` and `stop`"
+            "there is no option `",
+            ::core::stringify!($option),
+            "`: there are `epoch`, `threads`, `stop` and `state`"
         ));
     };
-    (($maker:expr) ($epoch:expr) ($threads:expr) ($stop:expr)) => {
+    (($maker:expr) ($epoch:expr) ($threads:expr) ($stop:expr) ($state:expr)) => {
         $crate::__export!($epoch, {
             #[allow(unused_imports)]
             use $crate::tower::__told::*;
-            $crate::tower::header::<_, _, _, _, _, $crate::export::Tokio<{ $threads }>, _>($maker, $stop, || {
+            $crate::tower::header::<_, _, _, _, _, _, _, $crate::export::Tokio<{ $threads }>, _>($maker, $stop, $state, || {
                 (&&&&(&&&&&(&&&(&&&$crate::tower::Given::new(&$maker)).called()).awaited()).unwrapped()).form()
             })
         });
@@ -323,7 +365,8 @@ macro_rules! __export_service {
 ///
 /// Handlers and middleware work as in a server of axum's own: `tokio::spawn`, timers, streaming bodies,
 /// SSE, uploads, trailers, and WebSockets by axum's own extractor. [`Host`] is an extractor, and
-/// `ConnectInfo<SocketAddr>` is there for clients that come over TCP. A Router within middleware that
+/// `ConnectInfo<SocketAddr>` is there for peers that come over TCP. [`ClientInfo`](crate::ClientInfo), an extractor as well, is
+/// who is asking behind all proxies that are trusted. A Router within middleware that
 /// makes another type of it (`NormalizePath<Router>`) will do as well.
 ///
 /// A WebSocket lives on while its worker drains; shortly before the shutdown timeout it is cut.
@@ -335,67 +378,5 @@ macro_rules! export_axum {
     };
 }
 
-#[cfg(feature = "axum")]
-impl<S: Sync> axum::extract::FromRequestParts<S> for Host {
-    type Rejection = (http::StatusCode, &'static str);
-
-    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let missing = (
-            http::StatusCode::INTERNAL_SERVER_ERROR,
-            "the request comes from no host; in a test, `app_abi::testing::start_service!` plays one",
-        );
-        parts.extensions.get().copied().ok_or(missing)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::VecDeque;
-
-    /// Frames one by one, and an exact length.
-    struct Frames(VecDeque<&'static [u8]>);
-
-    impl http_body::Body for Frames {
-        type Data = Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(Bytes::from_static(data)))))
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.0.is_empty()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            SizeHint::with_exact(self.0.iter().map(|data| data.len() as u64).sum())
-        }
-    }
-
-    #[test]
-    fn a_body_that_is_there_as_a_whole_crosses_as_a_whole() {
-        assert_eq!(format!("{:?}", begin(Frames(VecDeque::new()))), "Body::Empty");
-        assert_eq!(format!("{:?}", begin(Frames([&b"all"[..]].into()))), "Body::Full");
-    }
-
-    #[test]
-    fn a_body_in_pieces_loses_none_of_them() {
-        let mut body = begin(Frames([&b"one"[..], b"", b"two"].into()));
-        assert_eq!(format!("{body:?}"), "Body::Stream");
-        let mut seen = Vec::new();
-        let mut context = Context::from_waker(Waker::noop());
-        loop {
-            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(6 - seen.len() as u64));
-            match http_body::Body::poll_frame(Pin::new(&mut body), &mut context) {
-                Poll::Ready(Some(Ok(frame))) => seen.extend_from_slice(&frame.into_data().unwrap()),
-                Poll::Ready(None) => break,
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(seen, b"onetwo");
-    }
-}
+mod tests;

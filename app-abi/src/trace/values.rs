@@ -16,11 +16,11 @@ const CUT: &str = "…";
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field {
     pub(super) key: &'static str,
-    pub(super) value: Value,
+    pub(super) value: FieldValue,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum FieldValue {
     Text(String),
     Int(i64),
     Uint(u64),
@@ -28,7 +28,7 @@ pub(super) enum Value {
     Bool(bool),
 }
 
-impl Value {
+impl FieldValue {
     pub(super) fn as_ffi(&self) -> FfiTraceValue<'_> {
         match self {
             Self::Text(text) => FfiTraceValue::Text(RStr::from_str(text)),
@@ -52,14 +52,14 @@ impl Fields {
     /// The fields as a span keeps them: its message is one like any other.
     pub(super) fn into_span(mut self) -> Vec<Field> {
         if !self.message.is_empty() {
-            self.others.push(Field { key: "message", value: Value::Text(self.message) });
+            self.others.push(Field { key: "message", value: FieldValue::Text(self.message) });
         }
         self.others
     }
 
-    fn put(&mut self, field: &Named, value: Value) {
+    fn put(&mut self, field: &Named, value: FieldValue) {
         match value {
-            Value::Text(text) if field.name() == "message" => self.message = text,
+            FieldValue::Text(text) if field.name() == "message" => self.message = text,
             value => self.others.push(Field { key: field.name(), value }),
         }
     }
@@ -67,31 +67,31 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Named, value: f64) {
-        self.put(field, Value::Float(value));
+        self.put(field, FieldValue::Float(value));
     }
 
     fn record_i64(&mut self, field: &Named, value: i64) {
-        self.put(field, Value::Int(value));
+        self.put(field, FieldValue::Int(value));
     }
 
     fn record_u64(&mut self, field: &Named, value: u64) {
-        self.put(field, Value::Uint(value));
+        self.put(field, FieldValue::Uint(value));
     }
 
     fn record_i128(&mut self, field: &Named, value: i128) {
-        self.put(field, i64::try_from(value).map_or_else(|_| Value::Text(value.to_string()), Value::Int));
+        self.put(field, i64::try_from(value).map_or_else(|_| FieldValue::Text(value.to_string()), FieldValue::Int));
     }
 
     fn record_u128(&mut self, field: &Named, value: u128) {
-        self.put(field, u64::try_from(value).map_or_else(|_| Value::Text(value.to_string()), Value::Uint));
+        self.put(field, u64::try_from(value).map_or_else(|_| FieldValue::Text(value.to_string()), FieldValue::Uint));
     }
 
     fn record_bool(&mut self, field: &Named, value: bool) {
-        self.put(field, Value::Bool(value));
+        self.put(field, FieldValue::Bool(value));
     }
 
     fn record_str(&mut self, field: &Named, value: &str) {
-        self.put(field, Value::Text(text(format_args!("{value}"))));
+        self.put(field, FieldValue::Text(text(format_args!("{value}"))));
     }
 
     fn record_error(&mut self, field: &Named, value: &(dyn Error + 'static)) {
@@ -102,11 +102,11 @@ impl Visit for Fields {
             whole = write!(bounded, ": {error}");
             cause = error.source();
         }
-        self.put(field, Value::Text(bounded.finish(whole)));
+        self.put(field, FieldValue::Text(bounded.finish(whole)));
     }
 
     fn record_debug(&mut self, field: &Named, value: &dyn fmt::Debug) {
-        self.put(field, Value::Text(text(format_args!("{value:?}"))));
+        self.put(field, FieldValue::Text(text(format_args!("{value:?}"))));
     }
 }
 

@@ -1,9 +1,10 @@
 //! A chat over WebSockets: what one client says reaches the clients of all workers, of the old and the new version during a
-//! restart too. A WebSocket lives on in its old worker until that has to end; so a client is told to come back before.
+//! restart too. Clients stay connected over restarts: a handler ends between two messages, and the new version's goes on. What
+//! is said in that moment, a client may miss.
 
 use app_abi::Host;
 use axum::extract::WebSocketUpgrade;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use axum::extract::ws::{Message, WebSocket};
 use axum::response::{Html, Response};
 use axum::{Router, routing::get};
 
@@ -12,10 +13,10 @@ fn router() -> Router {
 }
 
 async fn enter(upgrade: WebSocketUpgrade, host: Host) -> Response {
-    upgrade.on_upgrade(move |socket| chat(socket, host))
+    app_abi::resumable(upgrade.on_upgrade(move |socket| chat(socket, host)))
 }
 
-/// One client's stay.
+/// One client's stay, until it goes or the worker ends.
 async fn chat(mut socket: WebSocket, host: Host) {
     let Ok(mut said) = host.subscribe("chat") else { return };
     loop {
@@ -35,12 +36,6 @@ async fn chat(mut socket: WebSocket, host: Host) {
                     return;
                 }
             }
-            // 1001, "going away": a client that reconnects comes to a worker of the new version.
-            () = host.draining() => {
-                let reason = Utf8Bytes::from_static("restart");
-                let _ = socket.send(Message::Close(Some(CloseFrame { code: close_code::AWAY, reason }))).await;
-                return;
-            }
         }
     }
 }
@@ -48,12 +43,14 @@ async fn chat(mut socket: WebSocket, host: Host) {
 const PAGE: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <title>Chat</title>
+<link rel="icon" href="data:,">
 <form><input name="text" autofocus autocomplete="off"></form>
 <ul></ul>
 <script>
 const form = document.querySelector("form"), list = document.querySelector("ul");
-let socket;
+let socket, connected = 0;
 function connect() {
+    connected++;
     socket = new WebSocket(`ws://${location.host}/chat`);
     socket.onmessage = ({ data }) => list.appendChild(document.createElement("li")).textContent = data;
     socket.onclose = () => setTimeout(connect, 100);

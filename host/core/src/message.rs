@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{AppConfig, LogFormat, LogLevel, Trusted, databank};
-use crate::ids::{Generation, Slot, VersionId};
+use crate::config::{AppConfig, ClientLimits, Front, LogFormat, LogLevel, Peers, Trusted, databank};
+use crate::ids::{Generation, Slot, VersionId, WorkerId};
 use crate::tls::{CertificateInfo, TlsFile, TlsSettings};
 
 /// Room in the socket between a worker's connections and those of its peers: the longest state of a connection, and many
@@ -20,7 +20,7 @@ pub const TRANSFER_SOCKET_BYTES: usize = 512 * 1024;
 /// The first message to a worker. Its descriptors come in this order: the log, the dispatch socket, the
 /// handover socket, the stats page, the lock that names the magic, the reading ends of its standard
 /// output and its standard error, the version's file, the access log if it is a file of its own, the keys of session
-/// tickets if a listener has TLS, and one a listener.
+/// tickets if a listener has TLS, the stats page of the worker that it replaces if there is one, and one a listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerSetup {
     pub slot: Slot,
@@ -32,8 +32,12 @@ pub struct WorkerSetup {
     pub threads: u16,
     /// How many connections all workers have now: it may come to have as many.
     pub connections: u64,
+    /// Whether it takes over the connections of a worker that it replaces, whose stats page comes along.
+    pub predecessor: Option<Predecessor>,
     pub listeners: Vec<ListenerInfo>,
     pub idle_linger: Duration,
+    /// What clients are bounded by.
+    pub limits: ClientLimits,
     /// Whether clients are told that their connections aren't kept.
     pub announce_close: bool,
     /// What bounds a drain that nobody orders because the master has died.
@@ -42,6 +46,13 @@ pub struct WorkerSetup {
     pub heartbeat: Duration,
     pub log: LogSetup,
     pub access_log: Option<AccessSetup>,
+}
+
+/// A worker that is about to hand its connections over to the one that replaces it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Predecessor {
+    /// After what time it has gone at the latest.
+    pub gone_after: Duration,
 }
 
 /// How a worker logs each request.
@@ -127,6 +138,8 @@ pub struct Library {
     pub version: VersionId,
     /// The magic that the master read from it, which the loaded library must repeat.
     pub magic: u64,
+    /// The app's version, as the library says.
+    pub app_version: String,
 }
 
 /// What a child's log looks like. A worker gets the log's descriptor with its setup; for all others it is
@@ -155,6 +168,10 @@ pub struct ListenerInfo {
     pub origin: Origin,
     /// What its handshakes are made with, if clients speak TLS.
     pub tls: Option<Arc<TlsSettings>>,
+    /// Whom it believes what it is told of a client.
+    pub peers: Peers,
+    /// What it answers by itself.
+    pub front: Front,
 }
 
 /// What the handshakes of listeners are made with, by their names.
@@ -191,6 +208,11 @@ pub enum ToWorker {
         /// What becomes of its connections.
         connections: Connections,
     },
+    /// Its app is to leave what it keeps in memory to this worker, which has the other end of the link whose descriptor comes
+    /// with this; answered by [`FromWorker::HandedOn`].
+    Leave { heir: WorkerId, limits: StateLimits },
+    /// Its app inherits what the worker leaves that has the other end of the link whose descriptor comes with this.
+    Inherit { limits: StateLimits },
     /// Tell clients that their connections aren't kept, and go on serving them; or do so no longer.
     AnnounceClose { on: bool },
     /// Log what is urgent up to this level.
@@ -203,6 +225,14 @@ pub enum ToWorker {
     Certificates { listeners: TlsByListener },
     /// Seal session tickets with the first key in the file whose descriptor comes with this, and open them with all.
     TicketKeys,
+}
+
+/// What bounds the handing on of what an app keeps in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateLimits {
+    pub bytes: u64,
+    /// Leaving and inheriting together.
+    pub timeout: Duration,
 }
 
 /// What becomes of the connections of a worker that drains.
@@ -230,7 +260,12 @@ pub enum ToTransfer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
     /// The app is loaded and started, and every listener is accepted on.
-    Ready,
+    Ready {
+        /// Whether the app can leave what it keeps in memory, and inherit.
+        keeps_state: bool,
+    },
+    /// Nothing more will be left to this worker.
+    HandedOn { heir: WorkerId },
     /// Somebody else has told it to end (SIGTERM); it waits for the order to drain.
     Terminated,
     /// The listeners can't be taken over; the worker exits.

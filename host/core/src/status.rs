@@ -87,6 +87,16 @@ pub struct WorkerStatus {
     /// Requests given up at the end of its drain.
     #[serde(default)]
     pub cut: u64,
+    /// WebSockets that go on in it, from another worker, and those that could have gone on in another and did not.
+    #[serde(default)]
+    pub websockets_resumed: u64,
+    #[serde(default)]
+    pub websockets_ended: u64,
+    /// The same of event streams.
+    #[serde(default)]
+    pub event_streams_resumed: u64,
+    #[serde(default)]
+    pub event_streams_ended: u64,
     #[serde(flatten)]
     pub measured: Measured,
 }

@@ -45,6 +45,18 @@ pub struct TlsSettings {
     pub client_auth: Option<ClientAuth>,
 }
 
+impl TlsSettings {
+    /// What was read of each file, in the order of the configuration's own
+    /// [files](crate::config::Tls::files).
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        let identities = self.identities.iter().flat_map(|identity| {
+            let texts = [Some(identity.certificates.as_bytes()), Some(identity.key.reveal().as_bytes())];
+            texts.into_iter().chain([identity.ocsp.as_deref()]).flatten()
+        });
+        identities.chain(self.client_auth.iter().map(|clients| clients.authorities.as_bytes()))
+    }
+}
+
 /// What there is to know of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateInfo {

@@ -1,13 +1,18 @@
-//! Restarts without being asked, once a watched library or configuration has changed.
+//! Restarts without being asked, once a watched library or configuration has changed, and certificates that are read again.
 //!
 //! Owns the watcher and its policy, and starts, changes and ends them as the active configuration says. What is worth
-//! a restart is decided in `restart::watch`; what lies at a path is the watcher's to say.
+//! a restart is decided in `restart::watch`, when certificates are read in `renewal`; what lies at a path is the watcher's to say.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use sha2::{Digest as _, Sha256};
 use tracing::{debug, error, info};
 
+use app_host_core::config::Tls;
 use app_host_core::ids::{RequestId, Time};
+use app_host_core::renewal::Renewal;
 use app_host_core::restart::{Judged, Pair, Phase, Verdict, Watch};
 
 use crate::preflight::Prepared;
@@ -21,6 +26,7 @@ pub(super) struct AutoRestart {
 struct Watched {
     targets: Targets,
     policy: Watch,
+    renewal: Renewal,
     /// `None` when it can't be had.
     watcher: Option<Watcher>,
     mode: WatchMode,
@@ -45,6 +51,7 @@ impl AutoRestart {
             library: wanted.library.then(|| active.config.app.library.clone()),
             // Also where it asks for nothing: what was refused for it may be tried again once it changes.
             config: config_path.to_owned(),
+            certificates: if wanted.certificates { certificate_files(active) } else { Vec::new() },
         };
         match &mut self.watching {
             Some(watching) if watching.targets == targets && watching.policy.watched() == wanted => {
@@ -53,19 +60,22 @@ impl AutoRestart {
             }
             _ => {
                 let library = targets.library.as_deref().map(|path| path.display().to_string());
-                info!(library, config = wanted.config.then(|| config_path.display().to_string()), "watching");
+                let config = wanted.config.then(|| config_path.display().to_string());
+                info!(library, config, certificates = targets.certificates.len(), "watching");
                 let mode = WatchMode::Events;
                 let watcher = start(&targets, mode);
                 let mut policy = Watch::new(wanted, active_pair);
                 policy.set_barred(barred);
-                self.watching = Some(Watched { targets, policy, watcher, mode });
+                let renewal = Renewal::new(digests(&targets.certificates, active));
+                self.watching = Some(Watched { targets, policy, renewal, watcher, mode });
             }
         }
     }
 
     /// Waits until the watcher has seen something, and takes note of it.
-    pub(super) async fn see(&mut self) {
-        let Some(Watched { targets, policy, watcher: Some(watcher), mode }) = &mut self.watching else {
+    /// The master's time began at `begin`.
+    pub(super) async fn see(&mut self, begin: Instant) {
+        let Some(Watched { targets, policy, renewal, watcher: Some(watcher), mode }) = &mut self.watching else {
             return std::future::pending().await;
         };
         match watcher.next().await {
@@ -77,6 +87,7 @@ impl AutoRestart {
                 debug!(there = config.is_some(), "configuration seen");
                 policy.config_seen(config);
             }
+            Some(FileSeen::Certificate(file, digest)) => renewal.seen(file, digest, begin.elapsed()),
             None => {
                 error!(mode = ?mode, "the watcher has ended, which is a bug in the host");
                 // Without the crate that it leans on it may do better.
@@ -96,7 +107,14 @@ impl AutoRestart {
 
     /// When [`asks`](Self::asks) is to be looked at next.
     pub(super) fn deadline(&self, phase: Phase) -> Option<Time> {
-        self.watching.as_ref().and_then(|watching| watching.policy.deadline(phase))
+        let watching = self.watching.as_ref()?;
+        let renewal = watching.renewal.due().filter(|_| phase == Phase::Serving);
+        watching.policy.deadline(phase).into_iter().chain(renewal).min()
+    }
+
+    /// Whether certificates are to be read again now. Not in a restart, which reads them as well; then it is so afterwards.
+    pub(super) fn renews(&mut self, phase: Phase, now: Time) -> bool {
+        phase == Phase::Serving && self.watching.as_mut().is_some_and(|watching| watching.renewal.take(now))
     }
 
     pub(super) fn asked(&mut self, request: RequestId) {
@@ -111,6 +129,22 @@ impl AutoRestart {
             watching.policy.verdict(request, verdict, judged, now);
         }
     }
+}
+
+/// The files of a generation's certificates, each once.
+fn certificate_files(active: &Prepared) -> Vec<PathBuf> {
+    let files = active.config.listen.iter().filter_map(|listen| listen.tls.as_ref()).flat_map(Tls::files);
+    files.map(Path::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Of what the active generation has read of each of these files.
+fn digests(files: &[PathBuf], active: &Prepared) -> Vec<Option<[u8; 32]>> {
+    let mut read = BTreeMap::new();
+    for (listen, tls) in active.config.listen.iter().filter_map(|listen| Some((listen, listen.tls.as_ref()?))) {
+        let settings = active.tls.iter().find(|(name, _)| *name == listen.name);
+        read.extend(tls.files().zip(settings.into_iter().flat_map(|(_, settings)| settings.contents())));
+    }
+    files.iter().map(|file| read.get(file.as_path()).map(|bytes| Sha256::digest(bytes).into())).collect()
 }
 
 fn start(targets: &Targets, mode: WatchMode) -> Option<Watcher> {

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use app_host_core::command::{Answer, Command, Until};
 use app_host_core::ids::Time;
+use app_host_core::not_resumed::LongLived;
 use app_host_core::restart::{By, Event, Machine, Phase, Scale, WorkerView};
 use app_host_core::status::{Measured, Status, WorkerStatus, millis};
 use app_host_platform::metrics::Snapshot;
@@ -140,6 +141,10 @@ fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
         received: sum(|thread| thread.taken_over),
         closed: sum(|thread| thread.dismissed),
         cut: sum(|thread| thread.cut),
+        websockets_resumed: sum(|thread| thread.resumed(LongLived::WebSocket)),
+        websockets_ended: sum(|thread| thread.ended(LongLived::WebSocket)),
+        event_streams_resumed: sum(|thread| thread.resumed(LongLived::EventStream)),
+        event_streams_ended: sum(|thread| thread.ended(LongLived::EventStream)),
         measured: Measured::default(),
     }
 }

@@ -224,6 +224,9 @@ async fn serve(
             auto_restart.asked(effects.requests().last());
             continue;
         }
+        if auto_restart.renews(machine.phase_for(By::Watcher), begin.elapsed()) {
+            effects.renew_certificates();
+        }
         if healer.asks(machine.phase_for(By::Healing), begin.elapsed()) {
             event = Some(effects.request(By::Healing, Target::Active, begin.elapsed()));
             healer.asked(effects.requests().last(), begin.elapsed());
@@ -251,7 +254,7 @@ async fn serve(
                 None
             }
             // What it has seen is asked for in the next turn, if it is worth that.
-            () = auto_restart.see() => None,
+            () = auto_restart.see(begin) => None,
             _ = signals.ttin.recv() => Some(Event::Scale(Scale::By(1))),
             _ = signals.ttou.recv() => Some(Event::Scale(Scale::By(-1))),
             () = signals.stops.recv() => Some(Event::Stop),

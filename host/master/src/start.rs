@@ -185,18 +185,23 @@ async fn grant_after(orphans: Orphans, granter: Granter) {
 async fn lock_pid_file(config: &Config) -> Result<PidFile, LockError> {
     let limit = config.shutdown_delay + config.restart.shutdown_timeout + ORPHANS_MARGIN;
     let begin = Instant::now();
+    // A master that ends lets go of its mark before its lock: who finds only the lock then has found no other master.
+    let mut marked = begin;
     let mut said = false;
     loop {
         let error = match PidFile::acquire(&config.pid_file) {
             Err(error) => error,
             acquired => return acquired,
         };
-        let limit = match error {
-            LockError::Running { .. } => STOP_NOTICE,
-            LockError::Stopping { .. } => limit,
+        let (since, limit) = match error {
+            LockError::Running { .. } => (marked, STOP_NOTICE),
+            LockError::Stopping { .. } => {
+                marked = Instant::now();
+                (begin, limit)
+            }
             _ => return Err(error),
         };
-        if begin.elapsed() >= limit {
+        if since.elapsed() >= limit {
             return Err(error);
         }
         if matches!(error, LockError::Stopping { .. }) && !std::mem::replace(&mut said, true) {
@@ -232,7 +237,7 @@ async fn choose(preflight: &Preflight, found: Snapshot, history: &History) -> an
     if !history.depends_on_disk() {
         return Ok(as_found(found));
     }
-    let on_disk = preflight.on_disk(&found.config).await?;
+    let on_disk = preflight.lies_there(&found.config).await?;
     let First::Instead(kept, why) = history.first(on_disk) else {
         if on_disk.pair().is_some_and(|pair| history.quarantined(pair).is_some()) {
             error!("what lies on disk is quarantined, and nothing else is known: it is tried");

@@ -114,7 +114,7 @@ fn hint(reason: &str, by: &str) -> &'static str {
         RefusalReason::RestartInFlight => {
             "; hint: wait for its verdict; while nothing is left of it but workers that drain, a rollback may begin, up to four former generations"
         }
-        RefusalReason::NoWorkers => "; hint: set workers to 2 or more, and restart the master",
+        RefusalReason::NoWorkers => "; hint: set workers to 2 or more (or restart.single), and restart the master",
         // A start takes what lies on disk.
         RefusalReason::Incompatibility if by == By::Rollback.as_str() => {
             "; hint: put its configuration and library in place, then restart the master"

@@ -149,7 +149,7 @@ impl Handshake {
     /// Takes the keys, when the handshake is [`Progress::Done`].
     ///
     /// # Errors
-    /// When rustls gives none, or others than it has told of, which only a fault of ours or of its could make it do.
+    /// When rustls gives none, or has told no secret, which only a fault of ours or of its could make it do.
     pub fn finish(self) -> Result<(Records, Facts), TlsError> {
         let Self { connection, secrets } = self;
         let version = match connection.protocol_version() {
@@ -174,7 +174,7 @@ fn failed(error: &rustls::Error) -> TlsError {
     TlsError::Handshake(error.to_string())
 }
 
-/// The direction of these keys. In TLS 1.3 it is made of the secret, which must give just them.
+/// The direction of these keys. In TLS 1.3 the secret is what they were made of.
 fn direction(
     version: Version,
     (sequence, secrets): &(u64, ConnectionTrafficSecrets),
@@ -191,7 +191,6 @@ fn direction(
         Version::Tls13 => secret,
         Version::Tls12 => Material::new(&[key.as_ref(), iv.as_ref()]),
     };
-    let direction =
-        Direction::new(Kind { version, suite }, material.ok_or_else(wrong)?, *sequence).ok_or_else(wrong)?;
-    if direction.is_made_of(key.as_ref(), iv.as_ref()) { Ok(direction) } else { Err(wrong()) }
+    let kind = Kind { version, suite };
+    Direction::with_key(kind, material.ok_or_else(wrong)?, key.as_ref(), iv.as_ref(), *sequence).ok_or_else(wrong)
 }

@@ -163,15 +163,34 @@ impl Direction {
         Some(Self { kind, material, key, iv, sequence })
     }
 
+    /// The direction with the key and IV that its material gives, where somebody has made them already: nothing of ours in
+    /// a handshake took longer. `None` if they are not of this kind.
+    pub(crate) fn with_key(kind: Kind, material: Material, key: &[u8], iv: &[u8], sequence: u64) -> Option<Self> {
+        if material.length != kind.material_len() {
+            return None;
+        }
+        let unbound = UnboundKey::new(kind.suite.algorithm(), key).ok()?;
+        let this = Self { kind, material, key: LessSafeKey::new(unbound), iv: iv.try_into().ok()?, sequence };
+        debug_assert!(this.is_made_of(key, iv), "the keys are not those of the handshake");
+        Some(this)
+    }
+
     fn derive(kind: Kind, material: &Material) -> Option<(LessSafeKey, [u8; NONCE_LEN])> {
+        let (mut space, mut iv) = ([0; 32], [0; NONCE_LEN]);
+        let key = &mut space[..kind.suite.key_len()];
+        Self::expand(kind, material, key, &mut iv)?;
+        let unbound = UnboundKey::new(kind.suite.algorithm(), key).ok();
+        space.zeroize();
+        Some((LessSafeKey::new(unbound?), iv))
+    }
+
+    /// Makes key and IV.
+    fn expand(kind: Kind, material: &Material, key: &mut [u8], iv: &mut [u8; NONCE_LEN]) -> Option<()> {
         let Kind { version, suite } = kind;
-        let mut key = [0; 32];
-        let key = &mut key[..suite.key_len()];
-        let mut iv = [0; NONCE_LEN];
         match version {
             Version::Tls13 => {
                 expand_label(suite, material.bytes(), b"key", key);
-                expand_label(suite, material.bytes(), b"iv", &mut iv);
+                expand_label(suite, material.bytes(), b"iv", iv);
             }
             Version::Tls12 => {
                 let (first, second) = material.bytes().split_at_checked(suite.key_len())?;
@@ -179,21 +198,16 @@ impl Direction {
                 iv.copy_from_slice(second);
             }
         }
-        let unbound = UnboundKey::new(suite.algorithm(), key).ok();
-        key.zeroize();
-        Some((LessSafeKey::new(unbound?), iv))
+        Some(())
     }
 
-    /// Whether this direction has just this key and IV.
-    pub(crate) fn is_made_of(&self, key: &[u8], iv: &[u8]) -> bool {
-        let mut derived = [0; 32];
-        let derived = &mut derived[..self.kind.suite.key_len()];
-        match self.kind.version {
-            Version::Tls13 => expand_label(self.kind.suite, self.material.bytes(), b"key", derived),
-            Version::Tls12 => derived.copy_from_slice(&self.material.bytes()[..self.kind.suite.key_len()]),
-        }
-        let same = derived == key && self.iv == iv;
-        derived.zeroize();
+    /// Whether the material gives just this key and IV.
+    fn is_made_of(&self, key: &[u8], iv: &[u8]) -> bool {
+        let (mut space, mut derived_iv) = ([0; 32], [0; NONCE_LEN]);
+        let derived = &mut space[..self.kind.suite.key_len()];
+        let made = Self::expand(self.kind, &self.material, derived, &mut derived_iv).is_some();
+        let same = made && derived == key && derived_iv == iv;
+        space.zeroize();
         same
     }
 

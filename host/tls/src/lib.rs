@@ -41,6 +41,6 @@ pub use alert::{Alert, TlsError};
 pub use certificate::{CertificateError, check};
 pub use handshake::{Facts, Handshake, Progress};
 pub use keys::{STATE_SECRET, Suite, Version};
-pub use records::{HEADER, MAX_PLAINTEXT, Opened, Records, State};
+pub use records::{HEADER, MAX_PLAINTEXT, OVERHEAD, Opened, Records, State};
 pub use server::TlsServer;
 pub use tickets::Tickets;

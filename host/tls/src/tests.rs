@@ -186,3 +186,37 @@ fn nothing_secret_is_printed() {
         "{printed}"
     );
 }
+
+/// Bytes as `Debug` would print them.
+fn printed(bytes: &[u8]) -> String {
+    format!("{bytes:?}").trim_matches(['[', ']']).to_owned()
+}
+
+#[test]
+fn no_type_prints_a_key_that_it_holds() {
+    let authority = Authority::new();
+    let identity = authority.identity(&["test.example"]);
+    let key = identity.key.reveal().to_owned();
+    let settings = TlsSettings { identities: vec![identity], client_auth: None };
+    let ticket_key: [u8; TICKET_KEY_BYTES] = std::array::from_fn(|place| u8::try_from(place).unwrap() + 100);
+    let tickets = Arc::new(Tickets::new(&ticket_key));
+    let server = TlsServer::new(&settings, Arc::clone(&tickets)).unwrap();
+    for suite in [SUITES[0], SUITES[4]] {
+        let handshake = Handshake::new(&server).unwrap();
+        let mut client = Client::new(&authority.client(&[suite], None), "test.example");
+        let (records, facts) = shake(&server, &mut client);
+        let state = records.suspend().unwrap();
+        // Version, and the number of the next record; then what the first key is made of.
+        let secret = state.expose()[9..25].to_vec();
+        let texts = [
+            format!("{settings:#?} {settings:?}"),
+            format!("{server:#?} {server:?} {tickets:?} {handshake:?} {facts:?}"),
+            format!("{records:#?} {records:?} {state:#?} {state:?}"),
+        ];
+        for text in texts {
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(!key.lines().any(|line| !line.starts_with('-') && text.contains(line)), "{text}");
+            assert!(!text.contains(&printed(&ticket_key[8..24])) && !text.contains(&printed(&secret)), "{text}");
+        }
+    }
+}

@@ -4,8 +4,6 @@
 //! listener is shut down, by the serving threads and then by the control thread for threads that an app blocks. How a
 //! connection is served is for `connection`.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -16,27 +14,23 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use app_host_core::message::Origin;
 use app_host_platform::sys::socket::is_open;
-use app_host_platform::sys::stats::ThreadStats;
-use app_host_services::loader::{Address, Connection, LoadedApp};
-use app_host_tls::TlsServer;
+use app_host_services::loader::{Address, Connection};
 
 use crate::Listener;
-use crate::access::AccessLog;
-use crate::client::{self, ConnectionMeta};
-use crate::connection::{DrainSignal, Suspended};
-use crate::detach_queue::DetachQueue;
+use crate::client;
+use crate::context::{ConnectionContext, ListenerRules, ThreadContext};
 use crate::stream::{Socket as Movable, Stream};
 
 /// How long a thread accepts nothing when the process or the system has run out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The least time between two log lines about that.
-const WARN_EVERY: Duration = Duration::from_secs(1);
+/// The least time between two log lines about that: it may last.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// How long the last call at a listener may take, and how long the control thread waits for those of the serving threads.
 pub(super) const LAST_CALL: Duration = Duration::from_millis(50);
@@ -78,31 +72,13 @@ pub(super) struct UnservedConnection {
     pub(super) peer: SockAddr,
 }
 
-/// What the task of a connection needs besides the connection.
-#[derive(Clone)]
-pub(super) struct ConnectionContext {
-    pub(super) app: LoadedApp,
-    pub(super) stats: &'static ThreadStats,
-    pub(super) drain: DrainSignal,
-    /// What handshakes are made with, by listener.
-    pub(super) servers: Arc<HashMap<&'static str, TlsServer>>,
-    /// Where requests are logged, if they are.
-    pub(super) access: Option<Arc<AccessLog>>,
-    /// The way to other workers and into the pool of idle connections.
-    pub(super) detach_queue: Arc<DetachQueue>,
-    /// Held by each connection until its end.
-    pub(super) held: mpsc::Sender<Infallible>,
-}
-
 /// A listener, registered with a serving thread's runtime.
 pub(super) struct OpenListener {
     socket: ListenerSocket,
-    name: &'static str,
     /// The local address of every connection, unless it differs between them.
     local: Option<Address>,
     origin: Origin,
-    /// What handshakes are made with, if clients speak TLS.
-    tls: Option<TlsServer>,
+    rules: Arc<ListenerRules>,
 }
 
 enum ListenerSocket {
@@ -113,6 +89,16 @@ enum ListenerSocket {
 enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
+}
+
+/// What waiting for a connection has come to.
+enum Arrival {
+    Accepted(Accepted),
+    /// The thread has as many connections as it may.
+    NoRoom,
+    /// The socket is shut down, or has been woken [`MAX_SPURIOUS`] times for nothing.
+    NotListening,
+    Failed(io::Error),
 }
 
 /// An IPv4 address as such, also where a socket of both families gives it as one of IPv6 (`::ffff:192.0.2.1`): a client
@@ -131,13 +117,13 @@ impl OpenListener {
         socket.set_nonblocking(true)?;
         let bound = socket.local_addr()?.as_socket();
         let socket = OwnedFd::from(socket);
-        let (socket, local) = if listener.unix {
+        let (socket, local) = if listener.rules.unix {
             (ListenerSocket::Unix(UnixListener::from_std(socket.into())?), Some(Address::Unix))
         } else {
             let known = bound.filter(|address| !address.ip().is_unspecified()).map(Address::Tcp);
             (ListenerSocket::Tcp(TcpListener::from_std(socket.into())?), known)
         };
-        Ok(Self { socket, name: listener.name, local, origin: listener.origin, tls: listener.tls.clone() })
+        Ok(Self { socket, local, origin: listener.origin, rules: Arc::clone(&listener.rules) })
     }
 
     /// Registers the same socket once more.
@@ -147,7 +133,7 @@ impl OpenListener {
             ListenerSocket::Tcp(_) => ListenerSocket::Tcp(TcpListener::from_std(socket.into())?),
             ListenerSocket::Unix(_) => ListenerSocket::Unix(UnixListener::from_std(socket.into())?),
         };
-        Ok(Self { socket, name: self.name, local: self.local, origin: self.origin, tls: self.tls.clone() })
+        Ok(Self { socket, local: self.local, origin: self.origin, rules: Arc::clone(&self.rules) })
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -157,19 +143,30 @@ impl OpenListener {
         }
     }
 
-    /// Waits for the next connection; returns `None` after [`MAX_SPURIOUS`] wake-ups without one. Only one task may call
-    /// it.
+    pub(super) const fn rules(&self) -> &Arc<ListenerRules> {
+        &self.rules
+    }
+
+    /// Waits for the next connection. Only one task may call it.
     ///
     /// tokio's `accept` won't do: on a Unix socket that was shut down it finds nothing, is woken at once, and never yields
     /// the thread. `poll_accept` yields when the task's budget is used up.
-    async fn accept(&self) -> Option<io::Result<Accepted>> {
+    async fn accept(&self, thread: &ThreadContext) -> Arrival {
         let mut spurious = 0;
-        poll_fn(|context| match self.poll_accept(context) {
-            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-            Poll::Pending if spurious >= MAX_SPURIOUS => Poll::Ready(None),
-            Poll::Pending => {
-                spurious += 1;
-                Poll::Pending
+        poll_fn(|context| {
+            // The thread's other listeners may have filled it meanwhile.
+            if thread.room.is_full().is_some() {
+                return Poll::Ready(Arrival::NoRoom);
+            }
+            match self.poll_accept(context) {
+                Poll::Ready(Ok(accepted)) => Poll::Ready(Arrival::Accepted(accepted)),
+                Poll::Ready(Err(error)) if is_shut_down(&error) => Poll::Ready(Arrival::NotListening),
+                Poll::Ready(Err(error)) => Poll::Ready(Arrival::Failed(error)),
+                Poll::Pending if spurious >= MAX_SPURIOUS => Poll::Ready(Arrival::NotListening),
+                Poll::Pending => {
+                    spurious += 1;
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -188,7 +185,7 @@ impl OpenListener {
 
     /// Starts the task that serves a connection.
     fn spawn(&self, accepted: Accepted, context: &ConnectionContext) {
-        context.stats.accepted();
+        context.thread.stats.accepted();
         match accepted {
             Accepted::Tcp(stream, peer) => {
                 // If either fails, the client is gone.
@@ -203,16 +200,8 @@ impl OpenListener {
     }
 
     fn spawn_task<S: Movable>(&self, stream: S, peer: Address, local: Address, context: ConnectionContext) {
-        let connection = Arc::new(Connection { peer, local, listener: self.name, tls: None });
-        let meta = ConnectionMeta { connection, opened: Instant::now() };
-        match &self.tls {
-            None => drop(tokio::spawn(client::serve(Suspended::accepted(Stream::own(stream)), meta, context))),
-            Some(server) => {
-                // Boxed, so that the future of a plain connection has no room for a handshake.
-                let shakes = client::serve_encrypted(Stream::own(stream), Vec::new(), server.clone(), meta, context);
-                tokio::spawn(Box::pin(shakes));
-            }
-        }
+        let connection = Connection { peer, local, listener: self.rules.name, tls: None, client: None };
+        client::begin(Stream::own(stream), connection, context);
     }
 
     fn last_call(&self, context: &ConnectionContext) {
@@ -237,7 +226,7 @@ impl OpenListener {
             Ok(accepted) => self.spawn(accepted, context),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(listener = self.name, error, "a connection can't be served");
+                tracing::warn!(listener = self.rules.name, error, "a connection can't be served");
             }
         }
     }
@@ -274,7 +263,7 @@ async fn listens_again(listener: &OpenListener, intake: &mut watch::Receiver<Int
             return false;
         }
         if begin.elapsed() >= ORDER_DELAY && !std::mem::replace(&mut logged, true) {
-            tracing::error!(listener = listener.name, "listener was shut down under a worker that serves");
+            tracing::error!(listener = listener.rules.name, "listener was shut down under a worker that serves");
         }
     }
     true
@@ -287,8 +276,30 @@ pub(super) async fn run(
     mut intake: watch::Receiver<Intake>,
 ) {
     let mut warned: Option<Instant> = None;
+    let mut may_warn = move || {
+        let may = warned.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if may {
+            warned = Some(Instant::now());
+        }
+        may
+    };
+    if context.thread.room.is_none() {
+        let _ = closing(&mut intake).await;
+    }
     loop {
-        let accepted = tokio::select! {
+        if let Some(connections) = context.thread.room.is_full() {
+            if may_warn() {
+                tracing::warn!(
+                    listener = listener.rules.name,
+                    connections,
+                    "connections are at their limit; clients wait"
+                );
+            }
+            if timeout(PAUSE, closing(&mut intake)).await.is_err() {
+                continue;
+            }
+        }
+        let arrival = tokio::select! {
             biased;
             now = closing(&mut intake) => {
                 // Connections that wait in a socket which stays open are not lost.
@@ -297,30 +308,25 @@ pub(super) async fn run(
                 }
                 return;
             }
-            accepted = listener.accept() => accepted,
+            arrival = listener.accept(&context.thread) => arrival,
         };
-        let accepted = match accepted {
-            Some(Err(error)) if is_shut_down(&error) => None,
-            accepted => accepted,
-        };
-        let Some(accepted) = accepted else {
-            if !listens_again(&listener, &mut intake).await {
-                return;
+        match arrival {
+            Arrival::Accepted(accepted) => listener.spawn(accepted, &context),
+            Arrival::NoRoom => {}
+            Arrival::NotListening => {
+                if !listens_again(&listener, &mut intake).await {
+                    return;
+                }
+                match listener.register_again() {
+                    Ok(again) => listener = Arc::new(again),
+                    Err(_) => drop(timeout(PAUSE, closing(&mut intake)).await),
+                }
             }
-            match listener.register_again() {
-                Ok(again) => listener = Arc::new(again),
-                Err(_) => drop(timeout(PAUSE, closing(&mut intake)).await),
-            }
-            continue;
-        };
-        match accepted {
-            Ok(accepted) => listener.spawn(accepted, &context),
-            Err(error) if is_clients_fault(&error) => {}
-            Err(error) => {
-                if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
-                    warned = Some(Instant::now());
+            Arrival::Failed(error) if is_clients_fault(&error) => {}
+            Arrival::Failed(error) => {
+                if may_warn() {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(listener = listener.name, error, "connections can't be accepted");
+                    tracing::warn!(listener = listener.rules.name, error, "connections can't be accepted");
                 }
                 // The close of the intake ends the pause at once.
                 let _ = timeout(PAUSE, closing(&mut intake)).await;

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use app_host_core::error::chain;
-use app_host_services::loader::Connection;
+use app_host_platform::sys::stats::ThreadStats;
 
-use crate::accept::ConnectionContext;
 use crate::client::ConnectionMeta;
-use crate::connection::{Leaving, Suspended};
+use crate::connection::{Detected, History, Leaving, Suspended};
+use crate::context::ConnectionContext;
 use crate::detached::Detached;
 use crate::stream::{Left, Socket, Stream};
 use crate::tls::Travelling;
@@ -29,8 +29,7 @@ pub(super) struct DetachQueue {
     transfer: TransferHandle<Detached>,
     /// To the thread's pool of idle connections.
     idle: mpsc::UnboundedSender<Detached>,
-    /// The number of the thread.
-    thread: usize,
+    stats: &'static ThreadStats,
     /// The connections that have left one by one since the last batch.
     batch: Mutex<Vec<Detached>>,
     not_empty: Notify,
@@ -40,9 +39,9 @@ impl DetachQueue {
     pub(super) fn new(
         transfer: TransferHandle<Detached>,
         idle: mpsc::UnboundedSender<Detached>,
-        thread: usize,
+        stats: &'static ThreadStats,
     ) -> Self {
-        Self { transfer, idle, thread, batch: Mutex::default(), not_empty: Notify::new() }
+        Self { transfer, idle, stats, batch: Mutex::default(), not_empty: Notify::new() }
     }
 
     fn batch(&self) -> MutexGuard<'_, Vec<Detached>> {
@@ -51,6 +50,7 @@ impl DetachQueue {
 
     /// Adds a connection to the next batch, and sends the batch if it is full.
     fn push(&self, connection: Detached) {
+        self.stats.leaves(1);
         let mut batch = self.batch();
         batch.push(connection);
         if batch.len() >= BATCH {
@@ -77,7 +77,7 @@ impl DetachQueue {
         }
     }
 
-    /// Sends connections to other workers.
+    /// Sends connections to other workers that are counted as leaving.
     pub(super) fn send(&self, connections: Vec<Detached>) {
         if !connections.is_empty() && self.transfer.send(connections).is_err() {
             tracing::error!("connections can't be handed over, and are closed: the transfer thread is gone");
@@ -86,8 +86,8 @@ impl DetachQueue {
 }
 
 /// Takes a connection out of its runtime and sends it on its way.
-pub(super) fn detach<S: Socket>(leaving: Leaving<Stream<S>>, meta: &ConnectionMeta, context: ConnectionContext) {
-    let queue = Arc::clone(&context.detach_queue);
+pub(super) fn detach<S: Socket>(leaving: Leaving<Stream<S>>, meta: ConnectionMeta, context: ConnectionContext) {
+    let queue = Arc::clone(&context.thread.detach_queue);
     match leaving {
         Leaving::Transfer(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.push(it)),
         Leaving::Park(suspended) => deregister(suspended, meta, context).into_iter().for_each(|it| queue.park(it)),
@@ -98,27 +98,43 @@ pub(super) fn detach<S: Socket>(leaving: Leaving<Stream<S>>, meta: &ConnectionMe
 pub(super) fn leave_unshaken<S: Socket>(
     stream: Stream<S>,
     read: Vec<u8>,
-    meta: &ConnectionMeta,
+    meta: ConnectionMeta,
     context: ConnectionContext,
 ) {
-    let queue = Arc::clone(&context.detach_queue);
+    let queue = Arc::clone(&context.thread.detach_queue);
     let detached = deregister(Suspended::accepted(stream), meta, context);
     if let Some(connection) = detached {
         queue.push(Detached { tls: Some(Box::new(Travelling::Nothing(read))), ..connection });
     }
 }
 
+/// Sends a connection to another worker whose proxy has not said whose it is: that one waits on.
+pub(super) fn leave_unannounced<S: Socket>(
+    stream: Stream<S>,
+    read: Vec<u8>,
+    meta: ConnectionMeta,
+    context: ConnectionContext,
+) {
+    let queue = Arc::clone(&context.thread.detach_queue);
+    let history = History { detected: Detected::Unannounced, ..History::NEW };
+    let suspended = Suspended { unread: read.into(), history, ..Suspended::accepted(stream) };
+    if let Some(connection) = deregister(suspended, meta, context) {
+        queue.push(connection);
+    }
+}
+
 /// Takes a connection out of its runtime. Closes it if that fails.
 fn deregister<S: Socket>(
     suspended: Suspended<Stream<S>>,
-    meta: &ConnectionMeta,
+    meta: ConnectionMeta,
     context: ConnectionContext,
 ) -> Option<Detached> {
-    let Suspended { transport, unread, history } = suspended;
-    let ConnectionContext { stats, detach_queue, held, .. } = context;
+    let Suspended { transport, unread, history, left, .. } = suspended;
+    let ConnectionContext { thread, held, .. } = context;
     match transport.leave() {
         Ok(Left { socket, tls, plain }) => {
-            let (connection, opened) = (Connection::clone(&meta.connection), meta.opened);
+            let ConnectionMeta { connection, opened, permit, .. } = meta;
+            let connection = Arc::unwrap_or_clone(connection);
             // Without the buffer that it was read into, if nothing was.
             let unread = match (unread.is_empty(), plain.is_empty()) {
                 (true, true) => Bytes::new(),
@@ -127,11 +143,22 @@ fn deregister<S: Socket>(
                 (false, false) => [&unread[..], &plain].concat().into(),
             };
             let tls = tls.map(|tls| Box::new(Travelling::Records(tls)));
-            Some(Detached { socket, connection, opened, unread, history, tls, thread: detach_queue.thread, held })
+            Some(Detached {
+                socket,
+                connection,
+                opened,
+                permit,
+                unread,
+                history,
+                left,
+                tls,
+                thread: thread.index,
+                held,
+            })
         }
         Err(error) => {
             tracing::warn!(error = chain(&error), "a connection can't be taken out of the runtime, and is closed");
-            stats.dismissed();
+            thread.stats.dismissed();
             None
         }
     }

@@ -10,15 +10,17 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use app_host_services::loader::{Address, Connection, TlsInfo};
+use app_abi::Resume;
+use app_host_services::loader::{Address, Client, Connection, TlsInfo};
 use app_host_tls::State;
 
-use crate::connection::{History, MAX_UNREAD};
-use crate::record::{ConnectionRecord, Endpoint, MAX_HEAD, MAX_TLS, MAX_TLS_BYTES, TlsRecord};
+use crate::addresses::Permit;
+use crate::connection::{Detected, History, Legacy, MAX_UNREAD};
+use crate::record::{ClientRecord, ConnectionRecord, Endpoint, MAX_HEAD, MAX_TLS, MAX_TLS_BYTES, TlsRecord};
 use crate::tls::{SuspendedTls, Travelling};
 use crate::transfer::{MAX_RECORD, Transferable};
 
-const _: () = assert!(MAX_HEAD + MAX_TLS + MAX_UNREAD <= MAX_RECORD);
+const _: () = assert!(MAX_HEAD + MAX_TLS + Resume::MOST + MAX_UNREAD <= MAX_RECORD);
 
 /// A connection that has no task: on its way from one worker to another, or parked.
 #[derive(Debug)]
@@ -26,9 +28,13 @@ pub(super) struct Detached {
     pub(super) socket: OwnedFd,
     pub(super) connection: Connection,
     pub(super) opened: Instant,
+    /// Its client's, if connections are counted by client.
+    pub(super) permit: Option<Box<Permit>>,
     /// What has been read of it and was not handed to HTTP.
     pub(super) unread: Bytes,
     pub(super) history: History,
+    /// What the app has left for whoever goes on.
+    pub(super) left: Legacy,
     /// Its TLS, if it has one.
     pub(super) tls: Option<Box<Travelling>>,
     /// The serving thread that has the connection, or had it last.
@@ -45,6 +51,8 @@ pub(super) struct ListenerKey {
     pub(super) unix: bool,
     /// Whether its clients speak TLS.
     pub(super) tls: bool,
+    /// Whether its connections begin with a header of the PROXY protocol.
+    pub(super) announced: bool,
 }
 
 impl Detached {
@@ -57,9 +65,13 @@ impl Detached {
         (thread, held): (usize, mpsc::Sender<Infallible>),
     ) -> Option<Self> {
         let (record, unread) = ConnectionRecord::read(record)?;
-        let ConnectionRecord { listener, peer, local, age, history, tls } = record;
-        let &ListenerKey { name: listener, unix, tls: shakes_hands } =
+        let ConnectionRecord { listener, peer, local, age, history, tls, client, left } = record;
+        let &ListenerKey { name: listener, unix, tls: shakes_hands, announced } =
             listeners.iter().find(|key| key.name == listener)?;
+        // A listener of this name waits for no header here.
+        if history.detected == Detected::Unannounced && !announced {
+            return None;
+        }
         let (peer, local) = match (peer, local) {
             (Some(peer), Some(local)) if !unix => (Address::Tcp(peer.address()), Address::Tcp(local.address())),
             (None, None) if unix => (Address::Unix, Address::Unix),
@@ -84,11 +96,12 @@ impl Detached {
                 (Some(Travelling::Records(suspended)), Some(Arc::new(info)))
             }
         };
-        let connection = Connection { peer, local, listener, tls: info };
+        let connection = Connection { peer, local, listener, tls: info, client: client.map(read_client) };
         let now = Instant::now();
         let opened = now.checked_sub(age).unwrap_or(now);
         let unread = Bytes::copy_from_slice(unread);
-        Some(Self { socket, connection, opened, unread, history, tls: tls.map(Box::new), thread, held })
+        let (left, tls) = (left.map(Into::into), tls.map(Box::new));
+        Some(Self { socket, connection, opened, permit: None, unread, history, left, tls, thread, held })
     }
 }
 
@@ -99,13 +112,25 @@ fn end(address: Address) -> Option<Endpoint> {
     }
 }
 
+/// What another worker must know of a client. It has no host: that is told with each request.
+fn write_client(client: &Client) -> ClientRecord {
+    let Client { address, encrypted, tls, .. } = client;
+    ClientRecord { address: end(*address), encrypted: *encrypted, tls: tls.as_deref().cloned() }
+}
+
+fn read_client(record: ClientRecord) -> Arc<Client> {
+    let ClientRecord { address, encrypted, tls } = record;
+    let address = address.map_or(Address::Unix, |end| Address::Tcp(end.address()));
+    Arc::new(Client { address, encrypted, host: None, tls: tls.map(Arc::new) })
+}
+
 impl Transferable for Detached {
     fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     fn write_record(&self, packet: &mut Vec<u8>) -> bool {
-        let Self { connection, opened, history, unread, tls, .. } = self;
+        let Self { connection, opened, history, unread, left, tls, .. } = self;
         let info = connection.tls.as_deref();
         let tls = match tls.as_deref() {
             None => None,
@@ -127,11 +152,14 @@ impl Transferable for Detached {
             age: opened.elapsed(),
             history: *history,
             tls,
+            client: connection.client.as_deref().map(write_client),
+            left: left.as_deref(),
         };
         let begin = packet.len();
-        let written = record.write(packet) && packet.len() - begin <= most;
+        let length = left.as_ref().map_or(0, |left| left.len());
+        let written = record.write(packet) && packet.len() - begin <= most + length;
         packet.extend_from_slice(unread);
-        written && unread.len() <= MAX_UNREAD
+        written && unread.len() <= MAX_UNREAD && length <= Resume::MOST
     }
 }
 
@@ -139,15 +167,19 @@ impl Transferable for Detached {
 pub(super) mod tests {
     use std::time::Duration;
 
+    use app_host_core::proxied::ProxiedTls;
+
     use super::*;
-    use crate::connection::{Detected, Suspended};
+    use crate::connection::Suspended;
 
     /// An idle connection that has had this many requests.
     pub(crate) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
-        let connection = Connection { peer: Address::Unix, local: Address::Unix, listener: "test", tls: None };
+        let connection =
+            Connection { peer: Address::Unix, local: Address::Unix, listener: "test", tls: None, client: None };
         let history = History { detected: Detected::Http1, requests, ..Suspended::accepted(()).history };
         let opened = Instant::now();
-        Detached { socket, connection, opened, unread: Bytes::new(), history, tls: None, thread: 0, held }
+        let (unread, left) = (Bytes::new(), None);
+        Detached { socket, connection, opened, permit: None, unread, history, left, tls: None, thread: 0, held }
     }
 
     #[test]
@@ -158,22 +190,32 @@ pub(super) mod tests {
         let name: &'static str = "ü\"".repeat(85).leak();
         let peer = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().unwrap();
         let (peer, local) = (Address::Tcp(peer), Address::Tcp("127.0.0.1:1".parse().unwrap()));
-        sent.connection = Connection { peer, local, listener: name, tls: None };
+        let text = || "\u{e4}".repeat(127);
+        let told = ProxiedTls {
+            ends_there: true,
+            version: Some(text().into()),
+            server_name: Some(text().into()),
+            alpn: Some(text().into_bytes().into()),
+            client_name: Some(text().into()),
+        };
+        let client = Client { address: peer, encrypted: true, host: None, tls: Some(Arc::new(told)) };
+        sent.connection = Connection { peer, local, listener: name, tls: None, client: Some(Arc::new(client)) };
         sent.opened -= Duration::from_secs(3);
-        sent.history.ticks = 2;
-        sent.history.next_tick = Duration::from_millis(1234);
+        sent.history.waited = Duration::from_mins(1);
+        sent.history.next_look = Duration::from_millis(1234);
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD].leak());
+        sent.left = Some(vec![7; Resume::MOST].into());
         let mut packet = vec![1, 2, 3];
         assert!(sent.write_record(&mut packet));
         let record = &packet[3..];
         assert!(record.len() <= MAX_RECORD);
-        let key = |name, unix| ListenerKey { name, unix, tls: false };
+        let key = |name, unix| ListenerKey { name, unix, tls: false, announced: false };
         let read =
             |record: &[u8], listeners: &[ListenerKey]| Detached::read(record, null(), listeners, (7, held.clone()));
 
         let found = read(record, &[key("other", false), key(name, false)]).unwrap();
         assert_eq!((found.connection, found.history, found.thread), (sent.connection.clone(), sent.history, 7));
-        assert_eq!(found.unread, sent.unread);
+        assert_eq!((found.unread, found.left), (sent.unread.clone(), sent.left.clone()));
         assert!(found.opened.elapsed() >= Duration::from_secs(3) && found.opened.elapsed() < Duration::from_secs(63));
 
         assert!(read(record, &[key("other", false)]).is_none(), "the listener is not here");
@@ -181,13 +223,22 @@ pub(super) mod tests {
         for length in 0..100 {
             assert!(read(&record[..length], &[key(name, false)]).is_none());
         }
+        sent.history.detected = Detected::Unannounced;
+        let mut unannounced = Vec::new();
+        assert!(sent.write_record(&mut unannounced));
+        assert!(read(&unannounced, &[key(name, false)]).is_none(), "the listener waits for no header");
+        let waits = ListenerKey { announced: true, ..key(name, false) };
+        assert_eq!(read(&unannounced, &[waits]).unwrap().history.detected, Detected::Unannounced);
+
+        sent.history.detected = Detected::Http1;
         // No clock goes so far.
-        sent.history.ticks = u32::MAX;
-        sent.history.next_tick = Duration::MAX;
+        sent.history.waited = Duration::MAX;
+        sent.history.next_look = Duration::MAX;
         let mut record = Vec::new();
         assert!(sent.write_record(&mut record));
         let mut found = read(&record, &[key(name, false)]).unwrap();
-        assert!(!found.history.waits_on() && Instant::now().checked_add(found.history.next_tick).is_some());
+        let day = Duration::from_hours(24);
+        assert!(!found.history.waits_on(day, day) && Instant::now().checked_add(found.history.next_look).is_some());
 
         sent.unread = Bytes::from_static(vec![0xff; MAX_UNREAD + 1].leak());
         assert!(!sent.write_record(&mut Vec::new()), "too much to travel");

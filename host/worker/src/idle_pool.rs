@@ -17,6 +17,7 @@ use slab::Slab;
 use app_host_platform::sys::stats::ThreadStats;
 use app_host_platform::sys::watch::Watch;
 
+use crate::connection::Limits;
 use crate::detached::Detached;
 
 /// How often the pool is searched for connections whose time-out is over.
@@ -27,6 +28,7 @@ pub(super) struct IdlePool {
     watch: Watch,
     entries: Slab<Entry>,
     pub(super) stats: &'static ThreadStats,
+    limits: &'static Limits,
 }
 
 struct Entry {
@@ -37,8 +39,8 @@ struct Entry {
 
 impl IdlePool {
     /// An empty pool. Must be called inside a runtime.
-    pub(super) fn new(stats: &'static ThreadStats) -> io::Result<Self> {
-        Ok(Self { watch: Watch::new()?, entries: Slab::new(), stats })
+    pub(super) fn new(stats: &'static ThreadStats, limits: &'static Limits) -> io::Result<Self> {
+        Ok(Self { watch: Watch::new()?, entries: Slab::new(), stats, limits })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,13 +52,15 @@ impl IdlePool {
     }
 
     /// Parks a connection. Returns it if the kernel doesn't watch it.
-    pub(super) fn park(&mut self, connection: Detached) -> Option<Detached> {
+    pub(super) fn park(&mut self, mut connection: Detached) -> Option<Detached> {
         let vacant = self.entries.vacant_entry();
         if self.watch.add(&connection.socket, vacant.key() as u64).is_err() {
             return Some(connection);
         }
         self.stats.opened();
-        let due = Instant::now() + connection.history.next_tick;
+        let now = Instant::now();
+        connection.history.park(self.limits.look().min(self.limits.left(connection.opened, now)));
+        let due = now + connection.history.next_look;
         vacant.insert(Entry { connection, due });
         None
     }
@@ -75,9 +79,12 @@ impl IdlePool {
     /// Removes the connections that have waited for as long as they may.
     pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Detached> {
         let mut expired = Vec::new();
+        let limits = self.limits;
         for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.due <= now) {
-            if entry.connection.history.waits_on() {
-                entry.due = now + entry.connection.history.next_tick;
+            let left = limits.left(entry.connection.opened, now);
+            let history = &mut entry.connection.history;
+            if !left.is_zero() && history.waits_on(limits.look().min(left), limits.http.idle_timeout) {
+                entry.due = now + history.next_look;
             } else {
                 expired.push(number);
             }
@@ -111,7 +118,7 @@ impl Entry {
     fn detach(self, stats: &ThreadStats, now: Instant) -> Detached {
         stats.closed();
         let Self { mut connection, due } = self;
-        connection.history.next_tick = due.saturating_duration_since(now);
+        connection.history.unpark(due.saturating_duration_since(now));
         connection
     }
 }
@@ -132,7 +139,7 @@ mod tests {
 
     fn pool(count: usize) -> (IdlePool, Vec<UnixStream>, mpsc::Receiver<std::convert::Infallible>) {
         let stats = Box::leak(Box::default());
-        let mut pool = IdlePool::new(stats).unwrap();
+        let mut pool = IdlePool::new(stats, &Limits::TEST).unwrap();
         let (held, holds) = mpsc::channel(1);
         let mut clients = Vec::new();
         for number in 0..count {
@@ -182,7 +189,7 @@ mod tests {
         };
         let lived = now - begin;
         assert!(lived >= HEAD_TIMEOUT * 3 && lived <= HEAD_TIMEOUT * 4 + 5 * CHECK_INTERVAL, "{lived:?}");
-        assert_eq!(expired.history.next_tick, Duration::ZERO, "the task that serves it closes it at once");
+        assert_eq!(expired.history.next_look, Duration::ZERO, "the task that serves it closes it at once");
     }
 
     #[tokio::test]
@@ -190,7 +197,7 @@ mod tests {
         let (mut pool, _clients, _holds) = pool(10);
         assert_eq!(pool.take(3).len(), 3);
         let first = pool.take(1).pop().unwrap();
-        let left = first.history.next_tick;
+        let left = first.history.next_look;
         assert!(left < HEAD_TIMEOUT && left > HEAD_TIMEOUT / 2, "the time here counts: {left:?}");
         assert_eq!(pool.close().count(), 6);
         assert!(pool.take(1).is_empty() && pool.is_empty());

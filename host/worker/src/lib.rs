@@ -13,6 +13,7 @@
 //! databank …       the databank's connections and timers
 //! dispatch         messages from and to other workers
 //! transfer         connections from and to other workers
+//! inherit, leave   what the app keeps in memory, from the worker before and to the one behind
 //! exit             exit handlers, the app's too, once it has stopped
 //! ```
 //! The control thread runs no code of the app's, so an app that blocks can't keep the worker from obeying. Only the two
@@ -33,14 +34,21 @@
 
 mod accept;
 mod access;
+mod addresses;
 mod arrivals;
+mod capacity;
 mod client;
 mod connection;
+mod context;
 mod control;
 mod detach_queue;
 mod detached;
 mod exit;
+mod forwarded;
+mod front;
 mod idle_pool;
+mod inheritance;
+mod proxy_protocol;
 mod record;
 mod serving;
 mod signals;
@@ -64,6 +72,10 @@ use app_host_platform::sys;
 use app_host_platform::sys::stats::{StatsPage, ThreadStats};
 use app_host_services::loader::AppListener;
 use app_host_tls::{CertificateError, Tickets, TlsServer};
+
+use capacity::Predecessor;
+use context::ListenerRules;
+use front::OwnAnswers;
 
 /// How many descriptors the table has room for from the start, besides the connections that there will be: 32 KiB in the
 /// kernel.
@@ -123,6 +135,8 @@ struct Equipment {
     access: Option<OwnedFd>,
     /// The keys of session tickets.
     tickets: Arc<Tickets>,
+    /// The worker that this one replaces.
+    predecessor: Option<Predecessor>,
     /// Held until the process ends: the lock by which a new master learns that this magic still runs.
     _held: OwnedFd,
 }
@@ -130,12 +144,8 @@ struct Equipment {
 /// A listener that the master has sent.
 struct Listener {
     socket: OwnedFd,
-    /// Lives as long as the process, as the ABI promises the app.
-    name: &'static str,
-    unix: bool,
     origin: Origin,
-    /// What handshakes are made with, if clients speak TLS.
-    tls: Option<TlsServer>,
+    rules: Arc<ListenerRules>,
 }
 
 /// Runs the worker, whose control socket is standard input.
@@ -172,7 +182,7 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
     let infos = &setup.listeners;
     let with_access = setup.access_log.as_ref().is_some_and(|setup| setup.place == AccessPlace::File);
     let with_tls = infos.iter().any(|info| info.tls.is_some());
-    let beside = usize::from(with_access) + usize::from(with_tls);
+    let beside = usize::from(with_access) + usize::from(with_tls) + usize::from(setup.predecessor.is_some());
     let (found, expected) = (descriptors.len(), 8 + beside + infos.len());
     let wrong = || WorkerError::Descriptors { found, expected };
     let mut descriptors = descriptors.into_iter();
@@ -182,21 +192,29 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
     let library = next()?;
     let access = with_access.then(&mut next).transpose()?;
     let ticket_keys = with_tls.then(&mut next).transpose()?;
+    let predecessor = setup.predecessor.map(|it| Ok::<_, WorkerError>((next()?, it.gone_after))).transpose()?;
     if found != expected {
         return Err(wrong());
     }
     let stats = StatsPage::open(&page).map_err(WorkerError::Stats)?.into_threads();
+    // It is the other worker's to write, and no reason to fail if that one has written something else to it.
+    let predecessor =
+        predecessor.and_then(|(page, gone_after)| Some(Predecessor::new(StatsPage::look_at(&page).ok()?, gone_after)));
     let (mut listeners, mut app_listeners) = (Vec::new(), Vec::new());
     let tickets = Arc::new(Tickets::new(&[]));
     if let Some(keys) = ticket_keys {
         tls::set_ticket_keys(&tickets, keys).map_err(WorkerError::TicketKeys)?;
     }
-    for (socket, ListenerInfo { name, unix, server, origin, tls }) in descriptors.zip(infos) {
+    for (socket, ListenerInfo { name, unix, server, origin, tls, peers, front }) in descriptors.zip(infos) {
         let (name, unix, origin) = (name.clone(), *unix, *origin);
         let tls = tls.as_deref().map(|settings| TlsServer::new(settings, Arc::clone(&tickets)));
         let tls = tls.transpose().map_err(|(_, error)| WorkerError::Tls { name: name.clone(), error })?;
         match server {
-            Server::Worker => listeners.push(Listener { socket, name: name.leak(), unix, origin, tls }),
+            Server::Worker => {
+                let (peers, own) = (peers.clone(), OwnAnswers::new(front));
+                let rules = Arc::new(ListenerRules { name: name.leak(), unix, tls, peers, own });
+                listeners.push(Listener { socket, origin, rules });
+            }
             Server::App => app_listeners.push(AppListener { name, unix, origin, socket }),
         }
     }
@@ -210,6 +228,7 @@ fn unpack(descriptors: Vec<OwnedFd>, setup: &WorkerSetup) -> Result<(OwnedFd, Eq
         library,
         access,
         tickets,
+        predecessor,
         _held: lock,
     };
     Ok((log, equipment))

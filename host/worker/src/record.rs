@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use app_host_core::proxied::{MAX_TEXT, ProxiedTls};
 use app_host_core::tls::MAX_CLIENT_CERTIFICATE;
 
 use crate::connection::History;
@@ -25,6 +26,19 @@ pub(super) struct ConnectionRecord<'a> {
     /// Its TLS, if it has one.
     #[serde(borrow)]
     pub(super) tls: Option<TlsRecord<'a>>,
+    /// The client, if a proxy has told of it.
+    pub(super) client: Option<ClientRecord>,
+    /// What the app has left for whoever goes on.
+    pub(super) left: Option<&'a [u8]>,
+}
+
+/// What a proxy has told of a connection's client.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ClientRecord {
+    /// `None` for one at a Unix socket.
+    pub(super) address: Option<Endpoint>,
+    pub(super) encrypted: bool,
+    pub(super) tls: Option<ProxiedTls>,
 }
 
 /// What another worker must know of a connection's TLS.
@@ -44,8 +58,9 @@ pub(super) enum TlsRecord<'a> {
     },
 }
 
-/// The most bytes of a record without unread bytes and TLS: a listener's name has up to 255, and the rest are a few numbers.
-pub(super) const MAX_HEAD: usize = 512;
+/// The most bytes of a record without unread bytes, TLS and what the app has left: a listener's name has up to 255, a proxy tells of four texts, and
+/// the rest are a few numbers.
+pub(super) const MAX_HEAD: usize = 512 + 4 * MAX_TEXT;
 
 /// The most bytes of its TLS: a client's certificate, what was read and what is to be sent, and up to 512 bytes of keys and
 /// names.

@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderMap, Request, Response};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -18,16 +19,20 @@ use app_host_core::message::Library;
 use app_host_platform::artifact::Loadable;
 use app_host_platform::sys;
 use app_host_platform::sys::stats::ThreadStats;
-use app_host_services::loader::{self, AppBody, AppResponseError, Connection, HostInfo, LoadedApp};
+use app_host_services::loader::{self, AppBody, AppResponseError, Client, Connection, HostInfo, LoadedApp};
 
-use crate::accept::{self, ConnectionContext, Intake, OpenListener, UnservedConnection};
+use crate::accept::{self, Intake, OpenListener, UnservedConnection};
 use crate::access::AccessLog;
+use crate::addresses::Addresses;
 use crate::arrivals::{self, Inbox, ThreadHandle};
-use crate::connection::{Application, DrainSignal, RequestBody};
+use crate::capacity::{Capacity, Room};
+use crate::connection::{Application, DrainSignal, Interim, Keepsake, Limits, RequestBody};
+use crate::context::{ConnectionContext, ListenerRules, ThreadContext};
 use crate::detach_queue::DetachQueue;
 use crate::detached::Detached;
+use crate::forwarded;
+use crate::front::{self, Step};
 use crate::idle_pool::IdlePool;
-use crate::tls;
 use crate::transfer::TransferHandle;
 use crate::{Listener, WorkerError};
 
@@ -83,6 +88,10 @@ pub(super) struct Start {
 #[derive(Clone)]
 pub(super) struct ThreadSetup {
     pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) limits: &'static Limits,
+    pub(super) capacity: Arc<Capacity>,
+    /// How many connections clients have, if that is bounded.
+    pub(super) addresses: Option<Arc<Addresses>>,
     pub(super) listeners: Arc<[Listener]>,
     pub(super) app: watch::Receiver<Option<LoadedApp>>,
     pub(super) intake: watch::Receiver<Intake>,
@@ -118,6 +127,7 @@ struct ThreadChannels {
     held: mpsc::Sender<Infallible>,
     /// Closed when no clone of `held` is left.
     all_ended: mpsc::Receiver<Infallible>,
+    room: Room,
 }
 
 /// Starts the serving thread `index`. Returns the handle by which connections of other workers reach it. Thread 0 is the
@@ -130,13 +140,14 @@ pub(super) fn spawn(
 ) -> Result<ThreadHandle, WorkerError> {
     let (held, all_ended) = mpsc::channel(1);
     let (handle, idle, inbox) = arrivals::channel(stats, &held);
-    let detach_queue = Arc::new(DetachQueue::new(setup.transfer.clone(), idle, index));
-    let channels = ThreadChannels { inbox, detach_queue, held, all_ended };
+    let detach_queue = Arc::new(DetachQueue::new(setup.transfer.clone(), idle, stats));
+    let room = Room { capacity: Arc::clone(&setup.capacity), thread: index, stats, coming: inbox.coming() };
+    let channels = ThreadChannels { inbox, detach_queue, held, all_ended, room };
     let name = format!("serve-{index}");
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
         let guard = GoneGuard(setup.events.clone());
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => match runtime.block_on(serve(stats, start, setup, channels)) {},
+            Ok(runtime) => match runtime.block_on(serve(index, stats, start, setup, channels)) {},
             Err(error) => guard.0.send(ThreadEvent::CannotStart(chain(&error))),
         }
     });
@@ -146,6 +157,7 @@ pub(super) fn spawn(
 
 /// The life of a serving thread. It ends with the process, and the control thread decides when.
 async fn serve(
+    index: usize,
     stats: &'static ThreadStats,
     start: Option<Start>,
     mut setup: ThreadSetup,
@@ -183,39 +195,44 @@ async fn serve(
         match OpenListener::take_over(listener) {
             Ok(taken) => open.push(Arc::new(taken)),
             Err(error) => {
-                let error = format!("listener \"{}\": {}", listener.name, chain(&error));
+                let error = format!("listener \"{}\": {}", listener.rules.name, chain(&error));
                 return send_last(&setup.events, ThreadEvent::CannotListen(error)).await;
             }
         }
     }
-    let servers = Arc::new(tls::servers(&setup.listeners).into_iter().collect());
-    drop(setup.listeners);
-    let pool = match IdlePool::new(stats) {
+    let pool = match IdlePool::new(stats, setup.limits) {
         Ok(pool) => pool,
         Err(error) => return send_last(&setup.events, ThreadEvent::CannotStart(chain(&error))).await,
     };
-    let ThreadChannels { inbox, detach_queue, held, mut all_ended } = channels;
+    let ThreadChannels { inbox, detach_queue, held, mut all_ended, room } = channels;
     let (drain, relay) = setup.drain.relayed();
     tokio::spawn(relay);
     tokio::spawn(Arc::clone(&detach_queue).run());
-    let context = ConnectionContext { app, stats, drain, servers, access: setup.access, detach_queue, held };
-    let ConnectionContext { drain, servers, access, detach_queue, .. } = context.clone();
-    let signal = drain.clone();
-    tokio::spawn(arrivals::run(inbox, pool, signal, Arc::clone(&detach_queue), move |held| ConnectionContext {
+    let thread = Arc::new(ThreadContext {
+        index,
         app,
         stats,
+        listeners: open.iter().map(|listener| Arc::clone(listener.rules())).collect(),
+        access: setup.access,
+        detach_queue,
+        limits: setup.limits,
+        room,
+        addresses: setup.addresses,
+    });
+    drop(setup.listeners);
+    tokio::spawn(arrivals::run(inbox, pool, drain.clone(), Arc::clone(&thread)));
+    let context = |listener: &OpenListener| ConnectionContext {
+        thread: Arc::clone(&thread),
+        listener: Arc::clone(listener.rules()),
         drain: drain.clone(),
-        servers: Arc::clone(&servers),
-        access: access.clone(),
-        detach_queue: Arc::clone(&detach_queue),
-        held,
-    }));
+        held: held.clone(),
+    };
     setup.events.send(ThreadEvent::Prepared);
     // Not before all threads are prepared: a worker that ends until then must have no connection to take with it.
     let _ = setup.intake.wait_for(|intake| *intake != Intake::Waiting).await;
     let mut accepting = JoinSet::new();
     for listener in &open {
-        accepting.spawn(accept::run(Arc::clone(listener), context.clone(), setup.intake.clone()));
+        accepting.spawn(accept::run(Arc::clone(listener), context(listener), setup.intake.clone()));
     }
 
     // An accept loop ends when the control thread closes the intake. One whose listener was shut down by another process
@@ -228,9 +245,9 @@ async fn serve(
     }
     let _ = setup.intake.wait_for(|intake| *intake == Intake::Closed).await;
     while let Some(UnservedConnection { listener, socket, peer }) = setup.unserved.take() {
-        open[listener].spawn_unserved(socket, &peer, &context);
+        open[listener].spawn_unserved(socket, &peer, &context(&open[listener]));
     }
-    drop((open, context));
+    drop((open, held));
     let _ = all_ended.recv().await;
     setup.events.send(ThreadEvent::Drained);
     if has_app {
@@ -278,22 +295,73 @@ async fn load(library: &message::Library, file: OwnedFd, host: HostInfo) -> Resu
 pub(super) struct Connected {
     pub(super) app: LoadedApp,
     pub(super) connection: Arc<Connection>,
+    pub(super) listener: Arc<ListenerRules>,
+}
+
+impl Connected {
+    /// What the listener itself answers to a request.
+    fn own_answer(&self, request: &Request<RequestBody>) -> Option<Box<Step>> {
+        let own = self.listener.own.as_ref()?;
+        let client = request.extensions().get::<Arc<Client>>().or(self.connection.client.as_ref());
+        let encrypted = client.map_or(self.connection.tls.is_some(), |client| client.encrypted);
+        // Boxed, because it is mostly absent.
+        own.step(request, encrypted).map(Box::new)
+    }
+}
+
+impl loader::HintSink for Interim {
+    fn send(&self, request: u64, fields: &HeaderMap) -> bool {
+        self.hint(request, fields)
+    }
+}
+
+impl loader::Keep for Keepsake {
+    fn found(&self) -> Option<Arc<[u8]>> {
+        self.found()
+    }
+
+    fn leave(&self, bytes: &[u8]) -> bool {
+        self.leave(bytes)
+    }
 }
 
 impl Application for Connected {
     type Body = AppBody;
     type Error = AppResponseError;
 
+    fn receive<B>(&self, request: &mut Request<B>) {
+        if let Some(client) = forwarded::settle(&self.listener.peers, &self.connection, request.headers_mut()) {
+            request.extensions_mut().insert(Arc::new(client));
+        }
+    }
+
     fn call(
         self,
         mut request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send {
+        let own = self.listener.own.as_ref().filter(|_| self.connection.tls.is_some());
+        let hsts = own.and_then(|own| own.hsts.clone());
+        let own = self.own_answer(&request);
         let upgrade = request.body_mut().upgrade();
         let upgrade = upgrade.map(|upgrade| {
             let protocol = upgrade.protocol().to_owned();
             loader::Upgrade::new(protocol, upgrade.tunnel())
         });
-        self.app.call(request, self.connection, upgrade)
+        let hints = request.body_mut().interim().map(|(interim, number)| loader::Hints::new(interim, number));
+        // Called before the future, which then doesn't contain the request.
+        let keep = request.body_mut().keepsake().map(|keepsake| keepsake as Arc<dyn loader::Keep>);
+        let offers = loader::Offers { upgrade, hints, keep };
+        let call = own.map_or_else(|| Ok(self.app.call(request, self.connection, offers)), Err);
+        async move {
+            let mut response = match call {
+                Ok(call) => call.await?,
+                Err(own) => front::answer(*own).await,
+            };
+            if let Some(hsts) = hsts {
+                response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
+            }
+            Ok(response)
+        }
     }
 
     fn is_whole(body: &AppBody) -> bool {

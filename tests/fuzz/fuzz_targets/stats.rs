@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use app_host_core::foreign;
 use app_host_platform::metrics::counters::Sums;
-use app_host_platform::sys::stats::{ThreadSnapshot, StatsPage};
+use app_host_platform::sys::stats::{StatsPage, ThreadSnapshot, ThreadStats};
 
 static PAGE: OnceLock<(StatsPage, File)> = OnceLock::new();
 
@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         (page, file.into())
     });
     // Two threads are enough to add, and what is repeated fills them.
-    let threads: Vec<u8> = bytes.iter().copied().chain([0]).cycle().take(2 * 512).collect();
+    let threads: Vec<u8> = bytes.iter().copied().chain([0]).cycle().take(2 * size_of::<ThreadStats>()).collect();
     file.write_all_at(&threads, 128).expect("the page is there");
     let stats = page.snapshot();
     for of in [(|thread| thread.requests) as fn(&ThreadSnapshot) -> u64, |thread| thread.cut.saturating_add(thread.in_flight)] {

@@ -54,12 +54,6 @@ mod transfer {
 }
 #[path = "../../../host/worker/src/connection"]
 mod connection {
-    use std::time::Duration;
-
-    pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-    pub mod timeouts {
-        pub const IDLE_TICKS: u32 = 4;
-    }
     #[path = "state/history.rs"]
     mod history;
     pub use history::History;
@@ -72,10 +66,10 @@ mod worker {
     pub fn record(bytes: &[u8]) {
         let Some((record, rest)) = record::ConnectionRecord::read(bytes) else { return };
         assert!(bytes.ends_with(rest));
-        assert!(std::time::Instant::now().checked_add(record.history.next_tick).is_some());
+        assert!(std::time::Instant::now().checked_add(record.history.next_look).is_some());
         let mut history = record.history;
         for _ in 0..10 {
-            let _ = history.waits_on();
+            let _ = history.waits_on(std::time::Duration::from_secs(30), std::time::Duration::from_secs(90));
         }
         let mut packet = Vec::new();
         assert!(record.write(&mut packet));

@@ -10,6 +10,7 @@ mod limits;
 mod searching;
 mod sorting;
 mod streaming;
+mod values;
 mod writers;
 
 use std::collections::BTreeMap;
@@ -84,6 +85,8 @@ on_every_driver! {
         types_are_apart,
         read_many_gives_those_that_exist_in_the_order_of_the_ids,
         faults_name_the_document,
+    }
+    values {
         any_text_is_an_id_and_comes_back,
         any_text_is_a_value_and_a_key_and_comes_back,
         any_json_comes_back,

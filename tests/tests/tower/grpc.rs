@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 use super::{begin_restart, site, within};
 
-#[path = "../../apps/greeter/messages.rs"]
+#[path = "../../../examples/grpc/src/messages.rs"]
 mod messages;
 use messages::{HelloReply, HelloRequest};
 
@@ -37,7 +37,7 @@ async fn greet(client: &mut Grpc<Channel>, name: &str) -> Result<String, tonic::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tonic_greeter_answers_unary_and_streaming_calls_over_a_restart() {
-    let library = App::build().app("axum_greeter");
+    let library = App::build().profile().join("libgrpc.so");
     let host = Host::new(&library).start();
     let endpoint = Endpoint::from_shared(format!("http://{}", host.address().tcp())).unwrap();
     let mut client = Grpc::new(endpoint.connect_lazy());

@@ -104,7 +104,7 @@ const WRONG: [(&str, &str, &str, &[&str]); 12] = [
         "option",
         "fn router() -> Router { Router::new() }",
         "router, thread = 2",
-        &["there is no option `thread`: there are `epoch`, `threads` and `stop`"],
+        &["there is no option `thread`: there are `epoch`, `threads`, `stop` and `state`"],
     ),
     (
         "stop",

@@ -17,7 +17,8 @@ fn tasks_timers_blocking_calls_and_sockets_work_in_a_handler() {
 
 #[test]
 fn pending_handler_is_dropped_when_its_client_goes() {
-    let host = site().start();
+    // A client that has gone looks for so long like one that waits for its answer.
+    let host = site().with("/http", serde_json::json!({ "half_closed_timeout": "1s", "head_timeout": "1s" })).start();
     let mut connection = host.connect();
     connection.ask("/wait/late").unwrap();
     host.wait_for("begun", |line| has(line, "what", "late"));

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::Account;
+use super::address::Address;
 use super::forms::{Forms, Written};
-use super::listen::{self, Address, Listen, RawListen, RawListenObject};
+use super::listen::{self, Listen, RawListen, RawListenObject};
 
 /// What the log calls it.
 const NAME: &str = "admin";
@@ -55,9 +56,9 @@ pub(super) fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         owner,
         group,
         freebind,
-        tls: None,
+        ..RawListenObject::default()
     };
-    let listen = RawListen::Object(raw);
+    let listen = RawListen::Object(Box::new(raw));
     let parsed = listen.parse(Path::new("/")).map_err(D::Error::custom)?;
     parsed.address.one_socket().map_err(D::Error::custom)?;
     Ok(Some(listen))

@@ -47,12 +47,16 @@ impl Default for Restart {
             start_timeout: Duration::from_secs(10),
             probation: Duration::from_millis(250),
             idle_linger: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
             on_failure: OnFailure::Lock,
             parallel: 1,
             while_draining: false,
             handover: true,
             balance: true,
+            single: false,
+            state_limit: 64 << 20,
+            state_timeout: Duration::from_secs(5),
         }
     }
 }

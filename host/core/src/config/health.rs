@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, Unexpected};
+use serde::de::Deserializer;
 
 use super::numbers::{Bytes, Number};
-use super::values::{duration, parse_duration};
+use super::values::duration;
 
 /// A worker has more memory than this before it serves anything.
 const LEAST_MEMORY: u64 = 1 << 20;
-
-/// The shortest time-out: a healthy worker on a busy machine may well be silent for less.
-const SHORTEST_HANG: Duration = Duration::from_secs(1);
 
 /// What a worker may have done, or become, before a new one of its generation takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -46,20 +43,12 @@ impl Default for Recycle {
     }
 }
 
-/// Reads a time-out, or `null` for none.
-pub(super) fn hang_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    const EXPECTED: &str = "null, or a duration from a second to a day, such as \"60s\"";
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let duration = parse_duration(&text).filter(|duration| *duration >= SHORTEST_HANG);
-    duration.map(Some).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
-}
-
 fn requests<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Number { least: 1, most: u64::MAX, null: true }.read(deserializer)
 }
 
 fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Bytes { least: LEAST_MEMORY, unlimited: None }.read(deserializer)
+    Bytes { least: LEAST_MEMORY, null: true, ..Bytes::ANY }.read(deserializer)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn nofile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
 }
 
 fn core<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Bytes { least: 0, unlimited: Some(UNLIMITED) }.read(deserializer)
+    Bytes { null: true, unlimited: Some(UNLIMITED), ..Bytes::ANY }.read(deserializer)
 }
 
 #[cfg(test)]

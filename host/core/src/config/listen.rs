@@ -1,14 +1,16 @@
 //! The keys `listen` and `app_listeners`: where to listen, and the bounds of it.
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::account::{Account, Rights};
+use super::address::{self, Address};
 use super::forms::{Forms, Written};
+use super::front::{Front, Hsts, Redirect};
+use super::peers::{Forwarded, Peers, ProxyProtocol, Trusted};
 use super::section::Section;
 use super::tls::{RawTls, Tls};
 
@@ -37,6 +39,10 @@ pub struct Listen {
     pub freebind: bool,
     /// Whether clients speak TLS, and with whom.
     pub tls: Option<Tls>,
+    /// Whom it believes what it is told of a client.
+    pub peers: Peers,
+    /// What it answers by itself.
+    pub front: Front,
 }
 
 /// Which clients an IPv6 socket takes (`IPV6_V6ONLY`, `ipv6(7)`).
@@ -50,120 +56,29 @@ pub enum Family {
     Both,
 }
 
-/// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Address {
-    Tcp(SocketAddr),
-    /// All addresses of the machine, of both families, on this port.
-    Everywhere(u16),
-    /// Whatever loopback addresses `localhost` has, on this port: a socket each.
-    Localhost(u16),
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// Whether a socket on the address `found`, as the kernel knows it, is what is meant.
-    pub fn is_met_by(&self, found: &Self) -> bool {
-        match (self, found) {
-            (Self::Everywhere(port), Self::Tcp(found)) => found.ip().is_unspecified() && found.port() == *port,
-            (Self::Localhost(port), Self::Tcp(found)) => found.ip().is_loopback() && found.port() == *port,
-            _ => self == found,
-        }
-    }
-
-    /// The port of a TCP address.
-    pub const fn port(&self) -> Option<u16> {
-        match self {
-            Self::Tcp(address) => Some(address.port()),
-            Self::Everywhere(port) | Self::Localhost(port) => Some(*port),
-            Self::Unix(_) => None,
-        }
-    }
-
-    /// Whether the two can't be bound beside each other, as far as that follows from what they are. Of two plain
-    /// addresses only the kernel knows.
-    fn overlaps(&self, other: &Self) -> bool {
-        if self == other {
-            return true;
-        }
-        let same_port = self.port().is_some_and(|port| port != 0 && other.port() == Some(port));
-        let local = |address: &Self| match address {
-            Self::Tcp(address) => address.ip().is_loopback() || address.ip().is_unspecified(),
-            Self::Everywhere(_) | Self::Localhost(_) => true,
-            Self::Unix(_) => false,
-        };
-        same_port
-            && match (self, other) {
-                (Self::Everywhere(_), _) | (_, Self::Everywhere(_)) => true,
-                (Self::Localhost(_), other) | (other, Self::Localhost(_)) => local(other),
-                _ => false,
-            }
-    }
-
-    /// Whether a bound one may keep the other from being bound: the same port, and all addresses or the same one.
-    pub fn may_keep_out(&self, other: &Self) -> bool {
-        let is_all = |address: &Self| match address {
-            Self::Tcp(address) => address.ip().is_unspecified(),
-            Self::Everywhere(_) => true,
-            Self::Localhost(_) | Self::Unix(_) => false,
-        };
-        let same_port = self.port().is_some_and(|port| port != 0 && other.port() == Some(port));
-        self.overlaps(other) || (same_port && (is_all(self) || is_all(other)))
-    }
-
-    /// How many sockets it may take.
-    const fn sockets(&self) -> usize {
-        match self {
-            Self::Localhost(_) => 2,
-            Self::Tcp(_) | Self::Everywhere(_) | Self::Unix(_) => 1,
-        }
-    }
-
-    /// Checks that one socket is enough, for what is given to somebody as one.
-    pub(super) fn one_socket(&self) -> Result<(), String> {
-        match self {
-            Self::Localhost(port) => Err(format!(
-                "\"localhost\" is two addresses, and this listener is one socket: \
-                 say \"127.0.0.1:{port}\" or \"[::1]:{port}\""
-            )),
-            Self::Tcp(_) | Self::Everywhere(_) | Self::Unix(_) => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Everywhere(port) => write!(f, ":{port}"),
-            Self::Localhost(port) => write!(f, "localhost:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 pub(super) enum RawListen {
     Port(u16),
     Text(String),
-    Object(RawListenObject),
+    Object(Box<RawListenObject>),
 }
 
 impl<'de> Deserialize<'de> for RawListen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const FORMS: Forms = Forms {
             expected: "\"IP:PORT\", \"localhost:PORT\", \":PORT\", a port, \"unix:PATH\" or an object with the keys \
-                       address, name, backlog, mode, owner, group, freebind, tls",
+                       address, name, backlog, mode, owner, group, freebind, tls, trusted_peers, proxy_protocol, forwarded, redirect, \
+                       acme_challenges",
             port: true,
         };
         Ok(match FORMS.read(deserializer)? {
             Written::Port(port) => Self::Port(port),
             Written::Text(text) => Self::Text(text),
-            Written::Object(object) => Self::Object(object),
+            Written::Object(object) => Self::Object(Box::new(object)),
         })
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListenObject {
     pub(super) address: String,
@@ -175,6 +90,14 @@ pub(super) struct RawListenObject {
     pub(super) group: Option<Account>,
     #[serde(default, deserialize_with = "super::tls::tls")]
     pub(super) tls: Option<RawTls>,
+    #[serde(default, deserialize_with = "super::peers::trusted")]
+    pub(super) trusted_peers: Vec<Trusted>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    pub(super) forwarded: Option<Forwarded>,
+    #[serde(default, deserialize_with = "super::front::redirect")]
+    pub(super) redirect: Option<Redirect>,
+    #[serde(default, deserialize_with = "super::values::directory")]
+    pub(super) acme_challenges: Option<PathBuf>,
 }
 
 /// The app finds a listener by its name, so each must have one.
@@ -202,7 +125,7 @@ pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     }
     let raw = raw.into_iter().map(|Section(listener)| {
         let RawAppListener { name, address, backlog, mode, owner, group, freebind } = listener;
-        RawListen::Object(RawListenObject {
+        RawListen::Object(Box::new(RawListenObject {
             address,
             name: Some(name),
             backlog,
@@ -210,8 +133,8 @@ pub(super) fn app_listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
             owner,
             group,
             freebind,
-            tls: None,
-        })
+            ..RawListenObject::default()
+        }))
     });
     let raw: Vec<_> = raw.collect();
     for listen in &raw {
@@ -271,6 +194,15 @@ pub(super) fn part_families<'a>(all: impl Iterator<Item = &'a mut Listen>) {
     }
 }
 
+/// Has redirects go to the first listener with TLS, unless they name a port.
+pub(super) fn aim_redirects(all: &mut [Listen]) {
+    let mut ports = all.iter().filter(|listen| listen.tls.is_some()).filter_map(|listen| listen.address.port());
+    let port = ports.find(|port| *port != 0).unwrap_or(443);
+    for redirect in all.iter_mut().filter_map(|listen| listen.front.redirect.as_mut()) {
+        redirect.port.get_or_insert(port);
+    }
+}
+
 /// Checks the listeners while their line is still known.
 pub(super) fn listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RawListen>, D::Error> {
     let raw = Vec::<RawListen>::deserialize(deserializer)?;
@@ -310,12 +242,22 @@ pub(super) fn listeners<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
 }
 
 impl Listen {
-    const fn new(name: String, address: Address) -> Self {
+    fn new(name: String, address: Address) -> Self {
         let family = match address {
             Address::Everywhere(_) => Family::Both,
             _ => Family::System,
         };
-        Self { name, address, backlog: BACKLOG, rights: Rights::NONE, family, freebind: false, tls: None }
+        Self {
+            name,
+            address,
+            backlog: BACKLOG,
+            rights: Rights::NONE,
+            family,
+            freebind: false,
+            tls: None,
+            peers: Peers::default(),
+            front: Front::default(),
+        }
     }
 }
 
@@ -323,9 +265,9 @@ impl RawListen {
     pub(super) fn parse(&self, directory: &Path) -> Result<Listen, String> {
         match self {
             Self::Port(port) => Ok(Listen::new(port.to_string(), Address::Everywhere(*port))),
-            Self::Text(address) => Ok(Listen::new(address.clone(), parse_address(address, directory)?)),
+            Self::Text(address) => Ok(Listen::new(address.clone(), address::parse(address, directory)?)),
             Self::Object(object) => {
-                let address = parse_address(&object.address, directory)?;
+                let address = address::parse(&object.address, directory)?;
                 let unix_only = [
                     ("mode", object.mode.is_some()),
                     ("owner", object.owner.is_some()),
@@ -350,48 +292,22 @@ impl RawListen {
                     return Err("a listener's \"name\" must have from 1 to 255 bytes".to_owned());
                 }
                 let tls = object.tls.as_ref().map(|tls| tls.resolve(directory)).transpose()?;
-                Ok(Listen { backlog, rights, freebind, tls, ..Listen::new(name, address) })
+                let peers = Peers {
+                    trusted: object.trusted_peers.clone(),
+                    proxy_protocol: object.proxy_protocol,
+                    forwarded: object.forwarded,
+                };
+                peers.check()?;
+                if object.redirect.is_some() && tls.is_some() {
+                    return Err("\"redirect\" is for listeners without \"tls\"".to_owned());
+                }
+                let front = Front {
+                    redirect: object.redirect,
+                    acme_challenges: object.acme_challenges.as_ref().map(|path| directory.join(path)),
+                    hsts: tls.as_ref().and_then(|tls| tls.hsts.as_ref()).map(Hsts::value),
+                };
+                Ok(Listen { backlog, rights, freebind, tls, peers, front, ..Listen::new(name, address) })
             }
         }
     }
-}
-
-fn parse_address(text: &str, directory: &Path) -> Result<Address, String> {
-    /// `sun_path` has 108 bytes with the final NUL (`unix(7)`).
-    const MAX_PATH: usize = 107;
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() || path.contains('\0') {
-            return Err(format!("listener \"{text}\" has no path that a Unix socket can have"));
-        }
-        let path = directory.join(path);
-        if path.as_os_str().len() > MAX_PATH {
-            return Err(format!(
-                "the path of listener \"{text}\" has {} bytes, and a Unix socket's has at most {MAX_PATH}",
-                path.as_os_str().len()
-            ));
-        }
-        return Ok(Address::Unix(path));
-    }
-    if let Ok(address) = text.parse() {
-        return Ok(Address::Tcp(address));
-    }
-    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
-    // Digits alone: a number's own parser takes a sign.
-    let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
-    let hint = match (host, port) {
-        ("", Some(port)) => return Ok(Address::Everywhere(port)),
-        (host, Some(port)) if host.eq_ignore_ascii_case("localhost") => return Ok(Address::Localhost(port)),
-        ("*", Some(port)) => format!("; for all addresses say \":{port}\""),
-        (host, Some(port)) if host.contains(':') && host.parse::<Ipv6Addr>().is_ok() => {
-            format!("; an IPv6 address stands in brackets: \"[{host}]:{port}\"")
-        }
-        (host, Some(_)) if !host.contains([':', '[', '/']) && host.parse::<Ipv4Addr>().is_err() => {
-            "; no name but localhost is resolved: say the address".to_owned()
-        }
-        _ => String::new(),
-    };
-    Err(format!(
-        "listener \"{text}\" is neither \"IP:PORT\", \"localhost:PORT\", \":PORT\" or a port (for all addresses) nor \
-         \"unix:PATH\"{hint}"
-    ))
 }

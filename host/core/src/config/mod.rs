@@ -5,6 +5,7 @@
 
 mod access;
 mod account;
+mod address;
 mod admin;
 mod app;
 mod control;
@@ -13,10 +14,13 @@ pub mod databank;
 mod defaults;
 mod environment;
 mod forms;
+mod front;
 mod health;
+mod http;
 mod limits;
 mod listen;
 mod numbers;
+mod peers;
 mod raw;
 mod schema;
 mod section;
@@ -33,21 +37,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use access::{AccessLog, Trusted};
+pub use access::AccessLog;
 pub use account::{Account, Rights};
+pub use address::Address;
 pub use app::{App, AppConfig};
 pub use control::ControlSocket;
 pub use cpus::Cpus;
 pub use databank::Databank;
 pub use environment::{Environment, Inherit, MANAGERS, Variables};
+pub use front::{Front, Hsts, Redirect};
 pub use health::Recycle;
+pub use http::{ClientLimits, ConnectionLimits, Http};
 pub use limits::{Limit, Limits, UNLIMITED};
-pub use listen::{Address, Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+pub use listen::{Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
+pub use peers::{Forwarded, Peers, ProxyProtocol, Trusted};
 use raw::RawConfig;
 pub use schema::SCHEMA;
 use section::Section;
 pub use tls::{CertificateFiles, ClientCertificate, Clients, MAX_CERTIFICATES, Tls};
-use values::{duration, positive_duration, workers};
+use values::{duration, positive_duration, state_limit, workers};
 pub use watched::Watched;
 pub use whereabouts::{Whereabouts, find as find_control_socket};
 
@@ -62,6 +70,9 @@ pub const MAX_VERSIONS_KEPT: u16 = 100;
 
 /// The most supplementary groups that workers may be given.
 pub const MAX_GROUPS: usize = 1024;
+
+/// The most bytes that an app may be let leave: they are in memory, besides what both workers make of them.
+pub const MAX_STATE: u64 = 16 << 30;
 
 /// The most serving threads that a worker may have.
 pub const MAX_THREADS: u16 = 64;
@@ -96,7 +107,7 @@ pub struct Config {
     pub cpus: Cpus,
     /// Where workers are; in the directory of the configuration, when absent.
     pub directory: Option<PathBuf>,
-    /// Whether a crash may leave the memory of a process that has the databank's secrets in a core dump.
+    /// Whether a crash may leave the memory of a process that has secrets, of the databank or of TLS, in a core dump.
     pub core_dumps: bool,
     pub databank: Databank,
     pub restart: Restart,
@@ -106,6 +117,10 @@ pub struct Config {
     /// absent.
     pub hang_timeout: Option<Duration>,
     pub recycle: Recycle,
+    /// What requests are bounded by.
+    pub http: Http,
+    /// What connections are bounded by.
+    pub connections: ConnectionLimits,
     /// How many earlier generations are kept beside the active one, to go back to.
     pub versions_kept: u16,
     pub watch: Watched,
@@ -117,6 +132,7 @@ pub struct Config {
 /// How a restart goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the configuration's own")]
 pub struct Restart {
     /// How long a worker may take from its spawn until it is ready.
     #[serde(deserialize_with = "positive_duration")]
@@ -127,6 +143,9 @@ pub struct Restart {
     /// How long a draining worker waits for the next request on an idle connection.
     #[serde(deserialize_with = "duration")]
     pub idle_linger: Duration,
+    /// How long a client that owes something may take or give nothing before a draining worker cuts it off.
+    #[serde(deserialize_with = "positive_duration")]
+    pub stall_timeout: Duration,
     /// How long a draining worker may take before it is killed.
     #[serde(deserialize_with = "positive_duration")]
     pub shutdown_timeout: Duration,
@@ -141,6 +160,14 @@ pub struct Restart {
     pub handover: bool,
     /// Whether idle connections move from a worker that has many to one that has few. Not without `handover`.
     pub balance: bool,
+    /// Whether one worker is enough: a new one comes before it goes, and inherits what the app keeps in memory.
+    pub single: bool,
+    /// How many bytes an app may leave to the worker that comes after it; none at all, when 0.
+    #[serde(deserialize_with = "state_limit")]
+    pub state_limit: u64,
+    /// How long leaving and inheriting may take together, before the old worker drains without that.
+    #[serde(deserialize_with = "positive_duration")]
+    pub state_timeout: Duration,
 }
 
 /// What follows a failed restart.
@@ -294,6 +321,12 @@ impl Config {
     /// Whether any listener speaks TLS.
     pub fn has_tls(&self) -> bool {
         self.listen.iter().any(|listen| listen.tls.is_some())
+    }
+
+    /// What clients are bounded by.
+    pub fn client_limits(&self) -> ClientLimits {
+        let connections = self.connections.of_one(self.workers);
+        ClientLimits { http: self.http, connections, stall_timeout: self.restart.stall_timeout }
     }
 
     /// All addresses that are listened at.

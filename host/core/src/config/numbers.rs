@@ -40,15 +40,21 @@ impl Visitor<'_> for Number {
     }
 }
 
-/// An amount of bytes: null, a number, or a text with a unit.
+/// An amount of bytes: null where that says something, a number, or a text with a unit.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes {
     pub(super) least: u64,
+    pub(super) most: u64,
+    /// Whether null says something.
+    pub(super) null: bool,
     /// What the text `"unlimited"` stands for, where it may be said.
     pub(super) unlimited: Option<u64>,
 }
 
 impl Bytes {
+    /// Any amount.
+    pub(super) const ANY: Self = Self { least: 0, most: u64::MAX, null: false, unlimited: None };
+
     pub(super) fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<u64>, D::Error> {
         deserializer.deserialize_any(self)
     }
@@ -58,26 +64,28 @@ impl Visitor<'_> for Bytes {
     type Value = Option<u64>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("null, a number of bytes")?;
-        if self.least > 0 {
-            write!(f, " from {}", self.least)?;
+        f.write_str(if self.null { "null, a number of bytes" } else { "a number of bytes" })?;
+        match (self.least, self.most) {
+            (0, u64::MAX) => {}
+            (least, u64::MAX) => write!(f, " from {least}")?,
+            (least, most) => write!(f, " from {least} to {most}")?,
         }
         f.write_str(", or a text such as \"512MiB\" (KiB, MiB, GiB)")?;
         if self.unlimited.is_some() { f.write_str(", or \"unlimited\"") } else { Ok(()) }
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
+        if self.null { Ok(None) } else { Err(E::invalid_type(Unexpected::Unit, &self)) }
     }
 
     fn visit_u64<E: Error>(self, bytes: u64) -> Result<Self::Value, E> {
-        let enough = bytes >= self.least;
-        if enough { Ok(Some(bytes)) } else { Err(E::invalid_value(Unexpected::Unsigned(bytes), &self)) }
+        let is_within = (self.least..=self.most).contains(&bytes);
+        if is_within { Ok(Some(bytes)) } else { Err(E::invalid_value(Unexpected::Unsigned(bytes), &self)) }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
         let bytes = match self.unlimited.filter(|_| text == "unlimited") {
-            None => parse(text).filter(|bytes| *bytes >= self.least),
+            None => parse(text).filter(|bytes| (self.least..=self.most).contains(bytes)),
             unlimited => unlimited,
         };
         bytes.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))

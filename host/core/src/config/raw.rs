@@ -10,10 +10,10 @@ use super::control::RawControl;
 use super::databank::RawDatabank;
 use super::listen::RawListen;
 use super::section::section;
-use super::values::{directory, duration, groups, threads, versions_kept, workers};
+use super::values::{directory, duration, groups, second_or_more_or_null, threads, versions_kept, workers};
 use super::{
-    Account, App, Config, ConfigError, Cpus, Environment, Limits, Log, LogFormat, LogLevel, Recycle, Restart, Watched,
-    access, admin, control, cpus, databank, defaults, environment, health, listen, watched,
+    Account, App, Config, ConfigError, ConnectionLimits, Cpus, Environment, Http, Limits, Log, LogFormat, LogLevel,
+    Recycle, Restart, Watched, access, admin, control, cpus, databank, defaults, environment, listen, watched,
 };
 
 #[derive(Deserialize)]
@@ -58,10 +58,14 @@ pub(super) struct RawConfig {
     restart: Restart,
     #[serde(default, deserialize_with = "duration")]
     shutdown_delay: Duration,
-    #[serde(default = "default_hang_timeout", deserialize_with = "health::hang_timeout")]
+    #[serde(default = "default_hang_timeout", deserialize_with = "second_or_more_or_null")]
     hang_timeout: Option<Duration>,
     #[serde(default, deserialize_with = "section")]
     recycle: Recycle,
+    #[serde(default, deserialize_with = "section")]
+    http: Http,
+    #[serde(default, deserialize_with = "section")]
+    connections: ConnectionLimits,
     #[serde(default = "default_versions_kept", deserialize_with = "versions_kept")]
     versions_kept: u16,
     #[serde(default = "defaults::watch", deserialize_with = "watched::watched")]
@@ -113,6 +117,7 @@ impl RawConfig {
         {
             return Err(ConfigError::Listen { path: path.to_owned(), key: "admin", message });
         }
+        listen::aim_redirects(&mut listen);
         let state_dir = directory.join(self.state_dir);
         let has_tls = listen.iter().any(|listen| listen.tls.is_some());
         let has_secrets = self.app.has_secrets() || self.environment.file.is_some() || has_tls;
@@ -140,6 +145,8 @@ impl RawConfig {
             shutdown_delay: self.shutdown_delay,
             hang_timeout: self.hang_timeout,
             recycle: self.recycle,
+            http: self.http,
+            connections: self.connections,
             versions_kept: self.versions_kept,
             watch: self.watch,
             log: Log {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::front::Hsts;
 use super::section::Section;
 use crate::secret::Secret;
 use crate::tls::{ClientAuth, Identity, TlsFile, TlsSettings};
@@ -19,6 +20,8 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients are asked for a certificate, and whose are taken.
     pub clients: Option<Clients>,
+    /// What browsers are told to remember.
+    pub hsts: Option<Hsts>,
 }
 
 /// A certificate and its key.
@@ -62,6 +65,8 @@ pub(super) struct RawTls {
     certificates: Vec<CertificateFiles>,
     #[serde(default)]
     clients: Option<Section<Clients>>,
+    #[serde(default)]
+    hsts: Option<Section<Hsts>>,
 }
 
 fn certificates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CertificateFiles>, D::Error> {
@@ -100,7 +105,9 @@ impl RawTls {
         let clients = self.clients.as_ref().map(|Section(clients)| {
             Ok::<_, String>(Clients { authorities: absolute(&clients.authorities)?, ..clients.clone() })
         });
-        Ok(Tls { certificates, clients: clients.transpose()? })
+        let hsts = self.hsts.as_ref().map(|Section(hsts)| hsts.clone());
+        hsts.as_ref().map_or(Ok(()), Hsts::check)?;
+        Ok(Tls { certificates, clients: clients.transpose()?, hsts })
     }
 }
 

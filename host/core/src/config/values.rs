@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 
-use super::numbers::Number;
-use super::{Account, MAX_GROUPS, MAX_THREADS, MAX_VERSIONS_KEPT, MAX_WORKERS};
+use super::numbers::{Bytes, Number};
+use super::{Account, MAX_GROUPS, MAX_STATE, MAX_THREADS, MAX_VERSIONS_KEPT, MAX_WORKERS};
 
 pub(super) fn versions_kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     within(deserializer, MAX_VERSIONS_KEPT)
@@ -20,6 +20,11 @@ pub(super) fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16,
 
 pub(super) fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     within(deserializer, MAX_THREADS)
+}
+
+pub(super) fn state_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = Bytes { most: MAX_STATE, ..Bytes::ANY }.read(deserializer)?;
+    Ok(bytes.expect("null is none of its forms"))
 }
 
 /// An empty path would be the directory that relative ones begin at, which is what none is for.
@@ -79,6 +84,27 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
     let duration = duration(deserializer)?;
     if duration.is_zero() {
         return Err(D::Error::invalid_value(Unexpected::Str("0s"), &"a duration longer than zero"));
+    }
+    Ok(duration)
+}
+
+/// Reads a time-out of a second or more, or `null` for none.
+pub(super) fn second_or_more_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    const EXPECTED: &str = "null, or a duration from a second to a day, such as \"60s\"";
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let duration = parse_duration(&text).filter(|duration| *duration >= Duration::from_secs(1));
+    duration.map(Some).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
+}
+
+/// A time-out of which less than a second would be for nobody's good.
+pub(super) fn second_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = duration(deserializer)?;
+    if duration < Duration::from_secs(1) {
+        let text = humantime::format_duration(duration).to_string();
+        return Err(D::Error::invalid_value(
+            Unexpected::Str(&text),
+            &"a duration from a second to a day, such as \"30s\"",
+        ));
     }
     Ok(duration)
 }

@@ -1,4 +1,4 @@
-//! The key `watch`: which files ask for a restart by themselves.
+//! The key `watch`: which files ask for a restart, or are read again, by themselves.
 
 use std::fmt;
 
@@ -13,15 +13,17 @@ pub struct Watched {
     pub library: bool,
     /// A changed configuration file does.
     pub config: bool,
+    /// Changed certificates and keys of listeners are read again.
+    pub certificates: bool,
 }
 
 impl Watched {
     /// Nothing is, unless the operator wants it.
-    pub(super) const NOTHING: Self = Self { library: false, config: false };
+    pub(super) const NOTHING: Self = Self { library: false, config: false, certificates: false };
 
     /// Whether anything is.
     pub const fn anything(self) -> bool {
-        self.library || self.config
+        self.library || self.config || self.certificates
     }
 }
 
@@ -32,6 +34,8 @@ struct RawWatched {
     library: bool,
     #[serde(default)]
     config: bool,
+    #[serde(default)]
+    certificates: bool,
 }
 
 const fn yes() -> bool {
@@ -46,16 +50,17 @@ pub(super) fn watched<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Watc
         type Value = Watched;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("true, false or an object with the keys library, config")
+            f.write_str("true, false or an object with the keys library, config, certificates")
         }
 
         fn visit_bool<E>(self, library: bool) -> Result<Watched, E> {
-            Ok(Watched { library, config: false })
+            Ok(Watched { library, ..Watched::NOTHING })
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Watched, A::Error> {
-            let RawWatched { library, config } = RawWatched::deserialize(MapAccessDeserializer::new(map))?;
-            Ok(Watched { library, config })
+            let RawWatched { library, config, certificates } =
+                RawWatched::deserialize(MapAccessDeserializer::new(map))?;
+            Ok(Watched { library, config, certificates })
         }
     }
 

@@ -29,6 +29,14 @@ pub enum Action {
         /// Its version and configuration.
         generation: Generation,
     },
+    /// Have a worker's app leave what it keeps in memory to that of the newer one in its slot; both serve on. Answered by
+    /// [`Event::HandedOn`](super::Event::HandedOn).
+    HandOn {
+        /// Who leaves, and drains next.
+        from: WorkerId,
+        /// Who inherits.
+        to: WorkerId,
+    },
     /// Tell a worker to drain. A worker that drains already can get it once more, without a
     /// successor and with what is left of its time, when the whole service stops.
     Drain {

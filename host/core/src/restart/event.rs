@@ -47,6 +47,15 @@ pub enum Event {
     Ready {
         /// The worker.
         worker: WorkerId,
+        /// Whether its app can leave what it keeps in memory, and inherit.
+        keeps_state: bool,
+    },
+    /// The worker's app has left what it keeps in memory to the worker that it was told, or won't.
+    HandedOn {
+        /// The worker.
+        worker: WorkerId,
+        /// The worker that it was told.
+        heir: WorkerId,
     },
     /// The worker says that it can't take its listeners; it will exit.
     CannotListen {

@@ -168,6 +168,12 @@ impl Machine {
             step.report(Report::WorkerRecycled { worker: worker.view(id), why });
             let since = step.now.saturating_sub(worker.ready_for(step.now));
             self.workers.enter(id, Life::Retiring { since });
+            // The next one would have as much from the start.
+            if let RecycleReason::Memory { .. } = why
+                && let Some(kept) = self.workers.kept(id)
+            {
+                kept.is_kept = false;
+            }
             self.back_offs.entry(worker.slot).or_default().fill(step.now);
         }
     }

@@ -4,6 +4,7 @@
 //! or a restart is decided here as well, since only the worker's generation and the machine's state
 //! decide it; what follows is the business of `roll` and `stop`.
 
+use super::bequest::KeptState;
 use super::machine::{Machine, State, Step};
 use super::worker::{Life, Worker, WorkerState, WorkerView};
 use super::{Action, ExitReason, Failure, KillReason, Report, Settings};
@@ -12,9 +13,17 @@ use crate::ids::{Ended, Generation, Slot, Time, WorkerId};
 impl Machine {
     pub(super) fn spawn(&mut self, slot: Slot, generation: Generation, settings: Settings, step: &mut Step) {
         let until = step.now.saturating_add(settings.start_timeout);
-        let Settings { shutdown_timeout, hang_timeout, .. } = settings;
+        let Settings { shutdown_timeout, hang_timeout, state_timeout, .. } = settings;
         let life = Life::Starting { until };
-        let worker = self.workers.add(Worker { slot, generation, shutdown_timeout, hang_timeout, pulse: None, life });
+        let worker = self.workers.add(Worker {
+            slot,
+            generation,
+            shutdown_timeout,
+            hang_timeout,
+            kept: KeptState::new(state_timeout),
+            pulse: None,
+            life,
+        });
         step.act(Action::Spawn { worker, slot, generation });
     }
 
@@ -24,8 +33,11 @@ impl Machine {
         worker.is_starting().then(|| worker.view(id))
     }
 
-    pub(super) fn ready(&mut self, id: WorkerId, step: &mut Step) {
+    pub(super) fn ready(&mut self, id: WorkerId, keeps_state: bool, step: &mut Step) {
         if let Some(view) = self.starting(id) {
+            if let Some(kept) = self.workers.kept(id) {
+                kept.is_kept = keeps_state;
+            }
             self.workers.enter(id, Life::Ready { since: step.now });
             step.report(Report::WorkerReady(WorkerView { state: WorkerState::Ready, ..view }));
         }
@@ -68,6 +80,7 @@ impl Machine {
         let Some(worker) = self.workers.remove(id) else {
             return;
         };
+        self.forget_heir(id, step.now);
         let expected = worker.is_going();
         step.report(Report::WorkerExited { worker: worker.view(id), how, expected });
         if !expected {
@@ -100,12 +113,13 @@ impl Machine {
     pub(super) fn drain_spare(&mut self, step: &mut Step) {
         let mut spare: Vec<(Slot, WorkerId)> =
             self.workers.iter().filter(|(id, it)| self.is_spare(*id, it)).map(|(id, it)| (it.slot, id)).collect();
-        spare.sort_unstable_by(|one, other| other.cmp(one));
+        // Of a slot the oldest first, which has had what its app keeps in memory for the longest.
+        spare.sort_unstable_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(&other.1)));
         for (_, id) in spare {
             let Some(worker) = self.workers.get(id) else { continue };
             // The drain of one may leave another without whom it would be succeeded by.
             let is_needless = !worker.is_ready() || self.serving() > usize::from(self.settings.workers);
-            if is_needless && self.is_spare(id, &worker) {
+            if is_needless && self.is_spare(id, &worker) && self.has_handed_on(id, step) {
                 self.drain(id, true, step);
             }
         }

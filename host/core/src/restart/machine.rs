@@ -10,7 +10,7 @@ use super::respawn::BackOff;
 use super::roll::Roll;
 use super::rollback::Rollback;
 use super::scale::Scale;
-use super::worker::{Worker, WorkerView};
+use super::worker::WorkerView;
 use super::workers::WorkerTable;
 use super::{Action, By, Event, ExitReason, Failure, Phase, Refusal, Report, Settings, Verdict};
 use crate::ids::{Generation, RequestId, Slot, Time};
@@ -104,6 +104,7 @@ impl Machine {
         if self.state != State::Exited {
             self.apply(event, &mut step);
             self.kill_overdue(&mut step);
+            self.end_late_bequests(&mut step);
             // What ends one phase may make something possible in the next.
             loop {
                 let phase = self.phase();
@@ -118,7 +119,7 @@ impl Machine {
 
     /// When [`Event::Tick`] must be handled next, if nothing else happens before.
     pub fn deadline(&self) -> Option<Time> {
-        let workers = self.workers.all().filter_map(Worker::deadline);
+        let workers = self.workers.all().flat_map(|it| it.deadline().into_iter().chain(it.kept.deadline()));
         let respawns = self.back_offs.values().filter_map(BackOff::due);
         let own = match &self.state {
             State::Rolling(roll) => roll.probation_ends(),
@@ -200,7 +201,8 @@ impl Machine {
                 }
             }
             Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error, step),
-            Event::Ready { worker } => self.ready(worker, step),
+            Event::Ready { worker, keeps_state } => self.ready(worker, keeps_state, step),
+            Event::HandedOn { worker, heir } => self.handed_on(worker, heir),
             Event::CannotListen { worker, error } => {
                 self.said_unfit(worker, step, |slot| Failure::CannotListen { slot, error });
             }
@@ -250,7 +252,7 @@ impl Machine {
             State::Locked { .. } => Refusal::AbortedRestart,
             State::Preflight { .. } | State::Rolling(_) | State::Returning(_) => Refusal::RestartInFlight,
             State::Serving if !self.outgoing.is_empty() && !overtakes => Refusal::RestartInFlight,
-            State::Serving if self.configured < 2 => Refusal::NoWorkers,
+            State::Serving if !self.settings.suffice(self.configured) => Refusal::NoWorkers,
             State::Serving if !self.settings.databank_shared => {
                 Refusal::BadDriver("the active databank can't be shared between processes".to_owned())
             }
@@ -273,7 +275,7 @@ impl Machine {
     }
 
     fn preflight_passed(&mut self, request: RequestId, (settings, unchanged): (Settings, bool), step: &mut Step) {
-        if settings.workers < 2 {
+        if !settings.suffice(settings.workers) {
             self.refuse_preflight(request, Refusal::NoWorkers, step);
         } else if !settings.databank_shared {
             let text = "the configured databank can't be shared between processes".to_owned();

@@ -38,6 +38,7 @@
 
 mod action;
 mod backoff;
+mod bequest;
 mod draining;
 mod event;
 mod first;
@@ -82,8 +83,12 @@ pub use worker::{WorkerState, WorkerView};
 pub struct Settings {
     /// How many slots there are, if nobody wants more or fewer.
     pub workers: u16,
+    /// Whether restarts need no second worker: new before old, and what the app keeps in memory goes from one to the other.
+    pub single: bool,
     /// Whether processes may share the databank.
     pub databank_shared: bool,
+    /// How long leaving something to a worker of this generation may take; they are left nothing, when absent.
+    pub state_timeout: Option<Duration>,
     /// How long a spawned worker may take to become ready.
     pub start_timeout: Duration,
     /// How long the first candidate worker must stay alive once it is ready, before any active
@@ -106,6 +111,13 @@ pub struct Settings {
     pub parallel: u16,
     /// How long the service goes on serving, while it says that it is about to stop.
     pub shutdown_delay: Duration,
+}
+
+impl Settings {
+    /// Whether so many workers are enough for a restart.
+    const fn suffice(&self, workers: u16) -> bool {
+        workers >= if self.single { 1 } else { 2 }
+    }
 }
 
 words! {

@@ -46,6 +46,8 @@ pub enum Report {
         /// When it is killed, from now.
         timeout: Duration,
     },
+    /// A worker's app has not left in time what it keeps in memory: it blocks. The worker drains without that.
+    HandOnTimedOut(WorkerView),
     /// A worker has hung, and SIGABRT was ordered.
     WorkerHung {
         /// The worker as it was before.
@@ -153,6 +155,7 @@ impl Report {
             Self::WorkerSpawned(worker)
             | Self::WorkerReady(worker)
             | Self::WorkerTerminated(worker)
+            | Self::HandOnTimedOut(worker)
             | Self::WorkerUnfit { worker, .. }
             | Self::WorkerExited { worker, .. }
             | Self::DrainOrdered { worker, .. }

@@ -138,7 +138,7 @@ impl Machine {
         predecessors.sort_unstable();
         for (_, id) in predecessors {
             let others_ready = self.serving() - usize::from(self.workers.get(id).is_some_and(|it| it.is_ready()));
-            if others_ready >= usize::from(configured) {
+            if others_ready >= usize::from(configured) && self.has_handed_on(id, step) {
                 self.drain(id, true, step);
             }
         }

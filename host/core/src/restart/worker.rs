@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bequest::KeptState;
 use super::health::Pulse;
 use crate::ids::{Generation, Slot, Time, WorkerId};
 use crate::words::words;
@@ -48,6 +49,8 @@ pub(super) struct Worker {
     pub(super) shutdown_timeout: Duration,
     /// Its own generation's.
     pub(super) hang_timeout: Option<Duration>,
+    /// What its app keeps in memory.
+    pub(super) kept: KeptState,
     /// What was seen of it since it became ready, if anything.
     pub(super) pulse: Option<Pulse>,
     pub(super) life: Life,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bequest::KeptState;
 use super::health::Pulse;
 use super::worker::{Life, Worker, WorkerView};
 use crate::ids::{Generation, Slot, Time, WorkerId};
@@ -41,6 +42,9 @@ impl WorkerTable {
     pub(super) fn enter(&mut self, id: WorkerId, life: Life) -> Option<Worker> {
         let worker = self.known.get_mut(&id)?;
         let before = *worker;
+        if !matches!(life, Life::Ready { .. } | Life::Retiring { .. }) {
+            worker.kept.bequest = None;
+        }
         debug_assert!(before.life.may_become(life), "{id}: {:?} becomes {life:?}", before.life);
         worker.life = life;
         Some(before)
@@ -93,6 +97,22 @@ impl WorkerTable {
         self.of(generation).any(|it| it.slot == slot && matches!(it.life, Life::Ready { .. }))
     }
 
+    /// What a worker's app keeps in memory.
+    pub(super) fn kept(&mut self, id: WorkerId) -> Option<&mut KeptState> {
+        self.known.get_mut(&id).map(|worker| &mut worker.kept)
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        self.known.values_mut()
+    }
+
+    /// Who comes after a worker in its slot, and serves there. One that was there before has what it needs.
+    pub(super) fn heir(&self, id: WorkerId) -> Option<WorkerId> {
+        let slot = self.get(id)?.slot;
+        let stays = |it: &Worker| it.slot == slot && matches!(it.life, Life::Ready { .. });
+        self.known.range(id..).rev().find(|&(&other, it)| other != id && stays(it)).map(|(&other, _)| other)
+    }
+
     /// Those that are to be killed by now.
     pub(super) fn overdue(&self, now: Time) -> Vec<WorkerId> {
         self.iter().filter(|(_, it)| it.deadline().is_some_and(|until| until <= now)).map(|(id, _)| id).collect()
@@ -135,6 +155,7 @@ mod tests {
             generation: Generation(1),
             shutdown_timeout: Duration::ZERO,
             hang_timeout: None,
+            kept: KeptState::new(None),
             pulse: None,
             life: Life::Starting { until: NOW },
         };

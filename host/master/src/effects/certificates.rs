@@ -37,6 +37,11 @@ impl Effects {
         });
     }
 
+    /// As [`reload_certificates`](Self::reload_certificates), for nobody who waits for an answer.
+    pub(crate) fn renew_certificates(&self) {
+        self.reload_certificates(oneshot::channel().0);
+    }
+
     /// Gives workers what was read, if the generation that it is for is still active.
     pub(crate) fn certificates_read(
         &mut self,

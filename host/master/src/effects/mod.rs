@@ -170,10 +170,15 @@ impl Effects {
                         Err(error) => Event::SpawnFailed { worker, error: chain(&error) },
                     });
                 }
+                Action::HandOn { from, to } => {
+                    if !self.workers.hand_state_on(from, to) {
+                        self.follow_ups.push_back(Event::HandedOn { worker: from, heir: to });
+                    }
+                }
                 Action::Drain { worker, successor, timeout } => {
                     let handed_over = successor && self.workers.hands_over(worker);
                     let connections = if handed_over { Connections::HandedOver } else { Connections::Closed };
-                    self.workers.order(worker, ToWorker::Drain { successor, timeout, connections });
+                    self.workers.order(worker, ToWorker::Drain { successor, timeout, connections }, None);
                 }
                 Action::Abort { worker } => self.workers.abort(worker),
                 Action::Kill { worker, .. } => self.workers.kill(worker),
@@ -344,6 +349,8 @@ fn settings(prepared: &Prepared) -> Settings {
         recycle: config.recycle,
         while_draining: config.restart.while_draining,
         parallel: config.restart.parallel,
+        single: config.restart.single,
+        state_timeout: Some(config.restart.state_timeout).filter(|_| config.restart.state_limit > 0),
         shutdown_delay: config.shutdown_delay,
     }
 }

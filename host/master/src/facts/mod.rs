@@ -8,6 +8,7 @@ use serde::Serialize;
 use tracing::{Level, error, info, warn};
 
 use app_host_core::ids::Ended;
+use app_host_core::not_resumed::LongLived;
 use app_host_core::restart::{ExitReason, Phase, RecycleReason, Report, Verdict, WorkerView};
 use app_host_core::status::{VerdictRecord, millis};
 use app_host_platform::sys::stats::StatsSnapshot;
@@ -80,6 +81,10 @@ fields! {
     handed_over: u64,
     received: u64,
     closed: u64,
+    websockets_resumed: u64,
+    websockets_ended: u64,
+    event_streams_resumed: u64,
+    event_streams_ended: u64,
     /// What the app held the worker's threads with.
     routes: String,
     /// Whether other workers serve on.
@@ -150,6 +155,7 @@ pub(super) fn describe(report: &Report, known: &Known) -> Fact {
             Fact::error("worker can't serve", Fields { reason, detail, ..known.of(worker) })
         }
         Report::WorkerTerminated(worker) => Fact::warn("worker told to stop by another process", known.of(worker)),
+        Report::HandOnTimedOut(worker) => Fact::warn("worker hands on nothing in time", known.of(worker)),
         Report::WorkerExited { worker, how, expected } => worker_exited(worker, *how, *expected, known),
         Report::DrainOrdered { worker, successor, timeout } => {
             let (successor, timeout_ms) = (Some(*successor), Some(millis(*timeout)));
@@ -232,6 +238,10 @@ fn worker_exited(worker: &WorkerView, how: Ended, expected: bool, known: &Known)
         handed_over: Some(stats.sum(|thread| thread.handed_over)),
         received: Some(stats.sum(|thread| thread.taken_over)),
         closed: Some(stats.sum(|thread| thread.dismissed)),
+        websockets_resumed: Some(stats.sum(|thread| thread.resumed(LongLived::WebSocket))),
+        websockets_ended: Some(stats.sum(|thread| thread.ended(LongLived::WebSocket))),
+        event_streams_resumed: Some(stats.sum(|thread| thread.resumed(LongLived::EventStream))),
+        event_streams_ended: Some(stats.sum(|thread| thread.ended(LongLived::EventStream))),
         // What a killed or crashed worker had in hand is the first question.
         routes: Some(stats.routes()),
         ..known.of(worker)

@@ -79,6 +79,7 @@ fn reports() -> Vec<Report> {
         Report::WorkerReady(WORKER),
         Report::WorkerUnfit { worker: WORKER, failure: Failure::Stopped },
         Report::WorkerTerminated(WORKER),
+        Report::HandOnTimedOut(WORKER),
         Report::WorkerExited { worker: WORKER, how: Ended::Code(0), expected: true },
         Report::WorkerExited { worker: WORKER, how: Ended::Signal(9), expected: false },
         Report::DrainOrdered { worker: WORKER, successor: true, timeout: second },

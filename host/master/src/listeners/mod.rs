@@ -228,6 +228,8 @@ impl Listeners {
                 server: *server,
                 origin: bound.origin,
                 tls: None,
+                peers: listen.peers.clone(),
+                front: listen.front.clone(),
             })
             .collect()
     }

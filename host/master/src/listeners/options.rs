@@ -13,8 +13,7 @@ use socket2::Socket;
 
 use app_host_platform::sys::socket::{filter_length, option, set_option};
 
-/// What is compared, by its name in the log (`socket(7)`, `ip(7)`, `ipv6(7)`, `tcp(7)`). Where a kernel doesn't know one
-/// of them it has no value, before and after.
+/// What is compared, by its name in the log (`socket(7)`, `ip(7)`, `ipv6(7)`, `tcp(7)`).
 const COMPARED: [(&str, i32, i32); 40] = [
     ("SO_LOCK_FILTER", libc::SOL_SOCKET, libc::SO_LOCK_FILTER),
     ("SO_BINDTODEVICE", libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
@@ -62,7 +61,8 @@ const COMPARED: [(&str, i32, i32); 40] = [
 /// (`tcp_get_info` in net/ipv4/tcp.c).
 const BACKLOG: std::ops::Range<usize> = 28..32;
 
-/// The options of one socket at one time.
+/// The options of one socket at one time. Without a value is what this kernel, or this kind of socket, doesn't know and
+/// what could not be asked just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
     values: Vec<Option<Vec<u8>>>,
@@ -81,13 +81,16 @@ impl Options {
         }
     }
 
-    /// The names of those that are no longer so.
+    /// The names of those that are no longer so. What has no value before or now is none of them: taken for a change, it
+    /// would have a listener replaced whose clients are queued.
     pub(super) fn changed(&self, now: &Self) -> Vec<&'static str> {
         let compared = COMPARED.iter().zip(self.values.iter().zip(&now.values));
-        let mut changed: Vec<_> =
-            compared.filter(|(_, (before, now))| before != now).map(|((name, ..), _)| *name).collect();
-        changed.extend((self.filter != now.filter).then_some("SO_ATTACH_FILTER"));
-        changed.extend((self.backlog != now.backlog).then_some("backlog"));
+        let mut changed: Vec<_> = compared
+            .filter(|(_, (before, now))| differ(before.as_ref(), now.as_ref()))
+            .map(|((name, ..), _)| *name)
+            .collect();
+        changed.extend(differ(self.filter, now.filter).then_some("SO_ATTACH_FILTER"));
+        changed.extend(differ(self.backlog.as_ref(), now.backlog.as_ref()).then_some("backlog"));
         changed
     }
 
@@ -98,6 +101,7 @@ impl Options {
         self.backlog = backlog;
         for ((name, ..), (expected, now)) in COMPARED.iter().zip(self.values.iter_mut().zip(values)) {
             if matches!(*name, "IP_FREEBIND" | "IPV6_FREEBIND") {
+                // Where it can't be asked, what was expected may be wrong from now on.
                 *expected = now;
             }
         }
@@ -106,22 +110,26 @@ impl Options {
     /// Puts back what can be put back; whether that was all is told by [`changed`](Self::changed).
     pub(super) fn restore(&self, socket: &Socket) {
         let now = Self::of(socket);
-        if self.filter != now.filter {
+        if differ(self.filter, now.filter) {
             let _ = detach_filter(socket);
         }
         if let Some(Ok(backlog)) = self.backlog.as_deref().map(<[u8; 4]>::try_from)
-            && self.backlog != now.backlog
+            && differ(self.backlog.as_ref(), now.backlog.as_ref())
         {
             let _ = socket.listen(i32::from_ne_bytes(backlog));
         }
         for ((_, level, name), (before, now)) in COMPARED.iter().zip(self.values.iter().zip(&now.values)) {
-            if let Some(before) = before
-                && Some(before) != now.as_ref()
+            if let (Some(before), Some(now)) = (before, now)
+                && before != now
             {
                 let _ = set_option(socket, *level, *name, before);
             }
         }
     }
+}
+
+fn differ<T: PartialEq>(before: Option<T>, now: Option<T>) -> bool {
+    before.zip(now).is_some_and(|(before, now)| before != now)
 }
 
 fn detach_filter(socket: &impl AsFd) -> io::Result<()> {
@@ -155,6 +163,19 @@ mod tests {
         assert_eq!(changed, ["SO_LINGER", "IP_MINTTL", "TCP_DEFER_ACCEPT", "SO_ATTACH_FILTER", "backlog"]);
         before.restore(&socket);
         assert_eq!(before.changed(&Options::of(&socket)), [""; 0]);
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_no_change() {
+        let socket = listening();
+        let known = Options::of(&socket);
+        let unknown = Options { values: vec![None; COMPARED.len()], filter: None, backlog: None };
+        socket.listen(1).unwrap();
+        let now = Options::of(&socket);
+        assert_eq!(known.changed(&now), ["backlog"]);
+        assert_eq!((unknown.changed(&now), known.changed(&unknown)), (vec![], vec![]));
+        unknown.restore(&socket);
+        assert_eq!(Options::of(&socket), now);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! generation and for each restart, and by `check`. What it prepares is complete: a generation's
 //! workers need nothing from the file system that may still change.
 
+mod patience;
 mod prepared;
 mod probe;
 mod secrets;
@@ -30,6 +31,7 @@ use app_host_platform::disk_thread::DiskThread;
 use app_host_platform::held::Directory;
 use app_host_platform::identity::{self, Identity};
 use app_host_platform::state_dir;
+use app_host_platform::sys;
 
 use crate::history_file::config_id;
 use crate::listeners::{AdminListener, BindError, Listeners, Loopback};
@@ -79,7 +81,8 @@ impl From<Refusal> for Refused {
 
 fn library(version: &Version) -> Library {
     let (path, name) = (version.path.clone(), version.library.clone());
-    Library { path, name, version: version.id, magic: version.magic().0 }
+    let app_version = foreign::line(&version.manifest.app_version, foreign::MAX_NAME);
+    Library { path, name, version: version.id, magic: version.magic().0, app_version }
 }
 
 /// How long the stages took that are worth knowing.
@@ -147,8 +150,7 @@ impl Preflight {
             Source::Copy(version) => store.reopen(version, &path),
         };
         let version = self
-            .disk
-            .run(DISK_TIMEOUT, take)
+            .on_disk("the disk: the copy of the library", take)
             .await
             .map_err(|error| Refusal::BadArtifact(error.to_string()))?
             .map_err(|error| Refused { judged: judged_by(&error), refusal: Refusal::BadArtifact(chain(&error)) })?;
@@ -159,11 +161,14 @@ impl Preflight {
         Ok(version)
     }
 
-    /// What `config` names by its file.
+    /// What `config` names by its file. Where it forbids core dumps, this process makes none from now on: it may have been
+    /// started with a configuration that had nothing to hide.
     pub async fn secrets(&self, config: &Arc<Config>) -> Result<Secrets, Refusal> {
+        sys::process::allow_core_dumps(config.core_dumps);
         let (config, path) = (Arc::clone(config), self.config_path.clone());
         let read = move || read_secrets(&config, path.parent().unwrap_or(Path::new("/")));
-        self.disk.run(DISK_TIMEOUT, read).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
+        let read = self.on_disk("the disk: files with secrets", read).await;
+        read.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 
     /// As [`Self::version`], while the databank is reached for. `may_take` has the first look at the copy.
@@ -193,7 +198,7 @@ impl Preflight {
     }
 
     /// What lies at the paths of `config` and of the configuration itself. Nothing of it is taken.
-    pub async fn on_disk(&self, config: &Config) -> Result<OnDisk, Refusal> {
+    pub async fn lies_there(&self, config: &Config) -> Result<OnDisk, Refusal> {
         let (path, library) = (self.config_path.clone(), config.app.library.clone());
         let look = move || OnDisk {
             // What can't be read is nothing that a restart could take.
@@ -203,7 +208,8 @@ impl Preflight {
             }),
             config: read_file(&path, config::MAX_FILE_BYTES).ok().map(|bytes| config_id(&bytes)),
         };
-        self.disk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadArtifact(error.to_string()))
+        let look = self.on_disk("the disk: what lies there", look).await;
+        look.map_err(|error| Refusal::BadArtifact(error.to_string()))
     }
 
     /// Prepares the next generation beside `running`, whose listeners it shares; `magic` is that of
@@ -211,8 +217,7 @@ impl Preflight {
     pub async fn next(&self, running: &Prepared, magic: Magic, history: &History) -> Result<(Prepared, Took), Refused> {
         let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
         let snapshot = self
-            .disk
-            .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
+            .on_disk("the disk: the configuration", move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))??;
         self.beside(running, snapshot, Source::Path, magic, history).await
@@ -229,14 +234,13 @@ impl Preflight {
     ) -> Result<(Prepared, Took), Refused> {
         let (path, dev_library) = (self.config_path.clone(), self.dev_library.clone());
         let snapshot = self
-            .disk
-            .run(DISK_TIMEOUT, move || read_config(&path, dev_library.as_deref()))
+            .on_disk("the disk: the configuration", move || read_config(&path, dev_library.as_deref()))
             .await
             .map_err(|error| Refusal::BadConfig(error.to_string()))?;
         // Where the configuration on disk is no good, the library that it would name isn't known; a
         // restart would take nothing of it.
         let named = snapshot.as_ref().map_or(&running.config, |snapshot| &snapshot.config);
-        let found = self.on_disk(named).await?;
+        let found = self.lies_there(named).await?;
         let snapshot = Snapshot::parse(kept.config.as_bytes(), &self.config_path, self.dev_library.as_deref())?;
         let source = Source::Copy(kept.pair.version);
         let (mut prepared, took) = self.beside(running, snapshot, source, magic, history).await?;
@@ -253,6 +257,8 @@ impl Preflight {
         magic: Magic,
         history: &History,
     ) -> Result<(Prepared, Took), Refused> {
+        // Whatever it is refused for: it has been read, and may have a password in it.
+        sys::process::allow_core_dumps(config.core_dumps);
         let misfit = |refusal| Refused::judged(refusal, Judged::Config(config_id));
         let fixed = |key| {
             Refusal::Incompatibility(match source {
@@ -340,7 +346,8 @@ impl Preflight {
                         .map_err(|error| Refusal::BadConfig(chain(&error)))
                 })
         };
-        self.disk.run(DISK_TIMEOUT, look).await.map_err(|error| Refusal::BadConfig(error.to_string()))?
+        let look = self.on_disk("the disk: the state directory", look).await;
+        look.map_err(|error| Refusal::BadConfig(error.to_string()))?
     }
 }
 

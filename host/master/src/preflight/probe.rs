@@ -26,8 +26,9 @@ use app_host_platform::children::{Role, Streams};
 use app_host_platform::logging;
 use app_host_platform::logging::ChildPipe;
 
+use super::patience::patiently;
 use super::secrets::read_tls;
-use super::{CHECK_MARGIN, DISK_TIMEOUT, Place, Preflight, Prepared, Refused, TLS_TIMEOUT, library};
+use super::{CHECK_MARGIN, Place, Preflight, Prepared, Refused, TLS_TIMEOUT, library};
 
 impl Preflight {
     /// Whether a version fits this host, and beside what runs; says how long its probe took.
@@ -45,8 +46,7 @@ impl Preflight {
         // Last, because it runs the library's constructors; beside it the copy reaches the disk.
         let (store, copied) = (self.store.clone(), version.clone());
         let sync = async {
-            self.disk
-                .run(DISK_TIMEOUT, move || store.sync(&copied))
+            self.on_disk("the disk: fsync of the library's copy", move || store.sync(&copied))
                 .await
                 .map_err(|error| Refusal::BadArtifact(error.to_string()))?
                 .map_err(|error| Refused::from(Refusal::BadArtifact(chain(&error))))
@@ -120,7 +120,7 @@ impl Preflight {
         running: &Prepared,
     ) -> Result<(Arc<TlsByListener>, Arc<[Vec<CertificateInfo>]>), Refusal> {
         let config = Arc::clone(&running.config);
-        let read = self.disk.run(DISK_TIMEOUT, move || read_tls(&config)).await;
+        let read = self.on_disk("the disk: certificates and keys", move || read_tls(&config)).await;
         let read = read.map_err(|error| error.to_string()).and_then(|read| read);
         let tls = Arc::new(read.map_err(Refusal::BadConfig)?);
         let place = Place { config: &running.config, home: &running.home, environment: &running.environment };
@@ -203,7 +203,7 @@ impl Preflight {
             // It is no process of ours any more in what it says, and need not be waited for.
             from.receive::<A>().await.map_err(|garbage| NoAnswer::Garbage(chain(&garbage)))
         };
-        match timeout(limit, answer).await {
+        match patiently(role.argument(), limit, timeout(limit, answer)).await {
             Ok(Err(error)) => Err(error),
             Ok(Ok(Some(answer))) => Ok(answer),
             Ok(Ok(None)) => {

@@ -29,6 +29,8 @@ pub struct Deadlines {
     pub start: Duration,
     /// `restart.probation`.
     pub probation: Duration,
+    /// `restart.state_timeout`.
+    pub state: Duration,
     /// `restart.shutdown_timeout`.
     pub shutdown: Duration,
     /// `shutdown_delay`.
@@ -40,12 +42,12 @@ impl Deadlines {
     /// The longest that a stage takes if each step takes as long as it may.
     fn of(&self, stage: Stage) -> Duration {
         let rounds = |rounds: u32| self.start.saturating_mul(rounds);
-        let roll = rounds(self.workers).saturating_add(self.shutdown);
+        let roll = rounds(self.workers).saturating_add(self.state).saturating_add(self.shutdown);
         match stage {
             // Workers that an earlier master has left may have to end first. Then one worker starts, and the others after
             // it.
             Stage::Starting => self.preparation.saturating_add(self.shutdown).saturating_add(rounds(2)),
-            // One after the other, the drain of the last; and the way back, where that goes wrong at the end.
+            // One after the other, what the last leaves, and its drain; and the way back, where that goes wrong at the end.
             Stage::Restarting => {
                 let there = self.preparation.saturating_add(self.probation).saturating_add(roll);
                 there.saturating_add(roll)
@@ -75,6 +77,7 @@ mod tests {
         preparation: secs(60),
         start: secs(10),
         probation: secs(1),
+        state: secs(5),
         shutdown: secs(30),
         delay: secs(0),
         workers: 2,
@@ -87,14 +90,14 @@ mod tests {
         let announced = Deadlines { delay: secs(20), ..DEADLINES };
         for (deadlines, stage, end) in [
             (DEADLINES, Stage::Starting, 60 + 30 + 2 * 10 + 10),
-            (DEADLINES, Stage::Restarting, 60 + 1 + 2 * (2 * 10 + 30) + 10),
+            (DEADLINES, Stage::Restarting, 60 + 1 + 2 * (2 * 10 + 5 + 30) + 10),
             (DEADLINES, Stage::Stopping, 30 + 10),
             (slow, Stage::Starting, 60 + 30 + 2 * 100 + 10),
-            (slow, Stage::Restarting, 60 + 1 + 2 * (8 * 100 + 30) + 10),
+            (slow, Stage::Restarting, 60 + 1 + 2 * (8 * 100 + 5 + 30) + 10),
             (slow, Stage::Stopping, 30 + 10),
             (long, Stage::Starting, 60 + 3600 + 2 * 10 + 10),
             (long, Stage::Stopping, 3600 + 10),
-            (announced, Stage::Restarting, 60 + 1 + 2 * (2 * 10 + 30) + 10),
+            (announced, Stage::Restarting, 60 + 1 + 2 * (2 * 10 + 5 + 30) + 10),
             (announced, Stage::Stopping, 20 + 30 + 10),
         ] {
             let asks = |elapsed| deadlines.extension(stage, elapsed, None);
@@ -123,6 +126,7 @@ mod tests {
             preparation: Duration::MAX,
             start: Duration::MAX,
             probation: Duration::MAX,
+            state: Duration::MAX,
             shutdown: Duration::MAX,
             delay: Duration::MAX,
             workers: u32::MAX,

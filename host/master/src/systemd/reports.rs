@@ -17,6 +17,7 @@ pub(crate) fn deadlines(configs: &[&Config], scaled: Option<u16>) -> Deadlines {
         preparation: longest(preflight::longest).saturating_add(ORPHANS_MARGIN),
         start: longest(|config| config.restart.start_timeout),
         probation: longest(|config| config.restart.probation),
+        state: longest(|config| config.restart.state_timeout),
         shutdown: longest(|config| config.restart.shutdown_timeout),
         delay: longest(|config| config.shutdown_delay),
         workers: workers.into(),

@@ -43,6 +43,7 @@ fn more_time_is_asked_for_while_something_is_under_way_and_then_no_more() {
         preparation: second,
         start: second,
         probation: second,
+        state: Duration::ZERO,
         shutdown: second,
         delay: second,
         workers: 2,

@@ -1,6 +1,6 @@
 //! The watcher: says what lies at a path, once it is whole, quiet and something else than before.
 //!
-//! Owns a thread that looks at the library and the configuration file, so that nobody waits for a disk
+//! Owns a thread that looks at the library, the configuration file and certificates, so that nobody waits for a disk
 //! that doesn't answer. Knows no policy: whether what it has seen is worth a restart is decided in
 //! `restart`.
 //!
@@ -58,6 +58,8 @@ const TRIES: usize = 3;
 pub enum FileSeen {
     Library(Option<VersionId>),
     Config(Option<ConfigId>),
+    /// What lies in the certificate, key or other file of a listener's TLS that has this number among the targets.
+    Certificate(usize, Option<[u8; 32]>),
 }
 
 /// What is looked at. The paths must be absolute.
@@ -65,6 +67,8 @@ pub enum FileSeen {
 pub struct Targets {
     pub library: Option<PathBuf>,
     pub config: PathBuf,
+    /// The files of listeners' TLS.
+    pub certificates: Vec<PathBuf>,
 }
 
 /// What the thread goes by.
@@ -87,7 +91,10 @@ impl Watcher {
     pub fn start(targets: &Targets, mode: WatchMode) -> io::Result<Self> {
         let (sender, seen) = mpsc::channel(QUEUE);
         let library = targets.library.clone().map(WatchedFile::library);
-        let targets = library.into_iter().chain([WatchedFile::config(targets.config.clone())]).collect();
+        let certificates = targets.certificates.iter().cloned().enumerate();
+        let certificates = certificates.map(|(number, path)| WatchedFile::certificate(number, path));
+        let config = WatchedFile::config(targets.config.clone());
+        let targets = library.into_iter().chain([config]).chain(certificates).collect();
         let watch = move || WatchThread::new(targets, mode, sender).run();
         std::thread::Builder::new().name("watcher".to_owned()).spawn(watch)?;
         Ok(Self(seen))

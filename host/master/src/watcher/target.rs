@@ -30,6 +30,8 @@ enum Unsaid {
 enum Kind {
     Library,
     Config,
+    /// With its number among those that are watched.
+    Certificate(usize),
 }
 
 /// One watched file.
@@ -50,6 +52,10 @@ impl WatchedFile {
 
     pub(super) const fn config(path: PathBuf) -> Self {
         Self { path, kind: Kind::Config, stamp: None, due: None, said: None }
+    }
+
+    pub(super) const fn certificate(number: usize, path: PathBuf) -> Self {
+        Self { path, kind: Kind::Certificate(number), stamp: None, due: None, said: None }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -107,6 +113,7 @@ impl WatchedFile {
         match self.kind {
             Kind::Library => FileSeen::Library(None),
             Kind::Config => FileSeen::Config(None),
+            Kind::Certificate(number) => FileSeen::Certificate(number, None),
         }
     }
 
@@ -116,7 +123,8 @@ impl WatchedFile {
         }
         let seen = match self.kind {
             Kind::Library => read_library(&self.path)?,
-            Kind::Config => read_config(&self.path)?,
+            Kind::Config => FileSeen::Config(digest(&self.path)?.map(ConfigId::from_digest)),
+            Kind::Certificate(number) => FileSeen::Certificate(number, digest(&self.path)?),
         };
         // Another file may have its path by now.
         if stamp(&self.path) == self.stamp { Ok(seen) } else { Err(Unsaid::Moving) }
@@ -133,16 +141,16 @@ fn read_library(path: &Path) -> Result<FileSeen, Unsaid> {
     }
 }
 
-fn read_config(path: &Path) -> Result<FileSeen, Unsaid> {
+fn digest(path: &Path) -> Result<Option<[u8; 32]>, Unsaid> {
     let file = match artifact::open_regular(path) {
         Ok(file) => file,
         Err(ArtifactError::Read { .. }) => return Err(Unsaid::Unreadable),
-        Err(_) => return Ok(FileSeen::Config(None)),
+        Err(_) => return Ok(None),
     };
     let mut hasher = Sha256::new();
     // One that is too large differs from every other one, which is enough to be refused.
     io::copy(&mut file.take(MAX_FILE_BYTES + 1), &mut Hash(&mut hasher)).map_err(|_| Unsaid::Unreadable)?;
-    Ok(FileSeen::Config(Some(ConfigId::from_digest(hasher.finalize().into()))))
+    Ok(Some(hasher.finalize().into()))
 }
 
 /// A hash that is written to.

@@ -26,7 +26,11 @@ impl Bench {
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("library"), "version 0").unwrap();
         fs::write(directory.join("config"), "{}").unwrap();
-        let targets = Targets { library: Some(directory.join("library")), config: directory.join("config") };
+        let targets = Targets {
+            library: Some(directory.join("library")),
+            config: directory.join("config"),
+            certificates: Vec::new(),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let watcher = Watcher::start(&targets, mode).unwrap();
         let mut bench = Self { root, runtime, watcher };
@@ -206,7 +210,7 @@ fn the_thread_ends_with_its_handle() {
     };
     // Other tests have theirs, but not as many.
     let root = tempfile::tempdir().unwrap();
-    let targets = Targets { library: None, config: root.path().join("config") };
+    let targets = Targets { library: None, config: root.path().join("config"), certificates: Vec::new() };
     let many = (0..20).map(|_| Watcher::start(&targets, WatchMode::Events).unwrap()).collect::<Vec<_>>();
     let wait_until = |condition: &dyn Fn(usize) -> bool| {
         let begin = Instant::now();

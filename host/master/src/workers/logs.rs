@@ -1,17 +1,31 @@
 //! The workers' logs: levels, files, and what follows when they are renamed.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::unistd::fchown;
 use tracing::warn;
 
 use app_host_core::config::{Log, LogLevel};
 use app_host_core::error::chain;
+use app_host_platform::children::Streams;
 use app_host_platform::logging;
-use app_host_platform::logging::Logging;
+use app_host_platform::logging::{Logging, LoggingError};
+use app_host_platform::output::{Pipe, Stream};
 
-use super::{SpawnError, Workers};
+use super::{LogFile, Process, SpawnError, Workers};
+
+/// The pipes of a worker's standard streams.
+pub(super) struct StandardStreams {
+    /// The ends that are read here when it has died,
+    pub(super) printed: Vec<(Stream, OwnedFd)>,
+    /// those that it reads,
+    pub(super) theirs: Vec<OwnedFd>,
+    /// and what its app prints to.
+    pub(super) streams: Streams,
+}
 
 impl Workers {
     /// The access log's file. Where its name leads nowhere any more, with a release that was deleted for instance, it is
@@ -35,6 +49,23 @@ impl Workers {
             }
             _ => Err(error.into()),
         }
+    }
+
+    /// The pipes of a worker's standard streams.
+    pub(super) fn printed(&self) -> io::Result<StandardStreams> {
+        let (mut printed, mut theirs) = (Vec::with_capacity(2), Vec::with_capacity(2));
+        let mut streams = Streams::default();
+        for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {
+            let pipe = Pipe::open()?;
+            if let Some(identity) = &self.identity {
+                // The app's children may open it anew, by its name `/dev/stdout`.
+                fchown(&pipe.writer, Some(identity.uid), Some(identity.gid))?;
+            }
+            *end = Some(pipe.writer);
+            printed.push((stream, pipe.ours));
+            theirs.push(pipe.theirs);
+        }
+        Ok(StandardStreams { printed, theirs, streams })
     }
 
     pub(super) fn log_settings(&self, configured: &Log) -> Log {
@@ -77,5 +108,24 @@ impl Workers {
             }
         }
         self.access_log = access_log.or(self.access_log.take());
+    }
+}
+
+impl Process {
+    /// Has the worker's lines go to the file that has its log's name now.
+    fn reopen_log(&self, logging: &Logging) -> Result<(), LoggingError> {
+        if self.log.file.is_none() {
+            return Ok(());
+        }
+        let LogFile { target, relayed } = &self.log_file;
+        // The master's own has been reopened.
+        if !target.is_ours {
+            target.writer.redirect(logging.descriptor(&self.log)?);
+        }
+        if !relayed {
+            let file = Arc::new(logging.descriptor(&self.log)?);
+            self.live.send_modify(|live| live.file = Some(file));
+        }
+        Ok(())
     }
 }

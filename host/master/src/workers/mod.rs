@@ -19,33 +19,32 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Pid, fchown};
+use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use app_host_core::config::{AccessLog, Log, LogLevel};
-use app_host_core::dispatch::SOCKET_BYTES;
+use app_host_core::config::{AccessLog, Log, LogLevel, Restart};
 use app_host_core::error::chain;
 use app_host_core::ids::{Generation, Slot, WorkerId};
-use app_host_core::message::{AccessPlace, AccessSetup, TlsByListener, ToWorker, WorkerSetup};
+use app_host_core::message::{AccessPlace, AccessSetup, StateLimits, TlsByListener, ToWorker, WorkerSetup};
 use app_host_core::restart::{Signs, look_interval};
 use app_host_platform::channel::{self};
-use app_host_platform::children::{Children, Role, Streams, Surroundings};
+use app_host_platform::children::{Children, Role, Surroundings};
 use app_host_platform::identity::Identity;
 use app_host_platform::logging::{self, ChildTarget, Logging, LoggingError, Relay};
-use app_host_platform::output::{Pipe, Stream};
+use app_host_platform::sys::process;
 use app_host_platform::sys::stats::{StatsPage, StatsSnapshot};
-use app_host_platform::sys::{packet, process};
 use app_host_platform::usage;
 
 use super::Input;
 use super::dispatch::Dispatch;
 use crate::locks::MagicLock;
 use crate::preflight::Prepared;
-use supervise::{EventSender, Instructions, LastWords, LiveSettings, supervise};
+use logs::StandardStreams;
+use supervise::{EventSender, Instructions, LastWords, LiveSettings, WorkerOrder, supervise};
 use tickets::TicketKeys;
 
-/// How many orders may wait for one worker: a drain, and a second one when the service stops.
+/// How many orders may wait for one worker: an inheritance, a drain, and a second one when the service stops.
 const ORDERS: usize = 4;
 
 /// A worker that could not be spawned.
@@ -63,8 +62,11 @@ pub(super) enum SpawnError {
 #[derive(Debug)]
 struct Process {
     pid: Pid,
-    orders: mpsc::Sender<ToWorker>,
+    slot: Slot,
+    orders: mpsc::Sender<WorkerOrder>,
     stats: StatsPage,
+    /// By which its successor opens it, too.
+    stats_file: OwnedFd,
     /// The CPU time that it has used in all, once it has been reaped.
     cpu: Rc<Cell<Duration>>,
     since: Instant,
@@ -79,6 +81,8 @@ struct Process {
     handover: OwnedFd,
     /// Whether its configuration has it take connections over.
     takes_over: bool,
+    /// What its configuration lets it inherit.
+    inherits: StateLimits,
 }
 
 /// How a worker's lines reach its log.
@@ -155,25 +159,10 @@ impl Workers {
         if config.admin.is_some() {
             stats.time_requests(config.threads);
         }
-        let (dispatch, their_dispatch) = packet::pair().map_err(SpawnError::Equipment)?;
-        for end in [&dispatch, &their_dispatch] {
-            packet::make_room(end, SOCKET_BYTES).map_err(SpawnError::Equipment)?;
-        }
+        let (dispatch, their_dispatch) = links::dispatch().map_err(SpawnError::Equipment)?;
         let (handover, their_handover) = channel::one_way().map_err(SpawnError::Equipment)?;
         let lock = self.lock.for_worker().map_err(SpawnError::Equipment)?;
-        let (mut printed, mut their_printed) = (Vec::with_capacity(2), Vec::with_capacity(2));
-        let mut streams = Streams::default();
-        for (stream, end) in [(Stream::Stdout, &mut streams.stdout), (Stream::Stderr, &mut streams.stderr)] {
-            let Pipe { ours, theirs, writer } = Pipe::open().map_err(SpawnError::Equipment)?;
-            if let Some(identity) = &self.identity {
-                // The app's children may open it anew, by its name `/dev/stdout`.
-                let owned = fchown(&writer, Some(identity.uid), Some(identity.gid));
-                owned.map_err(|error| SpawnError::Equipment(error.into()))?;
-            }
-            *end = Some(writer);
-            printed.push((stream, ours));
-            their_printed.push(theirs);
-        }
+        let StandardStreams { printed, theirs, streams } = self.printed().map_err(SpawnError::Equipment)?;
         let log_setup = logging::for_child(&self.log_settings(&config.log));
         let target = logging::target_for(&config.log)?;
         // Who runs as somebody else writes into a pipe: with the log itself it could be truncated, or typed into.
@@ -182,10 +171,10 @@ impl Workers {
             Some(relay) => relay.for_child().map_err(SpawnError::Equipment)?,
             None => logging.descriptor(&config.log)?,
         };
+        let stats_file = stats_fd.try_clone().map_err(SpawnError::Equipment)?;
         let mut descriptors = vec![log, their_dispatch, their_handover, stats_fd, lock];
-        descriptors.append(&mut their_printed);
-        let library = prepared.version.file.try_clone().map_err(SpawnError::Equipment)?;
-        descriptors.push(library.into());
+        descriptors.extend(theirs);
+        descriptors.push(prepared.version.file.try_clone().map_err(SpawnError::Equipment)?.into());
         let access_file = config.access_log.as_ref().and_then(|access_log| access_log.file.clone());
         if let Some(path) = &access_file {
             descriptors.push(self.access_log(path)?);
@@ -194,6 +183,7 @@ impl Workers {
             let keys = self.ticket_keys().map_err(SpawnError::Equipment)?;
             descriptors.push(keys.file().try_clone().map_err(SpawnError::Equipment)?);
         }
+        let predecessor = self.predecessor(slot, &config.restart, &mut descriptors).map_err(SpawnError::Equipment)?;
         for listener in prepared.listeners.descriptors() {
             // Duplicates, so that the generation may go before they have been sent.
             descriptors.push(listener.try_clone_to_owned().map_err(SpawnError::Equipment)?);
@@ -207,8 +197,10 @@ impl Workers {
             core_dumps: config.core_dumps,
             threads: config.threads,
             connections: self.processes.values().map(|it| it.stats.connections()).fold(0, u64::saturating_add),
+            predecessor,
             listeners: prepared.listener_infos(),
             idle_linger: config.restart.idle_linger,
+            limits: config.client_limits(),
             announce_close: self.announce_close,
             shutdown_timeout: config.restart.shutdown_timeout,
             heartbeat: look_interval(config.hang_timeout),
@@ -246,10 +238,23 @@ impl Workers {
         };
         tokio::task::spawn_local(supervise(says, child, setup, descriptors, last_words, wants));
         self.dispatch.join(worker, slot, generation, dispatch);
-        let (log, takes_over) = (config.log.clone(), config.restart.handover);
-        let since = Instant::now();
-        let process =
-            Process { pid, orders, stats, cpu, since, log, log_file, access_file, live, handover, takes_over };
+        let (log, takes_over, since) = (config.log.clone(), config.restart.handover, Instant::now());
+        let process = Process {
+            pid,
+            slot,
+            orders,
+            stats,
+            stats_file,
+            cpu,
+            since,
+            log,
+            log_file,
+            access_file,
+            live,
+            handover,
+            takes_over,
+            inherits: inherits(&config.restart),
+        };
         self.processes.insert(worker, process);
         Ok(())
     }
@@ -261,9 +266,9 @@ impl Workers {
 
     /// Gives an order. A worker that is gone or takes no orders is noticed elsewhere: by its exit,
     /// or by the machine's deadline.
-    pub(super) fn order(&self, worker: WorkerId, order: ToWorker) {
+    pub(super) fn order(&self, worker: WorkerId, message: ToWorker, descriptor: Option<OwnedFd>) {
         if let Some(process) = self.processes.get(&worker)
-            && process.orders.try_send(order).is_err()
+            && process.orders.try_send(WorkerOrder { message, descriptor }).is_err()
         {
             warn!(worker_pid = process.pid.as_raw(), "worker takes no orders");
         }
@@ -334,7 +339,10 @@ impl Workers {
 
     /// Forgets a worker that has exited.
     pub(super) fn remove(&mut self, worker: WorkerId) {
-        self.processes.remove(&worker);
+        if let Some(process) = self.processes.remove(&worker) {
+            // Its successor leaves room for what it had, also where it was killed with that.
+            process.stats.has_ended();
+        }
         self.linked.retain(|(from, to)| *from != worker && *to != worker);
         self.dispatch.leave(worker);
     }
@@ -369,27 +377,13 @@ impl Workers {
     }
 }
 
+/// What bounds what a worker's app inherits.
+const fn inherits(restart: &Restart) -> StateLimits {
+    StateLimits { bytes: restart.state_limit, timeout: restart.state_timeout }
+}
+
 /// What a worker is told of its access log, whose file is opened for it.
 fn access_setup(access_log: &AccessLog) -> AccessSetup {
     let place = if access_log.file.is_some() { AccessPlace::File } else { AccessPlace::Log };
     AccessSetup { place, trusted_peers: access_log.trusted_peers.clone() }
-}
-
-impl Process {
-    /// Has the worker's lines go to the file that has its log's name now.
-    fn reopen_log(&self, logging: &Logging) -> Result<(), LoggingError> {
-        if self.log.file.is_none() {
-            return Ok(());
-        }
-        let LogFile { target, relayed } = &self.log_file;
-        // The master's own has been reopened.
-        if !target.is_ours {
-            target.writer.redirect(logging.descriptor(&self.log)?);
-        }
-        if !relayed {
-            let file = Arc::new(logging.descriptor(&self.log)?);
-            self.live.send_modify(|live| live.file = Some(file));
-        }
-        Ok(())
-    }
 }

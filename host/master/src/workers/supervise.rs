@@ -76,9 +76,16 @@ impl LiveSettings {
     }
 }
 
+/// An order, and the descriptor that comes with it.
+#[derive(Debug)]
+pub(super) struct WorkerOrder {
+    pub(super) message: ToWorker,
+    pub(super) descriptor: Option<OwnedFd>,
+}
+
 /// What is wanted of a worker.
 pub(super) struct Instructions {
-    pub(super) orders: mpsc::Receiver<ToWorker>,
+    pub(super) orders: mpsc::Receiver<WorkerOrder>,
     pub(super) live: watch::Receiver<LiveSettings>,
 }
 
@@ -141,8 +148,12 @@ async fn talk(
     loop {
         tokio::select! {
             more = says.forward(hears), if talking => talking = more,
-            Some(order) = wants.orders.recv() => {
-                if let Err(error) = to.send(&order).await {
+            Some(WorkerOrder { message, descriptor }) = wants.orders.recv() => {
+                if let ToWorker::Leave { .. } = message {
+                    hears.left = hears.left.saturating_add(1);
+                }
+                let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+                if let Err(error) = to.send_with(&message, &descriptors).await {
                     warn!(worker_pid, error = chain(&error), "order can't be sent");
                 }
             }
@@ -158,7 +169,7 @@ async fn talk(
     }
 }
 
-/// How many messages a worker has for its master at most: each kind once.
+/// How many messages a worker has for its master at most: each kind once, and one more for each state that it is to leave.
 const MESSAGES: u8 = 4;
 
 /// What a worker says, which is not much.
@@ -174,7 +185,7 @@ struct Messages {
 enum ProtocolViolation {
     #[error(transparent)]
     Garbage(#[from] Garbage),
-    #[error("more than {MESSAGES} messages")]
+    #[error("more messages than it has been asked for")]
     TooMany,
 }
 
@@ -212,7 +223,8 @@ impl EventSender {
         let worker = self.worker;
         let bounded = |error: &str| foreign::line(error, foreign::MAX_TEXT);
         permit.send(Input::Event(match message {
-            FromWorker::Ready => Event::Ready { worker },
+            FromWorker::Ready { keeps_state } => Event::Ready { worker, keeps_state },
+            FromWorker::HandedOn { heir } => Event::HandedOn { worker, heir },
             FromWorker::Terminated => Event::Terminated { worker },
             FromWorker::CannotListen { error } => Event::CannotListen { worker, error: bounded(&error) },
             FromWorker::StartFailed { error } => Event::StartFailed { worker, error: bounded(&error) },

@@ -5,15 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::unix::pipe;
 
 use super::frames::frame;
-use super::master::seals;
 use super::{BESIDE, ChannelError, INLINE, MAX_BESIDE, MAX_INLINE, PIPE};
-use crate::sys::packet::{self, Socket};
+use crate::sys::packet::{self, Socket, Spare};
+use crate::sys::sealed::is_sealed;
 
 /// Both directions, as a child has them.
 #[derive(Debug)]
@@ -58,19 +57,26 @@ impl Channel {
 #[derive(Debug)]
 pub struct FromMaster {
     socket: Socket,
+    spare: Spare,
 }
 
 impl FromMaster {
     /// Must be called inside a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: Socket::new(socket)? })
+        Self::with_spare(socket, 0)
+    }
+
+    /// As [`new`](Self::new), and so many messages can bring a descriptor after this process has run out of them.
+    pub fn with_spare(socket: OwnedFd, count: usize) -> io::Result<Self> {
+        let socket = Socket::new(socket)?;
+        Ok(Self { spare: socket.spare(count), socket })
     }
 
     /// The next message and its descriptors, fewer than were sent where not all of them find a place in this
     /// process; `None` when the master has closed. Cancel-safe.
     pub async fn receive<M: DeserializeOwned>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let mut buffer = vec![0; MAX_INLINE + 1];
-        let (length, mut descriptors) = self.socket.receive(&mut buffer).await?;
+        let (length, mut descriptors) = self.socket.receive_into(&mut buffer, &self.spare).await?;
         let text = match buffer[..length].split_first() {
             None => return Ok(None),
             Some((&INLINE, text)) => text,
@@ -86,9 +92,7 @@ impl FromMaster {
 
 /// Reads a memory file that can't change any more, and nothing else: whatever kind of descriptor came, this ends.
 fn read_sealed(file: &File) -> Result<Vec<u8>, ChannelError> {
-    // Only memory files have seals (`F_GET_SEALS`, `fcntl(2)`).
-    let found = fcntl(file.as_fd(), FcntlArg::F_GET_SEALS).map_err(|_| ChannelError::Unsealed)?;
-    if !SealFlag::from_bits_retain(found).contains(seals()) {
+    if !is_sealed(file) {
         return Err(ChannelError::Unsealed);
     }
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);

@@ -1,11 +1,8 @@
 //! The master's end. Nothing here believes what a child says, and nothing here takes a descriptor.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{Shutdown, shutdown};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +13,7 @@ use app_host_core::foreign;
 use super::frames::{FrameError, Frames};
 use super::{BESIDE, ChannelError, INLINE, MAX_BESIDE, MAX_INLINE, PIPE};
 use crate::sys::packet::{self, Socket};
+use crate::sys::sealed::Writing;
 
 /// How many bytes of a child's are read at once: most messages are shorter.
 const CHUNK: usize = 4096;
@@ -103,17 +101,10 @@ pub fn send_now<M: Serialize>(
 }
 
 /// A memory file with this text that nobody can change any more.
-fn sealed(text: &[u8]) -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"app-host message", flags)?);
-    file.write_all(text)?;
-    fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals()))?;
-    Ok(file)
-}
-
-/// What a text beside a packet is sealed against.
-pub(super) fn seals() -> SealFlag {
-    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL
+fn sealed(text: &[u8]) -> io::Result<OwnedFd> {
+    let mut writing = Writing::new(c"app-host message", MAX_BESIDE as u64);
+    writing.add(text)?;
+    writing.seal()?.map(|(file, _)| file).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// What a child says, once it has said something that no child of this binary says.

@@ -1,8 +1,9 @@
 //! The counters of the stats pages that become metrics: one line each.
 
+use app_host_core::not_resumed::LongLived;
 use app_host_core::restart::{FailureReason, RefusalReason};
 
-use crate::sys::stats::{Latency, STATUS_CLASSES, StatsSnapshot, ThreadSnapshot};
+use crate::sys::stats::{Latency, NOT_RESUMED, REFUSALS, STATUS_CLASSES, StatsSnapshot, ThreadSnapshot};
 
 /// A counter that serving threads keep.
 pub struct Counter {
@@ -13,7 +14,7 @@ pub struct Counter {
 }
 
 /// To add a counter, add its field to `ThreadStats` and to `ThreadSnapshot`, and a line here.
-pub const COUNTERS: [Counter; 9] = [
+pub const COUNTERS: [Counter; 11] = [
     counter("connections_accepted", "Connections accepted by workers", |thread| thread.accepted),
     counter("connections_handed_over", "Connections that another worker has taken over", |thread| thread.handed_over),
     counter("connections_received", "Connections taken over from another worker", |thread| thread.taken_over),
@@ -22,8 +23,16 @@ pub const COUNTERS: [Counter; 9] = [
     }),
     counter("requests", "Requests handed to the app", |thread| thread.requests),
     counter(CUT, "Requests given up at the end of a drain, or with their worker", |thread| thread.cut),
+    counter("websockets_resumed", "WebSockets that have gone on in another worker", |thread| {
+        thread.resumed(LongLived::WebSocket)
+    }),
+    counter("event_streams_resumed", "Event streams that have gone on in another worker", |thread| {
+        thread.resumed(LongLived::EventStream)
+    }),
     counter("tls_handshakes", "TLS handshakes done in full", |thread| thread.handshakes),
-    counter("tls_handshakes_resumed", "TLS handshakes that a session ticket has shortened", |thread| thread.resumed),
+    counter("tls_handshakes_resumed", "TLS handshakes that a session ticket has shortened", |thread| {
+        thread.resumed_handshakes
+    }),
     counter("tls_handshakes_failed", "TLS handshakes that failed or took too long", |thread| thread.failed_handshakes),
 ];
 
@@ -45,6 +54,8 @@ pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
 pub struct Sums {
     pub counters: [u64; COUNTERS.len()],
     pub responses: [u64; STATUS_CLASSES],
+    pub refused: [u64; REFUSALS],
+    pub not_resumed: [[u64; NOT_RESUMED]; LongLived::COUNT],
     pub latency: Latency,
 }
 
@@ -57,6 +68,9 @@ impl Sums {
                 add(sum, (counter.of)(thread));
             }
             self.responses.iter_mut().zip(thread.responses).for_each(|(sum, more)| add(sum, more));
+            self.refused.iter_mut().zip(thread.refused).for_each(|(sum, more)| add(sum, more));
+            let not_resumed = self.not_resumed.iter_mut().flatten().zip(thread.not_resumed.into_iter().flatten());
+            not_resumed.for_each(|(sum, more)| add(sum, more));
             self.latency.classes.iter_mut().zip(thread.latency.classes).for_each(|(sum, more)| add(sum, more));
             add(&mut self.latency.nanos, thread.latency.nanos);
         }

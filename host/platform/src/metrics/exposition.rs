@@ -15,6 +15,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use app_host_core::ids::{Generation, Slot};
+use app_host_core::not_resumed::{LongLived, NotResumed};
+use app_host_core::refused::Refused;
 use app_host_core::restart::{Phase, WorkerState};
 use app_host_core::status::{Measured, WorkerStatus};
 
@@ -84,6 +86,25 @@ impl Everything {
         let responses = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(figures.responses);
         let responses = responses.map(|(class, count)| ([("class", class.to_owned())], count));
         write.counters("responses", "Responses by the class of their status", None, responses)?;
+        let refused = Refused::ALL.iter().zip(&figures.refused);
+        let refused = refused.map(|(why, count)| ([("reason", why.to_string())], *count));
+        write.counters("requests_refused", "Clients refused below the app, by reason", None, refused)?;
+        for (what, name, help) in [
+            (
+                LongLived::WebSocket,
+                "websockets_not_resumed",
+                "WebSockets that could have gone on in another worker and did not, by reason",
+            ),
+            (
+                LongLived::EventStream,
+                "event_streams_not_resumed",
+                "Event streams that could have gone on in another worker and did not, by reason",
+            ),
+        ] {
+            let ended = NotResumed::ALL.iter().zip(figures.not_resumed.get(what as usize).into_iter().flatten());
+            let ended = ended.map(|(why, count)| ([("reason", why.to_string())], *count));
+            write.counters(name, help, None, ended)?;
+        }
         let sum = |of: fn(&WorkerStatus) -> u64| status.workers.iter().map(of).fold(0, u64::wrapping_add);
         write.gauge("requests_in_flight", "Requests whose response isn't complete", None, &sum(|it| it.in_flight))?;
         write.gauge("connections", "Connections that are open", None, &sum(|it| it.connections))?;

@@ -50,6 +50,11 @@ pub struct Figures {
     /// In the order of the table of counters.
     pub counters: Vec<u64>,
     pub responses: [u64; STATUS_CLASSES],
+    /// Clients refused below the app, in the order of `Refused::ALL`.
+    pub refused: Vec<u64>,
+    /// What could have gone on in another worker, by `LongLived` and in the order of `NotResumed::ALL`.
+    #[serde(default)]
+    pub not_resumed: Vec<Vec<u64>>,
     pub latency: Latency,
     pub respawns: u64,
     /// How often a listener was found harmed under its workers.
@@ -158,7 +163,7 @@ impl Tally {
     pub fn figures(&self, living: impl Iterator<Item = StatsSnapshot>) -> Figures {
         let mut sums = self.gone.clone();
         living.for_each(|stats| sums.add(&stats));
-        let Sums { counters, responses, latency } = sums;
+        let Sums { counters, responses, refused, not_resumed, latency } = sums;
         // A reason that never was is there as well, so that the first one is an increase.
         let mut restarts: BTreeMap<_, _> = counters::reasons().map(|reason| (reason, 0)).collect();
         restarts.extend(&self.restarts);
@@ -167,6 +172,8 @@ impl Tally {
         Figures {
             counters: counters.to_vec(),
             responses,
+            refused: refused.to_vec(),
+            not_resumed: not_resumed.map(Vec::from).into(),
             latency,
             respawns: self.respawns,
             listener_shutdowns: self.listener_shutdowns,

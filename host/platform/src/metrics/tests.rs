@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use proptest::prelude::*;
 
 use app_host_core::ids::{Ended, WorkerId};
+use app_host_core::not_resumed::{LongLived, NotResumed};
+use app_host_core::refused::Refused;
 use app_host_core::restart::{Failure, KillReason, Refusal, WorkerState};
 use app_host_core::status::{CertificateStatus, Measured, WorkerStatus};
 
 use super::*;
-use crate::sys::stats::{LATENCIES, ThreadSnapshot};
+use crate::sys::stats::{LATENCIES, NOT_RESUMED, REFUSALS, ThreadSnapshot};
 
 fn thread() -> ThreadSnapshot {
     ThreadSnapshot {
@@ -25,8 +27,11 @@ fn thread() -> ThreadSnapshot {
         taken_over: 0,
         dismissed: 0,
         handshakes: 0,
-        resumed: 0,
+        resumed_handshakes: 0,
         failed_handshakes: 0,
+        refused: [0; REFUSALS],
+        went_on: [0; LongLived::COUNT],
+        not_resumed: [[0; NOT_RESUMED]; LongLived::COUNT],
         route: None,
     }
 }
@@ -65,9 +70,11 @@ fn happenings() -> impl Strategy<Value = Vec<Happens>> {
 
 /// Every figure that only grows.
 fn growing(figures: &Figures) -> Vec<u64> {
-    let Figures { counters, responses, latency, respawns, exits, kills, restarts, .. } = figures;
+    let Figures { counters, responses, refused, not_resumed, latency, respawns, exits, kills, restarts, .. } = figures;
     let mut all = counters.clone();
     all.extend(responses);
+    all.extend(refused);
+    all.extend(not_resumed.iter().flatten());
     all.extend(latency.classes);
     all.extend([latency.nanos, *respawns, exits.expected, exits.unexpected]);
     all.extend(kills.values());
@@ -269,6 +276,10 @@ fn worker(slot: u16, generation: u64, state: &str, cpu_ms: Option<u64>) -> Worke
         received: 0,
         closed: 0,
         cut: 0,
+        websockets_resumed: 0,
+        websockets_ended: 0,
+        event_streams_resumed: 0,
+        event_streams_ended: 0,
         measured: Measured { cpu_ms, memory_bytes: cpu_ms.map(|_| 4096) },
     }
 }
@@ -308,6 +319,10 @@ fn text_has_every_figure_by_its_name() {
     let mut tally = Tally::default();
     let mut busy = thread();
     (busy.requests, busy.responses[1], busy.accepted) = (3, 3, 2);
+    busy.refused[Refused::Flood as usize] = 2;
+    busy.not_resumed[LongLived::WebSocket as usize][NotResumed::LongHead as usize] = 3;
+    busy.not_resumed[LongLived::EventStream as usize][NotResumed::Http2 as usize] = 4;
+    busy.went_on = [5, 6];
     busy.latency.classes[0] = 2;
     busy.latency.classes[LATENCIES - 1] = 1;
     busy.latency.nanos = 12_500_000_000;
@@ -321,6 +336,13 @@ fn text_has_every_figure_by_its_name() {
         "app_host_connections_accepted_total 2",
         "app_host_requests_cut_total 0",
         "app_host_responses_total{class=\"2xx\"} 3",
+        "app_host_requests_refused_total{reason=\"flood\"} 2",
+        "app_host_requests_refused_total{reason=\"URI too long\"} 0",
+        "app_host_websockets_not_resumed_total{reason=\"head too long\"} 3",
+        "app_host_websockets_not_resumed_total{reason=\"cut\"} 0",
+        "app_host_event_streams_not_resumed_total{reason=\"HTTP/2\"} 4",
+        "app_host_websockets_resumed_total 5",
+        "app_host_event_streams_resumed_total 6",
         "app_host_requests_in_flight 3",
         "app_host_connections 6",
         "# TYPE app_host_request_duration_seconds histogram",

@@ -7,6 +7,7 @@ pub mod packet;
 pub mod pollers;
 pub mod process;
 pub mod ready;
+pub mod sealed;
 pub mod signals;
 pub mod socket;
 pub mod stats;

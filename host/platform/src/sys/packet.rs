@@ -9,6 +9,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
@@ -62,9 +63,43 @@ impl Socket {
         self.0.async_io(Interest::READABLE, |socket| receive(socket.as_fd(), buffer)).await
     }
 
+    /// As [`receive`](Self::receive), with descriptors in the place of `spare` ones if there is no other.
+    pub async fn receive_into(&self, buffer: &mut [u8], spare: &Spare) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let receive = |socket: &OwnedFd| {
+            let mut held = spare.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = held.capacity();
+            held.clear();
+            let received = receive(socket.as_fd(), buffer);
+            fill(&mut held, socket, wanted);
+            received
+        };
+        self.0.async_io(Interest::READABLE, receive).await
+    }
+
+    /// So many spare descriptors.
+    pub fn spare(&self, count: usize) -> Spare {
+        let mut held = Vec::with_capacity(count);
+        fill(&mut held, self.0.get_ref(), count);
+        Spare(Mutex::new(held))
+    }
+
     /// [`receive_plain`], waiting for a packet. Cancel-safe.
     pub async fn receive_plain(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.async_io(Interest::READABLE, |socket| receive_plain(socket.as_fd(), buffer)).await
+    }
+}
+
+/// Descriptors that are held so that others find a place when they come: what doesn't find one in a full table, the kernel
+/// drops. Another thread may take it in the moment between; that is rare where threads without a descriptor pause.
+#[derive(Debug)]
+pub struct Spare(Mutex<Vec<OwnedFd>>);
+
+/// Duplicates `of` until there are so many, or no more can be had.
+fn fill(held: &mut Vec<OwnedFd>, of: &OwnedFd, count: usize) {
+    while held.len() < count
+        && let Ok(duplicate) = of.try_clone()
+    {
+        held.push(duplicate);
     }
 }
 
@@ -190,6 +225,19 @@ mod tests {
         assert_eq!((&buffer[..length], descriptors.len()), (&b"hello"[..], 1));
         drop(left);
         assert_eq!(receive(right.as_fd(), &mut buffer).unwrap().0, 0);
+    }
+
+    #[tokio::test]
+    async fn a_spare_descriptor_makes_room_for_one_that_comes() {
+        let (left, right) = pair().unwrap();
+        let right = Socket::new(right).unwrap();
+        let spare = right.spare(3);
+        let held = || spare.0.lock().unwrap().len();
+        let (inner, _outer) = pair().unwrap();
+        send(left.as_fd(), b"hello", &[inner.as_fd()]).unwrap();
+        assert_eq!(held(), 3);
+        let (length, descriptors) = right.receive_into(&mut [0; 16], &spare).await.unwrap();
+        assert_eq!((length, descriptors.len(), held()), (5, 1, 3));
     }
 
     #[test]

@@ -96,11 +96,14 @@ pub fn spawn(spawn: Spawn) -> io::Result<Pid> {
             signals::ignore_all(&signals::MASTERS)?;
             signals::ignore_all(&signals::TERMINALS)?;
             if let Some(score) = &score {
-                // Of a process that makes no core dump the file is root's; exec would allow them again anyway.
+                // Of a process that makes no core dump the file is root's. Until exec this one knows what its parent
+                // knows, so that it makes none for longer than it has to.
+                let dumpable = prctl::get_dumpable()?;
                 prctl::set_dumpable(true)?;
                 // Before the step to another user, with which the file becomes root's. Without `/proc`, or where it may
                 // not be written, it stays as it is.
                 let _ = write_file(c"/proc/self/oom_score_adj", score);
+                prctl::set_dumpable(dumpable)?;
             }
             if let Some(directory) = &directory {
                 // By the descriptor, because its name may be gone; before the step to another user, who may not be
@@ -317,6 +320,11 @@ pub fn signal_child(pid: Pid, signal: Signal) -> io::Result<()> {
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+/// How many descriptors this process may have open.
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit)
 }
 
 /// The most descriptors for which room is made beforehand: what a process may open where nobody has raised that

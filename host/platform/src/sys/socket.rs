@@ -9,13 +9,13 @@ use socket2::SockRef;
 /// As long as any option that is read here: `struct tcp_info` is the longest.
 const LONGEST: usize = 512;
 
-/// Whether connections are queued on a listening socket. Not `SO_ACCEPTCONN` alone: a Unix socket that was shut
-/// down says that it listens.
+/// Whether connections are queued on a listening socket; so it is taken where the kernel can't say. Not `SO_ACCEPTCONN`
+/// alone: a Unix socket that was shut down says that it listens.
 pub fn is_open(socket: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
     let hung_up = poll(&mut polled, Some(&Timespec::default())).is_ok()
         && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP);
-    !hung_up && SockRef::from(&socket.as_fd()).is_listener().unwrap_or(false)
+    !hung_up && SockRef::from(&socket.as_fd()).is_listener().unwrap_or(true)
 }
 
 /// The value of a socket option (`getsockopt(2)`), whatever its type.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use abi_stable::std_types::{RErr, ROk};
-use app_abi::abi::{AppModuleRef, FfiApp};
+use app_abi::abi::{APP_EXTENSION_STATE, AppModuleRef, FfiApp, FfiState};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -13,9 +13,8 @@ use http_body::Body;
 use app_host_platform::logging::AppLog;
 
 use super::listener::AppListeners;
-use super::request::{self, Connection};
+use super::request::{self, Connection, Offers};
 use super::response::{self, AppBody, AppResponseError};
-use super::upgrade::Upgrade;
 use super::{Library, services};
 use crate::databank::Databank;
 use crate::dispatch::Dispatch;
@@ -50,7 +49,9 @@ pub enum AppStartError {
 #[derive(Clone, Copy)]
 pub struct LoadedApp {
     module: AppModuleRef,
-    app: FfiApp,
+    pub(super) app: FfiApp,
+    /// How it hands on what it keeps in memory.
+    pub(super) state: Option<&'static FfiState>,
 }
 
 // SAFETY: by the rules of the ABI an app's functions may be called on any thread, several at once, and the app lives as
@@ -67,7 +68,12 @@ impl Library {
         let start = unsafe { module.start()(services::host(info)) };
         async move {
             match start.await {
-                ROk(app) => Ok(LoadedApp { module, app }),
+                ROk(app) => {
+                    let state = module.extension()(APP_EXTENSION_STATE);
+                    // SAFETY: the number stands for this type, and what the app gives by it lives as long as the process.
+                    let state = unsafe { state.cast::<FfiState>().as_ref() };
+                    Ok(LoadedApp { module, app, state })
+                }
                 RErr(text) => Err(AppStartError::App(text.into())),
             }
         }
@@ -75,19 +81,19 @@ impl Library {
 }
 
 impl LoadedApp {
-    /// Calls the app for one request, which can be upgraded if there is an `upgrade`. Dropping the future tells the app
-    /// that the client has gone.
+    /// Calls the app for one request, with what it `offers` besides. Dropping the future tells the app that the client has
+    /// gone.
     pub fn call<B>(
         &self,
         request: Request<B>,
         connection: Arc<Connection>,
-        upgrade: Option<Upgrade>,
+        offers: Offers,
     ) -> impl Future<Output = Result<Response<AppBody>, AppResponseError>> + Send + use<B>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let request = request::into_ffi(request, connection, upgrade);
+        let request = request::into_ffi(request, connection, offers);
         // SAFETY: the app is the module's own, and takes over the request.
         let answer = unsafe { self.module.call()(self.app, request) };
         async move { response::decode(answer.await) }

@@ -10,13 +10,16 @@
 mod app;
 mod databank;
 mod dispatch;
+mod hints;
 mod layout;
 mod listener;
 mod lock;
 mod log;
 mod request;
 mod response;
+mod resume;
 mod services;
+mod state;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -32,9 +35,12 @@ use libloading::os::unix::{Library as DynamicLibrary, RTLD_LOCAL, RTLD_NOW};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 pub use app::{HostInfo, LoadedApp};
+pub use hints::{HintSink, Hints};
 pub use listener::{AppListener, AppListeners};
-pub use request::{Address, Connection, TlsInfo};
+pub use request::{Address, Client, Connection, Offers, TlsInfo};
 pub use response::{AppBody, AppResponseError};
+pub use resume::Keep;
+pub use state::StateSink;
 pub use upgrade::Upgrade;
 
 const MAGIC_SYMBOL: &str = "APP_ABI_MAGIC";

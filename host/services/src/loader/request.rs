@@ -16,8 +16,9 @@ use std::task::Context;
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::{RSlice, RStr};
 use app_abi::abi::{
-    EXTENSION_TLS, EXTENSION_UPGRADE, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, FfiTls,
-    FfiTlsInfo, RequestService,
+    EXTENSION_CLIENT, EXTENSION_EARLY_HINTS, EXTENSION_RESUME, EXTENSION_TLS, EXTENSION_UPGRADE, FfiClient,
+    FfiClientInfo, FfiConnection, FfiFrame, FfiHead, FfiRequest, FfiSizeHint, FfiSpan, FfiTls, FfiTlsInfo,
+    RequestService,
 };
 use app_abi::head;
 use async_ffi::FfiContext;
@@ -26,9 +27,12 @@ use http::Request;
 use http_body::{Body, SizeHint};
 
 use app_host_core::error::chain;
+use app_host_core::proxied::ProxiedTls;
 
 pub use app_abi::Address;
 
+use super::hints::{self, Hints};
+use super::resume::{self, Keep};
 use super::upgrade::{self, Upgrade};
 
 /// The facts of a connection, shared by all its requests.
@@ -42,6 +46,32 @@ pub struct Connection {
     pub listener: &'static str,
     /// What was agreed on, if it came by TLS.
     pub tls: Option<Arc<TlsInfo>>,
+    /// The client, if a trusted peer has told of it when the connection began.
+    pub client: Option<Arc<Client>>,
+}
+
+/// Who is asking, as trusted peers have told: for a connection, or, among its extensions, for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its port is 0 where only the IP address was told.
+    pub address: Address,
+    /// Whether it speaks TLS, to the host or to its proxy.
+    pub encrypted: bool,
+    /// The host that it has asked its proxy for.
+    pub host: Option<Box<str>>,
+    /// What was told of its TLS.
+    pub tls: Option<Arc<ProxiedTls>>,
+}
+
+impl Client {
+    /// `http` or `https`.
+    pub const fn scheme(&self) -> &'static str {
+        scheme(self.encrypted)
+    }
+}
+
+const fn scheme(encrypted: bool) -> &'static str {
+    if encrypted { "https" } else { "http" }
 }
 
 /// What is known of the TLS of a connection.
@@ -58,7 +88,7 @@ pub struct TlsInfo {
 impl Connection {
     /// `http` or `https`.
     pub const fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+        scheme(self.tls.is_some())
     }
 }
 
@@ -76,9 +106,31 @@ struct RequestState<B> {
 struct Common {
     head: Head,
     connection: Arc<Connection>,
+    /// The client, if a trusted peer has told of it with this request.
+    client: Option<Arc<Client>>,
     /// Until the app begins it. Boxed, because it is mostly absent.
     upgrade: Option<Box<Upgrade>>,
+    hints: Option<Hints>,
+    keep: Option<Arc<dyn Keep>>,
     vtable: &'static BodyVtable,
+}
+
+/// What a request offers besides itself.
+#[derive(Default)]
+pub struct Offers {
+    /// What its connection may be upgraded to.
+    pub upgrade: Option<Upgrade>,
+    /// Where something can be sent before the response.
+    pub hints: Option<Hints>,
+    /// Where something can be left for whoever is asked again.
+    pub keep: Option<Arc<dyn Keep>>,
+}
+
+impl Common {
+    /// Who is asking, if a trusted peer has told.
+    fn client(&self) -> Option<&Client> {
+        self.client.as_deref().or(self.connection.client.as_deref())
+    }
 }
 
 /// A head in the form that the app gets.
@@ -125,14 +177,19 @@ struct BodyVtable {
 }
 
 /// Makes a handle for the app, which must drop it.
-pub(super) fn into_ffi<B>(request: Request<B>, connection: Arc<Connection>, upgrade: Option<Upgrade>) -> FfiRequest
+pub(super) fn into_ffi<B>(
+    mut request: Request<B>,
+    connection: Arc<Connection>,
+    Offers { upgrade, hints, keep }: Offers,
+) -> FfiRequest
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let client = request.extensions_mut().remove();
     let (head, body) = Head::encode(request);
     let upgrade = upgrade.map(Box::new);
-    let common = Common { head, connection, upgrade, vtable: RequestState::<B>::VTABLE };
+    let common = Common { head, connection, client, upgrade, hints, keep, vtable: RequestState::<B>::VTABLE };
     FfiRequest(Box::into_raw(Box::new(RequestState { common, body })).cast())
 }
 
@@ -176,6 +233,24 @@ unsafe fn common<'a>(request: FfiRequest) -> &'a Common {
 pub(super) unsafe fn upgrade<'a>(request: FfiRequest) -> &'a mut Option<Box<Upgrade>> {
     // SAFETY: the caller guarantees it; `RequestState` is `repr(C)` and starts with its common part.
     unsafe { &mut (*request.0.cast::<Common>()).upgrade }
+}
+
+/// Where early hints go.
+///
+/// # Safety
+/// As for `common`.
+pub(super) unsafe fn hints<'a>(request: FfiRequest) -> Option<&'a Hints> {
+    // SAFETY: the caller guarantees it.
+    unsafe { common(request).hints.as_ref() }
+}
+
+/// Where something is left for whoever is asked again.
+///
+/// # Safety
+/// As for `common`.
+pub(super) unsafe fn keep<'a>(request: FfiRequest) -> Option<&'a Arc<dyn Keep>> {
+    // SAFETY: the caller guarantees it.
+    unsafe { common(request).keep.as_ref() }
 }
 
 unsafe extern "C" fn head(request: FfiRequest, head: *mut FfiHead) {
@@ -223,8 +298,40 @@ unsafe extern "C" fn extension(request: FfiRequest, id: u32) -> *const () {
             Some(_) => ptr::from_ref(&TLS).cast(),
             None => ptr::null(),
         },
+        // SAFETY: the app owns the handle.
+        EXTENSION_EARLY_HINTS => hints::table(unsafe { common(request) }.hints.as_ref()),
+        // SAFETY: the app owns the handle.
+        EXTENSION_RESUME => resume::table(unsafe { common(request) }.keep.as_ref()),
+        // SAFETY: the app owns the handle.
+        EXTENSION_CLIENT => match unsafe { common(request) }.client() {
+            Some(_) => ptr::from_ref(&CLIENT).cast(),
+            None => ptr::null(),
+        },
         _ => ptr::null(),
     }
+}
+
+/// The table of what is known of a client.
+static CLIENT: FfiClient = FfiClient { info: client_info };
+
+unsafe extern "C" fn client_info(request: FfiRequest, info: *mut FfiClientInfo) {
+    // SAFETY: the app owns the handle. What it gets borrows from the client, which the handle holds.
+    let common = unsafe { common::<'static>(request) };
+    let known = common.client();
+    let tls = known.and_then(|known| known.tls.as_deref());
+    let text = |text: Option<&'static str>| RStr::from_str(text.unwrap_or_default());
+    let value = FfiClientInfo {
+        address: known.map_or(common.connection.peer, |known| known.address).into(),
+        scheme: RStr::from_str(known.map_or(common.connection.scheme(), Client::scheme)),
+        host: text(known.and_then(|known| known.host.as_deref())),
+        has_tls: tls.is_some(),
+        tls_version: text(tls.and_then(|tls| tls.version.as_deref())),
+        server_name: text(tls.and_then(|tls| tls.server_name.as_deref())),
+        alpn: RSlice::from_slice(tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or_default()),
+        client_name: text(tls.and_then(|tls| tls.client_name.as_deref())),
+    };
+    // SAFETY: the app lends room for the struct.
+    unsafe { info.write(value) }
 }
 
 /// The table of what is known of a connection's TLS.

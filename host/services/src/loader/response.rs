@@ -56,6 +56,13 @@ pub(super) fn decode(response: FfiResponse) -> Result<Response<AppBody>, AppResp
     Ok(response)
 }
 
+impl From<Bytes> for AppBody {
+    /// The body of what the host answers in the app's place.
+    fn from(whole: Bytes) -> Self {
+        Self(if whole.is_empty() { Inner::Empty } else { Inner::Full(whole) })
+    }
+}
+
 impl AppBody {
     /// Whether all of it is here, so that sending it doesn't call the app.
     pub fn is_whole(&self) -> bool {

@@ -20,6 +20,9 @@ pub const HEADER: usize = 5;
 /// The most bytes of plaintext in a record (RFC 8446, section 5.1).
 pub const MAX_PLAINTEXT: usize = 1 << 14;
 
+/// By how many bytes a record is longer than its plaintext, at most.
+pub const OVERHEAD: usize = HEADER + EXPLICIT_NONCE + TAG;
+
 const TAG: usize = 16;
 
 /// The bytes of the nonce that a record of TLS 1.2's GCM carries (RFC 5288, section 3).

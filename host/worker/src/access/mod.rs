@@ -17,14 +17,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use app_abi::Address;
+use app_host_services::loader::{Client, Connection};
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri, Version};
 use tracing::Level;
 
 use app_host_core::config::Trusted;
 use app_host_core::ids::{Generation, Slot};
+use app_host_core::refused::Refused;
 use app_host_platform::logging::{AppEvent, AppValue};
 use app_host_platform::logging::{AppLines, LineWriter};
+
+use crate::client::address_of;
 
 /// The header that carries the id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -65,21 +69,18 @@ impl AccessLog {
     }
 
     /// The log of one connection's requests.
-    pub fn connection(self: &Arc<Self>, peer: Address, listener: &'static str) -> Arc<ConnectionLog> {
-        let address = match peer {
-            Address::Tcp(address) => Some(address.ip()),
-            Address::Unix => None,
-        };
+    pub fn connection(self: &Arc<Self>, connection: &Arc<Connection>) -> Arc<ConnectionLog> {
+        let address = address_of(connection.peer);
         let trusted = self.trusted.iter().any(|trusted| trusted.includes(address));
-        Arc::new(ConnectionLog { log: Arc::clone(self), peer, listener, trusted })
+        Arc::new(ConnectionLog { log: Arc::clone(self), connection: Arc::clone(connection), trusted })
     }
 
-    /// Writes the line of what was refused before there was a request: why, and what exactly was wrong.
-    pub fn refused(&self, peer: Address, listener: &str, reason: &str, detail: &str) {
+    /// Writes the line of a client that is refused below the app: why, and what exactly was wrong.
+    pub fn refused(&self, peer: Address, listener: &str, why: Refused, detail: &str) {
         let peer = peer_text(peer);
         let fields = vec![
             ("outcome", AppValue::Text("refused")),
-            ("reason", AppValue::Text(reason)),
+            ("reason", AppValue::Text(why.as_str())),
             ("detail", AppValue::Text(cut(detail, MAX_TEXT))),
             ("peer", AppValue::Text(&peer)),
             ("listener", AppValue::Text(listener)),
@@ -106,11 +107,10 @@ impl AccessLog {
     }
 }
 
-/// The log of one connection: its peer, and the listener that accepted it.
+/// The log of one connection.
 pub struct ConnectionLog {
     log: Arc<AccessLog>,
-    peer: Address,
-    listener: &'static str,
+    connection: Arc<Connection>,
     /// Whether the ids that the client gives are kept.
     trusted: bool,
 }
@@ -123,6 +123,7 @@ impl ConnectionLog {
         let header = |name| request.headers().get(name).cloned();
         Box::new(RequestLog {
             connection: Arc::clone(self),
+            client: request.extensions().get().cloned().or_else(|| self.connection.client.clone()),
             began: Instant::now(),
             id,
             method: request.method().clone(),
@@ -137,6 +138,11 @@ impl ConnectionLog {
             expected: None,
             whole: false,
         })
+    }
+
+    /// Writes the line of a client that is refused: why, and what exactly was wrong.
+    pub fn refused(&self, why: Refused, detail: &str) {
+        self.log.refused(self.connection.peer, self.connection.listener, why, detail);
     }
 
     /// The id that the client has given, if it is trusted.
@@ -164,6 +170,8 @@ pub enum RequestEnd {
 /// The line of a request that is in flight, written at its end.
 pub struct RequestLog {
     connection: Arc<ConnectionLog>,
+    /// Who is asking, if a trusted peer has told.
+    client: Option<Arc<Client>>,
     began: Instant,
     id: HeaderValue,
     method: Method,
@@ -206,8 +214,9 @@ impl RequestLog {
 
     /// Writes the line.
     pub fn write(&self, end: RequestEnd) {
-        let (connection, log) = (&*self.connection, &*self.connection.log);
+        let (connection, log) = (&*self.connection.connection, &*self.connection.log);
         let uri = self.uri.to_string();
+        let client = self.client.as_ref().map(|client| (client_text(client.address), client.scheme()));
         let peer = peer_text(connection.peer);
         let outcome = match end {
             _ if self.whole => "complete",
@@ -238,6 +247,9 @@ impl RequestLog {
             ("slot", AppValue::Uint(log.slot.0.into())),
             ("generation", AppValue::Uint(log.generation.0)),
         ]);
+        if let Some((address, scheme)) = &client {
+            fields.extend([("client", AppValue::Text(address)), ("client_scheme", AppValue::Text(scheme))]);
+        }
         for (name, text) in [("host", &host), ("user_agent", &user_agent), ("referer", &referer)] {
             if let Some(text) = text {
                 fields.push((name, AppValue::Text(cut(text, MAX_TEXT))));
@@ -245,6 +257,14 @@ impl RequestLog {
         }
         let event = AppEvent { level: Level::INFO, target: "access", message: "request", fields, spans: Vec::new() };
         log.writer.write(Level::INFO, &log.lines.render(&event));
+    }
+}
+
+/// A client's address: without a port where none was told.
+fn client_text(client: Address) -> String {
+    match client {
+        Address::Tcp(address) if address.port() == 0 => address.ip().to_string(),
+        other => peer_text(other),
     }
 }
 

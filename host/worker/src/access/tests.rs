@@ -20,6 +20,16 @@ fn log(trusted: &[Trusted]) -> (Arc<AccessLog>, io::PipeReader) {
     (Arc::new(log), reader)
 }
 
+/// The log of a connection of this peer's.
+fn of_peer(log: &Arc<AccessLog>, peer: &str) -> Arc<ConnectionLog> {
+    log.connection(&Arc::new(connection(peer)))
+}
+
+fn connection(peer: &str) -> Connection {
+    let peer = peer.parse().map_or(Address::Unix, Address::Tcp);
+    Connection { peer, local: peer, listener: "main", tls: None, client: None }
+}
+
 fn lines(log: Arc<AccessLog>, mut reader: io::PipeReader) -> Vec<Value> {
     assert!(log.finish(Duration::from_secs(20)));
     drop(log);
@@ -41,7 +51,7 @@ fn id_for(connection: &Arc<ConnectionLog>, ids: &[&str]) -> String {
 #[test]
 fn a_line_says_what_came_and_what_went() {
     let (log, reader) = log(&[]);
-    let connection = log.connection(Address::Tcp("10.0.0.9:5000".parse().unwrap()), "main");
+    let connection = of_peer(&log, "10.0.0.9:5000");
     let mut request = Request::builder()
         .method("POST")
         .uri("/a?b=c")
@@ -84,7 +94,7 @@ fn a_line_says_what_came_and_what_went() {
 #[test]
 fn what_did_not_end_well_is_told_apart() {
     let (log, reader) = log(&[]);
-    let connection = log.connection(Address::Unix, "main");
+    let connection = of_peer(&log, "unix");
     let entry = || connection.begin(&mut Request::new(()));
     entry().write(RequestEnd::Normal);
     entry().write(RequestEnd::Cut);
@@ -107,8 +117,8 @@ fn what_did_not_end_well_is_told_apart() {
 #[test]
 fn an_id_is_taken_over_only_from_trusted_peers_and_only_if_it_is_one() {
     let (log, _reader) = log(&[Trusted::Unix]);
-    let trusted = log.connection(Address::Unix, "main");
-    let stranger = log.connection(Address::Tcp("127.0.0.1:1".parse().unwrap()), "main");
+    let trusted = of_peer(&log, "unix");
+    let stranger = of_peer(&log, "127.0.0.1:1");
     assert_eq!(id_for(&trusted, &["Root=1-67891233-abc/+:@~_."]), "Root=1-67891233-abc/+:@~_.");
     let mut seen = std::collections::HashSet::from([id_for(&trusted, &[])]);
     let too_long = "x".repeat(MAX_ID + 1);
@@ -117,4 +127,29 @@ fn an_id_is_taken_over_only_from_trusted_peers_and_only_if_it_is_one() {
     }
     assert!(seen.insert(id_for(&stranger, &["mine"])));
     assert!(seen.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{seen:?}");
+}
+
+#[test]
+fn a_client_is_who_its_proxies_say_for_the_connection_and_before_that_for_the_request() {
+    let (log, reader) = log(&[]);
+    let client = |address: &str, encrypted| {
+        let address = Address::Tcp(address.parse().unwrap());
+        Arc::new(Client { address, encrypted, host: None, tls: None })
+    };
+    let told = Connection { client: Some(client("192.0.2.1:4000", false)), ..connection("10.0.0.9:5000") };
+    let told = log.connection(&Arc::new(told));
+    told.begin(&mut Request::new(())).write(RequestEnd::Normal);
+    let mut request = Request::new(());
+    request.extensions_mut().insert(client("[2001:db8::1]:0", true));
+    told.begin(&mut request).write(RequestEnd::Normal);
+    of_peer(&log, "10.0.0.9:5000").begin(&mut Request::new(())).write(RequestEnd::Normal);
+    drop(told);
+    let found: Vec<_> =
+        lines(log, reader).iter().map(|line| json!([line["peer"], line["client"], line["client_scheme"]])).collect();
+    let expected = [
+        json!(["10.0.0.9:5000", "192.0.2.1:4000", "http"]),
+        json!(["10.0.0.9:5000", "2001:db8::1", "https"]),
+        json!(["10.0.0.9:5000", null, null]),
+    ];
+    assert_eq!(found, expected);
 }

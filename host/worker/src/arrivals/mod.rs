@@ -1,7 +1,7 @@
 //! Connections that come to a serving thread: from other workers, returned by them, and to be parked.
 //!
 //! Owns where a connection goes: to the serving thread that has the fewest, and into its [`IdlePool`] if there is nothing
-//! to do for it. How one leaves is for [`DetachQueue`], how it travels for `transfer`, what another worker is told of it
+//! to do for it. How one leaves is for [`DetachQueue`](crate::detach_queue::DetachQueue), how it travels for `transfer`, what another worker is told of it
 //! for [`Detached`], how it is served for `accept`.
 //!
 //! A connection that has left has no task any more: what is known of it waits with the transfer thread, which reports to
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures_util::future::select_all;
 use socket2::{SockRef, Type};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,13 +21,12 @@ use tokio::sync::mpsc;
 
 use app_host_core::error::chain;
 use app_host_platform::sys::stats::ThreadStats;
-use app_host_services::loader::Address;
 
 use crate::Listener;
-use crate::accept::ConnectionContext;
 use crate::client::{self, ConnectionMeta};
-use crate::connection::{DrainControl, DrainSignal, Ending, History, Phase, Suspended};
-use crate::detach_queue::{BATCH, DetachQueue};
+use crate::connection::{Detected, DrainControl, DrainSignal, Ending, Phase, Suspended};
+use crate::context::{ConnectionContext, ListenerRules, Opened, ThreadContext};
+use crate::detach_queue::BATCH;
 use crate::detached::{Detached, ListenerKey};
 use crate::idle_pool::{CHECK_INTERVAL, IdlePool};
 use crate::stream::{Socket, Stream};
@@ -59,7 +57,7 @@ pub(super) struct ThreadHandle {
     stats: &'static ThreadStats,
 }
 
-/// A thread's end of its [`ThreadHandle`], and of its [`DetachQueue`].
+/// A thread's end of its [`ThreadHandle`], and of its [`DetachQueue`](crate::detach_queue::DetachQueue).
 pub(super) struct Inbox {
     arrivals: mpsc::Receiver<Vec<Detached>>,
     /// Up to as many connections as this worker has had.
@@ -81,6 +79,13 @@ pub(super) fn channel(
     let coming = Arc::<AtomicU64>::default();
     let handle = ThreadHandle { inbox, outcomes: report, coming: Arc::clone(&coming), held: held.downgrade(), stats };
     (handle, park, Inbox { arrivals, outcomes, idle, coming })
+}
+
+impl Inbox {
+    /// How many connections are in it, or about to be.
+    pub(super) fn coming(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.coming)
+    }
 }
 
 impl ThreadHandle {
@@ -117,8 +122,12 @@ pub(super) struct ServingThreads {
 
 impl ServingThreads {
     pub(super) fn new(threads: Vec<ThreadHandle>, listeners: &[Listener], drain: DrainControl) -> Self {
-        let key =
-            |listener: &Listener| ListenerKey { name: listener.name, unix: listener.unix, tls: listener.tls.is_some() };
+        let key = |listener: &Listener| ListenerKey {
+            name: listener.rules.name,
+            unix: listener.rules.unix,
+            tls: listener.rules.tls.is_some(),
+            announced: listener.rules.peers.proxy_protocol.is_some(),
+        };
         Self { threads, listeners: listeners.iter().map(key).collect(), drain }
     }
 }
@@ -205,19 +214,14 @@ impl Receiver for ServingThreads {
     }
 }
 
-/// Serves or parks what comes to the thread that this runs on. `context` makes the context of each connection.
-pub(super) async fn run(
-    inbox: Inbox,
-    mut pool: IdlePool,
-    mut drain: DrainSignal,
-    queue: Arc<DetachQueue>,
-    context: impl Fn(mpsc::Sender<Infallible>) -> ConnectionContext + Sync,
-) {
+/// Serves or parks what comes to the thread that this runs on.
+pub(super) async fn run(inbox: Inbox, mut pool: IdlePool, mut drain: DrainSignal, thread: Arc<ThreadContext>) {
     let Inbox { mut arrivals, mut outcomes, mut idle, coming } = inbox;
     let stats = pool.stats;
     let mut phase = drain.phase();
     let mut check = tokio::time::interval(CHECK_INTERVAL);
-    let resume = |connection| serve(connection, &context, Transfer::Possible);
+    let signal = drain.clone();
+    let (queue, resume) = (&thread.detach_queue, |connection| serve(connection, &thread, signal.clone()));
     loop {
         tokio::select! {
             // The phase before the connections that it is about.
@@ -227,9 +231,14 @@ pub(super) async fn run(
                 match phase {
                     Phase::Serving => {
                         let invited = (0..pool.len()).take_while(|_| drain.accept_invitation()).count();
-                        queue.send(pool.take(invited));
+                        let taken = pool.take(invited);
+                        stats.leaves(taken.len() as u64);
+                        queue.send(taken);
                     }
                     Phase::Draining { ending, .. } => {
+                        if ending == Ending::HandOver {
+                            stats.leaves(pool.len() as u64);
+                        }
                         let mut all = pool.close();
                         loop {
                             let some: Vec<_> = all.by_ref().take(BATCH).collect();
@@ -246,11 +255,12 @@ pub(super) async fn run(
             }
             Some(outcomes) = outcomes.recv() => {
                 stats.handed_over(outcomes.accepted);
+                stats.left(outcomes.accepted + outcomes.returned.len() as u64);
                 for connection in outcomes.returned {
                     if phase == Phase::Serving {
                         park(&mut pool, connection, resume);
                     } else {
-                        serve(connection, &context, Transfer::Failed);
+                        serve(connection, &thread, signal.clone().without_transfer());
                     }
                 }
             }
@@ -258,7 +268,10 @@ pub(super) async fn run(
             Some(arrived) = arrivals.recv() => {
                 let count = arrived.len() as u64;
                 stats.taken_over(count);
-                for connection in arrived {
+                for mut connection in arrived {
+                    if let Some(rules) = rules_of(&connection, &thread) {
+                        connection.permit = client::adopt(&connection.connection, &thread, rules);
+                    }
                     if phase == Phase::Serving { park(&mut pool, connection, resume) } else { resume(connection) }
                 }
                 coming.fetch_sub(count, Relaxed);
@@ -283,28 +296,17 @@ fn park(pool: &mut IdlePool, connection: Detached, resume: impl Fn(Detached)) {
     refused.into_iter().for_each(resume);
 }
 
-/// Whether a connection may be transferred to another worker.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Transfer {
-    Possible,
-    /// No other worker has accepted it.
-    Failed,
+/// The rules of the connection's listener.
+fn rules_of<'a>(connection: &Detached, thread: &'a ThreadContext) -> Option<&'a Arc<ListenerRules>> {
+    thread.listeners.iter().find(|rules| rules.name == connection.connection.listener)
 }
 
 /// Starts the task that serves a connection.
-fn serve(connection: Detached, context: &impl Fn(mpsc::Sender<Infallible>) -> ConnectionContext, transfer: Transfer) {
-    let unix = connection.connection.peer == Address::Unix;
-    let Detached { socket, connection, opened, unread, history, tls, held, .. } = connection;
-    let meta = ConnectionMeta { connection: Arc::new(connection), opened };
-    let mut context = context(held);
-    if transfer == Transfer::Failed {
-        context.drain = context.drain.without_transfer();
-    }
-    let suspended = (unread, history, tls.map(|tls| *tls));
-    let spawned = if unix {
-        spawn::<UnixStream>(socket, suspended, meta, context)
-    } else {
-        spawn::<TcpStream>(socket, suspended, meta, context)
+fn serve(connection: Detached, thread: &Arc<ThreadContext>, drain: DrainSignal) {
+    let spawned = match rules_of(&connection, thread) {
+        Some(listener) if listener.unix => spawn::<UnixStream>(connection, listener, thread, drain),
+        Some(listener) => spawn::<TcpStream>(connection, listener, thread, drain),
+        None => Err(invalid("its listener is not here")),
     };
     if let Err(error) = spawned {
         tracing::warn!(error = chain(&error), "a connection that was taken over can't be served");
@@ -312,29 +314,36 @@ fn serve(connection: Detached, context: &impl Fn(mpsc::Sender<Infallible>) -> Co
 }
 
 fn spawn<S: Socket>(
-    socket: OwnedFd,
-    (unread, history, tls): (Bytes, History, Option<Travelling>),
-    meta: ConnectionMeta,
-    context: ConnectionContext,
+    connection: Detached,
+    listener: &Arc<ListenerRules>,
+    thread: &Arc<ThreadContext>,
+    drain: DrainSignal,
 ) -> io::Result<()> {
+    let Detached { socket, connection, opened, permit, unread, history, left, tls, held, .. } = connection;
     check(&socket)?;
     let mut transport = Stream::<S>::shared(socket)?;
+    let open = Opened::new(thread.stats);
+    let meta = ConnectionMeta { connection: Arc::new(connection), opened, permit, _open: open };
+    let (thread, listener) = (Arc::clone(thread), Arc::clone(listener));
+    let context = ConnectionContext { thread, listener, drain, held };
     let age_ms = u64::try_from(meta.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::trace!(listener = meta.connection.listener, age_ms, requests = history.requests, "connection taken over");
-    match tls {
+    if history.detected == Detected::Unannounced {
+        tokio::spawn(Box::pin(client::serve_announced(transport, unread.into(), meta, context)));
+        return Ok(());
+    }
+    match tls.map(|tls| *tls) {
         None => {}
         Some(Travelling::Records(suspended)) => {
             let layer = Layer::resume(suspended);
             transport = transport.encrypted(layer.ok_or_else(|| invalid("its keys are none"))?);
         }
         Some(Travelling::Nothing(read)) => {
-            let server = context.servers.get(meta.connection.listener).cloned();
-            let server = server.ok_or_else(|| invalid("its listener has no certificate"))?;
-            tokio::spawn(Box::pin(client::serve_encrypted(transport, read, server, meta, context)));
+            tokio::spawn(Box::pin(client::serve_encrypted(transport, read, meta, context)));
             return Ok(());
         }
     }
-    tokio::spawn(client::serve(Suspended { transport, unread, history }, meta, context));
+    tokio::spawn(client::serve(Suspended { transport, opened, unread, history, left }, meta, context));
     Ok(())
 }
 

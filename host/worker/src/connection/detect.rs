@@ -17,7 +17,8 @@ const FIRST_READ: usize = 2048;
 /// The protocol and the bytes that tell it, or an early end and what was read before.
 pub(super) type First = (Result<Protocol, Early>, Bytes);
 
-/// Reads until the protocol is known, or until `late`. `before` was read already, by another worker.
+/// Reads until the protocol is known, or until `late`. `before` was read already, by another worker, or
+/// with what came before HTTP.
 pub(super) async fn first_bytes<T, F>(
     transport: &mut T,
     before: &[u8],
@@ -28,6 +29,9 @@ where
     T: AsyncRead + Unpin,
     F: Future<Output = ()>,
 {
+    if let Some(protocol) = Protocol::detect(before) {
+        return (Ok(protocol), Bytes::copy_from_slice(before));
+    }
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     buffer.extend_from_slice(before);
     let mut state = FirstBytes::new(late.into_std());

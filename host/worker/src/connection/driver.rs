@@ -1,4 +1,4 @@
-//! Drives hyper's connections: polls them, watches the drain signal, and keeps the time-outs.
+//! Drives connections, hyper's of HTTP/1 and our own of HTTP/2: polls them, watches the drain signal, and keeps the time-outs.
 //!
 //! Tells the connection's [state](super::state) the phase and the time, and does what it decides. Costs a request next to
 //! nothing: while a connection serves, its one timer is looked at, not armed, and the signal is an atomic load.
@@ -7,33 +7,46 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use app_host_core::config::Http;
+use app_host_core::not_resumed::{LongLived, NotResumed};
+use app_host_core::refused::Refused;
+
 use super::Application;
 use super::drain::DrainSignal;
-use super::request::answer;
+use super::going_on;
+use super::http2::Http2;
+use super::refusal;
+use super::request::{Way, answer};
+use super::request_body::Incoming;
 use super::shared::Shared;
-use super::state::{Exit, Finish, Goal, Next, Order, Phase, Timeouts};
+use super::state::{Detected, Exit, Finish, Goal, Next, Order, Phase, Timeouts};
 use super::suspended::{Leaving, Suspended};
 use super::transport::{Parts, Transport};
-use super::tunnel::{self, PendingUpgrade};
+use super::tunnel;
+use super::upgrade::PendingUpgrade;
 
-/// The most requests of one HTTP/2 connection that are in flight.
-const MAX_STREAMS: u32 = 250;
+/// How long a head hyper reads by itself (`DEFAULT_MAX_BUFFER_SIZE`).
+const HYPERS_BUFFER: usize = 417_792;
 
-/// The most bytes of the header fields of an HTTP/2 request (RFC 9113, section 6.5.2).
-const MAX_HEADER_LIST: u32 = 64 * 1024;
-
-/// How often an idle HTTP/2 client is sent a PING, and how long it may take to answer.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Why a connection ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error("the client has not answered a PING")]
+    Unanswered,
+}
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -41,11 +54,15 @@ pub(super) enum Ended {
     /// Properly, from either side.
     Done,
     /// The client broke off or did not speak HTTP.
-    Failed(hyper::Error),
-    /// No request, or only a part of one, came in time.
+    Failed(Failure),
+    /// No request came in time.
     TimedOut,
+    /// The host has refused the client, which has been counted.
+    Refused(Refused),
     /// By the cut, with whatever was in flight, which has been counted.
     Cut,
+    /// In the midst of a response, with which another worker goes on.
+    LetGo,
 }
 
 /// What became of a connection that was driven.
@@ -134,12 +151,17 @@ impl<'a, F: Future<Output = ()>> Wakeups<'a, F> {
         self.sleep.is_elapsed()
     }
 
-    /// Sets the timer. Returns false if the deadline is over already.
-    pub(super) fn wait_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
+    /// Sets the timer for the next poll.
+    pub(super) fn set(&mut self, deadline: Instant) {
         if self.sleep.deadline() != deadline {
             self.sleep.as_mut().reset(deadline);
             self.registered = None;
         }
+    }
+
+    /// Sets the timer. Returns false if the deadline is over already.
+    pub(super) fn wait_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
+        self.set(deadline);
         self.register(cx);
         !self.is_elapsed()
     }
@@ -151,7 +173,7 @@ impl Ended {
         match self {
             Self::Done => Finish::Done,
             Self::Failed(_) => Finish::Failed,
-            Self::TimedOut | Self::Cut => Finish::GivenUp,
+            Self::TimedOut | Self::Refused(_) | Self::Cut | Self::LetGo => Finish::GivenUp,
         }
     }
 }
@@ -171,23 +193,64 @@ where
 {
     let pending = PendingUpgrade::default();
     let (for_requests, upgrades) = (Arc::clone(shared), pending.clone());
-    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&for_requests), &upgrades, request));
+    let service = service_fn(move |request: Request<_>| {
+        let way = Way { interim: for_requests.interim.clone(), pending: &upgrades };
+        answer(app.clone(), Arc::clone(&for_requests), way, request.map(Incoming::Http1))
+    });
     // hyper's own time-out would allocate and arm a timer a request.
-    let mut connection =
-        http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(transport), service);
+    let limits = &shared.limits.http;
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_header_size(usize::try_from(limits.max_head).unwrap_or(usize::MAX));
+    // hyper's buffer grows this far by itself, and a longer head must find room.
+    if let Some(most) = usize::try_from(limits.max_head).ok().filter(|most| *most > HYPERS_BUFFER) {
+        builder.max_buf_size(most);
+    }
+    // hyper reads as many as it does by itself without an allocation.
+    if limits.max_headers != Http::DEFAULT.max_headers {
+        builder.max_headers(limits.max_headers.into());
+    }
+    let mut connection = builder.serve_connection(TokioIo::new(transport), service);
     let ended = drive(&mut connection, http1::Connection::graceful_shutdown, shared, &mut timeouts, wakeups).await;
     let state = &shared.state;
+    if let Some(what) = shared.resumed.filter(|_| state.is_cut() && state.awaits_grant()) {
+        shared.count_not_resumed(what, NotResumed::Cut);
+    }
+    if let Ended::Refused(why) = ended
+        && state.may_be_answered()
+    {
+        // The request in flight ends with hyper's connection. Boxed for the same reason as below.
+        Box::pin(refusal::answer(connection.into_parts().io.into_inner(), why)).await;
+        return Driven::Ended(ended);
+    }
+    if let Ended::LetGo = ended {
+        let parts = connection.into_parts();
+        return Box::pin(going_on::let_go(parts.io.into_inner(), &parts.read_buf, shared, timeouts.opened())).await;
+    }
     let exit = state.on_end(ended.finish());
     if exit == Exit::Close {
+        if let Some(what) = shared.resumed {
+            let transport = connection.into_parts().io.into_inner();
+            if transport.is_refused() {
+                tracing::debug!(?what, "a client does not go on here: the app has answered otherwise");
+                shared.count_not_resumed(what, NotResumed::NotGranted);
+                state.on_last_response();
+                Box::pin(going_on::say_that_it_ends(transport, what)).await;
+            }
+        }
         return Driven::Ended(ended);
     }
     let parts = connection.into_parts();
-    let Parts { transport, rewind } = parts.io.into_inner().into_parts();
+    let Parts { transport, rewind, swallows } = parts.io.into_inner().into_parts();
     if let Exit::Leave { to, head } = exit {
         if is_head_of(&parts.read_buf, head) {
             let unread = joined(parts.read_buf, rewind);
-            let history = timeouts.http1_history(state, Instant::now().into_std());
-            let suspended = Suspended { transport, unread, history };
+            let mut history = timeouts.http1_history(state, Instant::now().into_std());
+            let mut left = None;
+            if let Some(what) = shared.resumed.filter(|_| swallows) {
+                history.detected = Detected::Resumed(what);
+                left = shared.left();
+            }
+            let suspended = Suspended { transport, opened: timeouts.opened(), unread, history, left };
             let leaving = if to == Goal::Park { Leaving::Park(suspended) } else { Leaving::Transfer(suspended) };
             return Driven::Leaves(leaving);
         }
@@ -200,7 +263,12 @@ where
         state.on_wrong_bytes();
     }
     // Boxed, so that the future of a connection that ends by itself has no room for this.
-    Driven::Ended(Box::pin(tunnel::carry(transport, [parts.read_buf, rewind], pending.take(), shared, wakeups)).await)
+    let unread = [parts.read_buf, rewind];
+    let granted = pending.take();
+    if swallows && granted.is_some() {
+        shared.count_resumed(LongLived::WebSocket);
+    }
+    Box::pin(tunnel::carry(transport, unread, granted, (shared, timeouts.opened()), wakeups)).await
 }
 
 /// Whether hyper has returned a head of that length, and nothing else. It may have taken empty lines before the head.
@@ -234,23 +302,12 @@ where
     A: Application,
     F: Future<Output = ()>,
 {
-    // Streams are upgraded, never the connection.
-    let pending = PendingUpgrade::default();
-    let for_requests = Arc::clone(shared);
-    let service = service_fn(move |request| answer(app.clone(), Arc::clone(&for_requests), &pending, request));
-    let mut connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(transport), service);
-    drive(&mut connection, http2::Connection::graceful_shutdown, shared, &mut timeouts, wakeups).await
+    let mut connection = Http2::new(transport, app, Arc::clone(shared));
+    drive(&mut connection, Http2::graceful_shutdown, shared, &mut timeouts, wakeups).await
 }
 
-/// Polls hyper's `connection` to its end, which for one that leaves is not the end of the client's connection.
-async fn drive<C, F>(
+/// Polls a connection to its end, which for one that leaves is not the end of the client's connection.
+async fn drive<C, E, F>(
     connection: &mut C,
     shut_down_gracefully: fn(Pin<&mut C>),
     shared: &Shared,
@@ -258,14 +315,18 @@ async fn drive<C, F>(
     wakeups: &mut Wakeups<'_, F>,
 ) -> Ended
 where
-    C: Future<Output = hyper::Result<()>> + Unpin,
+    C: Future<Output = Result<(), E>> + Unpin,
+    E: Into<Failure>,
     F: Future<Output = ()>,
 {
     let state = &shared.state;
-    poll_fn(|cx| {
+    let driven = poll_fn(|cx| {
+        shared.interim.iter().for_each(|interim| interim.set_waker(cx.waker()));
         loop {
             if let Some(phase) = wakeups.new_phase(cx) {
-                match timeouts.on_phase(state, phase, wakeups.announces_close()) {
+                let order = timeouts.on_phase(state, phase, wakeups.announces_close());
+                shared.notify_phase();
+                match order {
                     Order::DriveOn => {}
                     Order::MayInvite => {
                         if wakeups.accept_invitation() {
@@ -280,16 +341,17 @@ where
                     }
                 }
             }
+            state.on_poll();
             match Pin::new(&mut *connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Done),
-                Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error.into())),
+                Poll::Pending if state.has_let_go() => return Poll::Ready(Ended::LetGo),
                 Poll::Pending => {}
             }
             if !timeouts.must_be_checked(state, wakeups.is_elapsed()) {
                 return Poll::Pending;
             }
             match timeouts.on_timer(state, Instant::now().into_std()) {
-                Next::Wait => return Poll::Pending,
                 Next::WaitUntil(deadline) => {
                     if wakeups.wait_until(deadline.into(), cx) {
                         return Poll::Pending;
@@ -298,8 +360,17 @@ where
                 Next::Leave(look_again) => drop(wakeups.wait_until(look_again.into(), cx)),
                 Next::ShutDown => shut_down_gracefully(Pin::new(connection)),
                 Next::Drop => return Poll::Ready(Ended::TimedOut),
+                Next::Refuse(why) => {
+                    if state.is_cut() {
+                        shared.count_cut();
+                    }
+                    shared.refuse(why, refusal::detail(why));
+                    return Poll::Ready(Ended::Refused(why));
+                }
             }
         }
-    })
-    .await
+    });
+    let ended = driven.await;
+    shared.interim.iter().for_each(|interim| interim.end());
+    ended
 }

@@ -4,8 +4,8 @@
 //! nothing of workers, listeners, signals or how the app is loaded: it gets a transport, an [`Application`] that answers
 //! requests, a thread's statistics to count in, and a [`DrainSignal`].
 //!
-//! It drives hyper's own connections, and not its ready-made automatic server, because that exposes neither the moment of
-//! a response nor the parts of a connection.
+//! HTTP/1 is hyper's own connection, and not its ready-made automatic server, because that exposes neither the moment of a
+//! response nor the parts of a connection. HTTP/2 is [ours](http2) on the crate h2.
 //!
 //! # Drain
 //! By [`Ending::HandOver`] an HTTP/1 connection is [suspended](Suspended) between two requests, with what has been read of
@@ -16,26 +16,41 @@
 //!           │ └─── response, a further request may lie behind it ──▶ busy or idle
 //!          idle ── next request ──▶ busy
 //!             └─── `linger` over ───────────────────────────────────────────────▶ lingering close
-//! HTTP/2   GOAWAY in two steps ── all streams done ─────────────────────────────▶ lingering close
+//! HTTP/2   no stream, or `linger` over ── GOAWAY in two steps ── all streams done ──▶ lingering close
 //! ```
 //! From `linger` after the drain's begin every HTTP/1 response announces the close, whatever lies
 //! behind it, and an HTTP/2 connection without a stream is closed. [`Phase::Cut`] ends a connection
 //! wherever it is.
 //!
 //! # Parking
-//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`state::HEAD_TIMEOUT`]) is suspended, too: it
+//! An HTTP/1 connection that has waited for its next request for 30 to 60 s ([`Limits::look`]) is suspended, too: it
 //! needs no task, timers and buffers until something comes.
 //!
 //! # Upgrades
 //! A connection that the app upgrades to another protocol leaves hyper and becomes a [`Tunnel`](tunnel::Tunnel): bytes for
-//! the app, no time-outs, in flight until the app drops it or the cut comes.
+//! the app, no time-outs, in flight until the app drops it or the cut comes. A WebSocket that the app calls
+//! [resumable](resumable) is suspended between two messages, with the head of its request: another worker asks for it once
+//! more, and swallows the answer. An [event stream](event_stream) goes the same way, in the midst of its response.
 
+mod again;
+mod bounds;
 mod detect;
 mod drain;
 mod driver;
+mod event_stream;
+mod events;
 mod framing;
+mod going_on;
+mod http2;
+mod interim;
+mod keepsake;
+mod messages;
+mod refusal;
 mod request;
 mod request_body;
+mod response_body;
+mod resumable;
+mod rules;
 mod shared;
 mod state;
 mod suspended;
@@ -43,6 +58,7 @@ mod suspended;
 mod tests;
 mod transport;
 mod tunnel;
+mod upgrade;
 
 use std::error::Error;
 use std::pin::pin;
@@ -54,19 +70,23 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use app_host_core::error::chain;
+use app_host_core::refused::Refused;
 use app_host_platform::sys::stats::ThreadStats;
 
 use crate::access::ConnectionLog;
 use driver::{Driven, Ended, Wakeups};
-use shared::{Opened, Shared};
+use shared::{Shared, refuse};
 use state::{ConnState, Early, Protocol, Timeouts};
 use transport::Transport;
 
 pub use drain::{DrainControl, DrainSignal, drain_signal};
+pub use interim::Interim;
+pub use keepsake::{Keepsake, Legacy};
 pub use request_body::RequestBody;
 #[cfg(test)]
 pub use state::HEAD_TIMEOUT;
-pub use state::{Detected, Ending, History, MAX_UNREAD, Phase};
+pub use state::{Detected, Ending, History, Limits, MAX_UNREAD, Phase};
 pub use suspended::{Leaving, Suspended};
 
 /// Answers requests. A trait, because the tests of this module answer with something else than an app.
@@ -75,6 +95,9 @@ pub trait Application: Clone + Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Error + Send + Sync + 'static> + Send + Unpin + 'static;
     /// Why there is no response.
     type Error: Error + Send + 'static;
+
+    /// Looks at a request before it is logged, and at its header fields.
+    fn receive<B>(&self, _request: &mut Request<B>) {}
 
     /// Answers one request.
     fn call(
@@ -96,35 +119,60 @@ pub async fn serve_connection<T, A>(
     stats: &'static ThreadStats,
     drain: DrainSignal,
     log: Option<Arc<ConnectionLog>>,
+    limits: &'static Limits,
 ) -> Option<Leaving<T>>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
 {
-    let _opened = Opened::new(stats);
-    let Suspended { mut transport, unread, history } = connection;
-    let timeouts = Timeouts::resume(&history, Instant::now().into_std());
+    let Suspended { mut transport, opened, unread, history, left } = connection;
+    let timeouts = Timeouts::resume(&history, opened, limits, Instant::now().into_std());
     let due = timeouts.due().into();
     let change = pin!(drain.clone().changed());
     let sleep = pin!(tokio::time::sleep_until(due));
     let mut wakeups = Wakeups::new(drain, DrainSignal::changed, change, sleep);
     let (protocol, first) = match history.detected {
-        Detected::Http1 => (Protocol::Http1, unread),
-        Detected::Nothing => match detect::first_bytes(&mut transport, &unread, due, &mut wakeups).await {
-            (Ok(protocol), first) => (protocol, first),
-            (Err(Early::Leaves), unread) => {
-                let history = timeouts.first_history(Instant::now().into_std());
-                return Some(Leaving::Transfer(Suspended { transport, unread, history }));
+        Detected::Http1 | Detected::Resumed(_) => (Protocol::Http1, unread),
+        Detected::Nothing | Detected::Unannounced => {
+            match detect::first_bytes(&mut transport, &unread, timeouts.first().into(), &mut wakeups).await {
+                (Ok(protocol), first) => {
+                    wakeups.set(due);
+                    (protocol, first)
+                }
+                (Err(Early::Leaves), unread) => {
+                    let history = timeouts.first_history(Instant::now().into_std());
+                    return Some(Leaving::Transfer(Suspended { transport, opened, unread, history, left }));
+                }
+                (Err(Early::Dismissed), _) => {
+                    stats.dismissed();
+                    return None;
+                }
+                (Err(Early::Late), read) => {
+                    // A client that has sent nothing has asked for nothing.
+                    if !read.is_empty() {
+                        refuse(stats, log.as_deref(), Refused::HeadTimedOut, refusal::detail(Refused::HeadTimedOut));
+                    }
+                    return None;
+                }
+                (Err(Early::Gone), _) => return None,
             }
-            (Err(Early::Dismissed), _) => {
-                stats.dismissed();
-                return None;
-            }
-            (Err(Early::Gone), _) => return None,
-        },
+        }
     };
-    let shared = Arc::new(Shared::new(ConnState::new(protocol, history.requests), stats, log));
-    let transport = Transport::new(transport, first, Arc::clone(&shared));
+    let mut machine = ConnState::new(protocol, history.requests)
+        .with_most_requests(limits.http.max_requests)
+        .with_most_resets(limits.http.max_reset_streams);
+    let resumed = match history.detected {
+        Detected::Resumed(what) => Some(what),
+        _ => None,
+    };
+    if resumed.is_some() {
+        machine = machine.replaying();
+    }
+    let shared = Arc::new(Shared::new(machine, stats, log, limits, resumed.map(|what| (what, left))));
+    let mut transport = Transport::new(transport, first, Arc::clone(&shared));
+    if resumed.is_some() {
+        transport = transport.swallowing();
+    }
     let driven = match protocol {
         Protocol::Http1 => driver::http1(transport, app, &shared, timeouts, &mut wakeups).await,
         // Boxed, so that the future of an HTTP/1 connection has no room for one of HTTP/2.
@@ -140,8 +188,14 @@ where
         stats.dismissed();
     }
     match ended {
-        Ended::Done => {}
-        Ended::Failed(error) => tracing::debug!(error = &error as &dyn Error, "connection failed"),
+        Ended::Done | Ended::LetGo => {}
+        Ended::Failed(error) => {
+            if let Some(why) = refusal::of(&error) {
+                shared.refuse(why, &chain(&error));
+            }
+            tracing::debug!(error = &error as &dyn Error, "connection failed");
+        }
+        Ended::Refused(why) => tracing::debug!(%why, "client was refused"),
         Ended::TimedOut => tracing::debug!("connection timed out"),
         Ended::Cut => tracing::debug!("connection was cut"),
     }

@@ -2,19 +2,26 @@
 //!
 //! How it is transferred or parked, and who owns it when, is for other modules.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
+use super::keepsake::Legacy;
 use super::state::History;
 
-/// A connection that is not served: a new one, or one that was suspended between two requests.
+/// A connection that is not served: a new one, or one that was suspended between two requests, two messages or two events.
 #[derive(Debug)]
 pub struct Suspended<T> {
     /// The connection itself.
     pub transport: T,
-    /// What has been read of it, and belongs to a request that was not handed to an app.
+    /// When it was accepted, by whichever worker.
+    pub opened: Instant,
+    /// What has been read of it, and belongs to a request that was not handed to an app, or is to be once more.
     pub unread: Bytes,
     /// What the connection has been through.
     pub history: History,
+    /// What the app has left for whoever goes on.
+    pub left: Legacy,
 }
 
 /// Where a suspended connection goes.
@@ -28,7 +35,8 @@ pub enum Leaving<T> {
 
 impl<T> Suspended<T> {
     /// A connection that has just been accepted.
-    pub const fn accepted(transport: T) -> Self {
-        Self { transport, unread: Bytes::new(), history: History::NEW }
+    pub fn accepted(transport: T) -> Self {
+        let opened = tokio::time::Instant::now().into_std();
+        Self { transport, opened, unread: Bytes::new(), history: History::NEW, left: None }
     }
 }

@@ -5,7 +5,7 @@
 //! timers.
 //!
 //! ```text
-//! Upgrade ── the app answers 101 ──▶ GrantedUpgrade ── hyper has written the head ──▶ Tunnel
+//! Upgrade ── the app answers 101 ──▶ GrantedUpgrade ── the head has been written ─▶ Tunnel
 //!                                      (the request is in flight all the while)         │
 //!                            the app drops it: lingering close ◀────────────────────────┤
 //!                            Phase::Cut: counted, and the transport is closed ◀─────────┘
@@ -14,83 +14,30 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::driver::{Ended, Wakeups};
-use super::shared::{InFlight, Shared};
-use super::state::Phase;
+use app_host_core::not_resumed::{LongLived, NotResumed};
+
+use super::again::Again;
+use super::driver::{Driven, Ended, Wakeups};
+use super::resumable::Resumable;
+use super::shared::Shared;
+use super::state::{Ending, History, Phase};
+use super::suspended::{Leaving, Suspended};
 use super::transport::Transport;
-
-/// The app's side of a requested upgrade. Dropping it changes nothing: the response decides.
-pub struct Upgrade {
-    protocol: String,
-    tunnel: oneshot::Receiver<Tunnel>,
-}
-
-/// Why there is no tunnel.
-#[derive(Debug, thiserror::Error)]
-#[error("the app's answer granted no upgrade, or the client has gone")]
-pub struct NotUpgraded;
-
-impl Upgrade {
-    /// Both sides of an upgrade to `protocol`, which HTTP/2 gives by name (RFC 8441).
-    pub(super) fn requested(protocol: &str) -> (RequestedUpgrade, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (RequestedUpgrade(sender), Self { protocol: protocol.to_owned(), tunnel: receiver })
-    }
-
-    /// The pseudo header `:protocol`, empty if there was none.
-    pub fn protocol(&self) -> &str {
-        &self.protocol
-    }
-
-    /// Waits for the tunnel, until the response that grants it has been sent. On any thread.
-    pub async fn tunnel(self) -> Result<Tunnel, NotUpgraded> {
-        self.tunnel.await.map_err(|_| NotUpgraded)
-    }
-}
-
-/// The host's side of an [`Upgrade`], until the app answers.
-pub(super) struct RequestedUpgrade(oneshot::Sender<Tunnel>);
-
-impl RequestedUpgrade {
-    /// The upgrade, once the app has granted it.
-    pub(super) fn grant(self, mut in_flight: InFlight) -> GrantedUpgrade {
-        in_flight.stop_the_clock();
-        GrantedUpgrade { tunnel: self.0, in_flight }
-    }
-}
-
-/// An upgrade that the app has granted, while its response goes out.
-pub(super) struct GrantedUpgrade {
-    tunnel: oneshot::Sender<Tunnel>,
-    in_flight: InFlight,
-}
-
-/// Where the granted upgrade of an HTTP/1 connection waits for hyper to write the response.
-#[derive(Clone, Default)]
-pub(super) struct PendingUpgrade(Arc<Mutex<Option<GrantedUpgrade>>>);
-
-impl PendingUpgrade {
-    pub(super) fn set(&self, granted: GrantedUpgrade) {
-        *lock(&self.0) = Some(granted);
-    }
-
-    pub(super) fn take(&self) -> Option<GrantedUpgrade> {
-        lock(&self.0).take()
-    }
-}
+use super::upgrade::GrantedUpgrade;
 
 /// Locks what is changed in single steps only, so that a panic of another owner can't leave it half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -109,6 +56,64 @@ struct Wire<T> {
     unread: [Bytes; 2],
     /// The tasks that wait to read and to write, to be woken when the transport is taken away.
     waits: [Option<Waker>; 2],
+    /// What lets another worker go on with it.
+    resumable: Option<Box<Resumable>>,
+}
+
+/// How many bytes are read at a time of a connection that may leave: what lies behind a message travels.
+const MAX_READ: usize = 16 * 1024;
+
+impl<T: Duplex> Wire<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let waiting = self.unread.iter().map(Bytes::len).sum();
+        let Self { transport, unread, resumable, .. } = self;
+        if let Some(resumable) = resumable.as_mut().filter(|resumable| resumable.is_ended(waiting)) {
+            resumable.on_told();
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(unread) = unread.iter_mut().find(|unread| !unread.is_empty()) {
+            let mut length = unread.len().min(buf.remaining());
+            if let Some(resumable) = resumable {
+                length = resumable.on_received(&unread[..length]);
+            }
+            buf.put_slice(&unread.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let Some(resumable) = resumable else { return Pin::new(transport).poll_read(cx, buf) };
+        let mut space = [MaybeUninit::uninit(); MAX_READ];
+        let mut part = ReadBuf::uninit(&mut space[..MAX_READ.min(buf.remaining())]);
+        let polled = ready!(Pin::new(transport).poll_read(cx, &mut part));
+        let read = part.filled();
+        if polled.is_err() || (read.is_empty() && part.capacity() > 0) {
+            resumable.on_over();
+        }
+        polled?;
+        let (now, later) = read.split_at(resumable.on_received(read));
+        buf.put_slice(now);
+        unread[0] = Bytes::copy_from_slice(later);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = ready!(Pin::new(&mut self.transport).poll_write(cx, bytes));
+        match (&mut self.resumable, &polled) {
+            (Some(resumable), Ok(length)) => resumable.on_sent(&bytes[..*length]),
+            (Some(resumable), Err(_)) => resumable.on_over(),
+            (None, _) => {}
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(resumable) = &mut self.resumable {
+            // It was told that the client has ended its side, and ends its own.
+            if resumable.may_leave() {
+                return Poll::Ready(Ok(()));
+            }
+            resumable.on_over();
+        }
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
 }
 
 /// A wire that both sides hold, until the host takes it away.
@@ -126,8 +131,13 @@ const WRITER: usize = 1;
 
 impl<T: Duplex + 'static> AppEnd<T> {
     /// The tunnel, the wire for the host, and the channel that closes when the tunnel is dropped.
-    fn open(transport: T, unread: [Bytes; 2]) -> (Tunnel, SharedWire<T>, oneshot::Receiver<Infallible>) {
-        let wire = Arc::new(Mutex::new(Some(Wire { transport, unread, waits: [None, None] })));
+    fn open(
+        transport: T,
+        unread: [Bytes; 2],
+        again: Option<Again>,
+    ) -> (Tunnel, SharedWire<T>, oneshot::Receiver<Infallible>) {
+        let resumable = again.map(|again| Box::new(Resumable::new(again)));
+        let wire = Arc::new(Mutex::new(Some(Wire { transport, unread, waits: [None, None], resumable })));
         let (held, gone) = oneshot::channel();
         (Tunnel(Box::new(Self { wire: Arc::clone(&wire), _held: held })), wire, gone)
     }
@@ -155,19 +165,13 @@ impl<T: Duplex + 'static> AppEnd<T> {
 
 impl<T: Duplex + 'static> AsyncRead for AppEnd<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.with(READER, cx, |wire, cx| {
-            if let Some(unread) = wire.unread.iter_mut().find(|unread| !unread.is_empty()) {
-                buf.put_slice(&unread.split_to(unread.len().min(buf.remaining())));
-                return Poll::Ready(Ok(()));
-            }
-            Pin::new(&mut wire.transport).poll_read(cx, buf)
-        })
+        self.with(READER, cx, |wire, cx| wire.poll_read(cx, buf))
     }
 }
 
 impl<T: Duplex + 'static> AsyncWrite for AppEnd<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.with(WRITER, cx, |wire, cx| Pin::new(&mut wire.transport).poll_write(cx, bytes))
+        self.with(WRITER, cx, |wire, cx| wire.poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -175,7 +179,7 @@ impl<T: Duplex + 'static> AsyncWrite for AppEnd<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(WRITER, cx, |wire, cx| Pin::new(&mut wire.transport).poll_shutdown(cx))
+        self.with(WRITER, cx, Wire::poll_shutdown)
     }
 }
 
@@ -199,15 +203,52 @@ impl AsyncWrite for Tunnel {
     }
 }
 
-/// Carries an HTTP/1 connection to its end that hyper has left open: as a tunnel, if the app has granted one, and by a
-/// lingering close.
+/// Has the app let go of a WebSocket that may be gone on with, or no longer.
+fn want_to_leave<T>(wire: &SharedWire<T>, leaves: bool) {
+    let reader = match &mut *lock(wire) {
+        Some(Wire { resumable: Some(resumable), waits, .. }) => {
+            resumable.want(leaves);
+            waits[READER].take()
+        }
+        _ => None,
+    };
+    reader.into_iter().for_each(Waker::wake);
+}
+
+/// What a client gets whose worker ends without another one that would go on: a closing frame that says 1001, going away
+/// (RFC 6455, section 7.4.1).
+const GOES_AWAY: [u8; 4] = [0x88, 2, 3, 0xe9];
+
+/// Sends what there is to be sent, and these words behind it. Returns whether that has gone out before the cut.
+async fn finish<T, F>(transport: &mut T, mut words: &[u8], wakeups: &mut Wakeups<'_, F>) -> bool
+where
+    T: AsyncWrite + Unpin,
+    F: Future<Output = ()>,
+{
+    poll_fn(|cx| {
+        if wakeups.new_phase(cx) == Some(Phase::Cut) {
+            return Poll::Ready(false);
+        }
+        while !words.is_empty() {
+            match ready!(Pin::new(&mut *transport).poll_write(cx, words)) {
+                Ok(written @ 1..) => words = &words[written..],
+                _ => return Poll::Ready(false),
+            }
+        }
+        Pin::new(&mut *transport).poll_flush(cx).map(|flushed| flushed.is_ok())
+    })
+    .await
+}
+
+/// Carries an HTTP/1 connection that hyper has left open, accepted when it was `opened`: as a tunnel, if the app has granted
+/// one, until another worker goes on with it or it ends, by a lingering close.
 pub(super) async fn carry<T, F>(
     transport: T,
     unread: [Bytes; 2],
     granted: Option<GrantedUpgrade>,
-    shared: &Arc<Shared>,
+    (shared, opened): (&Arc<Shared>, Instant),
     wakeups: &mut Wakeups<'_, F>,
-) -> Ended
+) -> Driven<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
@@ -215,49 +256,96 @@ where
     shared.state.on_carried();
     let transport = match granted {
         None => transport,
-        Some(GrantedUpgrade { tunnel, in_flight }) => {
-            let (end, wire, mut gone) = AppEnd::open(transport, unread);
+        Some(GrantedUpgrade { tunnel, in_flight, again }) => {
+            let (end, wire, mut gone) = AppEnd::open(transport, unread, again);
             // An app that answers 101 and doesn't want the tunnel has dropped the receiver already.
             drop(tunnel.send(end));
+            // A drain may have begun before.
+            wakeups.repeat_phase();
+            let mut goes_on = false;
             let ended = poll_fn(|cx| {
-                if wakeups.new_phase(cx) == Some(Phase::Cut) {
-                    shared.state.on_cut();
-                    shared.count_cut();
-                    return Poll::Ready(Ended::Cut);
+                match wakeups.new_phase(cx) {
+                    None => {}
+                    Some(Phase::Cut) => {
+                        shared.state.on_cut();
+                        shared.count_cut();
+                        return Poll::Ready(Ended::Cut);
+                    }
+                    Some(Phase::Draining { ending, .. }) => {
+                        goes_on = ending == Ending::HandOver;
+                        want_to_leave(&wire, true);
+                    }
+                    Some(Phase::Serving) => want_to_leave(&wire, false),
                 }
                 Pin::new(&mut gone).poll(cx).map(|_| Ended::Done)
             });
             let ended = ended.await;
             let taken = lock(&wire).take();
-            // Here, and not on a thread of the app's.
-            drop(in_flight);
-            let Some(Wire { transport, waits, .. }) = taken else { return ended };
+            let Some(Wire { mut transport, waits, unread, resumable }) = taken else { return Driven::Ended(ended) };
             if matches!(ended, Ended::Cut) {
-                drop(transport);
+                if resumable.is_some_and(|resumable| !resumable.is_over()) {
+                    shared.count_not_resumed(LongLived::WebSocket, NotResumed::Cut);
+                }
+                // Here, and not on a thread of the app's.
+                drop((in_flight, transport));
                 waits.into_iter().flatten().for_each(Waker::wake);
-                return ended;
+                return Driven::Ended(ended);
             }
+            if let Some(resumable) = resumable.filter(|resumable| resumable.may_leave()) {
+                let again = if goes_on { resumable.into_again() } else { Err(NotResumed::NoSuccessor) };
+                let words: &[u8] = if again.is_ok() { &[] } else { &GOES_AWAY };
+                let said = finish(&mut transport, words, wakeups);
+                if !timeout(shared.limits.stall, said).await.unwrap_or(false) {
+                    // What the app has sent is lost.
+                    shared.state.on_cut();
+                    shared.count_cut();
+                    shared.count_not_resumed(LongLived::WebSocket, NotResumed::Cut);
+                    return Driven::Ended(Ended::Cut);
+                }
+                match again {
+                    Err(why) => shared.count_not_resumed(LongLived::WebSocket, why),
+                    Ok(head) => {
+                        let unread = [&head[..], &unread[0], &unread[1]].concat().into();
+                        let history = History::resumed(LongLived::WebSocket, shared.state.requests());
+                        return Driven::Leaves(Leaving::Transfer(Suspended {
+                            transport,
+                            opened,
+                            unread,
+                            history,
+                            left: shared.left(),
+                        }));
+                    }
+                }
+            }
+            drop(in_flight);
             transport
         }
     };
     let mut transport = Transport::new(transport, Bytes::new(), Arc::clone(shared));
-    poll_fn(|cx| {
+    let closed = poll_fn(|cx| {
         if wakeups.new_phase(cx) == Some(Phase::Cut) {
             return Poll::Ready(Ended::Cut);
         }
         // An error changes nothing: the transport is being closed.
         let _ = ready!(pin!(&mut transport).poll_shutdown(cx));
         Poll::Ready(Ended::Done)
-    })
-    .await
+    });
+    Driven::Ended(closed.await)
 }
 
 /// Carries an HTTP/2 stream that the app has upgraded to its end. The stream ends with its connection, which counts a cut.
-pub(super) async fn carry_stream(on_upgrade: OnUpgrade, granted: GrantedUpgrade) {
-    let Ok(upgraded) = on_upgrade.await else { return };
-    let GrantedUpgrade { tunnel, in_flight } = granted;
-    let (end, _wire, gone) = AppEnd::open(TokioIo::new(upgraded), [Bytes::new(), Bytes::new()]);
+pub(super) async fn carry_stream<T>(stream: T, granted: GrantedUpgrade)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let GrantedUpgrade { tunnel, in_flight, .. } = granted;
+    let (end, wire, gone) = AppEnd::open(stream, [Bytes::new(), Bytes::new()], None);
     drop(tunnel.send(end));
     let _ = gone.await;
+    let taken = lock(&wire).take();
+    if let Some(mut wire) = taken {
+        // An error changes nothing: the stream is being ended.
+        let _ = poll_fn(|cx| Pin::new(&mut wire.transport).poll_shutdown(cx)).await;
+    }
     drop(in_flight);
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use app_host_core::error::chain;
 use app_host_core::message::{Connections, Origin};
+use app_host_core::not_resumed::LongLived;
 use app_host_core::status::millis;
 use app_host_platform::sys::stats::ThreadStats;
 
@@ -26,6 +27,7 @@ impl Control<'_> {
         let began = Instant::now();
         let mut schedule = Schedule::new(began, order.timeout);
         let DrainOrder { successor, timeout, connections } = order;
+        self.inputs.app_state.end();
         self.begin_drain(connections, &schedule);
         self.dispatch.refuse_locks();
         let handover = connections == Connections::HandedOver;
@@ -64,9 +66,13 @@ impl Control<'_> {
             self.exit(BLOCKED)
         }
         let Totals { requests, cut, handed_over, received, closed, .. } = totals;
+        let [websockets_resumed, event_streams_resumed] = totals.resumed;
+        let [websockets_ended, event_streams_ended] = totals.ended;
         if cut > 0 {
             tracing::warn!(cut, "requests were cut at the end of the drain");
         }
+        // Neither is at work beside its stop, unless it blocks.
+        self.inputs.app_state.rests(schedule.end).await;
         self.stop.send_replace(true);
         let stopped = async {
             while let Some(event) = self.inputs.events.recv().await {
@@ -79,7 +85,18 @@ impl Control<'_> {
         if !has_stopped {
             tracing::warn!("the app's stop did not end in time");
         }
-        tracing::info!(requests, cut, handed_over, received, closed, "drained");
+        tracing::info!(
+            requests,
+            cut,
+            handed_over,
+            received,
+            closed,
+            websockets_resumed,
+            websockets_ended,
+            event_streams_resumed,
+            event_streams_ended,
+            "drained"
+        );
         self.flush();
         if has_stopped {
             exit::run_exit_handlers(schedule.end).await;
@@ -165,7 +182,7 @@ impl Control<'_> {
             if let Err(error) = SockRef::from(&listener.socket).shutdown(Shutdown::Both)
                 && error.kind() != std::io::ErrorKind::NotConnected
             {
-                let (listener, error) = (listener.name, chain(&error));
+                let (listener, error) = (listener.rules.name, chain(&error));
                 tracing::warn!(listener, error, "listener can't be shut down");
             }
         }
@@ -183,6 +200,7 @@ struct Threads {
 }
 
 /// The sums over all serving threads.
+#[derive(Default)]
 struct Totals {
     requests: u64,
     in_flight: u64,
@@ -190,14 +208,16 @@ struct Totals {
     handed_over: u64,
     received: u64,
     closed: u64,
+    /// WebSockets and event streams.
+    resumed: [u64; 2],
+    ended: [u64; 2],
     /// A route whose request blocks a thread.
     route: Option<String>,
 }
 
 impl Totals {
     fn of(stats: &[ThreadStats]) -> Self {
-        let mut totals =
-            Self { requests: 0, in_flight: 0, cut: 0, handed_over: 0, received: 0, closed: 0, route: None };
+        let mut totals = Self::default();
         for thread in stats.iter().map(ThreadStats::snapshot) {
             let add = |sum: &mut u64, more| *sum = sum.saturating_add(more);
             add(&mut totals.requests, thread.requests);
@@ -206,6 +226,10 @@ impl Totals {
             add(&mut totals.handed_over, thread.handed_over);
             add(&mut totals.received, thread.taken_over);
             add(&mut totals.closed, thread.dismissed);
+            for (place, what) in [LongLived::WebSocket, LongLived::EventStream].into_iter().enumerate() {
+                add(&mut totals.resumed[place], thread.resumed(what));
+                add(&mut totals.ended[place], thread.ended(what));
+            }
             totals.route = totals.route.or(thread.route);
         }
         totals

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use app_host_core::error::chain;
+use app_host_core::ids::WorkerId;
 use app_host_core::message::{Connections, FromWorker, ToWorker};
 use app_host_platform::channel::{Channel, ChannelError};
 use app_host_platform::logging::ChildLog;
@@ -19,6 +20,7 @@ use app_host_tls::{Tickets, TlsServer};
 
 use crate::access::AccessLog;
 use crate::connection::DrainControl;
+use crate::inheritance::AppState;
 use crate::serving::ThreadEvent;
 use crate::tls;
 
@@ -78,6 +80,9 @@ pub(super) struct ControlInputs<'a> {
     pub(super) servers: Vec<(&'static str, TlsServer)>,
     pub(super) drain: DrainControl,
     pub(super) shutdown_timeout: Duration,
+    pub(super) app_state: AppState,
+    /// To which heirs nothing more will be left.
+    pub(super) handed_on: mpsc::UnboundedReceiver<WorkerId>,
 }
 
 impl ControlInputs<'_> {
@@ -88,6 +93,24 @@ impl ControlInputs<'_> {
                 received = self.channel.receive::<ToWorker>(), if self.master == Master::Connected => match received {
                     Ok(Some((ToWorker::Drain { successor, timeout, connections }, _))) => {
                         return Input::Drain(DrainOrder { successor, timeout, connections });
+                    }
+                    Ok(Some((ToWorker::Leave { heir, limits }, descriptors))) => {
+                        match descriptors.into_iter().next().ok_or_else(no_descriptor) {
+                            Ok(link) => self.app_state.leave(heir, link, limits),
+                            Err(error) => {
+                                tracing::warn!(error = chain(&error), "the app's state is not handed on");
+                                self.say(&FromWorker::HandedOn { heir }).await;
+                            }
+                        }
+                    }
+                    Ok(Some((ToWorker::Inherit { limits }, descriptors))) => {
+                        match descriptors.into_iter().next().ok_or_else(no_descriptor) {
+                            Ok(link) => self.app_state.inherit(link, limits),
+                            Err(error) => {
+                                let error = chain(&error);
+                                tracing::warn!(error, "the app starts cold: it has inherited no state");
+                            }
+                        }
                     }
                     Ok(Some((ToWorker::AnnounceClose { on }, _))) => self.drain.announce_close(on),
                     Ok(Some((ToWorker::LogLevel { level }, _))) => {
@@ -138,13 +161,19 @@ impl ControlInputs<'_> {
                     // The second time, or without the master, this worker alone drains and the others serve on.
                     let asked = !std::mem::replace(&mut self.terminated, true)
                         && self.master == Master::Connected
-                        && matches!(timeout(SEND_TIMEOUT, self.channel.send(&FromWorker::Terminated)).await, Ok(Ok(())));
+                        && self.say(&FromWorker::Terminated).await;
                     if !asked {
                         return Input::Drain(DrainOrder::own(true, self.shutdown_timeout));
                     }
                 }
+                Some(heir) = self.handed_on.recv() => drop(self.say(&FromWorker::HandedOn { heir }).await),
                 Some(event) = self.events.recv() => return Input::Thread(event),
             }
         }
+    }
+
+    /// Says something to the master, which may have gone; returns whether it was said.
+    async fn say(&self, message: &FromWorker) -> bool {
+        matches!(timeout(SEND_TIMEOUT, self.channel.send(message)).await, Ok(Ok(())))
     }
 }

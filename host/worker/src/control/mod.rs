@@ -29,9 +29,12 @@ use app_host_services::loader::{AppListeners, HostInfo};
 
 use crate::accept::Intake;
 use crate::access::AccessLog;
+use crate::addresses::Addresses;
 use crate::arrivals::ServingThreads;
-use crate::connection::{self, DrainControl};
+use crate::capacity::Capacity;
+use crate::connection::{self, DrainControl, Limits};
 use crate::detached::Detached;
+use crate::inheritance::AppState;
 use crate::serving::{self, EventSender, Start, ThreadEvent, ThreadSetup, Unserved};
 use crate::tls;
 use crate::transfer::{self, TransferHandle};
@@ -64,7 +67,8 @@ pub(super) async fn run(
     let terminate = signals::terminate().map_err(WorkerError::Signals)?;
     let mut control = Control::start(channel, setup, equipment, terminate, log)?;
     control.accept().await?;
-    channel.send(&FromWorker::Ready).await.map_err(WorkerError::Send)?;
+    let keeps_state = control.inputs.app_state.is_kept();
+    channel.send(&FromWorker::Ready { keeps_state }).await.map_err(WorkerError::Send)?;
     let order = control.serve().await;
     match control.drain(order).await {}
 }
@@ -74,6 +78,22 @@ fn follow(outputs: Arc<[Arc<Output>]>) -> Result<(), WorkerError> {
     let name = "output".to_owned();
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || output::follow(&outputs));
     spawned.map(drop).map_err(|source| WorkerError::Thread { name, source })
+}
+
+/// Opens the access log, if requests are logged: its own file, or the log.
+fn open_access_log(
+    setup: &WorkerSetup,
+    file: Option<OwnedFd>,
+    log: &ChildLog,
+) -> Result<Option<Arc<AccessLog>>, WorkerError> {
+    let Some(AccessSetup { trusted_peers, .. }) = setup.access_log.clone() else { return Ok(None) };
+    let writer = match file {
+        Some(file) => LineWriter::open(Kind::Access, Some(file)).map_err(WorkerError::AccessLog)?,
+        None => log.writer(),
+    };
+    let style = logging::app_lines(writer.clone(), setup.log, std::process::id());
+    let opened = AccessLog::open(writer, style, trusted_peers, (setup.slot, setup.generation));
+    Ok(Some(Arc::new(opened.map_err(WorkerError::AccessLog)?)))
 }
 
 struct Control<'a> {
@@ -118,6 +138,7 @@ impl<'a> Control<'a> {
             library,
             access,
             tickets,
+            predecessor,
             _held: held,
         } = equipment;
         let [stdout, stderr] = printed;
@@ -129,25 +150,21 @@ impl<'a> Control<'a> {
         let stats = &stats[..usize::from(setup.threads).clamp(1, stats.len())];
         let (servers, listeners) = (tls::servers(&listeners), Arc::<[Listener]>::from(listeners));
         let (sender, events) = mpsc::unbounded_channel();
-        let (intake, intake_order) = watch::channel(Intake::Waiting);
-        let (stop, stop_order) = watch::channel(false);
+        let ((intake, intake_order), (stop, stop_order)) = (watch::channel(Intake::Waiting), watch::channel(false));
         let (app, started) = watch::channel(None);
+        let (app_state, handed_on) =
+            AppState::new(started.clone(), &setup.library.app_version, setup.generation.0, setup.app_config.clone());
         let (drain, drain_signal) = connection::drain_signal();
         drain.announce_close(setup.announce_close);
         let unserved = Arc::<Unserved>::default();
-        let place = (setup.slot, setup.generation);
-        let open = |wanted: AccessSetup| {
-            let writer = match access {
-                Some(file) => LineWriter::open(Kind::Access, Some(file)).map_err(WorkerError::AccessLog)?,
-                None => log.writer(),
-            };
-            let style = logging::app_lines(writer.clone(), setup.log, std::process::id());
-            AccessLog::open(writer, style, wanted.trusted_peers, place).map(Arc::new).map_err(WorkerError::AccessLog)
-        };
-        let access = setup.access_log.map(open).transpose()?;
+        let access = open_access_log(&setup, access, &log)?;
         let (transfer, transfers) = transfer::channel();
+        let limits: &'static Limits = Box::leak(Box::new(Limits::new(setup.limits, stats.len())));
         let thread_setup = ThreadSetup {
             access: access.clone(),
+            limits,
+            capacity: Arc::new(Capacity::new(limits, listeners.len(), sys::process::descriptor_limit(), predecessor)),
+            addresses: limits.connections.max_per_address.map(Addresses::new),
             listeners: Arc::clone(&listeners),
             app: started,
             intake: intake_order,
@@ -190,6 +207,8 @@ impl<'a> Control<'a> {
             servers,
             drain: drain.clone(),
             shutdown_timeout: setup.shutdown_timeout,
+            app_state,
+            handed_on,
         };
         Ok(Self {
             inputs,

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use app_host_core::config::Peers;
 use app_host_core::message::Origin;
 use app_host_platform::channel::{PIPE, one_way};
 use app_host_platform::sys::packet;
@@ -10,6 +11,7 @@ use app_host_platform::sys::stats::StatsPage;
 
 use super::*;
 use crate::accept::UnservedConnection;
+use crate::context::ListenerRules;
 
 /// The master's socket, and a worker's end whose messages are never read.
 fn child() -> (OwnedFd, Channel) {
@@ -20,6 +22,7 @@ fn child() -> (OwnedFd, Channel) {
 }
 
 fn inputs(channel: &Channel) -> ControlInputs<'_> {
+    let (app_state, handed_on) = AppState::new(watch::channel(None).1, "1.0.0", 1, AppConfig::empty());
     ControlInputs {
         channel,
         master: Master::Connected,
@@ -32,6 +35,8 @@ fn inputs(channel: &Channel) -> ControlInputs<'_> {
         servers: Vec::new(),
         drain: connection::drain_signal().0,
         shutdown_timeout: Duration::from_secs(30),
+        app_state,
+        handed_on,
     }
 }
 
@@ -81,10 +86,9 @@ async fn what_waits_at_the_last_call_is_taken_although_no_thread_answers() {
     let address = listener.local_addr().unwrap();
     let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     let (_master, channel) = child();
-    let mut control = control(
-        &channel,
-        vec![Listener { socket: listener.into(), name: "test", unix: false, origin: Origin::Bound, tls: None }],
-    );
+    let rules = ListenerRules { name: "test", unix: false, tls: None, peers: Peers::default(), own: None };
+    let listener = Listener { socket: listener.into(), origin: Origin::Bound, rules: Arc::new(rules) };
+    let mut control = control(&channel, vec![listener]);
     control.last_call(1);
     control.shut_listeners_down();
     let mut taken = Vec::new();

@@ -11,13 +11,7 @@ use app_host_services::loader::TlsInfo;
 use app_host_tls::{Alert, Handshake, Progress, TlsError, TlsServer};
 
 use super::{Layer, info};
-use crate::connection::{DrainSignal, Ending, Phase};
-
-/// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long it may take from the moment on that its worker drains.
-const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::connection::{DrainSignal, Ending, Limits, Phase};
 
 /// How long the last words of a failed one may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -60,22 +54,27 @@ pub async fn shake<S>(
     server: &TlsServer,
     read: Vec<u8>,
     drain: &mut DrainSignal,
+    limits: &Limits,
 ) -> Result<Shaken, Unshaken>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let handshake = Handshake::new(server).map_err(|error| failed(&error))?;
-    let mut client = Client { handshake, read, fed: 0, out: Vec::new(), progress: Progress::Wait };
-    let mut deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let mut client = Client { handshake, read, fed: 0, out: Vec::new(), progress: Progress::Wait, failure: None };
+    let mut deadline = Instant::now() + limits.connections.handshake_timeout;
     let mut phase = drain.phase();
     loop {
+        // Whoever was being told so was interrupted, and isn't told again.
+        if let Some(error) = &client.failure {
+            return Err(failed(error));
+        }
         match phase {
             Phase::Serving => {}
             Phase::Draining { ending, .. } => {
                 if ending == Ending::HandOver && !client.handshake.has_begun() {
                     return Err(Unshaken::Leaves(client.read));
                 }
-                deadline = deadline.min(Instant::now() + STALL_TIMEOUT);
+                deadline = deadline.min(Instant::now() + limits.stall);
             }
             Phase::Cut => return Err(Unshaken::Gone),
         }
@@ -83,10 +82,10 @@ where
             biased;
             changed = drain.next() => phase = changed,
             () = sleep_until(deadline) => return Err(Unshaken::Failed("it took too long".to_owned())),
-            done = client.step(socket) => {
-                if done? {
-                    break;
-                }
+            // All steps, and not each by itself: to begin to wait for the others takes longer than most of them.
+            done = client.finish(socket) => {
+                done?;
+                break;
             }
         }
     }
@@ -109,9 +108,20 @@ struct Client {
     /// What it is answered and has not been sent.
     out: Vec<u8>,
     progress: Progress,
+    /// Why it has failed, from then on: it is being told so, and can't begin anew elsewhere.
+    failure: Option<TlsError>,
 }
 
 impl Client {
+    /// Goes on until the handshake is done. Cancel-safe.
+    async fn finish<S>(&mut self, socket: &mut S) -> Result<(), Unshaken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        while !self.step(socket).await? {}
+        Ok(())
+    }
+
     /// Sends something, feeds one record, or reads more. Returns whether the handshake is done. Cancel-safe: what was not
     /// sent is sent by the next call.
     async fn step<S>(&mut self, socket: &mut S) -> Result<bool, Unshaken>
@@ -132,8 +142,7 @@ impl Client {
                 } else {
                     &[21, 3, 1, 0, 2, 2, Alert::UnexpectedMessage.code()]
                 };
-                say(socket, text).await;
-                return Err(failed(&error));
+                return Err(self.fail(error, socket, text).await);
             }
         };
         let Some(length) = length else {
@@ -156,10 +165,23 @@ impl Client {
                 Ok(self.out.is_empty() && progress == Progress::Done)
             }
             Err(error) => {
-                say(socket, &std::mem::take(&mut self.out)).await;
-                Err(failed(&error))
+                let out = std::mem::take(&mut self.out);
+                Err(self.fail(error, socket, &out).await)
             }
         }
+    }
+}
+
+impl Client {
+    /// Says the last words. Known to have failed before the first of them.
+    async fn fail<S>(&mut self, error: TlsError, socket: &mut S, words: &[u8]) -> Unshaken
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let why = failed(&error);
+        self.failure = Some(error);
+        say(socket, words).await;
+        why
     }
 }
 

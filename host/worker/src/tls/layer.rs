@@ -1,13 +1,13 @@
 //! A client's stream behind its handshake: records on the one side, plaintext on the other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use app_host_tls::{HEADER, MAX_PLAINTEXT, Opened, Records, TlsError};
+use app_host_tls::{HEADER, MAX_PLAINTEXT, OVERHEAD, Opened, Records, TlsError};
 
 use super::SuspendedTls;
 
@@ -17,9 +17,15 @@ const SCRATCH: usize = HEADER + MAX_PLAINTEXT + 2048 + 1024;
 /// Up to how many sealed bytes wait for the socket before no more plaintext is taken.
 const MAX_OUT: usize = 64 * 1024;
 
+/// The most memory that a thread keeps for the next connection that seals something.
+const MOST_SPARE: usize = 4 * MAX_OUT;
+
 thread_local! {
     /// Where records are read to and opened. A connection itself holds no buffer while there is nothing in it.
     static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+
+    /// Memory for what a connection seals, which it has only until that is sent.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// See the module.
@@ -51,12 +57,22 @@ impl Queue {
         self.taken == self.bytes.len()
     }
 
-    /// Takes bytes out. What is empty has no memory.
-    fn take(&mut self, count: usize) {
+    /// Takes bytes out. What is empty has no memory: it is returned then.
+    fn take(&mut self, count: usize) -> Vec<u8> {
         self.taken += count;
-        if self.is_empty() {
-            *self = Self::default();
+        if self.is_empty() { std::mem::take(self).bytes } else { Vec::new() }
+    }
+
+    /// Has memory for so many bytes more. The first of it is the thread's, if that has some.
+    fn make_room(&mut self, count: usize) {
+        if self.bytes.capacity() == 0 && count > 0 {
+            self.bytes = SPARE.take();
+            self.bytes.clear();
         }
+        // A client that always leaves something is sent a response of any size: what it has taken must go.
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        self.bytes.reserve(count);
     }
 
     fn into_rest(mut self) -> Vec<u8> {
@@ -95,6 +111,12 @@ impl Layer {
         Some((SuspendedTls { state, raw: self.raw, out: self.out.into_rest() }, self.plain.into_rest()))
     }
 
+    /// How much memory it has for what it has sealed.
+    #[cfg(test)]
+    pub const fn sealed_capacity(&self) -> usize {
+        self.out.bytes.capacity()
+    }
+
     pub fn poll_read<S>(&mut self, socket: &mut S, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -106,7 +128,7 @@ impl Layer {
             let rest = self.plain.rest();
             let now = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..now]);
-            self.plain.take(now);
+            drop(self.plain.take(now));
             return Poll::Ready(Ok(()));
         }
         if self.read_ended {
@@ -150,8 +172,10 @@ impl Layer {
                     continue;
                 }
             }
-            room.copy_within(begin..end, 0);
-            (begin, end) = (0, end - begin);
+            if begin > 0 {
+                room.copy_within(begin..end, 0);
+                (begin, end) = (0, end - begin);
+            }
             if taken < raw.len() {
                 let more = (raw.len() - taken).min(room.len() - end);
                 room[end..end + more].copy_from_slice(&raw[taken..taken + more]);
@@ -170,7 +194,9 @@ impl Layer {
                 Poll::Ready(Ok(())) => end += space.filled().len(),
             }
         };
-        self.raw = [&room[begin..end], &raw[taken..]].concat();
+        if begin < end || taken < raw.len() {
+            self.raw = [&room[begin..end], &raw[taken..]].concat();
+        }
         if result.is_err() {
             self.read_ended = true;
         }
@@ -208,18 +234,20 @@ impl Layer {
         while self.out.rest().len() >= MAX_OUT {
             ready!(self.poll_some_out(socket, cx))?;
         }
-        let mut left = MAX_OUT;
+        let length = pieces.iter().map(|piece| piece.len()).sum::<usize>().min(MAX_OUT);
+        // At once: a vector that grows with each part of a record takes longer than the record's encryption.
+        self.out.make_room(length + length.div_ceil(MAX_PLAINTEXT) * OVERHEAD);
+        let mut left = length;
         let taken = pieces.iter().map(|piece| {
             let now = piece.len().min(left);
             left -= now;
             &piece[..now]
         });
         self.records.seal(taken, &mut self.out.bytes).map_err(invalid)?;
-        let taken = MAX_OUT - left;
         // What the socket doesn't take now is for the flush that follows.
         match self.poll_out(socket, cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
         }
     }
 
@@ -259,7 +287,10 @@ impl Layer {
         if sent == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.out.take(sent);
+        let memory = self.out.take(sent);
+        if self.out.is_empty() && memory.capacity() <= MOST_SPARE {
+            SPARE.set(memory);
+        }
         Poll::Ready(Ok(()))
     }
 }

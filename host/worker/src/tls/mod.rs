@@ -110,5 +110,5 @@ pub fn replace(servers: &[(&'static str, TlsServer)], listeners: &TlsByListener)
 
 /// What handshakes are made with, by listener.
 pub fn servers(listeners: &[Listener]) -> Vec<(&'static str, TlsServer)> {
-    listeners.iter().filter_map(|listener| Some((listener.name, listener.tls.clone()?))).collect()
+    listeners.iter().filter_map(|listener| Some((listener.rules.name, listener.rules.tls.clone()?))).collect()
 }

@@ -1,19 +1,22 @@
 //! The layer between a socket and plaintext, with a client of rustls' at the other end.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use app_host_core::secret::Secret;
 use app_host_core::tls::{Identity, TICKET_KEY_BYTES, TlsSettings};
 
 use super::*;
-use crate::connection::{DrainSignal, Ending, Phase, drain_signal};
+use crate::connection::{DrainSignal, Ending, Limits, Phase, drain_signal};
 use crate::stream::{Left, Stream};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -55,7 +58,8 @@ fn client(site: &Site, socket: UnixStream) -> Blocking {
 
 async fn shaken(site: &Site, socket: UnixStream, drain: &mut DrainSignal) -> Stream<UnixStream> {
     let mut stream = Stream::own(socket);
-    let shaken = tokio::time::timeout(LIMIT, shake(&mut stream, &site.server, Vec::new(), drain)).await.unwrap();
+    let shaken =
+        tokio::time::timeout(LIMIT, shake(&mut stream, &site.server, Vec::new(), drain, &Limits::TEST)).await.unwrap();
     let Ok(Shaken { layer, info, .. }) = shaken else { panic!("the handshake fails") };
     assert_eq!((info.version, info.server_name.as_deref()), (0x0304, Some("test.example")));
     stream.encrypted(layer)
@@ -149,14 +153,15 @@ async fn a_client_that_was_answered_nothing_leaves_with_what_it_has_sent() {
     let (control, mut drain) = drain_signal();
     let mut stream = Stream::own(ours);
     // What was read of it before.
-    let (leaves, ()) = tokio::join!(shake(&mut stream, &site.server, begin.to_vec(), &mut drain), async {
-        tokio::task::yield_now().await;
-        control.begin(Phase::Draining {
-            since: std::time::Instant::now(),
-            ending: Ending::HandOver,
-            linger: Duration::ZERO,
+    let (leaves, ()) =
+        tokio::join!(shake(&mut stream, &site.server, begin.to_vec(), &mut drain, &Limits::TEST), async {
+            tokio::task::yield_now().await;
+            control.begin(Phase::Draining {
+                since: std::time::Instant::now(),
+                ending: Ending::HandOver,
+                linger: Duration::ZERO,
+            });
         });
-    });
     let Err(Unshaken::Leaves(read)) = leaves else { panic!("{leaves:?}") };
     assert_eq!(read, begin);
     let other = super::Travelling::Nothing(read.clone());
@@ -168,11 +173,27 @@ async fn a_client_that_was_answered_nothing_leaves_with_what_it_has_sent() {
         std::io::Write::write_all(&mut client, b"x").unwrap();
         client
     });
-    let shaken = shake(&mut stream, &site.server, read, &mut drain).await;
+    let shaken = shake(&mut stream, &site.server, read, &mut drain, &Limits::TEST).await;
     let Ok(Shaken { layer, .. }) = shaken else { panic!("the handshake fails") };
     let mut stream = stream.encrypted(layer);
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     drop(thread.join().unwrap());
+}
+
+/// Another worker would take what it sends next for the beginning of a handshake.
+#[tokio::test]
+async fn a_client_that_was_told_why_it_failed_does_not_leave() {
+    let site = site();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.write_all(b"\0\0").await.unwrap();
+    let (control, mut drain) = drain_signal();
+    let mut stream = Stream::own(ours);
+    let (shaken, ()) = tokio::join!(shake(&mut stream, &site.server, Vec::new(), &mut drain, &Limits::TEST), async {
+        assert_eq!(theirs.read_u8().await.unwrap(), 21, "an alert");
+        let since = std::time::Instant::now();
+        control.begin(Phase::Draining { since, ending: Ending::HandOver, linger: Duration::ZERO });
+    });
+    assert!(matches!(shaken, Err(Unshaken::Failed(_))), "{shaken:?}");
 }
 
 #[tokio::test]
@@ -187,7 +208,7 @@ async fn an_answer_that_a_drain_interrupts_is_sent_to_its_end() {
     std::io::Write::write_all(&mut client.sock, &hello).unwrap();
     let (control, mut drain) = drain_signal();
     let mut stream = Stream::own(ours);
-    let shaken = async { shake(&mut stream, &site.server, Vec::new(), &mut drain).await };
+    let shaken = async { shake(&mut stream, &site.server, Vec::new(), &mut drain, &Limits::TEST).await };
     let others = async {
         // Until it waits for the client to read.
         for _ in 0..100 {
@@ -221,7 +242,7 @@ async fn a_handshake_has_its_time_and_less_of_it_while_the_worker_drains() {
         control.begin(phase);
         let begin = tokio::time::Instant::now();
         let mut stream = Stream::own(ours);
-        let shaken = shake(&mut stream, &site.server, Vec::new(), &mut drain).await;
+        let shaken = shake(&mut stream, &site.server, Vec::new(), &mut drain, &Limits::TEST).await;
         let took = begin.elapsed();
         assert!(took >= Duration::from_secs(least) && took < Duration::from_secs(most), "{phase:?}: {took:?}");
         assert_eq!(matches!(shaken, Err(Unshaken::Failed(_))), phase != Phase::Cut);
@@ -243,7 +264,7 @@ async fn who_speaks_plain_http_is_told_so_and_who_speaks_nothing_gets_an_alert()
             String::from_utf8(read).unwrap()
         });
         let mut stream = Stream::own(ours);
-        let shaken = shake(&mut stream, &site.server, Vec::new(), &mut drain).await;
+        let shaken = shake(&mut stream, &site.server, Vec::new(), &mut drain, &Limits::TEST).await;
         assert!(matches!(shaken, Err(Unshaken::Failed(_))), "{shaken:?}");
         drop(stream);
         let read = client.await.unwrap();
@@ -284,6 +305,54 @@ async fn what_came_with_the_handshake_is_read_however_much_it_is() {
     stream.read_exact(&mut read).await.unwrap();
     assert!(plain.is_empty() && read == upload);
     drop(client);
+}
+
+/// A socket that takes a little at a time.
+struct Slow {
+    takes: bool,
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.takes = !self.takes;
+        if self.takes { Poll::Ready(Ok(bytes.len().min(20 * 1024))) } else { Poll::Pending }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// It never has taken all that was written to it.
+#[tokio::test]
+async fn a_slow_client_of_a_large_response_costs_no_more_memory_the_more_it_has_taken() {
+    let site = site();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let client = client(&site, theirs);
+    let client = std::thread::spawn(move || {
+        let mut client = client;
+        client.conn.complete_io(&mut client.sock).unwrap();
+        client
+    });
+    let (_control, mut drain) = drain_signal();
+    let mut stream = Stream::own(ours);
+    let shaken = shake(&mut stream, &site.server, Vec::new(), &mut drain, &Limits::TEST).await;
+    let Ok(Shaken { mut layer, .. }) = shaken else { panic!("the handshake fails") };
+    let _client = client.join().unwrap();
+    let (mut socket, mut written) = (Slow { takes: false }, 0);
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let piece = vec![b'x'; 64 * 1024];
+    while written < 16 * 1024 * 1024 {
+        if let Poll::Ready(length) = layer.poll_write(&mut socket, cx, &[io::IoSlice::new(&piece)]) {
+            written += length.unwrap();
+        }
+        let capacity = layer.sealed_capacity();
+        assert!(capacity <= 256 * 1024, "{capacity} bytes after {written}");
+    }
 }
 
 #[test]

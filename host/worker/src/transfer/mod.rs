@@ -48,7 +48,7 @@ pub use outbox::Outcome;
 pub use receiver::{Commit, Receiver, Rejection, Transferable};
 
 /// The most bytes of a connection's record.
-pub const MAX_RECORD: usize = 128 * 1024;
+pub const MAX_RECORD: usize = 192 * 1024;
 
 /// What the worker does with its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ pub struct TransferQueue<C> {
     mode: watch::Receiver<Mode>,
 }
 
+/// For how many links to other workers there is room in a worker that has run out of descriptors.
+const SPARE: usize = 16;
+
 /// A handle and its queue. Connections may be sent before the thread is there.
 pub fn channel<C>() -> (TransferHandle<C>, TransferQueue<C>) {
     let (queue, connections) = mpsc::unbounded_channel();
@@ -110,7 +113,7 @@ impl<C: Transferable> TransferQueue<C> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let channel = {
             let _inside = runtime.enter();
-            FromMaster::new(socket)?
+            FromMaster::with_spare(socket, SPARE)?
         };
         std::thread::Builder::new().name("transfer".to_owned()).spawn(move || {
             LocalSet::new().block_on(&runtime, outgoing::run(self, channel, Rc::new(receiver)));

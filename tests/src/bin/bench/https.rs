@@ -1,5 +1,6 @@
-//! What TLS costs: the example app's `GET /hello` by HTTPS, and the same handler in a plain axum server behind tokio-rustls
-//! with ring, alternating in one run. Kept alive, a connection with a whole handshake a request, and one with a ticket.
+//! What TLS costs: the example app's `GET /hello` by HTTPS, the same handler in a plain axum server behind tokio-rustls with
+//! ring, and nginx with the same certificate where it is installed (or named by `NGINX_PROGRAM`), alternating in one run. Kept
+//! alive, a connection with a whole handshake a request, and one with a ticket.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -22,6 +23,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::reloads::Nginx;
 use super::{Axum, Measured, Result, THREADS, measure, plain_router, spread};
 
 /// Serves the plain server's router by HTTPS, with the certificate in `localhost.pem` and its key in this directory.
@@ -79,8 +81,18 @@ pub fn run(rounds: u64, limit: Duration) -> Result<()> {
     let listen = json!([{ "address": "127.0.0.1:0", "name": "https", "tls": { "certificates": [files] } }]);
     let host = host.with("/listen", listen).start();
     let (axum, axum_address) = Axum::start_https(host.directory())?;
+    let nginx = match Nginx::start(Some(host.directory())) {
+        Ok(nginx) => Some(nginx),
+        Err(error) => {
+            println!("without nginx: {error}\n");
+            None
+        }
+    };
     let mut host_processes = host.workers();
     host_processes.push(host.master());
+    let mut servers =
+        vec![("app-host", host.address_of("https"), host_processes), ("axum", axum_address, vec![axum.0.id()])];
+    servers.extend(nginx.as_ref().map(|nginx| ("nginx", nginx.address(), nginx.processes())));
     for (what, kind, tickets) in [
         ("kept alive", Kind::KeepAlive, true),
         ("a connection and a whole handshake a request", Kind::ConnectionPerRequest, false),
@@ -92,21 +104,26 @@ pub fn run(rounds: u64, limit: Duration) -> Result<()> {
             let trust = authority.trust("localhost");
             Address::Tls(address.tcp(), if tickets { trust } else { trust.without_tickets() })
         };
-        let (ours, theirs) = (at(&host.address_of("https")), at(&axum_address));
-        let (mut rates, mut cpus) = (Vec::new(), Vec::new());
+        let addresses: Vec<Address> = servers.iter().map(|(_, address, _)| at(address)).collect();
+        let mut measured: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
         for round in 1..=rounds {
-            let one = |name: &str, address: &Address, processes: &[u32]| -> Result<Measured> {
-                let measured = measure(address, processes, "/hello", kind, limit)?;
-                println!("  {round:5}  {name:9} {:12.0} {:15.2}", measured.rate, measured.cpu);
-                Ok(measured)
-            };
-            let first = round.is_multiple_of(2).then(|| one("app-host", &ours, &host_processes)).transpose()?;
-            let plain = one("axum", &theirs, &[axum.0.id()])?;
-            let ours = first.map_or_else(|| one("app-host", &ours, &host_processes), Ok)?;
-            rates.push(ours.rate / plain.rate);
-            cpus.push(ours.cpu / plain.cpu);
+            // Whoever goes first has a warmer or a colder machine: take turns.
+            for turn in 0..servers.len() {
+                let index = (turn + usize::try_from(round)?) % servers.len();
+                let (name, _, processes) = &servers[index];
+                let one = measure(&addresses[index], processes, "/hello", kind, limit)?;
+                println!("  {round:5}  {name:9} {:12.0} {:15.2}", one.rate, one.cpu);
+                measured[index].push(one);
+            }
         }
-        println!("  app-host / axum: CPU a request {}, requests/s {}\n", spread(&mut cpus), spread(&mut rates));
+        let ours = &measured[0];
+        for ((name, ..), theirs) in servers.iter().zip(&measured).skip(1) {
+            let pairs = || ours.iter().zip(theirs);
+            let mut cpus: Vec<f64> = pairs().map(|(ours, theirs)| ours.cpu / theirs.cpu).collect();
+            let mut rates: Vec<f64> = pairs().map(|(ours, theirs)| ours.rate / theirs.rate).collect();
+            println!("  app-host / {name}: CPU a request {}, requests/s {}", spread(&mut cpus), spread(&mut rates));
+        }
+        println!();
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! - `requests [ROUNDS] [SECONDS]`: the example app's `GET /hello` through app-host, and the same handler
 //!   in a plain axum server with as many threads, alternating in one run; then an axum `Router` through
 //!   app-host, and the same one in the plain server.
-//! - `https [ROUNDS] [SECONDS]`: the same by HTTPS, and the plain server behind tokio-rustls.
+//! - `https [ROUNDS] [SECONDS]`: the same by HTTPS, and the plain server behind tokio-rustls, and nginx with the
+//!   same certificate, if it is there (or `NGINX_PROGRAM` names it).
 //! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
 //!   split by stage, and as a multiple of a bare exec of the binary.
 //! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,34 +44,56 @@ impl Server for Ours {
 }
 
 /// Killed on drop, with the workers that it has.
-struct Nginx {
+pub(super) struct Nginx {
     child: Child,
     address: Address,
     _directory: tempfile::TempDir,
 }
 
 impl Nginx {
-    fn start() -> Result<Self> {
+    /// Serves by HTTPS if there is a directory with a `localhost.pem` and its key.
+    pub(super) fn start(https: Option<&Path>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("app-host-bench-").tempdir()?;
         // It can't say which port it has: one that was free a moment ago.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let path = directory.path();
+        let (kind, certificate) = match https {
+            None => ("", String::new()),
+            Some(from) => {
+                let from = from.display();
+                let files = format!("ssl_certificate {from}/localhost.pem; ssl_certificate_key {from}/localhost.key;");
+                (" ssl", format!("{files} ssl_protocols TLSv1.2 TLSv1.3;"))
+            }
+        };
         let config = format!(
             "daemon off; master_process on; worker_processes {THREADS}; pid {0}/pid; error_log {0}/error.log;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 1h; tcp_nodelay on;\n\
              client_body_temp_path {0}/a; proxy_temp_path {0}/b; fastcgi_temp_path {0}/c; uwsgi_temp_path {0}/d;\n\
              scgi_temp_path {0}/e;\n\
-             server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"Hello from nginx, world!\\n\"; }} }} }}\n",
+             server {{ listen 127.0.0.1:{port}{kind}; {certificate} default_type text/plain;\n\
+             location / {{ return 200 \"Hello from nginx, world!\\n\"; }} }} }}\n",
             path.display()
         );
         let file = path.join("nginx.conf");
         fs::write(&file, config)?;
-        let child = Command::new("nginx").arg("-e").arg(path.join("error.log")).arg("-c").arg(&file).spawn();
+        let program = std::env::var("NGINX_PROGRAM").unwrap_or_else(|_| "nginx".to_owned());
+        let child = Command::new(program).arg("-e").arg(path.join("error.log")).arg("-c").arg(&file).spawn();
         let child = child.map_err(|error| format!("nginx (Debian package nginx) can't be run: {error}"))?;
         let nginx = Self { child, address: Address::Tcp(([127, 0, 0, 1], port).into()), _directory: directory };
         wait_until(|| Connection::connect(&nginx.address).ok()).ok_or("nginx doesn't listen")?;
         Ok(nginx)
+    }
+
+    /// Its master and its workers.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        let mut all = process::children(self.child.id());
+        all.push(self.child.id());
+        all
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.address.clone()
     }
 }
 
@@ -80,7 +103,7 @@ impl Server for Nginx {
     }
 
     fn address(&self) -> Address {
-        self.address.clone()
+        self.address()
     }
 
     fn reload(&mut self) -> Result<()> {
@@ -141,7 +164,7 @@ struct Seen {
 pub(super) fn run(rounds: u64) -> Result<()> {
     let host = Host::new(&App::build().example()).with("/workers", THREADS).with("/log/level", "info").start();
     let mut servers: Vec<Box<dyn Server>> =
-        vec![Box::new(Ours { host }), Box::new(Nginx::start()?), Box::new(Plain::start()?)];
+        vec![Box::new(Ours { host }), Box::new(Nginx::start(None)?), Box::new(Plain::start()?)];
     println!("8 kept-alive clients at full speed, {rounds} windows of {WINDOW:?} with a reload and as many without");
     println!(
         "server    reload    answered  failed  connections closed  longest gap ms  p99.9 µs, median (least, most)"

@@ -54,16 +54,17 @@ fn an_address_that_may_come_later_is_one_where_it_is_asked_for() {
 
 #[test]
 fn nothing_is_watched_unless_it_is_asked_for() {
-    for (watch, library, config) in [
-        ("", false, false),
-        (r#", "watch": false"#, false, false),
-        (r#", "watch": true"#, true, false),
-        (r#", "watch": {}"#, true, false),
-        (r#", "watch": {"config": true}"#, true, true),
-        (r#", "watch": {"library": false, "config": true}"#, false, true),
+    for (watch, library, config, certificates) in [
+        ("", false, false, false),
+        (r#", "watch": false"#, false, false, false),
+        (r#", "watch": true"#, true, false, false),
+        (r#", "watch": {}"#, true, false, false),
+        (r#", "watch": {"config": true}"#, true, true, false),
+        (r#", "watch": {"library": false, "config": true}"#, false, true, false),
+        (r#", "watch": {"library": false, "certificates": true}"#, false, false, true),
     ] {
         let parsed = parse(&format!(r#"{{"app": {{"library": "a"}}{watch}}}"#)).unwrap();
-        assert_eq!(parsed.watch, Watched { library, config }, "{watch}");
+        assert_eq!(parsed.watch, Watched { library, config, certificates }, "{watch}");
     }
 }
 
@@ -187,7 +188,7 @@ fn users_and_groups_are_names_or_numbers() {
 }
 
 #[test]
-fn core_dumps_are_allowed_unless_there_is_a_password_or_somebody_forbids_them() {
+fn core_dumps_are_allowed_unless_there_is_a_secret_or_somebody_forbids_them() {
     let core_dumps = |text: &str| parse(&format!(r#"{{"app": {{"library": "a"}}{text}}}"#)).map(|it| it.core_dumps);
     let mongodb =
         |uri: &str, more: &str| core_dumps(&format!(r#", "databank": {{"driver": "mongodb", "uri": {uri}}}{more}"#));
@@ -207,6 +208,9 @@ fn core_dumps_are_allowed_unless_there_is_a_password_or_somebody_forbids_them() 
         assert_eq!(mongodb(secret, ""), Ok(false), "{secret}");
         assert_eq!(mongodb(secret, r#", "core_dumps": true"#), Ok(true), "{secret}");
     }
+    let tls = r#", "listen": [{"address": "1.2.3.4:1", "tls": {"certificates": [{"certificate": "a", "key": "b"}]}}]"#;
+    assert_eq!(core_dumps(tls), Ok(false));
+    assert_eq!(core_dumps(&format!(r#"{tls}, "core_dumps": true"#)), Ok(true));
     assert!(core_dumps(r#", "core_dumps": "no""#).unwrap_err().contains("core_dumps: "));
 }
 

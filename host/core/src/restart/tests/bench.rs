@@ -136,7 +136,7 @@ pub(super) const fn returning() -> Settings {
 impl Bench {
     /// Three workers, of which slot 0 has its candidate, 4, and worker 1 drains; 5 is starting in slot 1.
     pub(super) fn rolling_to_return(candidate: Settings) -> Self {
-        let mut bench = Self { machine: Machine::new(returning()), now: ms(1000) };
+        let mut bench = Self::with(returning());
         bench.on(Event::Begin);
         for worker in 1..=3 {
             bench.on(ready(worker));

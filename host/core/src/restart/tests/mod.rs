@@ -32,6 +32,8 @@ const fn settings(workers: u16) -> Settings {
         recycle: Recycle::NEVER,
         while_draining: false,
         parallel: 1,
+        single: false,
+        state_timeout: None,
         shutdown_delay: Duration::ZERO,
     }
 }
@@ -57,7 +59,15 @@ const fn spawned(worker: u64) -> Event {
 }
 
 const fn ready(worker: u64) -> Event {
-    Event::Ready { worker: WorkerId(worker) }
+    Event::Ready { worker: WorkerId(worker), keeps_state: true }
+}
+
+const fn handed_on(worker: u64, heir: u64) -> Event {
+    Event::HandedOn { worker: WorkerId(worker), heir: WorkerId(heir) }
+}
+
+const fn hand_on(from: u64, to: u64) -> Action {
+    Action::HandOn { from: WorkerId(from), to: WorkerId(to) }
 }
 
 const fn terminated(worker: u64) -> Event {

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::super::{Phase, Scale};
-use super::world::World;
+use super::world::{World, ready_with_or_without_state};
 use super::*;
 
 /// More steps than any world of these tests needs to come to rest.
@@ -48,6 +48,8 @@ enum Message {
     StartFailed,
     Terminated,
     Exited,
+    /// To an older one, too.
+    HandedOn(u64),
 }
 
 impl Message {
@@ -55,11 +57,12 @@ impl Message {
         match self {
             Self::Spawned => spawned(worker.0),
             Self::SpawnFailed => spawn_failed(worker.0),
-            Self::Ready => ready(worker.0),
+            Self::Ready => ready_with_or_without_state(worker),
             Self::CannotListen => cannot_listen(worker.0),
             Self::StartFailed => start_failed(worker.0),
             Self::Terminated => terminated(worker.0),
             Self::Exited => exited(worker.0, 1),
+            Self::HandedOn(after) => handed_on(worker.0, worker.0 + after),
         }
     }
 }
@@ -75,22 +78,27 @@ fn any_settings(workers: impl Strategy<Value = u16>) -> impl Strategy<Value = Se
         min_uptime: ms(uptime * 200),
         ..Recycle::NEVER
     });
-    let at_a_time = (any::<bool>(), 1_u16..4);
+    let at_a_time = (any::<bool>(), 1_u16..4, any::<bool>());
     let delay = prop_oneof![3 => Just(Duration::ZERO), 1 => (1_u64..4).prop_map(|it| ms(it * 200))];
-    let timeouts = (timeout(), timeout(), delay);
+    let state_timeout = prop_oneof![1 => Just(None), 2 => (1_u64..4).prop_map(|it| Some(ms(it * 200)))];
+    let timeouts = (timeout(), timeout(), delay, state_timeout);
     (workers, probation, timeouts, on_failure, hang_timeout, recycle, at_a_time).prop_map(
-        |(workers, probation, timeouts, on_failure, hang_timeout, recycle, (while_draining, parallel))| Settings {
-            workers,
-            databank_shared: true,
-            start_timeout: timeouts.0,
-            probation,
-            shutdown_timeout: timeouts.1,
-            on_failure,
-            hang_timeout,
-            recycle,
-            while_draining,
-            parallel,
-            shutdown_delay: timeouts.2,
+        |(workers, probation, timeouts, on_failure, hang_timeout, recycle, (while_draining, parallel, single))| {
+            Settings {
+                workers,
+                databank_shared: true,
+                start_timeout: timeouts.0,
+                probation,
+                shutdown_timeout: timeouts.1,
+                on_failure,
+                hang_timeout,
+                recycle,
+                while_draining,
+                parallel,
+                single,
+                shutdown_delay: timeouts.2,
+                state_timeout: timeouts.3,
+            }
         },
     )
 }
@@ -104,6 +112,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         1 => Just(Message::StartFailed),
         2 => Just(Message::Terminated),
         2 => Just(Message::Exited),
+        2 => (0_u64..5).prop_map(Message::HandedOn),
     ]
 }
 
@@ -211,7 +220,7 @@ proptest! {
         let mut world = world_after(first, &steps);
         settle(&mut world);
         prop_assert!(world.nobody_waits());
-        if world.is_at_rest() && first.workers > 1 {
+        if world.is_at_rest() && first.workers > u16::from(!first.single) {
             world.ask(By::Signal);
             settle(&mut world);
             prop_assert!(world.nobody_waits());

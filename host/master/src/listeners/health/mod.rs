@@ -56,13 +56,13 @@ pub enum Remedy {
 }
 
 impl Bound {
-    /// Whether it listens where it was bound.
+    /// Whether it listens where it was bound; so it is taken where the kernel can't say.
     pub(super) fn is_open(&self) -> bool {
         is_open(&*self.socket) && self.is_at(self.local)
     }
 
     fn is_at(&self, address: Option<SocketAddr>) -> bool {
-        address.is_none() || self.socket.local_addr().is_ok_and(|found| found.as_socket() == address)
+        address.is_none() || !self.socket.local_addr().is_ok_and(|found| found.as_socket() != address)
     }
 
     /// What is wrong with it. The options of an app's own listener are the app's to set.

@@ -7,15 +7,17 @@
 //! relaxed. A snapshot is therefore no instant: its figures may be a few instructions apart, and a
 //! route that is being replaced while it is read comes out torn, half old and half new.
 
+mod leaving;
+mod route;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -24,7 +26,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use app_host_core::config::MAX_THREADS;
 use app_host_core::foreign;
+use app_host_core::not_resumed::{LongLived, NotResumed};
+use app_host_core::refused::Refused;
 
+pub use route::Route;
 pub use snapshot::{Latency, StatsSnapshot, ThreadSnapshot};
 
 /// What the page begins with, so that another kind of descriptor is not taken for one.
@@ -62,6 +67,12 @@ pub const LATENCIES: usize = LATENCY_BOUNDS.len() + 1;
 /// The classes of responses: their status codes' first digits, from 1 on.
 pub const STATUS_CLASSES: usize = 5;
 
+/// How many reasons there are to refuse a client.
+pub const REFUSALS: usize = Refused::ALL.len();
+
+/// How many reasons there are that a WebSocket or an event stream does not go on in another worker.
+pub const NOT_RESUMED: usize = NotResumed::ALL.len();
+
 #[repr(C)]
 struct Page {
     magic: AtomicU64,
@@ -90,11 +101,17 @@ pub struct ThreadStats {
     route_length: AtomicU64,
     route: [AtomicU64; WORDS],
     handed_over: AtomicU64,
+    /// How many connections are on their way to another worker: no more counted here, nor yet there.
+    leaving: AtomicU64,
     taken_over: AtomicU64,
     dismissed: AtomicU64,
     handshakes: AtomicU64,
-    resumed: AtomicU64,
+    resumed_handshakes: AtomicU64,
     failed_handshakes: AtomicU64,
+    refused: [AtomicU64; REFUSALS],
+    /// By kind, as what did not.
+    went_on: [AtomicU64; LongLived::COUNT],
+    not_resumed: [[AtomicU64; NOT_RESUMED]; LongLived::COUNT],
 }
 
 /// Adds without a locked instruction, which is enough because one thread writes each field.
@@ -180,12 +197,32 @@ impl ThreadStats {
 
     /// Counts a TLS handshake that is done, by a ticket if it was `resumed`.
     pub fn shook(&self, resumed: bool) {
-        add(if resumed { &self.resumed } else { &self.handshakes }, 1);
+        add(if resumed { &self.resumed_handshakes } else { &self.handshakes }, 1);
     }
 
     /// Counts a TLS handshake that has failed, or has taken too long.
     pub fn handshake_failed(&self) {
         add(&self.failed_handshakes, 1);
+    }
+
+    /// Counts a client that is refused below the app.
+    pub fn refused(&self, why: Refused) {
+        add(&self.refused[why as usize], 1);
+    }
+
+    /// Counts what goes on here, from another worker.
+    pub fn went_on(&self, what: LongLived) {
+        add(&self.went_on[what as usize], 1);
+    }
+
+    /// Counts what could have gone on in another worker and did not.
+    pub fn not_resumed(&self, what: LongLived, why: NotResumed) {
+        add(&self.not_resumed[what as usize][why as usize], 1);
+    }
+
+    /// How many requests are in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
     }
 
     /// How many connections are open.
@@ -236,41 +273,13 @@ impl ThreadStats {
             taken_over: self.taken_over.load(Relaxed),
             dismissed: self.dismissed.load(Relaxed),
             handshakes: self.handshakes.load(Relaxed),
-            resumed: self.resumed.load(Relaxed),
+            resumed_handshakes: self.resumed_handshakes.load(Relaxed),
             failed_handshakes: self.failed_handshakes.load(Relaxed),
+            refused: self.refused.each_ref().map(|reason| reason.load(Relaxed)),
+            went_on: self.went_on.each_ref().map(|kind| kind.load(Relaxed)),
+            not_resumed: self.not_resumed.each_ref().map(|kind| kind.each_ref().map(|reason| reason.load(Relaxed))),
             route: (length > 0).then(|| foreign::line(&String::from_utf8_lossy(&route), usize::MAX)),
         }
-    }
-}
-
-/// A method and a path, cut to [`MAX_ROUTE`] bytes, ready to be stored in the page.
-#[derive(Clone)]
-pub struct Route {
-    length: u8,
-    bytes: [u8; MAX_ROUTE],
-}
-
-impl Route {
-    /// The route of a request.
-    pub fn new(method: &str, path: &str) -> Self {
-        let mut route = Self { length: 0, bytes: [0; MAX_ROUTE] };
-        for part in [method, " ", path] {
-            route.push(part.as_bytes());
-        }
-        route
-    }
-
-    fn push(&mut self, part: &[u8]) {
-        let rest = &mut self.bytes[usize::from(self.length)..];
-        let length = part.len().min(rest.len());
-        rest[..length].copy_from_slice(&part[..length]);
-        self.length += u8::try_from(length).expect("a route has at most 128 bytes");
-    }
-}
-
-impl fmt::Debug for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Route({})", String::from_utf8_lossy(&self.bytes[..usize::from(self.length)]))
     }
 }
 
@@ -286,6 +295,8 @@ impl StatsPage {
     /// It is sealed against a change of its size, so a worker can't make the master's reads fault.
     pub fn create() -> io::Result<(Self, OwnedFd)> {
         let file = memfd_create(c"app-host stats", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        // Or who may read it could open it once more, to write.
+        nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR)?;
         nix::unistd::ftruncate(&file, i64::try_from(size_of::<Page>()).expect("a page is small"))?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
@@ -299,12 +310,16 @@ impl StatsPage {
     ///
     /// Fails when the descriptor is no stats page of this binary's.
     pub fn open(file: &OwnedFd) -> io::Result<Self> {
+        Self::mapped(file, |options| options.map_raw(file))
+    }
+
+    fn mapped(file: &OwnedFd, map: impl FnOnce(&MmapOptions) -> io::Result<MmapRaw>) -> io::Result<Self> {
         let invalid = |message| io::Error::new(io::ErrorKind::InvalidData, message);
         let length = nix::sys::stat::fstat(file)?.st_size;
         if usize::try_from(length) != Ok(size_of::<Page>()) {
             return Err(invalid("the stats page has another size than expected"));
         }
-        let page = Self { map: MmapOptions::new().len(size_of::<Page>()).map_raw(file)? };
+        let page = Self { map: map(MmapOptions::new().len(size_of::<Page>()))? };
         if page.page().magic.load(Relaxed) != MAGIC || page.page().size.load(Relaxed) != size_of::<Page>() as u64 {
             return Err(invalid("the descriptor in the stats page's place is something else"));
         }
@@ -368,6 +383,4 @@ fn monotonic_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(size_of::<ThreadStats>() == 512 && align_of::<ThreadStats>() == 128);
-// A route's length is a byte.
-const _: () = assert!(MAX_ROUTE <= u8::MAX as usize);
+const _: () = assert!(size_of::<ThreadStats>() == 768 && align_of::<ThreadStats>() == 128);

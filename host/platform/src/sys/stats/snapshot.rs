@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use app_host_core::foreign;
+use app_host_core::not_resumed::LongLived;
 
-use super::{LATENCIES, STATUS_CLASSES, monotonic_ms};
+use super::{LATENCIES, NOT_RESUMED, REFUSALS, STATUS_CLASSES, monotonic_ms};
 
 /// What the page said of one thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +36,29 @@ pub struct ThreadSnapshot {
     /// TLS handshakes done in full.
     pub handshakes: u64,
     /// TLS handshakes that a ticket has shortened.
-    pub resumed: u64,
+    pub resumed_handshakes: u64,
     /// TLS handshakes that failed, or took too long.
     pub failed_handshakes: u64,
+    /// Clients refused below the app, in the order of `Refused::ALL`.
+    pub refused: [u64; REFUSALS],
+    /// What goes on here, from another worker, by kind.
+    pub went_on: [u64; LongLived::COUNT],
+    /// What could have gone on in another worker and did not: by kind, in the order of `NotResumed::ALL`.
+    pub not_resumed: [[u64; NOT_RESUMED]; LongLived::COUNT],
     /// The request that the app holds the thread with, on one line; `None` while it doesn't.
     pub route: Option<String>,
+}
+
+impl ThreadSnapshot {
+    /// How many of a kind go on here, from another worker.
+    pub const fn resumed(&self, what: LongLived) -> u64 {
+        self.went_on[what as usize]
+    }
+
+    /// How many of a kind could have gone on in another worker and did not.
+    pub fn ended(&self, what: LongLived) -> u64 {
+        self.not_resumed[what as usize].iter().copied().fold(0, u64::saturating_add)
+    }
 }
 
 /// How long requests took, from their heads until their responses were complete or given up.

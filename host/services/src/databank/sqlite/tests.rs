@@ -26,9 +26,13 @@ fn room(timeout: Duration) -> Room {
     Room { _directory: directory, path, databank }
 }
 
+async fn save(databank: &Databank, id: &str) -> Result<u64, Fault> {
+    databank.write(key(id), Mode::Save, document(&json!({"text": "x".repeat(1000)}))).await
+}
+
 impl Room {
     async fn save(&self, id: &str) -> Result<u64, Fault> {
-        self.databank.write(key(id), Mode::Save, document(&json!({"text": "x".repeat(1000)}))).await
+        save(&self.databank, id).await
     }
 
     /// Another process, as it were.
@@ -156,16 +160,22 @@ async fn another_file_in_its_place_is_the_store_from_then_on() {
 
 #[tokio::test]
 async fn a_lock_that_is_kept_too_long_makes_writes_unavailable_and_not_reads() {
-    let room = room(Duration::from_millis(300));
+    let room = room(TIMEOUT);
     room.save("a").await.unwrap();
+    let hasty = sqlite(&room.path, Duration::from_millis(300));
     let other = room.other();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let began = std::time::Instant::now();
-    assert!(matches!(room.save("b").await, Err(Fault::Unavailable(_))));
+    assert!(matches!(save(&hasty, "b").await, Err(Fault::Unavailable(_))));
     assert!(began.elapsed() < Duration::from_secs(5));
     room.databank.read(key("a")).await.unwrap();
     other.execute_batch("ROLLBACK").unwrap();
-    room.save("b").await.unwrap();
+    // A busy disk takes longer than this one's timeout now and then: what counts is that it comes back.
+    while let Err(fault) = save(&hasty, "b").await {
+        assert!(matches!(fault, Fault::Unavailable(_)), "{fault:?}");
+        assert!(began.elapsed() < TIMEOUT, "{fault:?}");
+    }
+    room.databank.read(key("b")).await.unwrap();
 }
 
 #[tokio::test]

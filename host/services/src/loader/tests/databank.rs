@@ -50,7 +50,7 @@ async fn every_call_of_the_databank_crosses_the_line() {
     static HEADER: LibHeader = export::header::<Keeper, export::Plain>();
     let library = check(&HEADER).expect("an app of this very build fits");
     let app = library.start(info("")).await.expect("the app starts");
-    let text = text(app.call(get("/"), connection(), None).await.unwrap()).await;
+    let text = text(app.call(get("/"), connection(), Offers::default()).await.unwrap()).await;
     let lines: Vec<_> = text.lines().collect();
     let expected = [
         "true",

@@ -53,7 +53,7 @@ async fn talker() -> (LoadedApp, OwnedFd) {
 #[tokio::test]
 async fn messages_losses_and_the_end_cross_the_line() {
     let (app, master) = talker().await;
-    let call = tokio::spawn(app.call(get("/"), connection(), None));
+    let call = tokio::spawn(app.call(get("/"), connection(), Offers::default()));
     let socket = packet::Socket::new(master.try_clone().unwrap()).unwrap();
     let length = socket.receive_plain(&mut vec![0; wire::MAX_PACKET]).await.unwrap();
     assert!(length > 0);
@@ -74,10 +74,10 @@ async fn messages_losses_and_the_end_cross_the_line() {
 async fn faults_of_dispatch_cross_the_line() {
     let (app, _master) = talker().await;
     assert_eq!(
-        text(app.call(get("/errors"), connection(), None).await.unwrap()).await,
+        text(app.call(get("/errors"), connection(), Offers::default()).await.unwrap()).await,
         "Err(Invalid(\"a topic has from 1 to 255 bytes, this one has 0\")) \
          Err(Invalid(\"a message has at most 65536 bytes, this one has 65537\")) \
          Err(Invalid(\"a topic has from 1 to 255 bytes, this one has 256\"))"
     );
-    assert_eq!(text(app.call(get("/full"), connection(), None).await.unwrap()).await, "true");
+    assert_eq!(text(app.call(get("/full"), connection(), Offers::default()).await.unwrap()).await, "true");
 }

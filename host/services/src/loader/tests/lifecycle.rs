@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn the_app_learns_its_configuration_and_place() {
-    let response = app().await.call(get("/greet"), connection(), None).await.unwrap();
+    let response = app().await.call(get("/greet"), connection(), Offers::default()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.body().size_hint().exact(), Some(12));
     assert_eq!(text(response).await, "hello from 3");
@@ -12,7 +12,7 @@ async fn the_app_learns_its_configuration_and_place() {
 
 #[tokio::test]
 async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
-    let response = app().await.call(get("/panic"), connection(), None).await.unwrap();
+    let response = app().await.call(get("/panic"), connection(), Offers::default()).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(text(response).await, "internal server error\n");
     let [line] = &lines()[..] else { panic!("not that many lines") };
@@ -23,10 +23,10 @@ async fn a_panic_becomes_a_500_and_one_line_with_its_place() {
 #[tokio::test]
 async fn a_panic_in_a_body_or_its_drop_breaks_only_the_body() {
     let app = app().await;
-    let response = app.call(get("/panic-in-body"), connection(), None).await.unwrap();
+    let response = app.call(get("/panic-in-body"), connection(), Offers::default()).await.unwrap();
     let error = response.into_body().collect().await.err().unwrap();
     assert!(error.to_string().contains("panicked while it produced the body"), "{error}");
-    assert_eq!(app.call(get("/greet"), connection(), None).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(app.call(get("/greet"), connection(), Offers::default()).await.unwrap().status(), StatusCode::OK);
     let [body, drop] = &lines()[..] else { panic!("not that many lines") };
     assert!(body.starts_with("ERROR app: app panicked in a body ["), "{body}");
     assert!(drop.starts_with("ERROR app: app panicked in a drop ["), "{drop}");
@@ -58,7 +58,8 @@ async fn drain_and_stop_reach_the_app_and_a_panic_there_is_logged() {
 #[tokio::test]
 async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once() {
     let app = app().await;
-    let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(app.call(get("/draining"), connection(), None))).collect();
+    let mut waiting: Vec<_> =
+        (0..10).map(|_| Box::pin(app.call(get("/draining"), connection(), Offers::default()))).collect();
     for call in &mut waiting {
         assert!(futures_poll(call.as_mut()).is_pending());
     }
@@ -69,14 +70,14 @@ async fn drain_notice_ends_what_waits_for_it_and_those_that_come_later_at_once()
         for call in waiting {
             assert_eq!(text(call.await.unwrap()).await, "false true");
         }
-        assert_eq!(text(app.call(get("/draining"), connection(), None).await.unwrap()).await, "true true");
+        assert_eq!(text(app.call(get("/draining"), connection(), Offers::default()).await.unwrap()).await, "true true");
     };
     tokio::time::timeout(Duration::from_secs(20), all).await.expect("the notice comes soon");
 }
 
 #[tokio::test]
 async fn lines_of_the_app_keep_level_and_fields() {
-    app().await.call(get("/log"), connection(), None).await.unwrap();
+    app().await.call(get("/log"), connection(), Offers::default()).await.unwrap();
     let [line] = &lines()[..] else { panic!("not that many lines") };
     let fields = r#"[("tray", Text("2")), ("left", Text("\"3\""))]"#;
     assert_eq!(*line, format!("WARN app: low on paper {fields} []"));

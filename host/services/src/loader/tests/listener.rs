@@ -33,7 +33,7 @@ async fn taker(listeners: &AppListeners) -> LoadedApp {
 }
 
 async fn take(app: &LoadedApp, name: &str) -> String {
-    text(app.call(get(&format!("/{name}")), connection(), None).await.unwrap()).await
+    text(app.call(get(&format!("/{name}")), connection(), Offers::default()).await.unwrap()).await
 }
 
 #[tokio::test]

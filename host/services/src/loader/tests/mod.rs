@@ -60,6 +60,7 @@ impl App for TestApp {
         match request.uri().path() {
             "/greet" => Response::new(format!("{} from {}", self.greeting, self.host.slot()).into()),
             "/head" => Response::new(describe(&request).into()),
+            "/client" => Response::new(format!("{:?}", request.client()).into()),
             "/echo" => Response::new(request.into_body()),
             "/json" => {
                 let value: Result<Vec<u32>, _> = request.into_body().json(20).await;
@@ -183,6 +184,7 @@ fn connection() -> Arc<Connection> {
         local: Address::Unix,
         listener: "127.0.0.1:8080",
         tls: None,
+        client: None,
     })
 }
 

@@ -33,10 +33,23 @@ pub(super) enum Behind {
     Unknown,
 }
 
+/// What hyper accepts of a request and the standards don't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A line of its head ends with a line feed alone.
+    BareLineFeed,
+    /// Its chunked body isn't formed as RFC 9112, section 7.1, wants it. The position is lost.
+    Chunk,
+}
+
 /// Follows the bytes of one connection on their way to hyper.
 #[derive(Debug)]
 pub(super) struct Framing {
     position: Position,
+    /// Whether the last byte was a carriage return, in a line of a head.
+    returned: bool,
+    /// Whether a line of the head, or of the one that ended last, ends with a line feed alone.
+    bare_line_feed: bool,
     /// Bytes behind the head that ended, until the length of its body is known.
     tail: Vec<u8>,
     /// How many bytes of `tail` have been scanned.
@@ -61,13 +74,22 @@ enum Position {
     Body(u64),
     /// In a chunked body.
     Chunks(Chunks),
+    /// Behind a chunk that isn't formed as it must be: as good as lost.
+    BadChunk,
     /// In a stream that is not HTTP as hyper would accept it.
     Lost,
 }
 
 impl Framing {
     pub(super) fn new() -> Self {
-        Self { position: Position::Start, tail: Vec::new(), scanned: 0, head: 0 }
+        Self {
+            position: Position::Start,
+            returned: false,
+            bare_line_feed: false,
+            tail: Vec::new(),
+            scanned: 0,
+            head: 0,
+        }
     }
 
     /// hyper has been given these bytes.
@@ -78,8 +100,10 @@ impl Framing {
         }
     }
 
-    /// hyper has handed out a request, whose body has this length; `None` if it is chunked.
-    pub(super) fn request(&mut self, body: Option<u64>) {
+    /// hyper has handed out a request, whose body has this length; `None` if it is chunked. Returns what is wrong with the
+    /// request as far as it has come.
+    pub(super) fn request(&mut self, body: Option<u64>) -> Option<Fault> {
+        let bare_line_feed = std::mem::take(&mut self.bare_line_feed);
         self.position = match (self.position, body) {
             (Position::Ended, Some(0)) => Position::Start,
             (Position::Ended, Some(length)) => Position::Body(length),
@@ -95,6 +119,12 @@ impl Framing {
             self.tail.clear();
             self.tail.shrink_to(KEPT_TAIL);
         }
+        if bare_line_feed { Some(Fault::BareLineFeed) } else { self.body_fault() }
+    }
+
+    /// What is wrong with the body of the request that hyper has handed out last, as far as it has come.
+    pub(super) fn body_fault(&self) -> Option<Fault> {
+        (self.position == Position::BadChunk).then_some(Fault::Chunk)
     }
 
     /// What lies behind the request that hyper has handed out last.
@@ -102,7 +132,7 @@ impl Framing {
         match self.position {
             Position::Start | Position::Body(_) | Position::Chunks(_) => Behind::Nothing,
             Position::Line | Position::LineFeed | Position::Return | Position::Ended => Behind::Something,
-            Position::Lost => Behind::Unknown,
+            Position::BadChunk | Position::Lost => Behind::Unknown,
         }
     }
 
@@ -117,13 +147,18 @@ impl Framing {
         match self.position {
             Position::Start => Some(0),
             Position::Line | Position::LineFeed | Position::Return => Some(self.head),
-            Position::Ended | Position::Body(_) | Position::Chunks(_) | Position::Lost => None,
+            Position::Ended | Position::Body(_) | Position::Chunks(_) | Position::BadChunk | Position::Lost => None,
         }
     }
 
     /// Whether the position is lost.
     pub(super) fn is_lost(&self) -> bool {
-        self.position == Position::Lost
+        matches!(self.position, Position::BadChunk | Position::Lost)
+    }
+
+    /// Whether bytes of the body that hyper has handed out last are still to come.
+    pub(super) fn in_body(&self) -> bool {
+        matches!(self.position, Position::Body(_) | Position::Chunks(_) | Position::BadChunk)
     }
 
     /// Whether all that has been read consists of whole requests.
@@ -148,15 +183,18 @@ impl Framing {
                     }
                     None => (Position::Start, bytes.len()),
                 },
-                Position::Line => line(bytes, at),
+                Position::Line => self.line(bytes, at),
                 Position::LineFeed => match rest[0] {
-                    b'\n' => (Position::Ended, at + 1),
+                    b'\n' => {
+                        self.bare_line_feed = true;
+                        (Position::Ended, at + 1)
+                    }
                     b'\r' => (Position::Return, at + 1),
-                    _ => (Position::Line, at + 1),
+                    _ => (Position::Line, at),
                 },
                 Position::Return => match rest[0] {
                     b'\n' => (Position::Ended, at + 1),
-                    _ => (Position::Line, at + 1),
+                    _ => (Position::Line, at),
                 },
                 Position::Ended => return at,
                 Position::Body(left) => {
@@ -171,7 +209,7 @@ impl Framing {
                     (Position::Chunks(next), at + usize::try_from(here).unwrap_or(rest.len()))
                 }
                 Position::Chunks(chunks) => (chunks.then(rest[0]), at + 1),
-                Position::Lost => (Position::Lost, bytes.len()),
+                lost @ (Position::BadChunk | Position::Lost) => (lost, bytes.len()),
             };
             if matches!(position, Position::Line | Position::LineFeed | Position::Return) {
                 self.head += at - began;
@@ -179,21 +217,30 @@ impl Framing {
         }
         bytes.len()
     }
-}
 
-/// Scans from within a line of a head to the empty line, if it is there. Returns the position and the index behind it. It
-/// does what the single steps of [`scan`](Framing::scan) do, and is faster: it only looks for the ends of lines.
-fn line(bytes: &[u8], mut at: usize) -> (Position, usize) {
-    while let Some(length) = memchr::memchr(b'\n', &bytes[at..]) {
-        at += length + 1;
-        match bytes[at..] {
-            [] => return (Position::LineFeed, at),
-            [b'\r'] => return (Position::Return, at + 1),
-            [b'\n', ..] => return (Position::Ended, at + 1),
-            [b'\r', b'\n', ..] => return (Position::Ended, at + 2),
-            // Another line.
-            [_, ..] => {}
+    /// Scans from within a line of a head to the empty line, if it is there. Returns the position and the index behind it.
+    /// It does what single steps from byte to byte would do, and is faster: it only looks for the ends of lines.
+    fn line(&mut self, bytes: &[u8], mut at: usize) -> (Position, usize) {
+        while let Some(length) = memchr::memchr(b'\n', &bytes[at..]) {
+            let returned = if length == 0 { self.returned } else { bytes[at + length - 1] == b'\r' };
+            self.bare_line_feed |= !returned;
+            self.returned = false;
+            at += length + 1;
+            match bytes[at..] {
+                [] => return (Position::LineFeed, at),
+                [b'\r'] => return (Position::Return, at + 1),
+                [b'\n', ..] => {
+                    self.bare_line_feed = true;
+                    return (Position::Ended, at + 1);
+                }
+                [b'\r', b'\n', ..] => return (Position::Ended, at + 2),
+                // Another line.
+                [_, ..] => {}
+            }
         }
+        if at < bytes.len() {
+            self.returned = bytes.ends_with(b"\r");
+        }
+        (Position::Line, bytes.len())
     }
-    (Position::Line, bytes.len())
 }

@@ -26,6 +26,11 @@ impl Number {
         before
     }
 
+    /// Takes away, down to zero, without a locked instruction.
+    pub fn reduce(&self, less: u64) {
+        self.0.store(self.get().saturating_sub(less), Relaxed);
+    }
+
     /// Adds without a locked instruction, which is enough because one thread writes.
     pub fn add(&self, more: u64) {
         self.0.store(self.get().wrapping_add(more), Relaxed);

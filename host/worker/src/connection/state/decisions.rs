@@ -28,6 +28,29 @@ pub enum Obstacle {
     Unflushed,
 }
 
+/// Whether the worker drains, and what becomes of a response that may go on elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drains {
+    No,
+    /// Another worker may go on with it.
+    HandOver,
+    /// It ends here.
+    Close,
+}
+
+/// How far the connection's first request is, if another worker has answered it before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// It is no such request.
+    None,
+    /// It has not come yet.
+    Awaited,
+    /// The app has it.
+    Asked,
+    /// The app has answered it as the one before did: the client has had the head.
+    Granted,
+}
+
 /// Which of the next HTTP/1 responses announce the close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
@@ -35,8 +58,10 @@ pub enum Announce {
     Never,
     /// The first that has no further request behind the one that it answers.
     IfAlone,
-    /// The next.
+    /// The next, because the worker drains or the connection has been idle for too long.
     Always,
+    /// The next, which is the last that the client gets here, whatever the worker does.
+    Last,
 }
 
 /// How far the connection is on its way out.
@@ -59,6 +84,10 @@ pub enum Read {
     On,
     /// It waits.
     Wait,
+    /// It waits for the next turn, and sees to it that there is one: others have theirs first.
+    Later,
+    /// The same, but the next turn comes after [`REST`](super::REST): it has sent too much of what only makes work.
+    Rest,
     /// It finds the end of the stream, so that HTTP returns the connection.
     End,
 }
@@ -115,6 +144,22 @@ impl Countable for Goal {
     }
 }
 
+impl Countable for Drains {
+    const ALL: &'static [Self] = &[Self::No, Self::HandOver, Self::Close];
+
+    fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+impl Countable for Replay {
+    const ALL: &'static [Self] = &[Self::None, Self::Awaited, Self::Asked, Self::Granted];
+
+    fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 impl Countable for Stage {
     const ALL: &'static [Self] = &[Self::Open, Self::Held, Self::Left, Self::Closing];
 
@@ -124,7 +169,7 @@ impl Countable for Stage {
 }
 
 impl Countable for Announce {
-    const ALL: &'static [Self] = &[Self::Never, Self::IfAlone, Self::Always];
+    const ALL: &'static [Self] = &[Self::Never, Self::IfAlone, Self::Always, Self::Last];
 
     fn number(self) -> u8 {
         self as u8

@@ -5,7 +5,8 @@
 //! first bytes ────────────────────────────────────────────────────────────────▶ HTTP/1 or HTTP/2
 //!      ├── drain with a transfer ──▶ to another worker, with what has been read
 //!      ├── drain with a close, `linger` over; cut ──▶ dismissed
-//!      └── 30 s over, counted from the accept by whichever worker; the client's end ──▶ gone
+//!      ├── 30 s over, counted from the accept by whichever worker ──▶ late
+//!      └── the client's end ──▶ gone
 //! ```
 
 use std::time::Instant;
@@ -41,8 +42,10 @@ impl Protocol {
 pub enum Early {
     /// It goes to another worker.
     Leaves,
-    /// The client has ended it, or has taken too long.
+    /// The client has ended it.
     Gone,
+    /// The client has taken too long.
+    Late,
     /// The drain has ended it.
     Dismissed,
 }
@@ -86,7 +89,7 @@ impl FirstBytes {
                 }
             }
             _ if now < self.late => Ok(self.late),
-            _ => Err(Early::Gone),
+            _ => Err(Early::Late),
         }
     }
 }

@@ -4,9 +4,9 @@
 //! begin with `on_`, and the caller does what they return:
 //!
 //! ```text
-//! transport   on_read_wanted ─▶ Read      on_read, on_delivered, on_write, on_sent
+//! transport   on_read_wanted ─▶ Read      on_read, on_delivered, on_write, on_write_blocked, on_sent
 //!             on_flushed ─▶ wake?         on_shutdown ─▶ Shutdown
-//! request     on_request                  on_response ─▶ announce the close?         on_response_end
+//! request     on_request                  on_response ─▶ announce the close?         on_untaken, on_response_end
 //! body        on_body_awaited (from any thread)
 //! driver      Timeouts: on_phase ─▶ Order, on_timer ─▶ Next      on_end ─▶ Exit      on_invited
 //! ```
@@ -24,7 +24,8 @@
 //!       └────────────────────────────▶ Closing ◀───────────────────────────────┘
 //!                                         └──── at once, or after a lingering read ──▶ closed
 //! ```
-//! [`Phase::Cut`] and a time-out drop it wherever it is; a connection that the app upgrades is carried on as bytes.
+//! [`Phase::Cut`] and a time-out drop it wherever it is; a connection that the app upgrades is carried on as bytes, and one
+//! whose [response is let go](ConnState::on_let_go) leaves as soon as that has gone out.
 //!
 //! # Leaving
 //! [`Goal`] says that a connection is to leave, [`Obstacle`] why it can't yet. Anything else that keeps a connection here,
@@ -33,28 +34,38 @@
 mod cells;
 mod decisions;
 mod first;
+mod frames;
 mod history;
+mod leave;
+mod limits;
+mod owed;
 mod phase;
+mod position;
+mod replay;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::framing::{Behind, Framing};
 use cells::{Choice, Flag, Number};
 use decisions::Stage;
+use frames::Frames;
+use replay::GoingOn;
 
-pub use decisions::{Announce, Exit, Finish, Found, Goal, Obstacle, Read, Shutdown};
+pub use decisions::{Announce, Drains, Exit, Finish, Found, Goal, Obstacle, Read, Replay, Shutdown};
 pub use first::{Early, FirstBytes, Protocol};
+pub use frames::REST;
 pub use history::{Detected, History};
+pub use limits::Limits;
 pub use phase::{Ending, Phase};
 pub use timeouts::{Next, Order, Timeouts};
 
-/// How long the first bytes of a connection may take, and, roughly, the rest of a request's head.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a head may take where tests say nothing else.
+#[cfg(test)]
+pub const HEAD_TIMEOUT: std::time::Duration = Limits::TEST.http.head_timeout;
 
 /// The most unread bytes that a connection is transferred with. A connection with a longer head waits until it has ended.
 pub const MAX_UNREAD: usize = 64 * 1024;
@@ -63,6 +74,8 @@ pub const MAX_UNREAD: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct ConnState {
     protocol: Protocol,
+    /// How many requests the connection may have.
+    most_requests: u64,
     goal: Choice<Goal>,
     stage: Choice<Stage>,
     announce: Choice<Announce>,
@@ -85,9 +98,31 @@ pub struct ConnState {
     cut: Flag,
     /// The client's bytes are not HTTP any more.
     carried: Flag,
+    /// The response to the last request has begun.
+    responding: Flag,
+    /// The last write, flush or shutdown found no room: the client doesn't read.
+    write_blocked: Flag,
+    /// Responses of which HTTP has not asked the app for more: the client must take what there is first.
+    untaken: Number,
+    /// Requests in flight whose response has begun.
+    streaming: Number,
     /// Request bodies of which the app waits for more. The only value that other threads change.
     bodies_awaited: AtomicU32,
     framing: Mutex<Framing>,
+    /// Frames of HTTP/2 that carried nothing of a request and were not forgiven.
+    empty_frames: Number,
+    /// Requests that the client has given up, less those whose answer had begun.
+    resets: Number,
+    /// How many that may be.
+    most_resets: u64,
+    frames: Mutex<Frames>,
+    /// How many such frames HTTP may still get in this poll.
+    frames_left: Number,
+    /// Bytes of HTTP/2 frames that carry something of a request.
+    carrying: Number,
+    /// At most so many bytes went out as answers to frames that carry nothing.
+    replies: Number,
+    going_on: GoingOn,
 }
 
 impl ConnState {
@@ -95,6 +130,7 @@ impl ConnState {
     pub fn new(protocol: Protocol, requests: u64) -> Self {
         Self {
             protocol,
+            most_requests: u64::MAX,
             goal: Choice::default(),
             stage: Choice::default(),
             announce: Choice::default(),
@@ -109,14 +145,51 @@ impl ConnState {
             dismissed: Flag::default(),
             cut: Flag::default(),
             carried: Flag::default(),
+            responding: Flag::default(),
+            write_blocked: Flag::default(),
+            untaken: Number::default(),
+            streaming: Number::default(),
             bodies_awaited: AtomicU32::new(0),
             framing: Mutex::new(Framing::new()),
+            empty_frames: Number::default(),
+            resets: Number::default(),
+            most_resets: u64::MAX,
+            frames: Mutex::new(Frames::new()),
+            frames_left: Number::new(frames::OF_A_POLL),
+            carrying: Number::default(),
+            replies: Number::default(),
+            going_on: GoingOn::default(),
         }
+    }
+
+    /// The same for a connection that may have so many requests.
+    #[must_use]
+    pub fn with_most_requests(self, most: Option<u64>) -> Self {
+        Self { most_requests: most.unwrap_or(u64::MAX), ..self }
+    }
+
+    /// The same for a connection whose client may give up so many requests.
+    #[must_use]
+    pub fn with_most_resets(self, most: u32) -> Self {
+        Self { most_resets: most.into(), ..self }
+    }
+
+    /// Whether the client takes nothing of what there is for it.
+    pub fn is_write_blocked(&self) -> bool {
+        self.write_blocked.get()
     }
 
     /// HTTP wants to read.
     pub fn on_read_wanted(&self) -> Read {
-        if self.goal.get() == Goal::Stay {
+        if self.is_flooding() {
+            // The driver ends it, unless something is forgiven before: so the next poll must come.
+            return Read::Later;
+        }
+        if self.is_out_of_turn() {
+            return if self.is_out_of_patience() { Read::Rest } else { Read::Later };
+        }
+        // One whose client has ended its side ends here, as soon as HTTP sees that.
+        if self.goal.get() == Goal::Stay || self.client_ended.get() {
             return Read::On;
         }
         match self.obstacle() {
@@ -143,26 +216,32 @@ impl ConnState {
         }
     }
 
-    /// HTTP has got these bytes, read just now or before.
-    pub fn on_delivered(&self, bytes: &[u8]) {
-        if self.is_followed() {
-            self.framing().delivered(bytes);
-        }
-    }
-
     /// Bytes are on their way out.
     pub fn on_write(&self) {
         self.unflushed.set(true);
     }
 
+    /// What is spoken.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Whether HTTP has flushed all that it has written.
+    pub fn is_flushed(&self) -> bool {
+        !self.unflushed.get()
+    }
+
     /// The transport has taken this many bytes.
     pub fn on_sent(&self, bytes: usize) {
         self.sent.add(bytes as u64);
+        if self.has_frames() {
+            self.forgive_for_response(bytes);
+        }
     }
 
     /// All bytes have gone out. Returns whether the connection must be polled once more: HTTP found nothing to read while a
-    /// request was in flight, and reads again only when the transport wakes it. A connection that leaves must not wait for
-    /// its client.
+    /// request was in flight, and reads again only when the transport wakes it. A connection that leaves, or whose client
+    /// has ended its side, must not wait for its client.
     pub fn on_flushed(&self) -> bool {
         self.unflushed.set(false);
         let ended = self.ended.get();
@@ -171,7 +250,7 @@ impl ConnState {
         if is_held {
             self.stage.set(Stage::Open);
         }
-        is_held || (is_answered && self.goal.get() != Goal::Stay)
+        is_held || (is_answered && (self.goal.get() != Goal::Stay || self.client_ended.get()))
     }
 
     /// HTTP wants to shut the transport down.
@@ -184,26 +263,24 @@ impl ConnState {
         if may_be_unread && !self.client_ended.get() { Shutdown::Linger } else { Shutdown::Close }
     }
 
-    /// HTTP has handed a request over, whose body has this length; `None` if its own bytes tell its end.
-    pub fn on_request(&self, body: Option<u64>) {
-        self.begun.add(1);
-        if self.is_followed() {
-            self.framing().request(body);
-        }
-    }
-
     /// A response is about to go out. Returns whether its head announces the close.
     pub fn on_response(&self) -> bool {
+        self.responding.set(true);
         let closes = self.protocol == Protocol::Http1
             && match self.announce.get() {
                 Announce::Never => false,
                 Announce::IfAlone => self.framing().behind() == Behind::Nothing,
-                Announce::Always => true,
+                Announce::Always | Announce::Last => true,
             };
-        if closes {
+        if closes && self.announce.get() != Announce::Last {
             self.dismissed.set(true);
         }
         closes
+    }
+
+    /// The response that is about to go out is the last: the client is refused.
+    pub fn on_last_response(&self) {
+        self.announce.set(Announce::Last);
     }
 
     /// A response is complete, or given up.
@@ -254,6 +331,11 @@ impl ConnState {
         self.stage.set(Stage::Open);
     }
 
+    /// Whether the connection has had all the requests that it may have.
+    pub fn is_spent(&self) -> bool {
+        self.begun.get() >= self.most_requests
+    }
+
     /// Whether a drain has ended the connection.
     pub fn is_dismissed(&self) -> bool {
         self.dismissed.get()
@@ -264,30 +346,20 @@ impl ConnState {
         self.cut.get()
     }
 
+    /// Whether a client that is refused can have an answer: on HTTP/1, behind a whole response or before one.
+    pub fn may_be_answered(&self) -> bool {
+        let before_a_response = self.in_flight() == 0 || !self.responding.get();
+        self.is_followed() && !self.is_closing() && before_a_response && !self.unflushed.get()
+    }
+
+    /// How many requests the connection has had.
+    pub fn requests(&self) -> u64 {
+        self.begun.get()
+    }
+
     /// Requests whose response is not complete yet.
     pub fn in_flight(&self) -> u64 {
         self.begun.get().saturating_sub(self.ended.get())
-    }
-
-    /// Why the connection can't leave now; `None` if it can.
-    fn obstacle(&self) -> Option<Obstacle> {
-        if !self.is_followed() {
-            return Some(Obstacle::Protocol);
-        }
-        if self.in_flight() > 0 {
-            return Some(Obstacle::InFlight);
-        }
-        match self.framing().unfinished_head() {
-            None => Some(Obstacle::Position),
-            Some(head) if head > MAX_UNREAD => Some(Obstacle::LongHead),
-            Some(_) if self.unflushed.get() || self.flushed.get() != self.ended.get() => Some(Obstacle::Unflushed),
-            Some(_) => None,
-        }
-    }
-
-    /// Whether the connection may leave without a byte of a request: one with half a head is better served.
-    fn may_park(&self) -> bool {
-        self.in_flight() == 0 && self.framing().unfinished_head() == Some(0)
     }
 
     /// Whether no request is in flight and every response has gone out.
@@ -299,51 +371,18 @@ impl ConnState {
         self.stage.get() == Stage::Closing
     }
 
-    /// Whether a request in flight waits for bytes of the client.
-    fn is_body_missing(&self) -> bool {
-        self.bodies_awaited.load(Relaxed) > 0 && self.read_pending.get()
+    /// How many bytes the client has sent so far.
+    pub fn received(&self) -> u64 {
+        self.received.get()
     }
 
     /// How many bytes went in and out so far.
     fn bytes(&self) -> u64 {
-        self.received.get().wrapping_add(self.sent.get())
+        self.received().wrapping_add(self.sent.get())
     }
 
-    /// Whether the position in the stream is followed: only HTTP/1 needs it.
-    fn is_followed(&self) -> bool {
-        self.protocol == Protocol::Http1 && !self.carried.get()
-    }
-
-    /// A drain has begun, or changes how it ends connections.
-    fn on_drain(&self, ending: Ending) {
-        match ending {
-            Ending::HandOver => self.want_to(Goal::Move),
-            Ending::Close => {
-                self.want_to(Goal::Stay);
-                self.announce.set(Announce::IfAlone);
-            }
-        }
-    }
-
-    /// Sets whether a connection of a worker that serves is kept: if not, its next response announces the close. An
-    /// announcement for another reason stays.
-    fn keep_alive(&self, keeps: bool) {
-        match (self.announce.get(), keeps) {
-            (Announce::IfAlone, true) => self.announce.set(Announce::Never),
-            (Announce::Never, false) => self.announce.set(Announce::IfAlone),
-            _ => {}
-        }
-    }
-
-    /// Sets the goal, unless HTTP has already been told that the connection leaves.
-    fn want_to(&self, goal: Goal) {
-        if self.stage.get() != Stage::Left {
-            self.goal.set(goal);
-        }
-    }
-
-    /// The position in the stream. A panic of another owner can't leave it half changed.
-    fn framing(&self) -> MutexGuard<'_, Framing> {
-        self.framing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The frames of HTTP/2. A panic of another owner can't leave them half changed.
+    fn frames(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

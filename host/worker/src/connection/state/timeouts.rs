@@ -4,16 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::HEAD_TIMEOUT;
-use super::{Announce, ConnState, Detected, Ending, Goal, History, Phase, Protocol};
+use app_host_core::refused::Refused;
 
-/// After how many ticks of [`HEAD_TIMEOUT`] an idle connection is closed: 90 to 120 s, longer than
-/// the 60 s for which proxies commonly keep theirs, so that it is they who close.
-pub const IDLE_TICKS: u32 = 4;
-
-/// After how many ticks without a byte a connection is dropped whose app waits for more of a request:
-/// 60 to 90 s. An app that has its whole request may be silent for as long as it likes.
-const BODY_TICKS: u32 = 3;
+use super::{Announce, ConnState, Detected, Ending, Goal, History, Limits, Phase, Protocol};
 
 /// What the driver does for a new phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +24,6 @@ pub enum Order {
 /// What the driver does with a connection that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It waits for the transport.
-    Wait,
     /// It waits for the transport, and checks again at this moment.
     WaitUntil(Instant),
     /// It drives on, because the next read lets the connection leave. If it doesn't, the driver checks again at this
@@ -42,30 +33,41 @@ pub enum Next {
     ShutDown,
     /// It drops the connection: nothing is lost.
     Drop,
+    /// It drops the connection, and the client is refused for that reason: with an answer, if it
+    /// [may have one](ConnState::may_be_answered).
+    Refuse(Refused),
 }
 
-/// The time-outs of one connection. While its worker serves, they are checked once a [`HEAD_TIMEOUT`], a tick, so what is
-/// late is closed after one to two of them; this spares each request a look at the clock.
+/// The time-outs of one connection. While its worker serves, it is looked at every [`Limits::look`], or when a time-out is
+/// over that has begun: what is late ends after its time-out and at most one look more. This spares each request a timer
+/// and a look at the clock.
 #[derive(Debug)]
 pub struct Timeouts {
-    /// What the connection waited for at the last tick.
+    /// When the connection was accepted, by whichever worker.
+    opened: Instant,
+    /// Until when its first request may come.
+    first: Instant,
+    /// What the connection waited for at the last look.
     last: Option<Awaited>,
-    /// For how many ticks in a row.
-    ticks: u32,
-    /// When the next tick is due.
+    /// When it was first seen to wait for that.
+    since: Instant,
+    /// When the next look is due.
     due: Instant,
     drain: Option<Drain>,
     /// The connection was told a phase here before, so it hasn't just come.
     settled: bool,
+    /// After how many bytes it was asked to end, because it was idle or open for too long, and when.
+    asked: Option<(u64, Instant)>,
+    limits: &'static Limits,
 }
 
-/// What the connection waits for its client to send.
+/// What the connection waits for its client to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaited {
-    /// The request after this many.
+    /// To send the request after this many.
     Request { after: u64, in_head: bool },
-    /// More of a request's body, after this many bytes had gone in and out.
-    Body { bytes: u64 },
+    /// To send more of a body, or to take more of a response, after this many bytes had gone in and out.
+    Transfer { bytes: u64 },
 }
 
 /// The drain of one connection.
@@ -76,20 +78,51 @@ struct Drain {
     ending: Ending,
     /// After how many requests and bytes sent the connection became idle, and when that was noticed.
     idle: Option<((u64, u64), Instant)>,
+    /// The client of HTTP/2 has been told to go elsewhere. That waits for a moment without a stream, but for no longer than
+    /// `linger`: python's h2 takes a connection for closed at the first GOAWAY, and fails what is in flight.
+    told: bool,
     /// The connection has been asked to end.
     asked: bool,
+    /// After how many bytes the client began to owe something, and when that was noticed.
+    owed: Option<(u64, Instant)>,
+    /// When a busy connection is looked at again, although nothing wakes it: so that a timer is set once in a while, and
+    /// not for every byte.
+    look_again: Instant,
 }
 
 impl Timeouts {
-    /// Resumes the time-outs of a connection with this history.
-    pub fn resume(history: &History, now: Instant) -> Self {
+    /// Resumes the time-outs of a connection with this history, which was accepted at `opened`.
+    pub fn resume(history: &History, opened: Instant, limits: &'static Limits, now: Instant) -> Self {
         let last = Awaited::Request { after: history.requests, in_head: history.in_head };
-        let last = (history.ticks > 0).then_some(last);
-        let due = now + history.next_tick.min(HEAD_TIMEOUT);
-        Self { last, ticks: history.ticks, due, drain: None, settled: false }
+        let last = (!history.waited.is_zero()).then_some(last);
+        // The first request has as long as a head may take.
+        let most = if history.requests == 0 { limits.http.head_timeout } else { limits.look() };
+        let due = now + history.next_look.min(most).min(limits.left(opened, now));
+        let since = now.checked_sub(history.waited).unwrap_or(now);
+        Self {
+            opened,
+            first: now + history.next_look.min(limits.http.head_timeout),
+            last,
+            since,
+            due,
+            drain: None,
+            settled: false,
+            asked: None,
+            limits,
+        }
     }
 
-    /// When the next tick is due.
+    /// When the connection was accepted, by whichever worker.
+    pub const fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Until when the first request may come.
+    pub const fn first(&self) -> Instant {
+        self.first
+    }
+
+    /// When the next look is due.
     pub const fn due(&self) -> Instant {
         self.due
     }
@@ -106,13 +139,16 @@ impl Timeouts {
 
     fn history(&self, detected: Detected, (requests, in_head): (u64, bool), now: Instant) -> History {
         let goes_on = self.last == Some(Awaited::Request { after: requests, in_head });
-        let ticks = if goes_on { self.ticks } else { 0 };
-        History { detected, requests, in_head, ticks, next_tick: self.due.saturating_duration_since(now) }
+        // Not zero, which says that nobody has looked yet.
+        let waited = |since| now.saturating_duration_since(since).max(Duration::from_nanos(1));
+        let waited = if goes_on { waited(self.since) } else { Duration::ZERO };
+        History { detected, requests, in_head, waited, next_look: self.due.saturating_duration_since(now) }
     }
 
     /// The worker's phase is new. `announces` says whether responses of a worker that serves announce the close.
     pub fn on_phase(&mut self, state: &ConnState, phase: Phase, announces: bool) -> Order {
         let settled = std::mem::replace(&mut self.settled, true);
+        state.on_going_on(phase);
         match (phase, state.protocol) {
             (Phase::Cut, _) => {
                 state.on_cut();
@@ -123,14 +159,15 @@ impl Timeouts {
                 let known = self.drain.as_ref().map(|drain| drain.ending);
                 match &mut self.drain {
                     Some(drain) => drain.ending = ending,
-                    none => *none = Some(Drain { since, linger, ending, idle: None, asked: false }),
+                    none => *none = Some(Drain::new(since, linger, ending)),
                 }
                 match (protocol, known) {
                     (Protocol::Http1, known) if known != Some(ending) => {
                         state.on_drain(ending);
                         Order::DriveOn
                     }
-                    (Protocol::Http2, None) => {
+                    (Protocol::Http2, None) if state.in_flight() == 0 => {
+                        self.drain.iter_mut().for_each(|drain| drain.told = true);
                         state.dismissed.set(true);
                         Order::ShutDown
                     }
@@ -149,63 +186,173 @@ impl Timeouts {
     }
 
     /// Whether a connection that waits must be [checked](Self::on_timer); `elapsed` says whether its timer has fired.
-    /// Without a drain HTTP/2 checks by PINGs of its own whether idle clients are there.
     pub fn must_be_checked(&self, state: &ConnState, elapsed: bool) -> bool {
-        self.drain.is_some() || (elapsed && state.protocol == Protocol::Http1)
+        let ends = state.protocol == Protocol::Http2 && state.is_spent() && self.asked.is_none();
+        self.drain.is_some() || elapsed || ends || state.is_flooding()
     }
 
     /// Checks a connection that waits, at `now`.
     pub fn on_timer(&mut self, state: &ConnState, now: Instant) -> Next {
+        if state.is_flooding() {
+            return Next::Refuse(Refused::Flood);
+        }
         match &mut self.drain {
-            Some(drain) => drain.check(state, now),
-            None => self.tick(state, now),
+            Some(drain) => drain.check(state, self.limits, now),
+            None => self.look(state, now),
         }
     }
 
-    /// Handles a tick.
-    fn tick(&mut self, state: &ConnState, now: Instant) -> Next {
-        self.due = now + HEAD_TIMEOUT;
-        let awaited = if state.is_closing() {
-            None
-        } else if state.is_idle() {
-            Some(Awaited::Request { after: state.begun.get(), in_head: state.framing().in_head() })
-        } else {
-            state.is_body_missing().then(|| Awaited::Body { bytes: state.bytes() })
-        };
-        self.ticks = if awaited == self.last { self.ticks + 1 } else { 1 };
-        self.last = awaited;
-        match awaited {
-            Some(Awaited::Request { after: 0, .. }) => Next::Drop,
-            Some(Awaited::Request { in_head: true, .. }) if self.ticks > 1 => Next::Drop,
-            Some(Awaited::Request { .. }) if self.ticks >= IDLE_TICKS => {
-                self.last = None;
-                state.announce.set(Announce::Always);
-                Next::ShutDown
-            }
-            Some(Awaited::Body { .. }) if self.ticks >= BODY_TICKS => Next::Drop,
-            // Only one that was idle at the last tick, too: most are just between two requests.
-            Some(Awaited::Request { .. }) if self.ticks > 1 && state.may_park() => {
-                state.want_to(Goal::Park);
-                Next::Leave(self.due)
-            }
-            Some(_) | None => Next::WaitUntil(self.due),
+    /// Looks at a connection of a worker that serves.
+    fn look(&mut self, state: &ConnState, now: Instant) -> Next {
+        let left = self.limits.left(self.opened, now);
+        let is_old = left.is_zero();
+        self.due = now + if is_old { self.limits.look() } else { self.limits.look().min(left) };
+        state.forgive_for_time();
+        if is_old {
+            state.announce.set(Announce::Always);
         }
+        // HTTP/1 announces it with a response.
+        if state.protocol == Protocol::Http2 && (is_old || state.is_spent()) && self.asked.is_none() {
+            self.asked = Some((state.bytes(), now));
+            return Next::ShutDown;
+        }
+        if let Some(rate) = self.limits.http.min_rate
+            && state.client_owes()
+        {
+            return self.measure(state, rate, now);
+        }
+        if state.is_half_closed() {
+            return self.answer_or_drop(state, now);
+        }
+        if state.is_closing() || !state.is_idle() {
+            self.last = None;
+            return Next::WaitUntil(self.due);
+        }
+        let (after, in_head) = (state.begun.get(), state.framing().in_head());
+        let awaited = Some(Awaited::Request { after, in_head });
+        if self.last != awaited {
+            (self.last, self.since) = (awaited, now);
+        }
+        if after == 0 && now < self.first {
+            // It has as long for its first request, however long it may be open.
+            self.due = self.first;
+            return Next::WaitUntil(self.due);
+        }
+        let waited = now.saturating_duration_since(self.since);
+        let http = &self.limits.http;
+        if in_head {
+            if after == 0 || waited >= http.head_timeout {
+                return Next::Refuse(Refused::HeadTimedOut);
+            }
+            self.due = self.due.min(self.since + http.head_timeout);
+            return Next::WaitUntil(self.due);
+        }
+        if after == 0 && state.protocol == Protocol::Http1 {
+            // It has asked for nothing.
+            return Next::Drop;
+        }
+        if after == 0 || is_old || waited >= http.idle_timeout {
+            return self.end(state, now);
+        }
+        let seen_before = waited >= self.limits.look();
+        self.due = self.due.min(self.since + http.idle_timeout);
+        // Only one that was idle at the last look, too: most are just between two requests.
+        if seen_before && state.may_park() {
+            state.want_to(Goal::Park);
+            return Next::Leave(self.due);
+        }
+        Next::WaitUntil(self.due)
+    }
+
+    /// Waits for the answer that a client waits for which has ended its side, or which has gone.
+    fn answer_or_drop(&mut self, state: &ConnState, now: Instant) -> Next {
+        let awaited = Some(Awaited::Transfer { bytes: state.bytes() });
+        if self.last != awaited {
+            (self.last, self.since) = (awaited, now);
+        }
+        let over = self.since + self.limits.http.half_closed_timeout;
+        if now >= over {
+            return Next::Drop;
+        }
+        self.due = self.due.min(over);
+        Next::WaitUntil(self.due)
+    }
+
+    /// Ends a connection that has been idle for too long: HTTP/2's client is told, and has until the next look.
+    fn end(&mut self, state: &ConnState, now: Instant) -> Next {
+        /// More than PINGs and window updates come to: something of a response still goes out, which HTTP/2 has reported
+        /// as complete.
+        const GOES_ON: u64 = 1024;
+        let bytes = state.bytes();
+        match self.asked {
+            // It has just been asked, and drives on.
+            Some((_, since)) if now < since + self.limits.look() => return Next::WaitUntil(since + self.limits.look()),
+            Some((then, _)) if bytes.saturating_sub(then) < GOES_ON => return Next::Drop,
+            Some(_) => {
+                self.asked = Some((bytes, now));
+                return Next::WaitUntil(self.due);
+            }
+            None => {}
+        }
+        self.last = None;
+        self.asked = (state.protocol == Protocol::Http2).then_some((bytes, now));
+        state.announce.set(Announce::Always);
+        Next::ShutDown
+    }
+
+    /// Measures how fast the client moves what it owes.
+    fn measure(&mut self, state: &ConnState, rate: u64, now: Instant) -> Next {
+        let (bytes, grace) = (state.moved(), self.limits.http.min_rate_grace);
+        let known = if let Some(Awaited::Transfer { bytes: known }) = self.last {
+            known
+        } else {
+            (self.last, self.since) = (Some(Awaited::Transfer { bytes }), now);
+            bytes
+        };
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= grace {
+            let moved = u128::from(bytes.wrapping_sub(known)) * 1000;
+            if moved < u128::from(rate).saturating_mul(elapsed.as_millis()) {
+                return Next::Refuse(state.owed());
+            }
+            (self.last, self.since) = (Some(Awaited::Transfer { bytes }), now);
+        }
+        self.due = self.since + grace;
+        Next::WaitUntil(self.due)
     }
 }
 
 impl Drain {
-    fn check(&mut self, state: &ConnState, now: Instant) -> Next {
+    const fn new(since: Instant, linger: Duration, ending: Ending) -> Self {
+        Self { since, linger, ending, idle: None, told: false, asked: false, owed: None, look_again: since }
+    }
+
+    fn check(&mut self, state: &ConnState, limits: &Limits, now: Instant) -> Next {
         let linger_ends = self.since + self.linger;
         let stays = self.ending == Ending::Close || state.framing().is_lost();
         if now >= linger_ends && stays {
             state.announce.set(Announce::Always);
         }
+        if state.protocol == Protocol::Http2 && !self.told && (state.in_flight() == 0 || now >= linger_ends) {
+            self.told = true;
+            state.dismissed.set(true);
+            return Next::ShutDown;
+        }
         if !state.is_idle() || state.is_closing() {
             self.idle = None;
-            return if now < linger_ends { Next::WaitUntil(linger_ends) } else { Next::Wait };
+            if self.is_stalled(state, limits.stall, now) {
+                state.on_cut();
+                state.dismissed.set(true);
+                return Next::Refuse(Refused::Stalled);
+            }
+            if now >= self.look_again {
+                state.forgive_for_time();
+                self.look_again = self.owed.map_or(now, |(_, since)| since) + limits.stall;
+            }
+            let soonest = if now < linger_ends { self.look_again.min(linger_ends) } else { self.look_again };
+            return Next::WaitUntil(soonest);
         }
-        // hyper's HTTP/2 reports a response as complete as soon as its first byte fits the client's window: only the bytes
-        // that go out show that there is more of it.
+        // A response of HTTP/2 is complete as soon as h2 has all of it: only the bytes that go out show that there is more.
         let progress = (state.begun.get(), state.sent.get());
         let since = match self.idle {
             Some((known, since)) if known == progress => since,
@@ -224,5 +371,16 @@ impl Drain {
         self.asked = true;
         state.announce.set(Announce::Always);
         Next::ShutDown
+    }
+
+    /// Whether the client has owed something for so long, and moved no byte.
+    fn is_stalled(&mut self, state: &ConnState, limit: Duration, now: Instant) -> bool {
+        let bytes = state.moved();
+        match self.owed {
+            _ if !state.client_owes() && !state.is_half_closed() => self.owed = None,
+            Some((known, since)) if known == bytes => return now >= since + limit,
+            _ => self.owed = Some((bytes, now)),
+        }
+        false
     }
 }

@@ -36,6 +36,85 @@ async fn a_pipelined_request_is_answered_at_drain_and_then_the_close_is_announce
     }
 }
 
+/// Reads nothing of a response that fills every buffer, for as long as its worker lets it.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_cut_off_before_the_cut() {
+    let mut rig = Rig::new();
+    rig.send(&get("/endless")).await;
+    rig.settle().await;
+    rig.drain();
+    let began = Instant::now();
+    (&mut rig.served).await.unwrap();
+    assert_eq!(began.elapsed(), Limits::TEST.stall);
+    let figures = rig.figures();
+    assert_eq!((figures.cut, figures.in_flight, figures.refused[Refused::Stalled as usize]), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_is_not_cut_off() {
+    let mut rig = Rig::new();
+    rig.send(&get("/big")).await;
+    rig.settle().await;
+    rig.drain();
+    let mut read = 0;
+    while read < BIG {
+        tokio::time::sleep(Limits::TEST.stall / 10 * 9).await;
+        let mut space = vec![0; BIG / 20];
+        read += rig.client.read(&mut space).await.unwrap();
+    }
+    assert_eq!(rig.figures().refused.iter().sum::<u64>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_body_stops_coming_in_a_drain_is_told_so() {
+    let mut rig = Rig::new();
+    rig.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nsome").await;
+    rig.settle().await;
+    rig.drain();
+    let late = rig.refused_with(408, Refused::Stalled).await;
+    assert_eq!(late, Limits::TEST.stall);
+    assert_eq!(rig.figures().cut, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_ended_its_side_may_be_gone_and_holds_up_no_drain() {
+    let mut rig = Rig::new();
+    rig.send(&get("/hold")).await;
+    rig.client.shutdown().await.unwrap();
+    rig.settle().await;
+    rig.drain();
+    let late = rig.refused_with(408, Refused::Stalled).await;
+    assert_eq!(late, Limits::TEST.stall);
+    // One that is answered in time is told so.
+    let mut rig = Rig::new();
+    rig.send(&get("/hold")).await;
+    rig.client.shutdown().await.unwrap();
+    rig.settle().await;
+    rig.drain();
+    tokio::time::sleep(Limits::TEST.stall / 2).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, closing("held"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_computes_for_long_is_not_stalled() {
+    let mut rig = Rig::new();
+    rig.send(&get("/hold")).await;
+    rig.settle().await;
+    rig.drain();
+    tokio::time::sleep(Limits::TEST.stall * 20).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await, closing("held"));
+    // Between two chunks as well.
+    let mut rig = Rig::new();
+    rig.send(&get("/late")).await;
+    rig.settle().await;
+    rig.drain();
+    tokio::time::sleep(Limits::TEST.stall * 20).await;
+    rig.open_gate();
+    assert_eq!(rig.answer().await.body, "late");
+}
+
 #[tokio::test(start_paused = true)]
 async fn half_a_pipelined_request_is_waited_for() {
     let mut rig = Rig::new();
@@ -166,8 +245,14 @@ async fn a_connection_accepted_during_the_drain_knows_it() {
     let (control, signal) = drain_signal();
     control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::Close });
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
-    let served =
-        tokio::spawn(serve_connection(Suspended::accepted(transport), app, Box::leak(Box::default()), signal, None));
+    let served = tokio::spawn(serve_connection(
+        Suspended::accepted(transport),
+        app,
+        Box::leak(Box::default()),
+        signal,
+        None,
+        &Limits::TEST,
+    ));
     client.write_all(get("/queued").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/queued"));
     drop(client);
@@ -197,7 +282,8 @@ async fn an_announced_close_resets_no_client_that_goes_on_sending() {
     let (control, signal) = drain_signal();
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let stats: &'static ThreadStats = Box::leak(Box::default());
-    let served = tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), stats, signal, None));
+    let served =
+        tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), stats, signal, None, &Limits::TEST));
     // An upload that the app refuses without reading it.
     let body = "x".repeat(300_000);
     client.write_all(&post("/ignore", &body).as_bytes()[..1000]).await.unwrap();
@@ -239,8 +325,15 @@ fn a_phase_that_begins_at_any_moment_reaches_the_connection() {
                 tokio::spawn(relay);
                 let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
                 let stream = tokio::net::TcpStream::from_std(server).unwrap();
-                let outcome =
-                    tokio::spawn(serve_connection(Suspended::accepted(stream), app, stats, signal, None)).await;
+                let outcome = tokio::spawn(serve_connection(
+                    Suspended::accepted(stream),
+                    app,
+                    stats,
+                    signal,
+                    None,
+                    &Limits::TEST,
+                ))
+                .await;
                 done.send(outcome.is_ok()).unwrap();
             });
         });

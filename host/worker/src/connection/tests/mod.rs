@@ -1,9 +1,17 @@
 //! Connections from a client's side, over an in-memory transport and a clock that only moves when all tasks wait.
 
+mod app;
 mod drain;
+mod early_hints;
+mod event_streams;
 mod http2;
+mod http2_requests;
+mod lifetime;
 mod parking;
+mod refused;
 mod requests;
+mod resumed;
+mod rules;
 mod timeouts;
 mod transfer;
 mod transfer_properties;
@@ -27,108 +35,9 @@ use tokio::time::timeout;
 use app_host_platform::sys::stats::ThreadSnapshot;
 
 use super::*;
+use app::{CHUNK, TestApp};
 
 const LINGER: Duration = Duration::from_secs(5);
-
-/// Answers by path, in an app's place.
-#[derive(Clone)]
-struct TestApp {
-    /// A permit lets one request to `/hold` go on.
-    gate: Arc<Semaphore>,
-    /// Chunks that `/endless` has made.
-    made: Arc<AtomicUsize>,
-}
-
-const CHUNK: Bytes = Bytes::from_static(&[b'x'; 1024]);
-
-/// A body without end.
-struct Endless(Arc<AtomicUsize>);
-
-impl Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.fetch_add(1, Relaxed);
-        std::task::Poll::Ready(Some(Ok(Frame::data(CHUNK))))
-    }
-}
-
-fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, io::Error> {
-    Full::new(text.into()).map_err(|never| match never {}).boxed()
-}
-
-impl Application for TestApp {
-    type Body = BoxBody<Bytes, io::Error>;
-    type Error = io::Error;
-
-    async fn call(self, mut request: Request<RequestBody>) -> Result<Response<Self::Body>, io::Error> {
-        let path = request.uri().path().to_owned();
-        if path == "/tunnel" {
-            if let Some(upgrade) = request.body_mut().upgrade() {
-                tokio::spawn(async move {
-                    let mut tunnel = upgrade.tunnel().await.unwrap();
-                    let mut byte = [0];
-                    while let Ok(1) = tunnel.read(&mut byte).await {
-                        tunnel.write_all(&byte).await.unwrap();
-                    }
-                });
-            }
-            let mut response = Response::new(full(""));
-            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
-            return Ok(response);
-        }
-        Ok(Response::new(match path.as_str() {
-            "/hold" => {
-                self.gate.acquire().await.unwrap().forget();
-                full("held")
-            }
-            // The head goes out at once, the rest when the gate opens.
-            "/late" => {
-                let gate = Arc::clone(&self.gate);
-                let stream = async move {
-                    gate.acquire_owned().await.map_err(io::Error::other)?.forget();
-                    Ok::<_, io::Error>(Bytes::from_static(b"late"))
-                };
-                Late(Box::pin(stream)).boxed()
-            }
-            "/echo" => {
-                let body = request.into_body().collect().await.map_err(io::Error::other)?;
-                full(body.to_bytes())
-            }
-            "/stream" => request.into_body().map_err(io::Error::other).boxed(),
-            "/read" => {
-                let body = request.into_body().collect().await.map_err(io::Error::other)?;
-                self.gate.acquire().await.unwrap().forget();
-                full(body.to_bytes())
-            }
-            "/ignore" => {
-                self.gate.acquire().await.unwrap().forget();
-                drop(request);
-                full("ignored")
-            }
-            // More than any window, handed over at once.
-            "/big" => full(vec![b'x'; BIG]),
-            // A response that an app passes on with a length that is another body's.
-            "/wrong" | "/right" | "/empty" => {
-                let mut response = Response::new(full("body"));
-                let length = if path == "/right" { "4" } else { "5" };
-                response.headers_mut().insert("content-length", length.parse().unwrap());
-                if path == "/empty" {
-                    *response.body_mut() = full("");
-                    *response.status_mut() = http::StatusCode::NOT_MODIFIED;
-                }
-                return Ok(response);
-            }
-            "/endless" => Endless(Arc::clone(&self.made)).map_err(|never| match never {}).boxed(),
-            "/fail" => return Err(io::Error::other("the app's head is missing")),
-            path => full(path.to_owned()),
-        }))
-    }
-}
 
 const BIG: usize = 1024 * 1024;
 
@@ -164,25 +73,6 @@ impl Lines {
     }
 }
 
-/// A body of one chunk that comes later.
-struct Late<F>(std::pin::Pin<Box<F>>);
-
-impl<F: Future<Output = Result<Bytes, io::Error>>> Body for Late<F> {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.0.as_mut().poll(cx).map(|chunk| Some(chunk.map(Frame::data)))
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(4)
-    }
-}
-
 /// Serves a connection until it ends or moves. One that is to be parked is counted and resumed at once, which its client
 /// must not notice.
 async fn serve(
@@ -191,9 +81,10 @@ async fn serve(
     stats: &'static ThreadStats,
     signal: DrainSignal,
     parks: Arc<AtomicUsize>,
+    limits: &'static Limits,
 ) -> Option<Suspended<DuplexStream>> {
     loop {
-        match serve_connection(connection, app.clone(), stats, signal.clone(), None).await? {
+        match serve_connection(connection, app.clone(), stats, signal.clone(), None, limits).await? {
             Leaving::Transfer(connection) => return Some(connection),
             Leaving::Park(suspended) => {
                 parks.fetch_add(1, Relaxed);
@@ -214,13 +105,17 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with(&Limits::TEST)
+    }
+
+    fn with(limits: &'static Limits) -> Self {
         let (client, transport) = tokio::io::duplex(64 * 1024);
         let (control, signal) = drain_signal();
         let stats: &'static ThreadStats = Box::leak(Box::default());
         let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
         let parks = Arc::<AtomicUsize>::default();
         let served =
-            tokio::spawn(serve(Suspended::accepted(transport), app.clone(), stats, signal, Arc::clone(&parks)));
+            tokio::spawn(serve(Suspended::accepted(transport), app.clone(), stats, signal, Arc::clone(&parks), limits));
         Self { client, control, stats, app, parks, served }
     }
 
@@ -254,6 +149,18 @@ impl Rig {
         self.client.read_to_end(&mut rest).await.unwrap();
         assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
         began.elapsed()
+    }
+
+    /// Reads the one answer that a client gets who is refused for this reason, and the end behind it. Returns after how
+    /// long it came.
+    async fn refused_with(&mut self, status: u16, why: Refused) -> Duration {
+        let began = Instant::now();
+        let answer = self.answer().await;
+        let late = began.elapsed();
+        assert_eq!(answer, Answered { status, closes: true, body: String::new() });
+        self.end().await;
+        assert_eq!(self.figures().refused[why as usize], 1);
+        late
     }
 
     fn open_gate(&self) {

@@ -85,7 +85,7 @@ async fn a_body_that_the_app_breaks_off_is_an_error() {
 async fn a_download_waits_for_its_client() {
     let mut rig = Rig::new();
     rig.send(&get("/endless")).await;
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(HEAD_TIMEOUT).await;
     let made = rig.app.made.load(Relaxed) * CHUNK.len();
     assert!(made < 1024 * 1024, "{made} bytes were made for a client that reads nothing");
     let mut some = vec![0; 256 * 1024];
@@ -173,7 +173,7 @@ async fn the_route_is_known_while_the_app_blocks_the_thread() {
     let stats: &'static ThreadStats = Box::leak(Box::default());
     let (mut client, transport) = tokio::io::duplex(4096);
     let (_control, signal) = drain_signal();
-    tokio::spawn(serve_connection(Suspended::accepted(transport), Looks(stats), stats, signal, None));
+    tokio::spawn(serve_connection(Suspended::accepted(transport), Looks(stats), stats, signal, None, &Limits::TEST));
     client.write_all(get("/where?secret=1").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, kept("GET /where, GET /where, GET /where"));
     assert_eq!(stats.snapshot().route, None);

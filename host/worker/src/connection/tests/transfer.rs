@@ -1,5 +1,7 @@
 //! Connections that are suspended for another worker, and what never is.
 
+use app_host_core::not_resumed::{LongLived, NotResumed};
+
 use super::*;
 
 /// A connection that is served by one worker after the other.
@@ -9,22 +11,31 @@ pub struct Relay {
     pub transfers: Arc<AtomicUsize>,
     app: TestApp,
     pub served: JoinHandle<()>,
+    /// A page for each worker that it has come to.
+    pages: Arc<Mutex<Vec<&'static ThreadStats>>>,
 }
 
 impl Relay {
     pub fn new(buffer: usize) -> Self {
+        Self::with(buffer, &Limits::TEST)
+    }
+
+    fn with(buffer: usize, limits: &'static Limits) -> Self {
         let (client, transport) = tokio::io::duplex(buffer);
         let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
         let (first, mut signal) = drain_signal();
         let control = Arc::new(Mutex::new(first));
         let transfers = Arc::<AtomicUsize>::default();
+        let pages = Arc::<Mutex<Vec<_>>>::default();
         let (shared, count, test_app) = (Arc::clone(&control), Arc::clone(&transfers), app.clone());
+        let all = Arc::clone(&pages);
         let served = tokio::spawn(async move {
             let mut connection = Suspended::accepted(transport);
             loop {
-                // Each worker has a page of its own.
-                let stats = Box::leak(Box::default());
-                let Some(next) = serve(connection, test_app.clone(), stats, signal, Arc::default()).await else {
+                let stats: &'static ThreadStats = Box::leak(Box::default());
+                all.lock().unwrap().push(stats);
+                let Some(next) = serve(connection, test_app.clone(), stats, signal, Arc::default(), limits).await
+                else {
                     return;
                 };
                 let (control, again) = drain_signal();
@@ -34,19 +45,33 @@ impl Relay {
                 connection = next;
             }
         });
-        Self { client, control, transfers, app, served }
+        Self { client, control, transfers, app, served, pages }
     }
 
-    fn transfer(&self) {
+    /// How many WebSockets have gone on, and for which reasons others have not.
+    pub fn resumed(&self) -> (u64, Vec<NotResumed>) {
+        self.gone_on(LongLived::WebSocket)
+    }
+
+    /// How many of a kind have gone on, and for which reasons others have not.
+    pub fn gone_on(&self, what: LongLived) -> (u64, Vec<NotResumed>) {
+        let pages: Vec<_> = self.pages.lock().unwrap().iter().map(|page| page.snapshot()).collect();
+        let ended =
+            |why: &NotResumed| -> u64 { pages.iter().map(|page| page.not_resumed[what as usize][*why as usize]).sum() };
+        let reasons = NotResumed::ALL.iter().flat_map(|why| (0..ended(why)).map(|_| *why));
+        (pages.iter().map(|page| page.resumed(what)).sum(), reasons.collect())
+    }
+
+    pub fn transfer(&self) {
         let linger = LINGER;
         self.begin(Phase::Draining { since: Instant::now().into_std(), linger, ending: Ending::HandOver });
     }
 
-    fn begin(&self, phase: Phase) {
+    pub fn begin(&self, phase: Phase) {
         self.control.lock().unwrap().begin(phase);
     }
 
-    async fn send(&mut self, text: &str) {
+    pub async fn send(&mut self, text: &str) {
         self.client.write_all(text.as_bytes()).await.unwrap();
     }
 
@@ -54,11 +79,11 @@ impl Relay {
         read_answer(&mut self.client).await
     }
 
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
-    fn transfers(&self) -> usize {
+    pub fn transfers(&self) -> usize {
         self.transfers.load(Relaxed)
     }
 }
@@ -140,7 +165,7 @@ async fn an_upload_and_a_download_end_where_they_are_and_then_the_connection_mov
     relay.send("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbo").await;
     relay.settle().await;
     relay.transfer();
-    tokio::time::sleep(LINGER * 2).await;
+    tokio::time::sleep(Limits::TEST.stall / 2).await;
     assert_eq!(relay.transfers(), 0);
     relay.send("dy\r\n0\r\n\r\n").await;
     assert_eq!(relay.answer().await, kept("body"));
@@ -150,7 +175,7 @@ async fn an_upload_and_a_download_end_where_they_are_and_then_the_connection_mov
     relay.send(&(get("/big") + "GET /behind HTTP/1.1\r\nho")).await;
     relay.settle().await;
     relay.transfer();
-    tokio::time::sleep(LINGER * 2).await;
+    tokio::time::sleep(Limits::TEST.stall / 2).await;
     assert_eq!(relay.transfers(), 1);
     assert_eq!(relay.answer().await.body.len(), BIG);
     relay.settle().await;
@@ -190,7 +215,9 @@ async fn behind_a_body_that_the_app_does_not_read_nothing_is_transferred() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_too_long_to_travel_is_waited_for() {
-    let mut relay = Relay::new(MAX_UNREAD * 4);
+    let mut limits = Limits::TEST;
+    limits.http.max_head = 1 << 20;
+    let mut relay = Relay::with(MAX_UNREAD * 4, Box::leak(Box::new(limits)));
     let long = format!("GET /long HTTP/1.1\r\nhost: a\r\nx: {}\r\n", "y".repeat(MAX_UNREAD));
     relay.send(&long).await;
     relay.settle().await;
@@ -223,8 +250,14 @@ async fn where_no_worker_accepts_a_connection_its_close_is_announced() {
     control.begin(Phase::Draining { since: Instant::now().into_std(), linger: LINGER, ending: Ending::HandOver });
     let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
     let stats = Box::leak(Box::default());
-    let served =
-        tokio::spawn(serve_connection(Suspended::accepted(transport), app, stats, signal.without_transfer(), None));
+    let served = tokio::spawn(serve_connection(
+        Suspended::accepted(transport),
+        app,
+        stats,
+        signal.without_transfer(),
+        None,
+        &Limits::TEST,
+    ));
     client.write_all(get("/stays").as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut client).await, closing("/stays"));
     drop(client);
@@ -259,8 +292,14 @@ async fn a_worker_that_serves_suspends_as_many_idle_connections_as_are_invited()
     let mut clients = Vec::new();
     for number in 0..10 {
         let (mut client, transport) = tokio::io::duplex(4096);
-        let served =
-            tokio::spawn(serve_connection(Suspended::accepted(transport), app.clone(), stats, signal.clone(), None));
+        let served = tokio::spawn(serve_connection(
+            Suspended::accepted(transport),
+            app.clone(),
+            stats,
+            signal.clone(),
+            None,
+            &Limits::TEST,
+        ));
         // Half of them are busy.
         if number % 2 == 0 {
             client.write_all(get("/idle").as_bytes()).await.unwrap();

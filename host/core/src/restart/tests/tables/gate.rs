@@ -89,7 +89,7 @@ fn a_refused_preflight_touches_nothing_and_the_next_request_may_come() {
 #[test]
 fn a_databank_that_cannot_be_shared_is_refused_active_or_configured() {
     let alone = Settings { databank_shared: false, ..settings(2) };
-    let mut bench = Bench { machine: Machine::new(alone), now: ms(0) };
+    let mut bench = Bench::with(alone);
     bench.on(Event::Begin);
     bench.on(ready(1));
     bench.on(ready(2));
@@ -102,6 +102,23 @@ fn a_databank_that_cannot_be_shared_is_refused_active_or_configured() {
     bench.on(request(1));
     assert!(is_bad_driver(&bench.on(passed(1, alone))));
     assert_eq!(bench.machine.phase(), Phase::Serving);
+}
+
+#[test]
+fn one_worker_is_enough_where_it_hands_on_what_it_has() {
+    let single = |workers| Settings { single: true, ..settings(workers) };
+    let mut bench = Bench::serving_with(single(1));
+    assert_eq!(bench.on(request(1)), [Action::Preflight { request: RequestId(1) }]);
+    // The configuration that comes decides, too.
+    assert_eq!(bench.on(passed(1, settings(1))), [verdict(1, Verdict::Refused(Refusal::NoWorkers))]);
+    bench.on(request(2));
+    bench.on(passed(2, single(1)));
+    bench.on(ready(2));
+    assert_eq!(bench.after(PROBATION), [drain(1)]);
+
+    let mut none = Bench::serving(2);
+    none.on(request(1));
+    assert_eq!(none.on(passed(1, single(0))), [verdict(1, Verdict::Refused(Refusal::NoWorkers))]);
 }
 
 #[test]

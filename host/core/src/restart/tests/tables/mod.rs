@@ -1,5 +1,6 @@
 //! Claims about the machine, one a test, by phase. `FAULTS n` names the row of the list of known faults.
 
+mod bequests;
 mod gate;
 mod lock;
 mod reasons;
@@ -13,6 +14,6 @@ mod stop;
 
 use std::time::Duration;
 
-use super::super::{ExitReason, Failure, Machine, Phase, Report, Scale};
+use super::super::{ExitReason, Failure, Phase, Report, Scale};
 use super::bench::{Bench, complete, died, discard, failed, quarantine, quarantined, returning};
 use super::*;

@@ -183,7 +183,7 @@ fn a_slot_whose_workers_are_told_to_end_one_after_the_other_keeps_none_that_nobo
     bench.on(terminated(3));
     assert_eq!(bench.on(Event::Scale(Scale::To(1))), [drain(4)]);
     assert_eq!(bench.after(ms(100)), [spawn(5, 0, 1)]);
-    assert_eq!(bench.on(ready(5)), [drain(3), drain(1)]);
+    assert_eq!(bench.on(ready(5)), [drain(1), drain(3)]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_first_candidate_that_fails_leaves_nothing_to_return() {
         (exited(4, 0), died(0, 0)),
         (spawn_failed(4), Failure::CannotSpawn { slot: Slot(0), error: "EAGAIN".to_owned() }),
     ] {
-        let mut bench = Bench { machine: Machine::new(returning()), now: ms(1000) };
+        let mut bench = Bench::with(returning());
         bench.on(Event::Begin);
         for worker in 1..=3 {
             bench.on(ready(worker));
@@ -47,7 +47,7 @@ fn a_first_candidate_that_fails_leaves_nothing_to_return() {
 
 #[test]
 fn the_verdict_waits_until_the_quarantine_is_written_down() {
-    let mut bench = Bench { machine: Machine::new(returning()), now: ms(1000) };
+    let mut bench = Bench::with(returning());
     bench.on(Event::Begin);
     for worker in 1..=3 {
         bench.on(ready(worker));

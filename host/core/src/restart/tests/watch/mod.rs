@@ -7,9 +7,9 @@ use super::*;
 use crate::config::Watched;
 use crate::ids::{ConfigId, Time, VersionId};
 
-const LIBRARY: Watched = Watched { library: true, config: false };
-const BOTH: Watched = Watched { library: true, config: true };
-const CONFIG: Watched = Watched { library: false, config: true };
+const LIBRARY: Watched = Watched { library: true, config: false, certificates: false };
+const BOTH: Watched = Watched { library: true, config: true, certificates: false };
+const CONFIG: Watched = Watched { library: false, config: true, certificates: false };
 
 /// The pause after the first refusal, and the longest.
 const FIRST_PAUSE: Duration = ms(250);

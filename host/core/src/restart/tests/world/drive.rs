@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// The apps of most workers keep something in memory.
+pub(in super::super) fn ready_with_or_without_state(worker: WorkerId) -> Event {
+    Event::Ready { worker, keeps_state: !worker.0.is_multiple_of(4) }
+}
+
 impl World {
     /// Somebody asks for a restart.
     pub(in super::super) fn ask(&mut self, by: By) {
@@ -22,7 +27,7 @@ impl World {
         self.deliver(Event::Request { request, by });
         self.overtaking = None;
         let settings = self.settings[&self.active];
-        let possible = self.configured[&self.active] > 1 && settings.databank_shared;
+        let possible = self.configured[&self.active] > u16::from(!settings.single) && settings.databank_shared;
         assert!(!(overtakes && possible && starts) || self.preflight == Some(request), "only drains are in its way");
     }
 
@@ -155,14 +160,30 @@ impl World {
             return self.deliver_stale(&event);
         }
         match event {
-            Event::Ready { .. } => self.set(worker, WorkerState::Ready),
+            Event::Ready { keeps_state, .. } => {
+                self.set(worker, WorkerState::Ready);
+                self.alive.get_mut(&worker).expect("it starts").keeps_state = keeps_state;
+            }
+            Event::HandedOn { .. } => {
+                let now = self.now;
+                let bequest = self.alive.get_mut(&worker).and_then(|it| it.bequest.as_mut());
+                bequest.expect("it was told").1 = now;
+            }
             Event::CannotListen { .. } => self.set(worker, WorkerState::Leaving),
             Event::StartFailed { .. } => {
                 self.failed_starts.insert(self.alive[&worker].slot);
                 self.set(worker, WorkerState::Leaving);
             }
             Event::Terminated { .. } => self.tell_to_end(worker),
-            _ => drop(self.alive.remove(&worker)),
+            _ => {
+                let now = self.now;
+                let pending = |it: &&mut Process| it.bequest.is_some_and(|(to, until)| to == worker && until > now);
+                for giver in self.alive.values_mut().filter(pending) {
+                    // It may have died of what it was left.
+                    giver.keeps_state &= giver.state != WorkerState::Retiring;
+                }
+                self.alive.remove(&worker);
+            }
         }
         self.deliver(event);
     }
@@ -173,12 +194,17 @@ impl World {
             self.deliver(Event::WrittenDown { generation });
             return true;
         }
+        let leaves = self.alive.keys().find_map(|&worker| Some((worker, self.leaves_to(worker)?.0)));
+        if let Some((worker, heir)) = leaves {
+            self.say(worker, Event::HandedOn { worker, heir });
+            return true;
+        }
         let due = self.alive.iter().find(|(_, it)| !it.serves());
         let Some((&worker, process)) = due else {
             return false;
         };
         let event = match process.state {
-            WorkerState::Starting => Event::Ready { worker },
+            WorkerState::Starting => ready_with_or_without_state(worker),
             _ => Event::Exited { worker, how: Ended::Code(0) },
         };
         self.say(worker, event);

@@ -8,6 +8,8 @@ mod checks;
 mod drive;
 mod obey;
 
+pub(super) use drive::ready_with_or_without_state;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::health::{ABORT_GRACE, LOOKS};
@@ -16,6 +18,7 @@ use super::*;
 use crate::ids::Time;
 
 /// A worker's life as the world sees it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Process {
     slot: Slot,
     generation: Generation,
@@ -23,6 +26,12 @@ struct Process {
     ready_since: Option<Time>,
     /// Somebody other than the machine has told it to end.
     told_to_end: bool,
+    /// Whether its app keeps something in memory.
+    keeps_state: bool,
+    /// Whether it was left something.
+    is_heir: bool,
+    /// To whom it was told to leave what it has, and until when that may take.
+    bequest: Option<(WorkerId, Time)>,
     /// When it may be killed for what it hasn't done.
     deadline: Time,
     /// How often it has moved, until it hangs.
@@ -194,10 +203,17 @@ impl World {
             Event::Ready { .. } | Event::CannotListen { .. } | Event::StartFailed { .. } => state == Some(Starting),
             Event::SpawnFailed { .. } => matches!(state, Some(Starting | Draining | Killed)),
             Event::Terminated { .. } => matches!(state, Some(Starting | Ready)),
+            Event::HandedOn { heir, .. } => self.leaves_to(worker).is_some_and(|(to, _)| to == *heir),
             Event::Exited { .. } => state.is_some(),
             // A spawned process is worth a line in the log and no more.
             _ => false,
         }
+    }
+
+    /// To whom a worker leaves what it has, and until when a drain waits for that.
+    fn leaves_to(&self, worker: WorkerId) -> Option<(WorkerId, Time)> {
+        let process = self.alive.get(&worker).filter(|it| it.serves())?;
+        process.bequest.filter(|(heir, until)| *until > self.now && self.alive.contains_key(heir))
     }
 
     fn tell_to_end(&mut self, worker: WorkerId) {

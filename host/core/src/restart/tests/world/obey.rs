@@ -23,6 +23,7 @@ impl World {
                 assert_eq!(self.preflight.take(), Some(request));
             }
             Action::Spawn { worker, slot, generation } => self.obey_spawn(worker, slot, generation),
+            Action::HandOn { from, to } => self.obey_hand_on(from, to),
             Action::Drain { worker, successor, timeout } => self.obey_drain(worker, successor, timeout),
             Action::Abort { worker } => self.obey_abort(worker),
             Action::Kill { worker, why } => self.obey_kill(worker, why),
@@ -122,6 +123,9 @@ impl World {
                 state: WorkerState::Starting,
                 ready_since: None,
                 told_to_end: false,
+                keeps_state: false,
+                is_heir: false,
+                bequest: None,
                 deadline: self.now + settings.start_timeout,
                 beats: 0,
                 hangs: false,
@@ -131,8 +135,42 @@ impl World {
         );
     }
 
+    /// Who could be left what a worker has: the newest that serves in its slot, if it has come after it.
+    fn heir_of(&self, worker: WorkerId) -> Option<WorkerId> {
+        let process = &self.alive[&worker];
+        let comes_after = |(id, it): &(&WorkerId, &Process)| {
+            **id > worker && it.slot == process.slot && it.state == WorkerState::Ready
+        };
+        self.alive.iter().filter(comes_after).map(|(id, _)| *id).max()
+    }
+
+    /// Only who is about to drain, and only where an app can do something with it; each inherits once.
+    fn obey_hand_on(&mut self, from: WorkerId, to: WorkerId) {
+        let (giver, heir) = (&self.alive[&from], &self.alive[&to]);
+        assert_eq!(self.heir_of(from), Some(to));
+        assert!(giver.serves() && giver.keeps_state && heir.keeps_state && !heir.is_heir);
+        assert!(giver.bequest.is_none_or(|(before, _)| before != to), "told twice");
+        let timeout = self.settings[&heir.generation].state_timeout.expect("it inherits");
+        self.allow_drain(from, giver);
+        self.alive.get_mut(&to).expect("it was there").is_heir = true;
+        let until = self.now + timeout + Duration::from_millis(250);
+        self.alive.get_mut(&from).expect("it was there").bequest = Some((to, until));
+    }
+
     pub(super) fn obey_drain(&mut self, worker: WorkerId, successor: bool, timeout: Duration) {
         let process = &self.alive[&worker];
+        if successor && process.serves() && self.end.is_none() {
+            let retiring = |it: &&Process| it.slot == process.slot && it.state == WorkerState::Retiring;
+            let several_retire = self.alive.values().filter(retiring).count() > 1;
+            if let Some(heir) = self.heir_of(worker).filter(|_| process.keeps_state && !several_retire) {
+                let waits = self.leaves_to(worker).is_some_and(|(to, _)| to == heir);
+                assert!(!waits, "what the app keeps in memory comes first");
+                let next = &self.alive[&heir];
+                let takes = next.keeps_state && self.settings[&next.generation].state_timeout.is_some();
+                let was_told = process.bequest.is_some_and(|(to, _)| to == heir);
+                assert!(!takes || next.is_heir || was_told, "nobody has asked for what the app keeps in memory");
+            }
+        }
         let own_timeout = self.settings[&process.generation].shutdown_timeout;
         match process.state {
             WorkerState::Starting | WorkerState::Ready | WorkerState::Retiring => {

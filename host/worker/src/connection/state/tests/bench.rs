@@ -15,7 +15,11 @@ const POST: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
 impl Bench {
     pub fn new(protocol: Protocol) -> Self {
         let now = Instant::now();
-        Self { state: ConnState::new(protocol, 0), timeouts: Timeouts::resume(&History::NEW, now), now }
+        Self {
+            state: ConnState::new(protocol, 0),
+            timeouts: Timeouts::resume(&History::NEW, now, &Limits::TEST, now),
+            now,
+        }
     }
 
     pub fn phase(&mut self, phase: Phase) -> Order {

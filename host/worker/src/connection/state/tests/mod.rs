@@ -6,6 +6,7 @@ use super::*;
 
 mod bench;
 mod properties;
+mod stall;
 mod tables;
 mod world;
 
@@ -19,8 +20,12 @@ fn the_machine_knows_no_runtime_no_hyper_and_no_clock() {
         ("mod", include_str!("../mod.rs")),
         ("cells", include_str!("../cells.rs")),
         ("first", include_str!("../first.rs")),
+        ("frames", include_str!("../frames.rs")),
         ("history", include_str!("../history.rs")),
         ("phase", include_str!("../phase.rs")),
+        ("leave", include_str!("../leave.rs")),
+        ("limits", include_str!("../limits.rs")),
+        ("owed", include_str!("../owed.rs")),
         ("timeouts", include_str!("../timeouts.rs")),
         ("decisions", include_str!("../decisions.rs")),
         ("framing", include_str!("../../framing/mod.rs")),

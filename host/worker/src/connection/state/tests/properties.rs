@@ -148,3 +148,17 @@ fn the_world_moves_parks_and_ends_connections() {
     world.pass(HEAD_TIMEOUT * 2);
     assert!(world.is_gone());
 }
+
+/// A connection that moves at the very moment of a look doesn't begin to wait anew (once in 60,000 runs of the property).
+#[test]
+fn half_a_head_that_moves_when_it_is_looked_at_has_been_waited_for() {
+    let get = || Sent { blank: 0, body: SentBody::Sized(Vec::new()) };
+    let mut world = World::new(&[get(), get()], 1);
+    world.client_sends(30);
+    world.app_answers(true, false);
+    world.pass(HEAD_TIMEOUT);
+    world.phase(Phase::Serving);
+    assert_eq!(world.moves, 1);
+    world.pass(HEAD_TIMEOUT + Duration::from_secs(1));
+    assert!(world.is_gone());
+}

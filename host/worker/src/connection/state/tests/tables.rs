@@ -1,5 +1,7 @@
 //! What is decided in each phase, for each situation that a connection may be in.
 
+use app_host_core::refused::Refused as Reason;
+
 use super::bench::*;
 use super::*;
 
@@ -10,11 +12,11 @@ fn before_its_protocol_is_known_a_connection_leaves_or_is_closed_by_the_phase_an
     let drain = |after: u32, ending| Phase::Draining { since: start + after * SECOND, linger: LINGER, ending };
     // The phase, what comes of it at once, until when is waited after 1 s, and what the end of that is.
     for (phase, at_once, until, end) in [
-        (Phase::Serving, None, 30, Early::Gone),
-        (drain(0, Ending::HandOver), Some(Early::Leaves), 30, Early::Gone),
+        (Phase::Serving, None, 30, Early::Late),
+        (drain(0, Ending::HandOver), Some(Early::Leaves), 30, Early::Late),
         (drain(0, Ending::Close), None, 5, Early::Dismissed),
-        (drain(28, Ending::Close), None, 30, Early::Gone),
-        (Phase::Cut, Some(Early::Dismissed), 30, Early::Gone),
+        (drain(28, Ending::Close), None, 30, Early::Late),
+        (Phase::Cut, Some(Early::Dismissed), 30, Early::Late),
     ] {
         let mut first = FirstBytes::new(late);
         assert_eq!(first.on_phase(phase), at_once, "{phase:?}");
@@ -41,35 +43,37 @@ fn a_connection_that_serves_reads_on_and_announces_nothing_wherever_it_is() {
 
 #[test]
 fn a_connection_that_serves_is_parked_closed_and_dropped_by_what_it_waits_for() {
-    // What comes of the first ticks: `w`ait, `p`ark, `s`hut down, `d`rop.
+    // What comes of the first looks: `w`ait, `m`easure, `p`ark, `s`hut down, `d`rop, refuse for the `h`ead or the `b`ody.
     let rows = [
         (New, "d"),
-        (FirstHead, "d"),
+        (FirstHead, "h"),
         (Idle, "wpps"),
-        (HalfHead, "wd"),
-        (LongHead, "wd"),
+        (HalfHead, "wh"),
+        (LongHead, "wh"),
         (InFlight, "wwwwwwww"),
         (Pipelined, "wwwwwwww"),
-        (Upload, "wwd"),
+        (Upload, "mb"),
         // Nothing of a further request, but it can't leave either.
         (Refused, "wwws"),
         (Unflushed, "wwwwwwww"),
         (Unwritten, "wpps"),
         (Lost, "wwws"),
         (Carried, "wwwwwwww"),
-        (Http2, "d"),
+        (Http2, "sd"),
         (Streams, "wwwwwwww"),
     ];
     for (situation, mut bench, expected) in each(rows) {
-        let checked = situation != Http2 && situation != Streams;
-        assert_eq!(bench.timeouts.must_be_checked(&bench.state, true), checked, "{situation:?}");
+        assert!(bench.timeouts.must_be_checked(&bench.state, true), "{situation:?}");
         assert!(!bench.timeouts.must_be_checked(&bench.state, false), "{situation:?}");
         let found: String = (0..expected.len())
             .map(|_| match bench.check(HEAD_TIMEOUT) {
                 Next::WaitUntil(at) if at == bench.now + HEAD_TIMEOUT => 'w',
+                Next::WaitUntil(at) if at == bench.now + Limits::TEST.http.min_rate_grace => 'm',
                 Next::Leave(at) if at == bench.now + HEAD_TIMEOUT => 'p',
                 Next::ShutDown => 's',
                 Next::Drop => 'd',
+                Next::Refuse(Reason::HeadTimedOut) => 'h',
+                Next::Refuse(Reason::BodyTimedOut) => 'b',
                 other => panic!("{situation:?}: {other:?}"),
             })
             .collect();
@@ -101,8 +105,7 @@ fn a_drain_with_a_transfer_suspends_what_is_between_two_requests() {
         (Streams, (Read::On, Some((false, Read::On)))),
     ];
     for (situation, mut bench, (read, flushed)) in each(rows) {
-        let multiplexed = situation == Http2 || situation == Streams;
-        let order = if multiplexed { Order::ShutDown } else { Order::DriveOn };
+        let order = if situation == Http2 { Order::ShutDown } else { Order::DriveOn };
         assert_eq!(bench.drain(Ending::HandOver), order, "{situation:?}");
         assert_eq!(bench.drain(Ending::HandOver), Order::DriveOn, "{situation:?}: a phase that is not new");
         assert_eq!(bench.state.on_read_wanted(), read, "{situation:?}");
@@ -164,7 +167,7 @@ fn a_flush_wakes_a_connection_whose_read_was_held() {
 fn a_busy_connection_leaves_behind_its_response_and_announces_no_close() {
     let mut bench = bench(InFlight);
     bench.drain(Ending::HandOver);
-    assert_eq!(bench.check(LINGER * 3), Next::Wait);
+    assert_eq!(bench.check(LINGER * 3), Next::WaitUntil(bench.now + Limits::TEST.stall));
     assert!(!bench.state.on_response(), "another worker goes on with it");
     bench.state.on_response_end();
     bench.state.on_write();
@@ -204,7 +207,8 @@ fn a_drain_that_closes_announces_it_where_no_further_request_is_known_and_then_e
         (Streams, (false, false)),
     ];
     for (situation, mut bench, (at_once, later)) in each(rows) {
-        let order = if matches!(situation, Http2 | Streams) { Order::ShutDown } else { Order::DriveOn };
+        // With a stream open, it is held back.
+        let order = if situation == Http2 { Order::ShutDown } else { Order::DriveOn };
         assert_eq!(bench.drain(Ending::Close), order, "{situation:?}");
         assert_eq!(bench.state.on_read_wanted(), Read::On, "{situation:?}");
         assert_eq!(bench.state.on_response(), at_once, "{situation:?}");
@@ -224,17 +228,43 @@ fn a_drain_ends_an_idle_connection_after_its_linger_and_never_a_busy_one() {
             assert_eq!(bench.check(Duration::ZERO), Next::WaitUntil(ends), "{situation:?}");
             let busy = matches!(situation, InFlight | Pipelined | Upload | Unflushed | Carried | Streams);
             let found = [bench.check(LINGER), bench.check(Duration::ZERO)];
-            let expected = if busy { [Next::Wait; 2] } else { [Next::ShutDown, Next::Drop] };
+            let again = Next::WaitUntil(bench.now + Limits::TEST.stall);
+            let expected = match situation {
+                // The app waits for more of its body.
+                Upload => [Next::Refuse(Reason::Stalled); 2],
+                Streams => [Next::ShutDown, again],
+                _ if busy => [again; 2],
+                _ => [Next::ShutDown, Next::Drop],
+            };
             assert_eq!(found, expected, "{situation:?}");
         }
     }
+}
+
+/// What a client that is refused would take for a part of a response is not sent.
+#[test]
+fn a_client_is_answered_that_waits_for_a_response_of_which_nothing_was_sent() {
+    for situation in ALL {
+        let bench = bench(situation);
+        let may = !matches!(situation, Unflushed | Unwritten | Carried | Http2 | Streams);
+        if situation != Unwritten {
+            assert_eq!(bench.state.may_be_answered(), may, "{situation:?}");
+        }
+        if bench.state.in_flight() > 0 && situation != Carried {
+            bench.state.on_response();
+            assert!(!bench.state.may_be_answered(), "{situation:?}: its response has begun");
+        }
+    }
+    let closing = bench(HalfHead);
+    closing.state.on_shutdown();
+    assert!(!closing.state.may_be_answered());
 }
 
 #[test]
 fn a_connection_that_becomes_idle_late_in_a_drain_has_its_linger_still() {
     let mut bench = bench(InFlight);
     bench.drain(Ending::Close);
-    assert_eq!(bench.check(LINGER * 2), Next::Wait);
+    assert_eq!(bench.check(LINGER * 2), Next::WaitUntil(bench.now + Limits::TEST.stall));
     bench.answers();
     bench.flushes();
     assert_eq!(bench.check(SECOND), Next::WaitUntil(bench.now + LINGER));
@@ -295,7 +325,8 @@ fn http_that_ends_by_itself_was_asked_for_an_upgrade() {
 
 #[test]
 fn a_parked_connection_wakes_for_a_byte_and_ends_when_its_time_is_over() {
-    let mut history = bench(Idle).timeouts.http1_history(&bench(Idle).state, Instant::now());
+    let idle = bench(Idle);
+    let mut history = idle.timeouts.http1_history(&idle.state, idle.now);
     for (unread, detected, requests, in_head, may) in [
         (&b""[..], Detected::Http1, 1, false, true),
         (b"G", Detected::Http1, 1, false, false),
@@ -308,13 +339,16 @@ fn a_parked_connection_wakes_for_a_byte_and_ends_when_its_time_is_over() {
         assert_eq!(history.may_park(unread), may, "{unread:?} {history:?}");
     }
     let mut waits = Vec::new();
-    while history.waits_on() {
-        waits.push((history.ticks, history.next_tick));
+    history.park(HEAD_TIMEOUT);
+    while history.waits_on(HEAD_TIMEOUT, HEAD_TIMEOUT * 3 + SECOND) {
+        waits.push((history.waited, history.next_look));
     }
-    assert_eq!(waits, [(1, HEAD_TIMEOUT), (2, HEAD_TIMEOUT), (3, HEAD_TIMEOUT)]);
-    assert_eq!(history.next_tick, Duration::ZERO, "the worker that goes on ends it at once");
+    let expected = [(1, HEAD_TIMEOUT), (2, HEAD_TIMEOUT), (3, SECOND)];
+    assert_eq!(waits, expected.map(|(looks, next)| (HEAD_TIMEOUT * looks, next)));
+    assert_eq!(history.next_look, Duration::ZERO, "the worker that goes on ends it at once");
     let now = Instant::now();
-    let (state, mut timeouts) = (ConnState::new(Protocol::Http1, history.requests), Timeouts::resume(&history, now));
+    let (state, mut timeouts) =
+        (ConnState::new(Protocol::Http1, history.requests), Timeouts::resume(&history, now, &Limits::TEST, now));
     assert_eq!(timeouts.due(), now);
     assert_eq!(timeouts.on_timer(&state, now), Next::ShutDown);
 }

@@ -14,7 +14,14 @@ impl World {
                 assert!(!worker.told_end, "a connection that was to leave is closed");
                 assert_ne!(worker.shutdown, Some(Shutdown::Leave), "a connection that was to leave is closed");
                 if finish == Finish::GivenUp && worker.phase != Phase::Cut {
-                    assert!(worker.in_flight.is_none() || late || self.is_body_late(), "a busy connection is dropped");
+                    let stalled = worker.state.is_cut();
+                    assert!(
+                        worker.in_flight.is_none() || late || self.is_body_late() || stalled || worker.out > 0,
+                        "a busy connection is dropped"
+                    );
+                    let blocked = self.blocked_since.zip(worker.drains_since);
+                    let blocked = blocked.map(|(since, drain)| self.now - since.max(drain));
+                    assert!(!stalled || blocked >= Some(Limits::TEST.stall), "{blocked:?} is no stall");
                 }
             }
             Exit::Leave { to, head } => {
@@ -27,7 +34,7 @@ impl World {
                 assert_eq!(self.answered, self.begun, "it leaves with a request that is not answered");
                 let blank = worker.buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
                 assert_eq!(worker.buffer.len() - blank, head, "what was counted is what HTTP gives back");
-                let history = worker.timeouts.http1_history(&worker.state, self.now);
+                let mut history = worker.timeouts.http1_history(&worker.state, self.now);
                 assert_eq!(history.requests, self.begun as u64);
                 worker.buffer.append(&mut self.unread);
                 self.unread = worker.buffer;
@@ -47,7 +54,8 @@ impl World {
                     self.moves += 1;
                 }
                 if to == Goal::Park && history.may_park(&self.unread) {
-                    self.location = Location::Parked { history, due: self.now + history.next_tick };
+                    history.park(Limits::TEST.look());
+                    self.location = Location::Parked { history, due: self.now + history.next_look };
                     self.wake();
                 } else {
                     self.serve(&history);
@@ -64,6 +72,21 @@ impl World {
 
     /// What holds whenever the driver waits.
     pub(super) fn check(&self) {
+        if let (Location::Served(worker), Some(blocked)) = (&self.location, self.blocked_since)
+            && worker.phase == Phase::Serving
+        {
+            // Until it is looked at, a span in which it took something, and one in which it didn't.
+            let most = Limits::TEST.look() + Limits::TEST.http.min_rate_grace * 2;
+            assert!(self.now <= blocked.max(worker.told) + most, "a client that reads nothing is kept");
+        }
+        if let Location::Served(worker) = &self.location
+            && let (Some(drain), Some(blocked)) = (worker.drains_since, self.blocked_since)
+        {
+            assert!(
+                self.now < drain.max(blocked) + Limits::TEST.stall,
+                "a client that reads nothing holds the drain up"
+            );
+        }
         let Some(idle_since) = self.idle_since else {
             if let Location::Served(worker) = &self.location {
                 assert_eq!(worker.state.in_flight(), u64::from(worker.in_flight.is_some()));
@@ -84,7 +107,8 @@ impl World {
             (Phase::Cut, _) => panic!("a connection outlives the cut"),
             _ => {
                 let idle = self.now - idle_since;
-                assert!(idle <= HEAD_TIMEOUT * 4, "an idle connection is still there after {idle:?}");
+                // The last head may begin when the idle time-out, and a look, are over.
+                assert!(idle <= HEAD_TIMEOUT * 5, "an idle connection is still there after {idle:?}");
                 assert!(self.begun > 0 || self.now <= self.opened + HEAD_TIMEOUT, "no request has come in time");
                 let in_head = self.head_since.map_or(Duration::ZERO, |since| self.now - since);
                 assert!(in_head <= HEAD_TIMEOUT * 2, "half a head has been waited for: {in_head:?}");

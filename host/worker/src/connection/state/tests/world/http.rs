@@ -94,6 +94,7 @@ impl World {
                         worker.state.on_delivered(bytes);
                         worker.buffer.extend(bytes);
                         self.taken += length;
+                        self.blocked_since = None;
                         continue;
                     }
                     if !self.client_ended {
@@ -102,7 +103,7 @@ impl World {
                     }
                     worker.state.on_read(Found::End);
                 }
-                Read::Wait => break,
+                Read::Wait | Read::Later | Read::Rest => break,
                 Read::End => worker.told_end = true,
             }
             // The end of the stream, of the client's or as it was told.
@@ -118,6 +119,16 @@ impl World {
             worker.state.on_sent(length);
             worker.out -= length;
             self.window -= length;
+            if length > 0 {
+                self.blocked_since = None;
+            }
+        }
+        // A flush finds out whether the client has taken all of it.
+        worker.state.on_write_blocked(worker.out > 0);
+        if worker.out > 0 {
+            self.blocked_since.get_or_insert(self.now);
+        } else {
+            self.blocked_since = None;
         }
         let wakes = worker.out == 0 && worker.state.on_flushed();
         if worker.out == 0 && worker.in_flight.is_none() {

@@ -64,6 +64,8 @@ pub struct World {
     /// Since when the connection has been idle between two requests or before the first, and since when in a head.
     idle_since: Option<Instant>,
     head_since: Option<Instant>,
+    /// Since when a response has been on its way and no byte has moved.
+    blocked_since: Option<Instant>,
     opened: Instant,
     /// The most bytes that one read finds.
     piece: usize,
@@ -116,6 +118,7 @@ impl World {
             closes: false,
             idle_since: Some(now),
             head_since: None,
+            blocked_since: None,
             opened: now,
             piece,
             window: usize::MAX,
@@ -136,7 +139,7 @@ impl World {
 
     /// A new worker resumes the connection.
     fn serve(&mut self, history: &History) {
-        let timeouts = Timeouts::resume(history, self.now);
+        let timeouts = Timeouts::resume(history, self.now, &Limits::TEST, self.now);
         let timer = timeouts.due();
         self.location = Location::Served(Box::new(Worker {
             state: ConnState::new(Protocol::Http1, history.requests),
@@ -252,8 +255,8 @@ impl World {
             }
             self.now = due;
             if let Location::Parked { history, due } = &mut self.location {
-                let goes_on = history.waits_on();
-                *due += history.next_tick;
+                let goes_on = history.waits_on(Limits::TEST.look(), Limits::TEST.http.idle_timeout);
+                *due += history.next_look;
                 let history = *history;
                 if !goes_on {
                     self.serve(&history);
@@ -271,7 +274,8 @@ impl World {
         match &self.location {
             Location::Served(_) => self.settle(),
             Location::Parked { history, due } if self.sent > self.taken || self.client_ended => {
-                let history = History { next_tick: due.saturating_duration_since(self.now), ..*history };
+                let mut history = *history;
+                history.unpark(due.saturating_duration_since(self.now));
                 self.serve(&history);
             }
             Location::Parked { .. } | Location::Gone => {}
@@ -309,7 +313,6 @@ impl World {
             let Location::Served(worker) = &mut self.location else { return };
             if worker.timeouts.must_be_checked(&worker.state, now >= worker.timer) {
                 match worker.timeouts.on_timer(&worker.state, now) {
-                    Next::Wait => {}
                     Next::WaitUntil(at) => {
                         worker.timer = at;
                         if at <= now {
@@ -324,7 +327,7 @@ impl World {
                         worker.graceful = true;
                         continue;
                     }
-                    Next::Drop => return self.exit(Finish::GivenUp),
+                    Next::Drop | Next::Refuse(_) => return self.exit(Finish::GivenUp),
                 }
             }
             if !wakes {
