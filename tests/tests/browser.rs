@@ -218,7 +218,7 @@ fn page_s_style_is_loaded_while_the_page_is_made() {
     let mut browser = Browser::start();
     for round in 0..2 {
         // Chromium does not always do what it is told early, least of all when it has just been started.
-        let made = (0..5).find_map(|attempt| {
+        let made = (0..20).find_map(|attempt| {
             let query = format!("?{round}-{attempt}");
             browser.call("Page.navigate", &json!({ "url": format!("{page}{query}") }));
             browser.wait_for(&format!(
