@@ -21,6 +21,7 @@ pub mod foreign;
 pub mod hosts;
 pub mod ids;
 pub mod message;
+pub mod not_moved;
 pub mod not_resumed;
 pub mod proxied;
 pub mod refused;

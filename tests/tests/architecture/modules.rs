@@ -45,6 +45,7 @@ const ORDERS: [(&str, &[&str]); 3] = [
             "tls",
             "secret",
             "refused",
+            "not_moved",
             "not_resumed",
             "dispatch",
             "ids",

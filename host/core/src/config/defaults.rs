@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::listen::RawListen;
 use super::raw::RawLog;
-use super::{Environment, Inherit, LogFormat, LogLevel, OnFailure, Restart, Watched};
+use super::{Environment, Http2Restart, Inherit, LogFormat, LogLevel, OnFailure, Restart, Watched};
 
 pub(super) fn app_config() -> Arc<RawValue> {
     RawValue::from_string("{}".to_owned()).expect("an empty object is valid JSON").into()
@@ -54,6 +54,7 @@ impl Default for Restart {
             while_draining: false,
             handover: true,
             balance: true,
+            http2: Http2Restart::Goaway,
             single: false,
             state_limit: 64 << 20,
             state_timeout: Duration::from_secs(5),

@@ -93,6 +93,18 @@ pub struct ClientLimits {
     pub connections: ConnectionLimits,
     /// After what time a client that owes something, and moves nothing, is cut off while its worker drains.
     pub stall_timeout: Duration,
+    /// What becomes of HTTP/2 connections while their worker drains.
+    pub http2: Http2Restart,
+}
+
+/// What becomes of HTTP/2 connections in a restart (`restart.http2`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Http2Restart {
+    /// Their clients are told GOAWAY (RFC 9113, section 6.8), and connect again.
+    Goaway,
+    /// They go on in another worker. One that can't is ended by GOAWAY, and counted ([`crate::not_moved::NotMoved`]).
+    Move,
 }
 
 impl Http {

@@ -47,7 +47,7 @@ pub use databank::Databank;
 pub use environment::{Environment, Inherit, MANAGERS, Variables};
 pub use front::{Front, Hsts, Redirect};
 pub use health::Recycle;
-pub use http::{ClientLimits, ConnectionLimits, Http};
+pub use http::{ClientLimits, ConnectionLimits, Http, Http2Restart};
 pub use limits::{Limit, Limits, UNLIMITED};
 pub use listen::{Family, Listen, MAX_APP_LISTENERS, MAX_LISTENERS};
 pub use peers::{Forwarded, Peers, ProxyProtocol, Trusted};
@@ -160,6 +160,8 @@ pub struct Restart {
     pub handover: bool,
     /// Whether idle connections move from a worker that has many to one that has few. Not without `handover`.
     pub balance: bool,
+    /// What becomes of HTTP/2 connections of a worker that drains. Moved, they need `handover`.
+    pub http2: Http2Restart,
     /// Whether one worker is enough: a new one comes before it goes, and inherits what the app keeps in memory.
     pub single: bool,
     /// How many bytes an app may leave to the worker that comes after it; none at all, when 0.
@@ -326,7 +328,8 @@ impl Config {
     /// What clients are bounded by.
     pub fn client_limits(&self) -> ClientLimits {
         let connections = self.connections.of_one(self.workers);
-        ClientLimits { http: self.http, connections, stall_timeout: self.restart.stall_timeout }
+        let Restart { stall_timeout, http2, .. } = self.restart;
+        ClientLimits { http: self.http, connections, stall_timeout, http2 }
     }
 
     /// All addresses that are listened at.

@@ -11,7 +11,7 @@ use app_host_core::restart::{Failure, KillReason, Refusal, WorkerState};
 use app_host_core::status::{CertificateStatus, Measured, WorkerStatus};
 
 use super::*;
-use crate::sys::stats::{LATENCIES, NOT_RESUMED, REFUSALS, ThreadSnapshot};
+use crate::sys::stats::{LATENCIES, NOT_MOVED, NOT_RESUMED, REFUSALS, ThreadSnapshot};
 
 fn thread() -> ThreadSnapshot {
     ThreadSnapshot {
@@ -32,6 +32,8 @@ fn thread() -> ThreadSnapshot {
         refused: [0; REFUSALS],
         went_on: [0; LongLived::COUNT],
         not_resumed: [[0; NOT_RESUMED]; LongLived::COUNT],
+        moved_http2: 0,
+        not_moved: [0; NOT_MOVED],
         route: None,
     }
 }

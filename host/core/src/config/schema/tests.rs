@@ -252,7 +252,7 @@ fn schema_and_reader_agree_about_every_kind_of_value_at_every_key() {
         "unix:s", "unix:", "smtp", "all", "auto", "unlimited", "unix", "10.0.0.1", "10.0.0.0/8", "fd00::/8", "10.0.0.0/33",
         "0s", "1ms", "250ms", "30s", "2m", "1h 30min", "3 days", "soon", "1", "512MiB", "1 GiB", "512MB", "600", "660", "666",
         "0640", "1777", "888", "a:b", "A=B", "sqlite", "memory", "postgres", "lock", "rollback", "text", "bunyan", "info",
-        "fatal", "a.b",  [], [0], [0, 0], [1, 2], [1024], ["x"], ["A", "B"], ["A=B"], [80], ["127.0.0.1:80"], ["x", "x"],
+        "goaway", "move", "fatal", "a.b",  [], [0], [0, 0], [1, 2], [1024], ["x"], ["A", "B"], ["A=B"], [80], ["127.0.0.1:80"], ["x", "x"],
         [null], [[]], {}, { "file": "f" }, { "file": "" }, { "file": 7 }, { "file": "f", "x": 1 }, { "x": 1 },
         { "address": "127.0.0.1:80" }, { "address": 80 }, { "name": "n", "address": "unix:s" }, { "path": "p" },
         { "library": true }, { "library": "l" }, { "inherit": [] }, { "inherit": {} }, [{ "type": "t", "paths": ["p"] }],

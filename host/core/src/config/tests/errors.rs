@@ -104,6 +104,10 @@ fn every_error_names_its_place_and_key() {
             "restart.on_failure: unknown variant `pray`",
         ),
         (
+            r#"{"app": {"library": "a"}, "restart": {"http2": "MOVE"}}"#,
+            "restart.http2: unknown variant `MOVE`, expected `goaway` or `move`",
+        ),
+        (
             r#"{"app": {"library": "a"}, "restart": {"while_draining": "yes"}}"#,
             "restart.while_draining: invalid type: string \"yes\", expected a boolean",
         ),

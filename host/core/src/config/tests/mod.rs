@@ -53,6 +53,20 @@ fn an_address_that_may_come_later_is_one_where_it_is_asked_for() {
 }
 
 #[test]
+fn workers_are_told_what_becomes_of_http_2_connections() {
+    for (restart, expected) in [
+        ("", Http2Restart::Goaway),
+        (r#", "restart": {"http2": "goaway"}"#, Http2Restart::Goaway),
+        (r#", "restart": {"http2": "move"}"#, Http2Restart::Move),
+    ] {
+        let limits = parse(&format!(r#"{{"app": {{"library": "a"}}{restart}}}"#)).unwrap().client_limits();
+        assert_eq!(limits.http2, expected, "{restart}");
+        let sent = serde_json::to_string(&limits).unwrap();
+        assert_eq!(serde_json::from_str::<ClientLimits>(&sent).unwrap(), limits, "{sent}");
+    }
+}
+
+#[test]
 fn nothing_is_watched_unless_it_is_asked_for() {
     for (watch, library, config, certificates) in [
         ("", false, false, false),

@@ -7,6 +7,7 @@
 //! relaxed. A snapshot is therefore no instant: its figures may be a few instructions apart, and a
 //! route that is being replaced while it is read comes out torn, half old and half new.
 
+mod going_on;
 mod leaving;
 mod route;
 mod snapshot;
@@ -26,6 +27,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use app_host_core::config::MAX_THREADS;
 use app_host_core::foreign;
+use app_host_core::not_moved::NotMoved;
 use app_host_core::not_resumed::{LongLived, NotResumed};
 use app_host_core::refused::Refused;
 
@@ -73,6 +75,9 @@ pub const REFUSALS: usize = Refused::ALL.len();
 /// How many reasons there are that a WebSocket or an event stream does not go on in another worker.
 pub const NOT_RESUMED: usize = NotResumed::ALL.len();
 
+/// How many reasons there are that an HTTP/2 connection does not go on in another worker.
+pub const NOT_MOVED: usize = NotMoved::ALL.len();
+
 #[repr(C)]
 struct Page {
     magic: AtomicU64,
@@ -112,6 +117,8 @@ pub struct ThreadStats {
     /// By kind, as what did not.
     went_on: [AtomicU64; LongLived::COUNT],
     not_resumed: [[AtomicU64; NOT_RESUMED]; LongLived::COUNT],
+    moved_http2: AtomicU64,
+    not_moved: [AtomicU64; NOT_MOVED],
 }
 
 /// Adds without a locked instruction, which is enough because one thread writes each field.
@@ -210,16 +217,6 @@ impl ThreadStats {
         add(&self.refused[why as usize], 1);
     }
 
-    /// Counts what goes on here, from another worker.
-    pub fn went_on(&self, what: LongLived) {
-        add(&self.went_on[what as usize], 1);
-    }
-
-    /// Counts what could have gone on in another worker and did not.
-    pub fn not_resumed(&self, what: LongLived, why: NotResumed) {
-        add(&self.not_resumed[what as usize][why as usize], 1);
-    }
-
     /// How many requests are in flight.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Relaxed)
@@ -278,6 +275,8 @@ impl ThreadStats {
             refused: self.refused.each_ref().map(|reason| reason.load(Relaxed)),
             went_on: self.went_on.each_ref().map(|kind| kind.load(Relaxed)),
             not_resumed: self.not_resumed.each_ref().map(|kind| kind.each_ref().map(|reason| reason.load(Relaxed))),
+            moved_http2: self.moved_http2.load(Relaxed),
+            not_moved: self.not_moved.each_ref().map(|reason| reason.load(Relaxed)),
             route: (length > 0).then(|| foreign::line(&String::from_utf8_lossy(&route), usize::MAX)),
         }
     }
@@ -383,4 +382,4 @@ fn monotonic_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(size_of::<ThreadStats>() == 768 && align_of::<ThreadStats>() == 128);
+const _: () = assert!(size_of::<ThreadStats>() == 896 && align_of::<ThreadStats>() == 128);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use app_host_core::foreign;
 use app_host_core::not_resumed::LongLived;
 
-use super::{LATENCIES, NOT_RESUMED, REFUSALS, STATUS_CLASSES, monotonic_ms};
+use super::{LATENCIES, NOT_MOVED, NOT_RESUMED, REFUSALS, STATUS_CLASSES, monotonic_ms};
 
 /// What the page said of one thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub struct ThreadSnapshot {
     pub went_on: [u64; LongLived::COUNT],
     /// What could have gone on in another worker and did not: by kind, in the order of `NotResumed::ALL`.
     pub not_resumed: [[u64; NOT_RESUMED]; LongLived::COUNT],
+    /// HTTP/2 connections that go on here, from another worker.
+    pub moved_http2: u64,
+    /// HTTP/2 connections that were to go on in another worker and did not, in the order of `NotMoved::ALL`.
+    pub not_moved: [u64; NOT_MOVED],
     /// The request that the app holds the thread with, on one line; `None` while it doesn't.
     pub route: Option<String>,
 }
@@ -58,6 +62,11 @@ impl ThreadSnapshot {
     /// How many of a kind could have gone on in another worker and did not.
     pub fn ended(&self, what: LongLived) -> u64 {
         self.not_resumed[what as usize].iter().copied().fold(0, u64::saturating_add)
+    }
+
+    /// How many HTTP/2 connections were to go on in another worker and did not.
+    pub fn http2_not_moved(&self) -> u64 {
+        self.not_moved.iter().copied().fold(0, u64::saturating_add)
     }
 }
 

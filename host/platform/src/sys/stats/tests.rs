@@ -62,6 +62,23 @@ fn requests_are_timed_where_it_is_wanted_and_counted_in_their_classes() {
 }
 
 #[test]
+fn what_goes_on_in_another_worker_is_counted_there_and_what_does_not_by_its_reason() {
+    let thread = ThreadStats::default();
+    thread.went_on(LongLived::EventStream);
+    thread.not_resumed(LongLived::WebSocket, NotResumed::Cut);
+    thread.moved_http2();
+    for why in [NotMoved::Table, NotMoved::NoSuccessor, NotMoved::NoSuccessor] {
+        thread.not_moved(why);
+    }
+    let said = thread.snapshot();
+    assert_eq!((said.resumed(LongLived::EventStream), said.ended(LongLived::EventStream)), (1, 0));
+    assert_eq!((said.resumed(LongLived::WebSocket), said.ended(LongLived::WebSocket)), (0, 1));
+    assert_eq!((said.moved_http2, said.http2_not_moved()), (1, 3));
+    let reasons = [NotMoved::Table, NotMoved::Settings, NotMoved::NoSuccessor];
+    assert_eq!(reasons.map(|why| said.not_moved[why as usize]), [1, 0, 2]);
+}
+
+#[test]
 fn a_long_route_is_cut() {
     let thread = ThreadStats::default();
     thread.enter(&Route::new("DELETE", &format!("/{}", "é".repeat(200))));

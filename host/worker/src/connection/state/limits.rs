@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use app_host_core::config::{ClientLimits, ConnectionLimits, Http};
+use app_host_core::config::{ClientLimits, ConnectionLimits, Http, Http2Restart};
 
 /// How often a connection is looked at, if no time-out is shorter.
 const LOOK: Duration = Duration::from_secs(30);
@@ -14,6 +14,9 @@ pub struct Limits {
     pub connections: ConnectionLimits,
     /// After what time a client that owes something, and moves nothing, is cut off while its worker drains.
     pub stall: Duration,
+    /// What becomes of HTTP/2 connections while the worker drains.
+    #[expect(dead_code, reason = "what moves connections reads it, and comes next")]
+    pub http2: Http2Restart,
     /// How many serving threads share what is bounded for the worker as a whole.
     pub threads: u64,
 }
@@ -21,8 +24,8 @@ pub struct Limits {
 impl Limits {
     /// Those of a worker with so many serving threads.
     pub const fn new(limits: ClientLimits, threads: usize) -> Self {
-        let ClientLimits { http, connections, stall_timeout } = limits;
-        Self { http, connections, stall: stall_timeout, threads: if threads == 0 { 1 } else { threads as u64 } }
+        let ClientLimits { http, connections, stall_timeout: stall, http2 } = limits;
+        Self { http, connections, stall, http2, threads: if threads == 0 { 1 } else { threads as u64 } }
     }
 
     /// How many requests may be in flight in one serving thread. Each counts its own, so that none looks at the others'
@@ -46,6 +49,11 @@ impl Limits {
 #[cfg(test)]
 impl Limits {
     /// Those that tests have unless they want others.
-    pub const TEST: Self =
-        Self { http: Http::DEFAULT, connections: ConnectionLimits::DEFAULT, stall: Duration::from_secs(5), threads: 1 };
+    pub const TEST: Self = Self {
+        http: Http::DEFAULT,
+        connections: ConnectionLimits::DEFAULT,
+        stall: Duration::from_secs(5),
+        http2: Http2Restart::Goaway,
+        threads: 1,
+    };
 }

@@ -3,8 +3,8 @@
 use super::*;
 
 /// Sends `text` and reads all that comes. Returns that, and what was counted.
-pub(super) async fn refusals(text: &[u8], limits: Limits) -> (String, Vec<Refused>) {
-    let mut rig = Rig::with(Box::leak(Box::new(limits)));
+pub(super) async fn refusals(text: &[u8], limits: &Limits) -> (String, Vec<Refused>) {
+    let mut rig = Rig::with(Box::leak(Box::new(*limits)));
     // A server that refuses a client stops reading it.
     let _ = rig.client.write_all(text).await;
     let mut rest = Vec::new();
@@ -41,7 +41,7 @@ async fn what_http_1_refuses_is_counted_with_the_answer() {
         // So that the longest of them is a whole head.
         let mut limits = Limits::TEST;
         limits.http.max_head = 100 * 1024;
-        let (answer, counted) = refusals(text.as_bytes(), limits).await;
+        let (answer, counted) = refusals(text.as_bytes(), &limits).await;
         assert_eq!((status(&answer), counted), (expected, vec![why]), "{text:.50}: {answer}");
     }
 }
@@ -55,18 +55,18 @@ async fn what_http_2_refuses_is_counted() {
     let no_stream = [0, 0, 0, 0, 1, 0, 0, 0, 0];
     let headers = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x80];
     for frame in [&too_long[..], &no_stream, &headers] {
-        let (_, counted) = refusals(&[&preface[..], &settings, frame].concat(), Limits::TEST).await;
+        let (_, counted) = refusals(&[&preface[..], &settings, frame].concat(), &Limits::TEST).await;
         assert_eq!(counted, [Refused::Malformed], "{frame:?}");
     }
     // A head that goes on for ever, in CONTINUATION frames that carry next to nothing.
     let begun = [0, 0, 1, 1, 1, 0, 0, 0, 1, 0x82];
     let goes_on = [0, 0, 1, 9, 0, 0, 0, 0, 1, 0x90].repeat(3000);
-    let (_, counted) = refusals(&[&preface[..], &settings, &begun, &goes_on].concat(), Limits::TEST).await;
+    let (_, counted) = refusals(&[&preface[..], &settings, &begun, &goes_on].concat(), &Limits::TEST).await;
     assert_eq!(counted, [Refused::Flood]);
     // Nothing but SETTINGS, nothing but PINGs, and DATA of nothing.
     let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
     for frame in [&settings[..], &ping] {
-        let (_, counted) = refusals(&[&preface[..], &settings, &frame.repeat(2000)].concat(), Limits::TEST).await;
+        let (_, counted) = refusals(&[&preface[..], &settings, &frame.repeat(2000)].concat(), &Limits::TEST).await;
         assert_eq!(counted, [Refused::Flood], "{frame:?}");
     }
 }
@@ -96,7 +96,7 @@ async fn a_body_that_is_too_long_is_refused_before_it_comes_or_when_it_does() {
         format!("{chunked}9\r\n123456789\r\n0\r\n\r\n"),
         format!("{chunked}5\r\n12345\r\n4\r\n6789\r\n"),
     ] {
-        let (answer, counted) = refusals(text.as_bytes(), limits).await;
+        let (answer, counted) = refusals(text.as_bytes(), &limits).await;
         assert_eq!((status(&answer), counted), (413, vec![Refused::BodyTooLarge]), "{text}: {answer}");
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     }
@@ -125,7 +125,7 @@ async fn a_limit_of_the_head_is_kept_as_it_is_set() {
         (head(256, 3, 2000), 431, Refused::HeadTooLarge),
     ];
     for (text, expected, why) in rows {
-        let (answer, counted) = refusals(text.as_bytes(), limits).await;
+        let (answer, counted) = refusals(text.as_bytes(), &limits).await;
         assert_eq!((status(&answer), counted), (expected, vec![why]), "{answer}");
     }
     let mut rig = Rig::with(Box::leak(Box::new(limits)));

@@ -7,7 +7,7 @@ use Refused::{BadChunk, BadCoding, BadHost, BadTarget, BareLineFeed, Malformed, 
 
 /// The status of the first answer, and what was refused.
 async fn judged(text: &str) -> (u16, Vec<Refused>) {
-    let (answer, counted) = refusals(text.as_bytes(), Limits::TEST).await;
+    let (answer, counted) = refusals(text.as_bytes(), &Limits::TEST).await;
     if !counted.is_empty() {
         assert!(answer.contains("connection: close\r\n"), "{text:?}: {answer}");
         assert_eq!(answer.matches("HTTP/1.").count(), 1, "nothing is answered behind it: {text:?}: {answer}");
