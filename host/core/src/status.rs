@@ -97,6 +97,11 @@ pub struct WorkerStatus {
     pub event_streams_resumed: u64,
     #[serde(default)]
     pub event_streams_ended: u64,
+    /// HTTP/2 connections that go on in it, from another worker, and those that were to go on in another and did not.
+    #[serde(default)]
+    pub http2_moved: u64,
+    #[serde(default)]
+    pub http2_not_moved: u64,
     #[serde(flatten)]
     pub measured: Measured,
 }

@@ -10,6 +10,7 @@ use app_host_core::not_resumed::LongLived;
 use app_host_core::restart::{By, Event, Machine, Phase, Scale, WorkerView};
 use app_host_core::status::{Measured, Status, WorkerStatus, millis};
 use app_host_platform::metrics::Snapshot;
+use app_host_platform::sys::stats::ThreadSnapshot;
 
 use super::effects::Effects;
 use super::requests::Target;
@@ -124,9 +125,7 @@ fn status(effects: &Effects, machine: &Machine, now: Time) -> Status {
 
 fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
     let figures = effects.workers().figures(view.id);
-    let sum = |what: fn(&app_host_platform::sys::stats::ThreadSnapshot) -> u64| {
-        figures.as_ref().map_or(0, |figures| figures.stats.sum(what))
-    };
+    let sum = |what: fn(&ThreadSnapshot) -> u64| figures.as_ref().map_or(0, |figures| figures.stats.sum(what));
     WorkerStatus {
         slot: view.slot,
         generation: view.generation,
@@ -145,6 +144,8 @@ fn worker(effects: &Effects, view: &WorkerView) -> WorkerStatus {
         websockets_ended: sum(|thread| thread.ended(LongLived::WebSocket)),
         event_streams_resumed: sum(|thread| thread.resumed(LongLived::EventStream)),
         event_streams_ended: sum(|thread| thread.ended(LongLived::EventStream)),
+        http2_moved: sum(|thread| thread.moved_http2),
+        http2_not_moved: sum(ThreadSnapshot::http2_not_moved),
         measured: Measured::default(),
     }
 }

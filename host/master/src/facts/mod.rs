@@ -11,7 +11,7 @@ use app_host_core::ids::Ended;
 use app_host_core::not_resumed::LongLived;
 use app_host_core::restart::{ExitReason, Phase, RecycleReason, Report, Verdict, WorkerView};
 use app_host_core::status::{VerdictRecord, millis};
-use app_host_platform::sys::stats::StatsSnapshot;
+use app_host_platform::sys::stats::{StatsSnapshot, ThreadSnapshot};
 
 /// Something that has happened, as operators are told it.
 #[derive(Debug)]
@@ -85,6 +85,8 @@ fields! {
     websockets_ended: u64,
     event_streams_resumed: u64,
     event_streams_ended: u64,
+    http2_moved: u64,
+    http2_not_moved: u64,
     /// What the app held the worker's threads with.
     routes: String,
     /// Whether other workers serve on.
@@ -242,6 +244,8 @@ fn worker_exited(worker: &WorkerView, how: Ended, expected: bool, known: &Known)
         websockets_ended: Some(stats.sum(|thread| thread.ended(LongLived::WebSocket))),
         event_streams_resumed: Some(stats.sum(|thread| thread.resumed(LongLived::EventStream))),
         event_streams_ended: Some(stats.sum(|thread| thread.ended(LongLived::EventStream))),
+        http2_moved: Some(stats.sum(|thread| thread.moved_http2)),
+        http2_not_moved: Some(stats.sum(ThreadSnapshot::http2_not_moved)),
         // What a killed or crashed worker had in hand is the first question.
         routes: Some(stats.routes()),
         ..known.of(worker)

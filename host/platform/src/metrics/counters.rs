@@ -3,7 +3,7 @@
 use app_host_core::not_resumed::LongLived;
 use app_host_core::restart::{FailureReason, RefusalReason};
 
-use crate::sys::stats::{Latency, NOT_RESUMED, REFUSALS, STATUS_CLASSES, StatsSnapshot, ThreadSnapshot};
+use crate::sys::stats::{Latency, NOT_MOVED, NOT_RESUMED, REFUSALS, STATUS_CLASSES, StatsSnapshot, ThreadSnapshot};
 
 /// A counter that serving threads keep.
 pub struct Counter {
@@ -14,7 +14,7 @@ pub struct Counter {
 }
 
 /// To add a counter, add its field to `ThreadStats` and to `ThreadSnapshot`, and a line here.
-pub const COUNTERS: [Counter; 11] = [
+pub const COUNTERS: [Counter; 12] = [
     counter("connections_accepted", "Connections accepted by workers", |thread| thread.accepted),
     counter("connections_handed_over", "Connections that another worker has taken over", |thread| thread.handed_over),
     counter("connections_received", "Connections taken over from another worker", |thread| thread.taken_over),
@@ -28,6 +28,9 @@ pub const COUNTERS: [Counter; 11] = [
     }),
     counter("event_streams_resumed", "Event streams that have gone on in another worker", |thread| {
         thread.resumed(LongLived::EventStream)
+    }),
+    counter("http2_connections_moved", "HTTP/2 connections that have gone on in another worker", |thread| {
+        thread.moved_http2
     }),
     counter("tls_handshakes", "TLS handshakes done in full", |thread| thread.handshakes),
     counter("tls_handshakes_resumed", "TLS handshakes that a session ticket has shortened", |thread| {
@@ -56,6 +59,7 @@ pub struct Sums {
     pub responses: [u64; STATUS_CLASSES],
     pub refused: [u64; REFUSALS],
     pub not_resumed: [[u64; NOT_RESUMED]; LongLived::COUNT],
+    pub not_moved: [u64; NOT_MOVED],
     pub latency: Latency,
 }
 
@@ -71,6 +75,7 @@ impl Sums {
             self.refused.iter_mut().zip(thread.refused).for_each(|(sum, more)| add(sum, more));
             let not_resumed = self.not_resumed.iter_mut().flatten().zip(thread.not_resumed.into_iter().flatten());
             not_resumed.for_each(|(sum, more)| add(sum, more));
+            self.not_moved.iter_mut().zip(thread.not_moved).for_each(|(sum, more)| add(sum, more));
             self.latency.classes.iter_mut().zip(thread.latency.classes).for_each(|(sum, more)| add(sum, more));
             add(&mut self.latency.nanos, thread.latency.nanos);
         }

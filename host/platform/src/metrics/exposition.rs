@@ -15,6 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use app_host_core::ids::{Generation, Slot};
+use app_host_core::not_moved::NotMoved;
 use app_host_core::not_resumed::{LongLived, NotResumed};
 use app_host_core::refused::Refused;
 use app_host_core::restart::{Phase, WorkerState};
@@ -105,6 +106,10 @@ impl Everything {
             let ended = ended.map(|(why, count)| ([("reason", why.to_string())], *count));
             write.counters(name, help, None, ended)?;
         }
+        let not_moved = NotMoved::ALL.iter().zip(&figures.not_moved);
+        let not_moved = not_moved.map(|(why, count)| ([("reason", why.to_string())], *count));
+        let help = "HTTP/2 connections that were to go on in another worker and did not, by reason";
+        write.counters("http2_connections_not_moved", help, None, not_moved)?;
         let sum = |of: fn(&WorkerStatus) -> u64| status.workers.iter().map(of).fold(0, u64::wrapping_add);
         write.gauge("requests_in_flight", "Requests whose response isn't complete", None, &sum(|it| it.in_flight))?;
         write.gauge("connections", "Connections that are open", None, &sum(|it| it.connections))?;

@@ -55,6 +55,9 @@ pub struct Figures {
     /// What could have gone on in another worker, by `LongLived` and in the order of `NotResumed::ALL`.
     #[serde(default)]
     pub not_resumed: Vec<Vec<u64>>,
+    /// HTTP/2 connections that were to go on in another worker, in the order of `NotMoved::ALL`.
+    #[serde(default)]
+    pub not_moved: Vec<u64>,
     pub latency: Latency,
     pub respawns: u64,
     /// How often a listener was found harmed under its workers.
@@ -163,7 +166,7 @@ impl Tally {
     pub fn figures(&self, living: impl Iterator<Item = StatsSnapshot>) -> Figures {
         let mut sums = self.gone.clone();
         living.for_each(|stats| sums.add(&stats));
-        let Sums { counters, responses, refused, not_resumed, latency } = sums;
+        let Sums { counters, responses, refused, not_resumed, not_moved, latency } = sums;
         // A reason that never was is there as well, so that the first one is an increase.
         let mut restarts: BTreeMap<_, _> = counters::reasons().map(|reason| (reason, 0)).collect();
         restarts.extend(&self.restarts);
@@ -174,6 +177,7 @@ impl Tally {
             responses,
             refused: refused.to_vec(),
             not_resumed: not_resumed.map(Vec::from).into(),
+            not_moved: not_moved.to_vec(),
             latency,
             respawns: self.respawns,
             listener_shutdowns: self.listener_shutdowns,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use proptest::prelude::*;
 
 use app_host_core::ids::{Ended, WorkerId};
+use app_host_core::not_moved::NotMoved;
 use app_host_core::not_resumed::{LongLived, NotResumed};
 use app_host_core::refused::Refused;
 use app_host_core::restart::{Failure, KillReason, Refusal, WorkerState};
@@ -72,11 +73,13 @@ fn happenings() -> impl Strategy<Value = Vec<Happens>> {
 
 /// Every figure that only grows.
 fn growing(figures: &Figures) -> Vec<u64> {
-    let Figures { counters, responses, refused, not_resumed, latency, respawns, exits, kills, restarts, .. } = figures;
+    let Figures {
+        counters, responses, refused, not_resumed, not_moved, latency, respawns, exits, kills, restarts, ..
+    } = figures;
     let mut all = counters.clone();
     all.extend(responses);
     all.extend(refused);
-    all.extend(not_resumed.iter().flatten());
+    all.extend(not_resumed.iter().flatten().chain(not_moved));
     all.extend(latency.classes);
     all.extend([latency.nanos, *respawns, exits.expected, exits.unexpected]);
     all.extend(kills.values());
@@ -282,6 +285,8 @@ fn worker(slot: u16, generation: u64, state: &str, cpu_ms: Option<u64>) -> Worke
         websockets_ended: 0,
         event_streams_resumed: 0,
         event_streams_ended: 0,
+        http2_moved: 0,
+        http2_not_moved: 0,
         measured: Measured { cpu_ms, memory_bytes: cpu_ms.map(|_| 4096) },
     }
 }
@@ -324,7 +329,8 @@ fn text_has_every_figure_by_its_name() {
     busy.refused[Refused::Flood as usize] = 2;
     busy.not_resumed[LongLived::WebSocket as usize][NotResumed::LongHead as usize] = 3;
     busy.not_resumed[LongLived::EventStream as usize][NotResumed::Http2 as usize] = 4;
-    busy.went_on = [5, 6];
+    (busy.went_on, busy.moved_http2) = ([5, 6], 7);
+    busy.not_moved[NotMoved::NoSuccessor as usize] = 8;
     busy.latency.classes[0] = 2;
     busy.latency.classes[LATENCIES - 1] = 1;
     busy.latency.nanos = 12_500_000_000;
@@ -345,6 +351,8 @@ fn text_has_every_figure_by_its_name() {
         "app_host_event_streams_not_resumed_total{reason=\"HTTP/2\"} 4",
         "app_host_websockets_resumed_total 5",
         "app_host_event_streams_resumed_total 6",
+        "app_host_http2_connections_moved_total 7",
+        "app_host_http2_connections_not_moved_total{reason=\"no successor\"} 8",
         "app_host_requests_in_flight 3",
         "app_host_connections 6",
         "# TYPE app_host_request_duration_seconds histogram",

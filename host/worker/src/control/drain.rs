@@ -65,7 +65,7 @@ impl Control<'_> {
             );
             self.exit(BLOCKED)
         }
-        let Totals { requests, cut, handed_over, received, closed, .. } = totals;
+        let Totals { requests, cut, handed_over, received, closed, http2_moved, http2_not_moved, .. } = totals;
         let [websockets_resumed, event_streams_resumed] = totals.resumed;
         let [websockets_ended, event_streams_ended] = totals.ended;
         if cut > 0 {
@@ -95,6 +95,8 @@ impl Control<'_> {
             websockets_ended,
             event_streams_resumed,
             event_streams_ended,
+            http2_moved,
+            http2_not_moved,
             "drained"
         );
         self.flush();
@@ -211,6 +213,8 @@ struct Totals {
     /// WebSockets and event streams.
     resumed: [u64; 2],
     ended: [u64; 2],
+    http2_moved: u64,
+    http2_not_moved: u64,
     /// A route whose request blocks a thread.
     route: Option<String>,
 }
@@ -230,6 +234,8 @@ impl Totals {
                 add(&mut totals.resumed[place], thread.resumed(what));
                 add(&mut totals.ended[place], thread.ended(what));
             }
+            add(&mut totals.http2_moved, thread.moved_http2);
+            add(&mut totals.http2_not_moved, thread.http2_not_moved());
             totals.route = totals.route.or(thread.route);
         }
         totals
