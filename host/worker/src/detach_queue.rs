@@ -129,7 +129,7 @@ fn deregister<S: Socket>(
     meta: ConnectionMeta,
     context: ConnectionContext,
 ) -> Option<Detached> {
-    let Suspended { transport, unread, history, left, .. } = suspended;
+    let Suspended { transport, unread, history, left, snapshot, .. } = suspended;
     let ConnectionContext { thread, held, .. } = context;
     match transport.leave() {
         Ok(Left { socket, tls, plain }) => {
@@ -151,6 +151,7 @@ fn deregister<S: Socket>(
                 unread,
                 history,
                 left,
+                snapshot,
                 tls,
                 thread: thread.index,
                 held,

@@ -15,7 +15,7 @@ use app_host_services::loader::{Address, Client, Connection, TlsInfo};
 use app_host_tls::State;
 
 use crate::addresses::Permit;
-use crate::connection::{Detected, History, Legacy, MAX_UNREAD};
+use crate::connection::{Detected, History, Http2Settings, Http2Snapshot, Legacy, MAX_UNREAD};
 use crate::record::{ClientRecord, ConnectionRecord, Endpoint, MAX_HEAD, MAX_TLS, MAX_TLS_BYTES, TlsRecord};
 use crate::tls::{SuspendedTls, Travelling};
 use crate::transfer::{MAX_RECORD, Transferable};
@@ -35,6 +35,8 @@ pub(super) struct Detached {
     pub(super) history: History,
     /// What the app has left for whoever goes on.
     pub(super) left: Legacy,
+    /// What HTTP/2 has to know, if it is that.
+    pub(super) snapshot: Option<Box<Http2Snapshot>>,
     /// Its TLS, if it has one.
     pub(super) tls: Option<Box<Travelling>>,
     /// The serving thread that has the connection, or had it last.
@@ -55,21 +57,37 @@ pub(super) struct ListenerKey {
     pub(super) announced: bool,
 }
 
+/// What a connection finds in a worker that it comes to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here<'a> {
+    pub(super) listeners: &'a [ListenerKey],
+    /// The settings of its HTTP/2, if that goes on with connections of others.
+    pub(super) http2: Option<&'a Http2Settings>,
+}
+
 impl Detached {
-    /// The connection of this record, for a thread. `None` if the record can't be read, or this worker does not have the
-    /// listener.
+    /// The connection of this record, for a thread. `None` if the record can't be read, or this worker does not have what
+    /// it needs.
     pub(super) fn read(
         record: &[u8],
         socket: OwnedFd,
-        listeners: &[ListenerKey],
+        here: Here<'_>,
         (thread, held): (usize, mpsc::Sender<Infallible>),
     ) -> Option<Self> {
         let (record, unread) = ConnectionRecord::read(record)?;
-        let ConnectionRecord { listener, peer, local, age, history, tls, client, left } = record;
+        let ConnectionRecord { listener, peer, local, age, history, tls, client, left, snapshot } = record;
         let &ListenerKey { name: listener, unix, tls: shakes_hands, announced } =
-            listeners.iter().find(|key| key.name == listener)?;
+            here.listeners.iter().find(|key| key.name == listener)?;
         // A listener of this name waits for no header here.
         if history.detected == Detected::Unannounced && !announced {
+            return None;
+        }
+        let fits = match (&snapshot, here.http2) {
+            (Some(snapshot), Some(ours)) => history.detected == Detected::Http2 && snapshot.fit(ours),
+            (Some(_), None) => false,
+            (None, _) => history.detected != Detected::Http2,
+        };
+        if !fits {
             return None;
         }
         let (peer, local) = match (peer, local) {
@@ -100,8 +118,8 @@ impl Detached {
         let now = Instant::now();
         let opened = now.checked_sub(age).unwrap_or(now);
         let unread = Bytes::copy_from_slice(unread);
-        let (left, tls) = (left.map(Into::into), tls.map(Box::new));
-        Some(Self { socket, connection, opened, permit: None, unread, history, left, tls, thread, held })
+        let (left, snapshot, tls) = (left.map(Into::into), snapshot.map(Box::new), tls.map(Box::new));
+        Some(Self { socket, connection, opened, permit: None, unread, history, left, snapshot, tls, thread, held })
     }
 }
 
@@ -130,7 +148,7 @@ impl Transferable for Detached {
     }
 
     fn write_record(&self, packet: &mut Vec<u8>) -> bool {
-        let Self { connection, opened, history, unread, left, tls, .. } = self;
+        let Self { connection, opened, history, unread, left, snapshot, tls, .. } = self;
         let info = connection.tls.as_deref();
         let tls = match tls.as_deref() {
             None => None,
@@ -154,6 +172,7 @@ impl Transferable for Detached {
             tls,
             client: connection.client.as_deref().map(write_client),
             left: left.as_deref(),
+            snapshot: snapshot.as_deref().copied(),
         };
         let begin = packet.len();
         let length = left.as_ref().map_or(0, |left| left.len());
@@ -170,7 +189,7 @@ pub(super) mod tests {
     use app_host_core::proxied::ProxiedTls;
 
     use super::*;
-    use crate::connection::Suspended;
+    use crate::connection::{Limits, Suspended, http2_settings};
 
     /// An idle connection that has had this many requests.
     pub(crate) fn idle(socket: OwnedFd, requests: u64, held: mpsc::Sender<Infallible>) -> Detached {
@@ -178,8 +197,52 @@ pub(super) mod tests {
             Connection { peer: Address::Unix, local: Address::Unix, listener: "test", tls: None, client: None };
         let history = History { detected: Detected::Http1, requests, ..Suspended::accepted(()).history };
         let opened = Instant::now();
-        let (unread, left) = (Bytes::new(), None);
-        Detached { socket, connection, opened, permit: None, unread, history, left, tls: None, thread: 0, held }
+        let (unread, left, snapshot) = (Bytes::new(), None, None);
+        Detached {
+            socket,
+            connection,
+            opened,
+            permit: None,
+            unread,
+            history,
+            left,
+            snapshot,
+            tls: None,
+            thread: 0,
+            held,
+        }
+    }
+
+    /// The longest that there can be, and it must be this worker's.
+    #[test]
+    fn a_snapshot_is_read_where_it_fits() {
+        let null = || std::fs::File::open("/dev/null").unwrap().into();
+        let (held, _holds) = mpsc::channel(1);
+        let ours = (1..=8).fold(Http2Settings::NONE, |all, number| all.with(number, u32::MAX));
+        let [last, most] = [0x7fff_ffff; 2];
+        let snapshot =
+            Http2Snapshot { last, send_window: most, credit: most, client: ours, ours, moves: u32::MAX, proven: true };
+        let listeners = &[ListenerKey { name: "test", unix: true, tls: false, announced: false }];
+        let mut sent = idle(null(), u64::MAX, held.clone());
+        sent.connection.listener = "test";
+        let mut read = |snapshot: Option<Http2Snapshot>, detected, http2: Option<&Http2Settings>| {
+            (sent.snapshot, sent.history.detected) = (snapshot.map(Box::new), detected);
+            let mut record = Vec::new();
+            assert!(sent.write_record(&mut record));
+            Detached::read(&record, null(), Here { listeners, http2 }, (0, held.clone()))
+                .map(|it| it.snapshot.map(|it| *it))
+        };
+        assert_eq!(read(Some(snapshot), Detected::Http2, Some(&ours)), Some(Some(snapshot)));
+        assert_eq!(read(None, Detected::Http1, Some(&ours)), Some(None));
+        assert_eq!(read(Some(snapshot), Detected::Http2, None), None, "this worker goes on with none");
+        assert_eq!(read(Some(snapshot), Detected::Http2, Some(&ours.with(3, 7))), None, "it has other settings");
+        assert_eq!(read(Some(snapshot), Detected::Http1, Some(&ours)), None);
+        assert_eq!(read(None, Detected::Http2, Some(&ours)), None);
+        assert_eq!(
+            read(Some(Http2Snapshot { last: 2, ..snapshot }), Detected::Http2, Some(&ours)),
+            None,
+            "it is no client's"
+        );
     }
 
     #[test]
@@ -210,8 +273,10 @@ pub(super) mod tests {
         let record = &packet[3..];
         assert!(record.len() <= MAX_RECORD);
         let key = |name, unix| ListenerKey { name, unix, tls: false, announced: false };
-        let read =
-            |record: &[u8], listeners: &[ListenerKey]| Detached::read(record, null(), listeners, (7, held.clone()));
+        let ours = http2_settings(&Limits::TEST);
+        let read = |record: &[u8], listeners: &[ListenerKey]| {
+            Detached::read(record, null(), Here { listeners, http2: Some(&ours) }, (7, held.clone()))
+        };
 
         let found = read(record, &[key("other", false), key(name, false)]).unwrap();
         assert_eq!((found.connection, found.history, found.thread), (sent.connection.clone(), sent.history, 7));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use app_host_core::proxied::{MAX_TEXT, ProxiedTls};
 use app_host_core::tls::MAX_CLIENT_CERTIFICATE;
 
-use crate::connection::History;
+use crate::connection::{History, Http2Snapshot};
 
 /// What another worker must know of a connection, before the bytes that have been read of it.
 #[derive(Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub(super) struct ConnectionRecord<'a> {
     pub(super) client: Option<ClientRecord>,
     /// What the app has left for whoever goes on.
     pub(super) left: Option<&'a [u8]>,
+    /// What HTTP/2 has to know, if it is that.
+    pub(super) snapshot: Option<Http2Snapshot>,
 }
 
 /// What a proxy has told of a connection's client.
@@ -60,7 +62,7 @@ pub(super) enum TlsRecord<'a> {
 
 /// The most bytes of a record without unread bytes, TLS and what the app has left: a listener's name has up to 255, a proxy tells of four texts, and
 /// the rest are a few numbers.
-pub(super) const MAX_HEAD: usize = 512 + 4 * MAX_TEXT;
+pub(super) const MAX_HEAD: usize = 640 + 4 * MAX_TEXT;
 
 /// The most bytes of its TLS: a client's certificate, what was read and what is to be sent, and up to 512 bytes of keys and
 /// names.

@@ -24,10 +24,12 @@ use app_host_platform::sys::stats::ThreadStats;
 
 use crate::Listener;
 use crate::client::{self, ConnectionMeta};
-use crate::connection::{Detected, DrainControl, DrainSignal, Ending, Phase, Suspended};
+use crate::connection::{
+    Detected, DrainControl, DrainSignal, Ending, Http2Settings, Limits, Phase, Suspended, http2_settings,
+};
 use crate::context::{ConnectionContext, ListenerRules, Opened, ThreadContext};
 use crate::detach_queue::BATCH;
-use crate::detached::{Detached, ListenerKey};
+use crate::detached::{Detached, Here, ListenerKey};
 use crate::idle_pool::{CHECK_INTERVAL, IdlePool};
 use crate::stream::{Socket, Stream};
 use crate::tls::{Layer, Travelling};
@@ -117,18 +119,26 @@ impl Reservation {
 pub(super) struct ServingThreads {
     threads: Vec<ThreadHandle>,
     listeners: Vec<ListenerKey>,
+    /// The settings of its HTTP/2, if that goes on with connections of others.
+    http2: Option<Http2Settings>,
     drain: DrainControl,
 }
 
 impl ServingThreads {
-    pub(super) fn new(threads: Vec<ThreadHandle>, listeners: &[Listener], drain: DrainControl) -> Self {
+    pub(super) fn new(
+        threads: Vec<ThreadHandle>,
+        listeners: &[Listener],
+        limits: &Limits,
+        drain: DrainControl,
+    ) -> Self {
         let key = |listener: &Listener| ListenerKey {
             name: listener.rules.name,
             unix: listener.rules.unix,
             tls: listener.rules.tls.is_some(),
             announced: listener.rules.peers.proxy_protocol.is_some(),
         };
-        Self { threads, listeners: listeners.iter().map(key).collect(), drain }
+        let http2 = (!limits.stays).then(|| http2_settings(limits));
+        Self { threads, listeners: listeners.iter().map(key).collect(), http2, drain }
     }
 }
 
@@ -167,8 +177,9 @@ impl Receiver for ServingThreads {
     ) -> (Vec<Result<(), Rejection>>, Commit) {
         let answers = arrived.map(|(socket, record)| {
             let room = reservations.iter_mut().min_by_key(|room| room.connections).ok_or(Rejection::Full)?;
-            let here = (room.thread, room.held.clone());
-            let connection = Detached::read(record, socket, &self.listeners, here).ok_or(Rejection::Unknown)?;
+            let worker = Here { listeners: &self.listeners, http2: self.http2.as_ref() };
+            let connection =
+                Detached::read(record, socket, worker, (room.thread, room.held.clone())).ok_or(Rejection::Unknown)?;
             room.batch.push(connection);
             room.connections += 1;
             Ok(())
@@ -319,7 +330,7 @@ fn spawn<S: Socket>(
     thread: &Arc<ThreadContext>,
     drain: DrainSignal,
 ) -> io::Result<()> {
-    let Detached { socket, connection, opened, permit, unread, history, left, tls, held, .. } = connection;
+    let Detached { socket, connection, opened, permit, unread, history, left, snapshot, tls, held, .. } = connection;
     check(&socket)?;
     let mut transport = Stream::<S>::shared(socket)?;
     let open = Opened::new(thread.stats);
@@ -343,7 +354,7 @@ fn spawn<S: Socket>(
             return Ok(());
         }
     }
-    tokio::spawn(client::serve(Suspended { transport, opened, unread, history, left }, meta, context));
+    tokio::spawn(client::serve(Suspended { transport, opened, unread, history, left, snapshot }, meta, context));
     Ok(())
 }
 

@@ -34,6 +34,7 @@ fn threads(count: usize) -> Bench {
     let threads = ServingThreads {
         threads,
         listeners: vec![ListenerKey { name: "test", unix: true, tls: false, announced: false }],
+        http2: None,
         drain: drain_signal().0,
     };
     Bench { threads, inboxes, held: all_held }

@@ -23,7 +23,7 @@ use app_host_core::refused::Refused;
 use super::Application;
 use super::drain::DrainSignal;
 use super::going_on;
-use super::http2::Http2;
+use super::http2::{self, Http2, Http2Snapshot};
 use super::refusal;
 use super::request::{Way, answer};
 use super::request_body::Incoming;
@@ -39,7 +39,7 @@ const HYPERS_BUFFER: usize = 417_792;
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub enum Failure {
     #[error(transparent)]
     Http1(#[from] hyper::Error),
     #[error(transparent)]
@@ -63,6 +63,8 @@ pub(super) enum Ended {
     Cut,
     /// In the midst of a response, with which another worker goes on.
     LetGo,
+    /// Between two requests of HTTP/2, with which another worker goes on.
+    Left,
 }
 
 /// What became of a connection that was driven.
@@ -173,7 +175,7 @@ impl Ended {
         match self {
             Self::Done => Finish::Done,
             Self::Failed(_) => Finish::Failed,
-            Self::TimedOut | Self::Refused(_) | Self::Cut | Self::LetGo => Finish::GivenUp,
+            Self::TimedOut | Self::Refused(_) | Self::Cut | Self::LetGo | Self::Left => Finish::GivenUp,
         }
     }
 }
@@ -250,7 +252,8 @@ where
                 history.detected = Detected::Resumed(what);
                 left = shared.left();
             }
-            let suspended = Suspended { transport, opened: timeouts.opened(), unread, history, left };
+            let opened = timeouts.opened();
+            let suspended = Suspended { transport, opened, unread, history, left, snapshot: None };
             let leaving = if to == Goal::Park { Leaving::Park(suspended) } else { Leaving::Transfer(suspended) };
             return Driven::Leaves(leaving);
         }
@@ -289,21 +292,24 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
     both.freeze()
 }
 
-/// Drives an HTTP/2 connection.
+/// Drives an HTTP/2 connection, which may have come with a snapshot.
 pub(super) async fn http2<T, A, F>(
     transport: Transport<T>,
     app: A,
     shared: &Arc<Shared>,
-    mut timeouts: Timeouts,
+    (mut timeouts, snapshot): (Timeouts, Option<Box<Http2Snapshot>>),
     wakeups: &mut Wakeups<'_, F>,
-) -> Ended
+) -> Driven<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
     F: Future<Output = ()>,
 {
-    let mut connection = Http2::new(transport, app, Arc::clone(shared));
-    drive(&mut connection, Http2::graceful_shutdown, shared, &mut timeouts, wakeups).await
+    let (mut connection, slot) = Http2::new(transport, app, Arc::clone(shared), snapshot.as_deref());
+    let ended = drive(&mut connection, Http2::graceful_shutdown, shared, &mut timeouts, wakeups).await;
+    drop(connection);
+    let dropped = tunnel::lock(&slot).take();
+    http2::driven(dropped, ended, shared, &timeouts).await
 }
 
 /// Polls a connection to its end, which for one that leaves is not the end of the client's connection.
@@ -333,7 +339,10 @@ where
                             state.on_invited();
                         }
                     }
-                    Order::ShutDown => shut_down_gracefully(Pin::new(connection)),
+                    Order::ShutDown => {
+                        shared.count_drained();
+                        shut_down_gracefully(Pin::new(connection));
+                    }
                     Order::Cut => {
                         // Before the connection is dropped, because that ends what is in flight.
                         shared.count_cut();
@@ -346,6 +355,7 @@ where
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Done),
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error.into())),
                 Poll::Pending if state.has_let_go() => return Poll::Ready(Ended::LetGo),
+                Poll::Pending if state.takes_leave() => return Poll::Ready(Ended::Left),
                 Poll::Pending => {}
             }
             if !timeouts.must_be_checked(state, wakeups.is_elapsed()) {
@@ -358,7 +368,10 @@ where
                     }
                 }
                 Next::Leave(look_again) => drop(wakeups.wait_until(look_again.into(), cx)),
-                Next::ShutDown => shut_down_gracefully(Pin::new(connection)),
+                Next::ShutDown => {
+                    shared.count_drained();
+                    shut_down_gracefully(Pin::new(connection));
+                }
                 Next::Drop => return Poll::Ready(Ended::TimedOut),
                 Next::Refuse(why) => {
                     if state.is_cut() {

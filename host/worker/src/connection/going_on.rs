@@ -51,5 +51,6 @@ where
         unread: unread.into(),
         history,
         left: shared.left(),
+        snapshot: None,
     }))
 }

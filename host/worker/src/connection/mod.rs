@@ -8,7 +8,7 @@
 //! response nor the parts of a connection. HTTP/2 is [ours](http2) on the crate h2.
 //!
 //! # Drain
-//! By [`Ending::HandOver`] an HTTP/1 connection is [suspended](Suspended) between two requests, with what has been read of
+//! By [`Ending::HandOver`] a connection is [suspended](Suspended) between two requests, with what has been read of
 //! the next one, for another worker to go on with: an idle one at once, a busy one when its response is out. Connections
 //! that can't be suspended, and all by [`Ending::Close`], go through this:
 //! ```text
@@ -81,6 +81,7 @@ use state::{ConnState, Early, Protocol, Timeouts};
 use transport::Transport;
 
 pub use drain::{DrainControl, DrainSignal, drain_signal};
+pub use http2::{Http2Snapshot, Settings as Http2Settings, self_test, settings as http2_settings};
 pub use interim::Interim;
 pub use keepsake::{Keepsake, Legacy};
 pub use request_body::RequestBody;
@@ -125,7 +126,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Application,
 {
-    let Suspended { mut transport, opened, unread, history, left } = connection;
+    let Suspended { mut transport, opened, unread, history, left, snapshot } = connection;
     let timeouts = Timeouts::resume(&history, opened, limits, Instant::now().into_std());
     let due = timeouts.due().into();
     let change = pin!(drain.clone().changed());
@@ -133,6 +134,7 @@ where
     let mut wakeups = Wakeups::new(drain, DrainSignal::changed, change, sleep);
     let (protocol, first) = match history.detected {
         Detected::Http1 | Detected::Resumed(_) => (Protocol::Http1, unread),
+        Detected::Http2 => (Protocol::Http2, unread),
         Detected::Nothing | Detected::Unannounced => {
             match detect::first_bytes(&mut transport, &unread, timeouts.first().into(), &mut wakeups).await {
                 (Ok(protocol), first) => {
@@ -141,7 +143,7 @@ where
                 }
                 (Err(Early::Leaves), unread) => {
                     let history = timeouts.first_history(Instant::now().into_std());
-                    return Some(Leaving::Transfer(Suspended { transport, opened, unread, history, left }));
+                    return Some(Leaving::Transfer(Suspended { transport, opened, unread, history, left, snapshot }));
                 }
                 (Err(Early::Dismissed), _) => {
                     stats.dismissed();
@@ -160,13 +162,17 @@ where
     };
     let mut machine = ConnState::new(protocol, history.requests)
         .with_most_requests(limits.http.max_requests)
-        .with_most_resets(limits.http.max_reset_streams);
+        .with_most_resets(limits.http.max_reset_streams)
+        .with_moves(limits);
     let resumed = match history.detected {
         Detected::Resumed(what) => Some(what),
         _ => None,
     };
     if resumed.is_some() {
         machine = machine.replaying();
+    }
+    if snapshot.is_some() {
+        machine = machine.arriving();
     }
     let shared = Arc::new(Shared::new(machine, stats, log, limits, resumed.map(|what| (what, left))));
     let mut transport = Transport::new(transport, first, Arc::clone(&shared));
@@ -176,9 +182,7 @@ where
     let driven = match protocol {
         Protocol::Http1 => driver::http1(transport, app, &shared, timeouts, &mut wakeups).await,
         // Boxed, so that the future of an HTTP/1 connection has no room for one of HTTP/2.
-        Protocol::Http2 => {
-            Driven::Ended(Box::pin(driver::http2(transport, app, &shared, timeouts, &mut wakeups)).await)
-        }
+        Protocol::Http2 => Box::pin(driver::http2(transport, app, &shared, (timeouts, snapshot), &mut wakeups)).await,
     };
     let ended = match driven {
         Driven::Leaves(leaving) => return Some(leaving),
@@ -188,7 +192,7 @@ where
         stats.dismissed();
     }
     match ended {
-        Ended::Done | Ended::LetGo => {}
+        Ended::Done | Ended::LetGo | Ended::Left => {}
         Ended::Failed(error) => {
             if let Some(why) = refusal::of(&error) {
                 shared.refuse(why, &chain(&error));

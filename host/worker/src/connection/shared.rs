@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use app_host_core::not_moved::NotMoved;
 use app_host_core::not_resumed::{LongLived, NotResumed};
 use app_host_core::refused::Refused;
 use app_host_platform::sys::stats::ThreadStats;
@@ -72,6 +73,27 @@ impl Shared {
     /// Counts what could have gone on in another worker and did not.
     pub(super) fn count_not_resumed(&self, what: LongLived, why: NotResumed) {
         self.stats.not_resumed(what, why);
+    }
+
+    /// Counts a connection of HTTP/2 that a drain ends, although it might have moved.
+    pub(super) fn count_drained(&self) {
+        if let Some(why) = self.state.take_not_moved() {
+            self.count_not_moved(why);
+        }
+    }
+
+    /// Counts a connection of HTTP/2 that has not gone on.
+    pub(super) fn count_not_moved(&self, why: NotMoved) {
+        tracing::debug!(%why, "a connection of HTTP/2 does not move");
+        self.stats.not_moved(why);
+    }
+
+    /// Notes that HTTP/2 goes on here: counted unless no other worker has taken it, and it has come back to end here.
+    pub(super) fn on_arrived(&self) {
+        self.state.on_arrived();
+        if self.state.drains() != Drains::Close {
+            self.stats.moved_http2();
+        }
     }
 
     /// Notes that another worker goes on with the response that is being sent, and asks this.

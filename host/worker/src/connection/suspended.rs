@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::http2::Http2Snapshot;
 use super::keepsake::Legacy;
 use super::state::History;
 
@@ -22,6 +23,8 @@ pub struct Suspended<T> {
     pub history: History,
     /// What the app has left for whoever goes on.
     pub left: Legacy,
+    /// What HTTP/2 has to know, if it is that.
+    pub snapshot: Option<Box<Http2Snapshot>>,
 }
 
 /// Where a suspended connection goes.
@@ -37,6 +40,6 @@ impl<T> Suspended<T> {
     /// A connection that has just been accepted.
     pub fn accepted(transport: T) -> Self {
         let opened = tokio::time::Instant::now().into_std();
-        Self { transport, opened, unread: Bytes::new(), history: History::NEW, left: None }
+        Self { transport, opened, unread: Bytes::new(), history: History::NEW, left: None, snapshot: None }
     }
 }

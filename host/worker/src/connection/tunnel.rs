@@ -313,6 +313,7 @@ where
                             unread,
                             history,
                             left: shared.left(),
+                            snapshot: None,
                         }));
                     }
                 }

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 
-use app_host_core::config::AppConfig;
+use app_host_core::config::{AppConfig, ClientLimits, Http2Restart};
+use app_host_core::error::chain;
 use app_host_core::foreign;
 use app_host_core::message::{AccessSetup, FromWorker, WorkerSetup};
 use app_host_platform::channel::Channel;
@@ -119,6 +120,21 @@ struct Control<'a> {
     _held: OwnedFd,
 }
 
+/// The limits for all of the worker's life, if what they promise holds.
+fn limits(setup: ClientLimits, threads: usize) -> &'static Limits {
+    let limits: &'static Limits = Box::leak(Box::new(Limits::new(setup, threads)));
+    if limits.http2 == Http2Restart::Goaway {
+        return limits;
+    }
+    match connection::self_test(limits) {
+        Ok(()) => limits,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "connections of HTTP/2 can't move: the self-test failed");
+            Box::leak(Box::new(Limits { stays: true, ..*limits }))
+        }
+    }
+}
+
 impl<'a> Control<'a> {
     /// Starts the serving threads, the transfer thread and those of the services.
     fn start(
@@ -159,7 +175,7 @@ impl<'a> Control<'a> {
         let unserved = Arc::<Unserved>::default();
         let access = open_access_log(&setup, access, &log)?;
         let (transfer, transfers) = transfer::channel();
-        let limits: &'static Limits = Box::leak(Box::new(Limits::new(setup.limits, stats.len())));
+        let limits = limits(setup.limits, stats.len());
         let thread_setup = ThreadSetup {
             access: access.clone(),
             limits,
@@ -193,7 +209,7 @@ impl<'a> Control<'a> {
             .iter()
             .enumerate()
             .map(|(index, stats)| serving::spawn(index, stats, start.take(), thread_setup.clone()));
-        let threads = ServingThreads::new(threads.collect::<Result<_, _>>()?, &listeners, drain.clone());
+        let threads = ServingThreads::new(threads.collect::<Result<_, _>>()?, &listeners, limits, drain.clone());
         transfers.spawn(transfer_socket, threads).map_err(WorkerError::Transfer)?;
         let inputs = ControlInputs {
             channel,

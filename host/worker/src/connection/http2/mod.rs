@@ -7,11 +7,14 @@
 //! ```text
 //! handshake ──▶ open ── each request ──▶ a task: answer, hints, response, body or tunnel
 //!                │ └── nothing received for 30 to 60 s: PING ── nothing for another 20 s ──▶ dead
-//!                └── GOAWAY in two steps, all streams done ──▶ done
+//!                ├── GOAWAY in two steps, all streams done ──▶ done
+//!                └── a gap between streams, while it is to leave ──▶ [moves](moving)
 //! ```
 
 mod body;
 mod keep_alive;
+mod moving;
+mod self_test;
 mod stream;
 mod upgraded;
 
@@ -22,20 +25,27 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{self, Connection, Handshake, SendResponse};
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::Application;
-use super::driver::Failure;
+use super::driver::{Driven, Ended, Failure};
 use super::interim::Interim;
+use super::refusal;
 use super::request::{Way, answer};
 use super::request_body::Incoming;
 use super::shared::Shared;
+use super::state::Timeouts;
+use super::suspended::{Leaving, Suspended};
 use super::transport::Transport;
 use super::upgrade::PendingUpgrade;
 use keep_alive::KeepAlive;
+use moving::{Moving, Slot};
 
 pub(super) use body::StreamBody;
+pub use moving::{Dropped, Http2Snapshot, Settings};
+pub use self_test::{self_test, settings};
 
 /// How much of a request's body, and of all bodies of a connection, a client may send before the app takes it.
 const WINDOW: u32 = 1024 * 1024;
@@ -52,25 +62,29 @@ pub(super) struct Http2<T, A> {
     state: State<T>,
     app: A,
     shared: Arc<Shared>,
+    /// Whether it is to shut down as soon as it can.
+    shuts_down: bool,
+    /// What the connection has come with.
+    snapshot: Option<Http2Snapshot>,
 }
 
 enum State<T> {
-    Handshake {
-        handshake: Handshake<Transport<T>, Bytes>,
-        /// Whether it is to shut down as soon as it can.
-        shuts_down: bool,
-    },
-    Open {
-        connection: Connection<Transport<T>, Bytes>,
-        keep_alive: KeepAlive,
-    },
+    Handshake(Handshake<Moving<T>, Bytes>),
+    Open { connection: Connection<Moving<T>, Bytes>, keep_alive: KeepAlive },
 }
 
 impl<T, A> Http2<T, A>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(transport: Transport<T>, app: A, shared: Arc<Shared>) -> Self {
+    /// A connection from its beginning, or one that has come with this snapshot; and where it is found when it has been
+    /// dropped.
+    pub(super) fn new(
+        transport: Transport<T>,
+        app: A,
+        shared: Arc<Shared>,
+        snapshot: Option<&Http2Snapshot>,
+    ) -> (Self, Slot<T>) {
         let limits = &shared.limits.http;
         let mut builder = server::Builder::new();
         builder
@@ -80,16 +94,15 @@ where
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_streams(limits.max_streams)
             .max_header_list_size(limits.max_head.saturating_mul(UNSEEN));
-        let handshake = builder.handshake(transport);
-        Self { state: State::Handshake { handshake, shuts_down: false }, app, shared }
+        let moving = Moving::new(transport, snapshot, Arc::clone(&shared));
+        let slot = moving.slot();
+        let state = State::Handshake(builder.handshake(moving));
+        (Self { state, app, shared, shuts_down: false, snapshot: snapshot.copied() }, slot)
     }
 
     /// Tells the client to go, which it may do when its streams have ended.
     pub(super) fn graceful_shutdown(self: Pin<&mut Self>) {
-        match &mut self.get_mut().state {
-            State::Handshake { shuts_down, .. } => *shuts_down = true,
-            State::Open { connection, .. } => connection.graceful_shutdown(),
-        }
+        self.get_mut().shuts_down = true;
     }
 }
 
@@ -105,11 +118,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let State::Handshake { handshake, shuts_down } = &mut this.state {
+        if let State::Handshake(handshake) = &mut this.state {
             let mut connection = ready!(Pin::new(handshake).poll(cx))?;
-            if *shuts_down {
-                connection.graceful_shutdown();
-            }
             let keep_alive = KeepAlive::new(connection.ping_pong());
             this.state = State::Open { connection, keep_alive };
         }
@@ -118,7 +128,15 @@ where
             if keep_alive.poll(cx, &this.shared.state).is_ready() {
                 return Poll::Ready(Err(Failure::Unanswered));
             }
+            // What it says then must reach the client.
+            if this.shuts_down && !this.shared.state.is_arriving() {
+                this.shuts_down = false;
+                connection.graceful_shutdown();
+            }
             match ready!(connection.poll_accept(cx)) {
+                Some(Ok((request, reply))) if this.shared.state.is_arriving() => {
+                    arrive(this.snapshot.as_ref(), request, reply)?;
+                }
                 Some(Ok((request, mut reply))) => {
                     // One that is given up already is no work for the app.
                     if reply.poll_reset(cx).is_pending() {
@@ -130,6 +148,48 @@ where
             }
         }
     }
+}
+
+/// What becomes of a connection that h2 has dropped, and which may have been left for something else.
+pub(super) async fn driven<T>(
+    dropped: Option<Dropped<T>>,
+    ended: Ended,
+    shared: &Arc<Shared>,
+    timeouts: &Timeouts,
+) -> Driven<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    match dropped {
+        Some(Dropped::Left { transport, snapshot, unread }) => {
+            let history = timeouts.http2_history(&shared.state, Instant::now().into_std());
+            let (opened, snapshot) = (timeouts.opened(), Some(Box::new(snapshot)));
+            Driven::Leaves(Leaving::Transfer(Suspended { transport, opened, unread, history, left: None, snapshot }))
+        }
+        Some(Dropped::Mismatch { transport, goaway }) => {
+            shared.state.on_wrong_bytes();
+            // A transport of its own, which waits for the client to read it.
+            refusal::say(Transport::new(transport, Bytes::new(), Arc::clone(shared)), &goaway).await;
+            Driven::Ended(Ended::Done)
+        }
+        None => Driven::Ended(ended),
+    }
+}
+
+/// Answers the request with which h2 gets to where the client is.
+fn arrive(
+    snapshot: Option<&Http2Snapshot>,
+    request: Request<RecvStream>,
+    mut reply: SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
+    let body = snapshot.map_or(&[][..], Http2Snapshot::missing);
+    // No field but the status: it would be in h2's table, and not in the client's.
+    let mut send = reply.send_response(Response::new(()), body.is_empty())?;
+    if !body.is_empty() {
+        send.send_data(Bytes::from_static(body), true)?;
+    }
+    drop(request);
+    Ok(())
 }
 
 /// Begins to serve one request.

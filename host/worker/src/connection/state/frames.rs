@@ -57,6 +57,11 @@ impl Frames {
         Self { head: [0; HEAD], known: 0, skip: PREFACE.len() }
     }
 
+    /// Between two frames of a connection.
+    pub const fn between() -> Self {
+        Self { skip: 0, ..Self::new() }
+    }
+
     /// HTTP is to get these bytes. Returns what of them: at most `most` frames that carry nothing of a request.
     pub fn take(&mut self, all: &[u8], most: u64) -> Taken {
         let mut bytes = all;

@@ -24,7 +24,7 @@ pub struct History {
     pub next_look: Duration,
 }
 
-/// Whether a suspended connection's protocol was detected. One of HTTP/2 is never suspended.
+/// Whether a suspended connection's protocol was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Detected {
     /// Nor has its proxy said whose it is: a header of the PROXY protocol comes first.
@@ -33,6 +33,8 @@ pub enum Detected {
     Nothing,
     /// It is HTTP/1.
     Http1,
+    /// It is HTTP/2, and there is a snapshot.
+    Http2,
     /// It is HTTP/1, or was, and its client has had the answer to the request that comes once more: the grant of a
     /// WebSocket, or the head of an event stream.
     Resumed(LongLived),

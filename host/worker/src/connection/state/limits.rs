@@ -15,8 +15,9 @@ pub struct Limits {
     /// After what time a client that owes something, and moves nothing, is cut off while its worker drains.
     pub stall: Duration,
     /// What becomes of HTTP/2 connections while the worker drains.
-    #[expect(dead_code, reason = "what moves connections reads it, and comes next")]
     pub http2: Http2Restart,
+    /// They can't move, whatever `http2` says: HTTP/2 has been tried, and does not go on as it must.
+    pub stays: bool,
     /// How many serving threads share what is bounded for the worker as a whole.
     pub threads: u64,
 }
@@ -25,7 +26,7 @@ impl Limits {
     /// Those of a worker with so many serving threads.
     pub const fn new(limits: ClientLimits, threads: usize) -> Self {
         let ClientLimits { http, connections, stall_timeout: stall, http2 } = limits;
-        Self { http, connections, stall, http2, threads: if threads == 0 { 1 } else { threads as u64 } }
+        Self { http, connections, stall, http2, stays: false, threads: if threads == 0 { 1 } else { threads as u64 } }
     }
 
     /// How many requests may be in flight in one serving thread. Each counts its own, so that none looks at the others'
@@ -54,6 +55,7 @@ impl Limits {
         connections: ConnectionLimits::DEFAULT,
         stall: Duration::from_secs(5),
         http2: Http2Restart::Goaway,
+        stays: false,
         threads: 1,
     };
 }

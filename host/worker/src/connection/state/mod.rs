@@ -38,6 +38,7 @@ mod frames;
 mod history;
 mod leave;
 mod limits;
+mod moves;
 mod owed;
 mod phase;
 mod position;
@@ -53,10 +54,11 @@ use super::framing::{Behind, Framing};
 use cells::{Choice, Flag, Number};
 use decisions::Stage;
 use frames::Frames;
+use moves::MoveState;
 use replay::GoingOn;
 
 pub use decisions::{Announce, Drains, Exit, Finish, Found, Goal, Obstacle, Read, Replay, Shutdown};
-pub use first::{Early, FirstBytes, Protocol};
+pub use first::{Early, FirstBytes, PREFACE, Protocol};
 pub use frames::REST;
 pub use history::{Detected, History};
 pub use limits::Limits;
@@ -123,6 +125,7 @@ pub struct ConnState {
     /// At most so many bytes went out as answers to frames that carry nothing.
     replies: Number,
     going_on: GoingOn,
+    moving: MoveState,
 }
 
 impl ConnState {
@@ -159,6 +162,7 @@ impl ConnState {
             carrying: Number::default(),
             replies: Number::default(),
             going_on: GoingOn::default(),
+            moving: MoveState::default(),
         }
     }
 

@@ -137,6 +137,11 @@ impl Timeouts {
         self.history(Detected::Http1, (state.begun.get(), state.framing().in_head()), now)
     }
 
+    /// The history of an HTTP/2 connection that moves.
+    pub fn http2_history(&self, state: &ConnState, now: Instant) -> History {
+        self.history(Detected::Http2, (state.begun.get(), false), now)
+    }
+
     fn history(&self, detected: Detected, (requests, in_head): (u64, bool), now: Instant) -> History {
         let goes_on = self.last == Some(Awaited::Request { after: requests, in_head });
         // Not zero, which says that nobody has looked yet.
@@ -166,12 +171,18 @@ impl Timeouts {
                         state.on_drain(ending);
                         Order::DriveOn
                     }
-                    (Protocol::Http2, None) if state.in_flight() == 0 => {
+                    (Protocol::Http2, known) => {
+                        if known != Some(ending) {
+                            state.on_http2_drain(ending);
+                        }
+                        if known.is_some() || state.in_flight() > 0 || state.is_leaving() {
+                            return Order::DriveOn;
+                        }
                         self.drain.iter_mut().for_each(|drain| drain.told = true);
                         state.dismissed.set(true);
                         Order::ShutDown
                     }
-                    _ => Order::DriveOn,
+                    (Protocol::Http1, _) => Order::DriveOn,
                 }
             }
             (Phase::Serving, Protocol::Http1) => {
@@ -333,8 +344,10 @@ impl Drain {
         if now >= linger_ends && stays {
             state.announce.set(Announce::Always);
         }
-        if state.protocol == Protocol::Http2 && !self.told && (state.in_flight() == 0 || now >= linger_ends) {
+        let may_be_told = now >= linger_ends || (state.in_flight() == 0 && !state.is_leaving());
+        if state.protocol == Protocol::Http2 && !self.told && may_be_told {
             self.told = true;
+            state.want_to(Goal::Stay);
             state.dismissed.set(true);
             return Next::ShutDown;
         }

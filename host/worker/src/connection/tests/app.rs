@@ -180,6 +180,14 @@ impl Application for TestApp {
         if path.starts_with("/hint/") {
             return Ok(Response::new(self.hint(&path, &mut request).await));
         }
+        if path.starts_with("/fields") {
+            // Each field of the request's that begins so, and its body.
+            let mut response = Response::new(full(""));
+            let fields = request.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-"));
+            fields.for_each(|(name, value)| _ = response.headers_mut().append(name, value.clone()));
+            *response.body_mut() = request.into_body().map_err(io::Error::other).boxed();
+            return Ok(response);
+        }
         Ok(Response::new(match path.as_str() {
             "/hold" => {
                 self.gate.acquire().await.unwrap().forget();

@@ -2,6 +2,8 @@
 
 use app_host_core::not_resumed::{LongLived, NotResumed};
 
+use app_host_core::not_moved::NotMoved;
+
 use super::*;
 
 /// A connection that is served by one worker after the other.
@@ -9,7 +11,7 @@ pub struct Relay {
     pub client: DuplexStream,
     pub control: Arc<Mutex<DrainControl>>,
     pub transfers: Arc<AtomicUsize>,
-    app: TestApp,
+    pub app: TestApp,
     pub served: JoinHandle<()>,
     /// A page for each worker that it has come to.
     pages: Arc<Mutex<Vec<&'static ThreadStats>>>,
@@ -20,7 +22,7 @@ impl Relay {
         Self::with(buffer, &Limits::TEST)
     }
 
-    fn with(buffer: usize, limits: &'static Limits) -> Self {
+    pub fn with(buffer: usize, limits: &'static Limits) -> Self {
         let (client, transport) = tokio::io::duplex(buffer);
         let app = TestApp { gate: Arc::new(Semaphore::new(0)), made: Arc::default() };
         let (first, mut signal) = drain_signal();
@@ -48,6 +50,13 @@ impl Relay {
         Self { client, control, transfers, app, served, pages }
     }
 
+    /// The client's end, and the rest.
+    pub fn without_client(self) -> (DuplexStream, Self) {
+        let (none, _) = tokio::io::duplex(1);
+        let mut this = self;
+        (std::mem::replace(&mut this.client, none), this)
+    }
+
     /// How many WebSockets have gone on, and for which reasons others have not.
     pub fn resumed(&self) -> (u64, Vec<NotResumed>) {
         self.gone_on(LongLived::WebSocket)
@@ -69,6 +78,19 @@ impl Relay {
 
     pub fn begin(&self, phase: Phase) {
         self.control.lock().unwrap().begin(phase);
+    }
+
+    /// How many requests each worker has had that it has come to.
+    pub fn requests(&self) -> Vec<u64> {
+        self.pages.lock().unwrap().iter().map(|page| page.snapshot().requests).collect()
+    }
+
+    /// How many connections of HTTP/2 have gone on, and for which reasons others have not.
+    pub fn moved(&self) -> (u64, Vec<NotMoved>) {
+        let pages: Vec<_> = self.pages.lock().unwrap().iter().map(|page| page.snapshot()).collect();
+        let ended = |why: &NotMoved| -> u64 { pages.iter().map(|page| page.not_moved[*why as usize]).sum() };
+        let reasons = NotMoved::ALL.iter().flat_map(|why| (0..ended(why)).map(|_| *why));
+        (pages.iter().map(|page| page.moved_http2).sum(), reasons.collect())
     }
 
     pub async fn send(&mut self, text: &str) {

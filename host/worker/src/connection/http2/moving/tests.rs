@@ -1,0 +1,107 @@
+//! The moments in which h2 has not done its part. No client can bring them about when it likes, so h2 is played here.
+
+use std::time::Duration;
+
+use app_host_core::config::Http2Restart;
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::Instant;
+
+use super::super::super::state::{ConnState, Ending, History, Limits, Phase, Protocol, Timeouts};
+use super::frames::{ACK, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE};
+use super::*;
+
+const MOVES: &Limits = &Limits { http2: Http2Restart::Move, ..Limits::TEST };
+
+/// PRIORITY, which means nothing any more (RFC 9113, section 5.3.2).
+const PRIORITY: u8 = 2;
+
+/// One connection, between a client and h2's part.
+struct Played {
+    client: DuplexStream,
+    moving: Moving<DuplexStream>,
+    shared: Arc<Shared>,
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    Head::write(kind, flags, stream, payload, &mut out);
+    out
+}
+
+impl Played {
+    /// One whose client has had an answer, is to leave, and has acknowledged what it was told.
+    async fn told() -> Self {
+        let (client, transport) = duplex(1 << 16);
+        let state = ConnState::new(Protocol::Http2, 0).with_moves(MOVES);
+        let shared = Arc::new(Shared::new(state, Box::leak(Box::default()), None, MOVES, None));
+        let transport = Transport::new(transport, Bytes::new(), Arc::clone(&shared));
+        let moving = Moving::new(transport, None, Arc::clone(&shared));
+        let mut this = Self { client, moving, shared };
+        let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82, 0x86, 0x84]);
+        let settings = [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat();
+        this.client.write_all(&[PREFACE, &settings, &request].concat()).await.unwrap();
+        this.write(&frame(SETTINGS, 0, 0, &[])).await;
+        this.reads_all();
+        this.write(&frame(SETTINGS, ACK, 0, &[])).await;
+        this.write(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x88])).await;
+        this.flush().await;
+        let now = Instant::now().into_std();
+        let mut timeouts = Timeouts::resume(&History::NEW, now, MOVES, now);
+        let phase = Phase::Draining { since: now, linger: Duration::from_secs(5), ending: Ending::HandOver };
+        timeouts.on_phase(&this.shared.state, phase, false);
+        this.reads_all();
+        this.client.write_all(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
+        this
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.moving.write_all(bytes).await.unwrap();
+    }
+
+    async fn flush(&mut self) {
+        self.moving.flush().await.unwrap();
+    }
+
+    /// h2 reads. Returns whether there was something.
+    fn reads(&mut self) -> bool {
+        self.shared.state.on_poll();
+        let mut space = [0; 4096];
+        let mut buf = ReadBuf::new(&mut space);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        Pin::new(&mut self.moving).poll_read(&mut cx, &mut buf).is_ready()
+    }
+
+    fn reads_all(&mut self) {
+        while self.reads() {}
+    }
+
+    fn leaves(&self) -> bool {
+        self.shared.state.takes_leave()
+    }
+}
+
+#[tokio::test]
+async fn one_leaves_when_h2_has_read_all_that_it_was_given() {
+    let mut played = Played::told().await;
+    played.client.write_all(&frame(PRIORITY, 0, 3, &[0; 5])).await.unwrap();
+    assert!(played.reads());
+    // h2 has it, and writes something before it looks.
+    played.flush().await;
+    assert!(!played.leaves());
+    assert!(!played.reads());
+    assert!(played.leaves());
+}
+
+#[tokio::test]
+async fn one_leaves_when_all_that_h2_has_written_has_gone_out() {
+    let mut played = Played::told().await;
+    played.write(&frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])).await;
+    assert!(!played.reads());
+    assert!(!played.leaves());
+    played.flush().await;
+    assert!(played.leaves());
+    let slot = played.moving.slot();
+    drop(played.moving);
+    let Some(Dropped::Left { snapshot, unread, .. }) = lock(&slot).take() else { panic!("it is gone") };
+    assert_eq!((snapshot.last, snapshot.credit, unread.len()), (1, 65_536, 0));
+}
