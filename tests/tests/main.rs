@@ -38,6 +38,8 @@ mod full_disk;
 mod handover;
 mod hang;
 mod http;
+mod http2_clients;
+mod http2_moves;
 mod init;
 mod inject;
 mod inspect;

@@ -104,3 +104,35 @@ async fn trailers_pass_in_both_directions() {
     drop(sender);
     within("the end", driver).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tonic_keeps_its_channel_s_connection_where_those_of_http_2_move() {
+    const RESTARTS: u64 = 5;
+    let host = Host::new(&App::build().profile().join("libgrpc.so"));
+    let host = host.with("/restart/http2", "move").with("/admin", "127.0.0.1:0").start();
+    let endpoint = Endpoint::from_shared(format!("http://{}", host.address().tcp())).unwrap();
+    let mut client = Grpc::new(endpoint.connect_lazy());
+    assert_eq!(greet(&mut client, "Ada").await.unwrap(), "Hello Ada!");
+    let restarting = tokio::task::spawn_blocking(move || {
+        (0..RESTARTS).for_each(|_| drop(host.restart_completes()));
+        host
+    });
+    let mut number = 0;
+    while !restarting.is_finished() {
+        number += 1;
+        let name = number.to_string().repeat(number % 20 + 1);
+        assert_eq!(greet(&mut client, &name).await.unwrap(), format!("Hello {name}!"));
+        // Its status comes in trailers alone.
+        assert_eq!(greet(&mut client, "").await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let host = restarting.await.unwrap();
+    assert_eq!(greet(&mut client, "Grace").await.unwrap(), "Hello Grace!");
+    tokio::task::spawn_blocking(move || {
+        host.wait("the last move", || {
+            (host.metrics().count("http2_connections_moved_total") == RESTARTS).then_some(())
+        });
+        assert_eq!(host.metrics().count("connections_accepted_total"), 1);
+    })
+    .await
+    .unwrap();
+}

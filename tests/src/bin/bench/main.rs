@@ -5,6 +5,8 @@
 //!   app-host, and the same one in the plain server.
 //! - `https [ROUNDS] [SECONDS]`: the same by HTTPS, and the plain server behind tokio-rustls, and nginx with the
 //!   same certificate, if it is there (or `NGINX_PROGRAM` names it).
+//! - `http2 [ROUNDS] [SECONDS]`: what it costs that connections of HTTP/2 can move (`restart.http2`), and p99.9 of their
+//!   clients in windows of a second with a restart in them against windows without.
 //! - `restarts [COUNT]`: from SIGUSR2 to the verdict, each time with a library never seen before,
 //!   split by stage, and as a multiple of a bare exec of the binary.
 //! - `latency [SECONDS]`: p99.9 under a kept-alive load, in windows of a second with a restart in them
@@ -15,6 +17,7 @@
 //!   alternating in one run.
 
 mod databank;
+mod http2;
 mod https;
 mod reloads;
 
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Some("requests") => (|| requests(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
         Some("https") => (|| https::run(number(1, 5)?, Duration::from_secs(number(2, 3)?)))(),
+        Some("http2") => (|| http2::run(number(1, 10)?, Duration::from_secs(number(2, 3)?)))(),
         Some("restarts") => (|| restarts(number(1, 30)?))(),
         Some("latency") => (|| latency(number(1, 20)?))(),
         Some("databank") => (|| databank::run(number(1, 40)?))(),
@@ -53,8 +57,8 @@ fn main() -> ExitCode {
         Some("serve-axum") => (|| serve_axum(number(1, 0)?))(),
         Some("serve-axum-https") => https::serve(arguments.get(1).map_or("", String::as_str)),
         _ => {
-            let expected = "bench requests [ROUNDS] [SECONDS], https [ROUNDS] [SECONDS], restarts [COUNT], latency [SECONDS], reloads [ROUNDS] or \
-                            databank [ROUNDS]";
+            let expected = "bench requests [ROUNDS] [SECONDS], https [ROUNDS] [SECONDS], http2 [ROUNDS] [SECONDS], restarts [COUNT], \
+                            latency [SECONDS], reloads [ROUNDS] or databank [ROUNDS]";
             Err(format!("expected: {expected}").into())
         }
     };
