@@ -5,8 +5,8 @@
 #![no_main]
 
 use app_host_core::foreign;
-use app_host_platform::channel::frames::{Frames, MAX_TEXT, frame};
 use app_host_core::message::{FromAdmin, FromDatabankCheck, FromProbe, FromWorker};
+use app_host_platform::channel::frames::{Frames, MAX_TEXT, frame};
 
 fn read(stream: &[u8], piece: usize) -> (Vec<Vec<u8>>, bool) {
     let (mut frames, mut found) = (Frames::default(), Vec::new());

@@ -18,7 +18,7 @@ mod dev {
     pub mod news;
 }
 
-use dev::news::{News, RestartOutcome, Reader};
+use dev::news::{News, Reader, RestartOutcome};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut reader = Reader::default();
@@ -29,10 +29,14 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 News::Live { version } | News::Verdict(RestartOutcome::Complete { version }) => {
                     assert!(!version.contains(app_host_core::foreign::is_unsafe), "{version:?}");
                 }
-                News::Verdict(RestartOutcome::Refused { reason, detail } | RestartOutcome::Failed { reason, detail }) => {
+                News::Verdict(
+                    RestartOutcome::Refused { reason, detail } | RestartOutcome::Failed { reason, detail },
+                ) => {
                     assert!(!format!("{reason}{detail}").contains(app_host_core::foreign::is_unsafe), "{detail:?}");
                 }
-                News::Line { text, .. } => assert!(!app_host_core::foreign::printable(&text).contains(app_host_core::foreign::is_unsafe)),
+                News::Line { text, .. } => {
+                    assert!(!app_host_core::foreign::printable(&text).contains(app_host_core::foreign::is_unsafe))
+                }
             }
         }
     }

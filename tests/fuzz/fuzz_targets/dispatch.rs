@@ -3,7 +3,7 @@
 //! Run as `command` is (see there), with `--bin dispatch` and without the dictionary.
 #![no_main]
 
-use app_host_core::dispatch::wire::{self, Publisher, Packet};
+use app_host_core::dispatch::wire::{self, Packet, Publisher};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let origin = Publisher { slot: 7, generation: 1 << 40 };

@@ -24,7 +24,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let threads: Vec<u8> = bytes.iter().copied().chain([0]).cycle().take(2 * size_of::<ThreadStats>()).collect();
     file.write_all_at(&threads, 128).expect("the page is there");
     let stats = page.snapshot();
-    for of in [(|thread| thread.requests) as fn(&ThreadSnapshot) -> u64, |thread| thread.cut.saturating_add(thread.in_flight)] {
+    for of in
+        [(|thread| thread.requests) as fn(&ThreadSnapshot) -> u64, |thread| thread.cut.saturating_add(thread.in_flight)]
+    {
         let sum = stats.sum(of);
         assert!(stats.threads.iter().all(|thread| of(thread) <= sum));
     }

@@ -54,9 +54,14 @@ mod transfer {
 }
 #[path = "../../../host/worker/src/connection"]
 mod connection {
+    #[path = "http2/moving/frames.rs"]
+    mod frames;
     #[path = "state/history.rs"]
     mod history;
+    #[path = "http2/moving/snapshot.rs"]
+    mod snapshot;
     pub use history::History;
+    pub use snapshot::Http2Snapshot;
 }
 #[path = "../../../host/worker/src"]
 mod worker {
@@ -75,6 +80,7 @@ mod worker {
         assert!(record.write(&mut packet));
         let (again, _) = record::ConnectionRecord::read(&packet).expect("what was written is read");
         assert_eq!((again.listener, again.age, again.history), (record.listener, record.age, record.history));
+        assert_eq!(again.snapshot, record.snapshot);
         for end in [record.peer, record.local].into_iter().flatten() {
             let address = end.address();
             assert_eq!(record::Endpoint::of(address).address(), address);
