@@ -182,7 +182,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 
 fn setup() -> impl Strategy<Value = Setup> {
     // Fewer would be so many window updates that the worker takes them for a flood.
-    let window = prop_oneof![2 => Just(None), 1 => (200_u32..300_000).prop_map(Some)];
+    let window = prop_oneof![2 => Just(None), 1 => (1_000_u32..300_000).prop_map(Some)];
     let connection_window = prop_oneof![2 => Just(None), 1 => (65_535_u32..2_000_000).prop_map(Some)];
     let frame = prop_oneof![2 => Just(None), 1 => (16_384_u32..100_000).prop_map(Some)];
     let table = prop_oneof![2 => Just(None), 1 => (0_u32..10_000).prop_map(Some)];
