@@ -83,7 +83,7 @@ impl Detached {
             return None;
         }
         let fits = match (&snapshot, here.http2) {
-            (Some(snapshot), Some(ours)) => history.detected == Detected::Http2 && snapshot.fit(ours),
+            (Some(snapshot), Some(ours)) => history.detected == Detected::Http2 && snapshot.fits(ours),
             (Some(_), None) => false,
             (None, _) => history.detected != Detected::Http2,
         };

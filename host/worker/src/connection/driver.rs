@@ -339,10 +339,7 @@ where
                             state.on_invited();
                         }
                     }
-                    Order::ShutDown => {
-                        shared.count_drained();
-                        shut_down_gracefully(Pin::new(connection));
-                    }
+                    Order::ShutDown => shut_down_gracefully(Pin::new(connection)),
                     Order::Cut => {
                         // Before the connection is dropped, because that ends what is in flight.
                         shared.count_cut();
@@ -368,10 +365,7 @@ where
                     }
                 }
                 Next::Leave(look_again) => drop(wakeups.wait_until(look_again.into(), cx)),
-                Next::ShutDown => {
-                    shared.count_drained();
-                    shut_down_gracefully(Pin::new(connection));
-                }
+                Next::ShutDown => shut_down_gracefully(Pin::new(connection)),
                 Next::Drop => return Poll::Ready(Ended::TimedOut),
                 Next::Refuse(why) => {
                     if state.is_cut() {

@@ -8,7 +8,7 @@
 //! handshake ──▶ open ── each request ──▶ a task: answer, hints, response, body or tunnel
 //!                │ └── nothing received for 30 to 60 s: PING ── nothing for another 20 s ──▶ dead
 //!                ├── GOAWAY in two steps, all streams done ──▶ done
-//!                └── a gap between streams, while it is to leave ──▶ [moves](moving)
+//!                └── a gap between streams, while it is to leave ──▶ moves
 //! ```
 
 mod body;
@@ -64,8 +64,8 @@ pub(super) struct Http2<T, A> {
     shared: Arc<Shared>,
     /// Whether it is to shut down as soon as it can.
     shuts_down: bool,
-    /// What the connection has come with.
-    snapshot: Option<Http2Snapshot>,
+    /// What is [missing](Http2Snapshot::missing) until the connection is where its client is.
+    missing: &'static [u8],
 }
 
 enum State<T> {
@@ -97,12 +97,14 @@ where
         let moving = Moving::new(transport, snapshot, Arc::clone(&shared));
         let slot = moving.slot();
         let state = State::Handshake(builder.handshake(moving));
-        (Self { state, app, shared, shuts_down: false, snapshot: snapshot.copied() }, slot)
+        (Self { state, app, shared, shuts_down: false, missing: snapshot.map_or(&[], Http2Snapshot::missing) }, slot)
     }
 
     /// Tells the client to go, which it may do when its streams have ended.
     pub(super) fn graceful_shutdown(self: Pin<&mut Self>) {
-        self.get_mut().shuts_down = true;
+        let this = self.get_mut();
+        this.shuts_down = true;
+        this.shared.count_drained();
     }
 }
 
@@ -135,7 +137,7 @@ where
             }
             match ready!(connection.poll_accept(cx)) {
                 Some(Ok((request, reply))) if this.shared.state.is_arriving() => {
-                    arrive(this.snapshot.as_ref(), request, reply)?;
+                    arrive(this.missing, request, reply)?;
                 }
                 Some(Ok((request, mut reply))) => {
                     // One that is given up already is no work for the app.
@@ -178,15 +180,14 @@ where
 
 /// Answers the request with which h2 gets to where the client is.
 fn arrive(
-    snapshot: Option<&Http2Snapshot>,
+    missing: &'static [u8],
     request: Request<RecvStream>,
     mut reply: SendResponse<Bytes>,
 ) -> Result<(), h2::Error> {
-    let body = snapshot.map_or(&[][..], Http2Snapshot::missing);
     // No field but the status: it would be in h2's table, and not in the client's.
-    let mut send = reply.send_response(Response::new(()), body.is_empty())?;
-    if !body.is_empty() {
-        send.send_data(Bytes::from_static(body), true)?;
+    let mut send = reply.send_response(Response::new(()), missing.is_empty())?;
+    if !missing.is_empty() {
+        send.send_data(Bytes::from_static(missing), true)?;
     }
     drop(request);
     Ok(())

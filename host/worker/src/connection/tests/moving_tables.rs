@@ -136,3 +136,24 @@ async fn a_client_without_a_table_moves_in_the_midst_of_its_requests() {
     }
     assert_eq!(client.relay.moved(), (10, vec![]));
 }
+
+/// What it shows is not known then, and what is in flight must not end for it.
+#[tokio::test(start_paused = true)]
+async fn a_long_block_of_fields_beside_another_request_ends_nothing() {
+    let mut client = Client::begin(&[]).await;
+    client.moves().await;
+    client.send(&asks(3, "/hold", &[])).await;
+    let mut long = asks(5, "/next", &[]);
+    let (block, end_headers) = (long.split_off(9), 4);
+    long[2] = 3;
+    long[4] &= !end_headers;
+    let rest = frame(9, end_headers, 5, &block[3..]);
+    client.send(&[&long[..], &block[..3], &rest].concat()).await;
+    assert_eq!(client.body(5).await, b"/next");
+    client.relay.app.gate.add_permits(1);
+    assert_eq!(client.body(3).await, b"held");
+    // Nor does it move any more.
+    client.relay.transfer();
+    client.await_kind(GOAWAY).await;
+    assert_eq!(client.relay.moved(), (1, vec![NotMoved::Table]));
+}

@@ -67,6 +67,18 @@ impl Block {
     }
 }
 
+/// The changes of the table's size with which a block begins (section 6.3): whether one of them is to nothing, and what comes
+/// behind them.
+pub fn without_changes(mut block: &[u8]) -> (bool, &[u8]) {
+    let mut empties = false;
+    while block.first().is_some_and(|first| first & 0xe0 == 0x20)
+        && let Some(size) = number(&mut block, 5)
+    {
+        empties |= size == 0;
+    }
+    (empties, block)
+}
+
 /// Takes a number whose prefix has so many bits (section 5.1).
 fn number(bytes: &mut &[u8], bits: u8) -> Option<u64> {
     let (first, mut rest) = bytes.split_first()?;

@@ -64,24 +64,6 @@ pub fn fragment(head: Head, payload: &[u8]) -> Option<&[u8]> {
     payload.get(before..payload.len().checked_sub(padding)?)
 }
 
-/// The changes of the table's size with which a block of fields begins (RFC 7541, section 6.3): whether one of them is to
-/// nothing, and what comes behind them.
-pub fn without_changes(mut block: &[u8]) -> (bool, &[u8]) {
-    let mut is_emptied = false;
-    while let Some((first, mut rest)) = block.split_first()
-        && first & 0xe0 == 0x20
-    {
-        is_emptied |= *first == 0x20;
-        // A number that does not fit into five bits goes on for as long as its bytes say so (section 5.1).
-        if *first == 0x3f {
-            let length = rest.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        block = rest;
-    }
-    (is_emptied, block)
-}
-
 /// Splits what goes in one direction into frames.
 #[derive(Clone, Debug)]
 pub struct Splitter {

@@ -309,7 +309,7 @@ impl Observer {
             moves: self.moves,
             proven,
         };
-        snapshot.are_possible().then_some(snapshot)
+        snapshot.is_possible().then_some(snapshot)
     }
 }
 

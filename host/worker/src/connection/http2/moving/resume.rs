@@ -9,9 +9,8 @@
 //! What h2 says to it is compared byte by byte. The one thing that must not happen is that its table of fields differs from
 //! the one that the client has: that would not be an error but other fields.
 
-use super::frames::{
-    ACK, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, Head, SETTINGS, WINDOW_UPDATE, increment, without_changes,
-};
+use super::fields::without_changes;
+use super::frames::{ACK, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, Head, SETTINGS, WINDOW_UPDATE, increment};
 use super::snapshot::{FIRST_WINDOW, Http2Snapshot, INITIAL_WINDOW_SIZE, Settings};
 use crate::connection::state::PREFACE;
 

@@ -100,13 +100,13 @@ impl Http2Snapshot {
         more.is_some()
     }
 
-    /// Whether another worker whose HTTP/2 has these settings can have made them.
-    pub fn fit(&self, ours: &Settings) -> bool {
-        self.are_possible() && self.ours == *ours
+    /// Whether another worker whose HTTP/2 has these settings can have made it.
+    pub fn fits(&self, ours: &Settings) -> bool {
+        self.is_possible() && self.ours == *ours
     }
 
-    /// Whether any worker can have made them.
-    pub const fn are_possible(&self) -> bool {
+    /// Whether any worker can have made it.
+    pub const fn is_possible(&self) -> bool {
         let most = 0x7fff_ffff;
         self.last % 2 == 1 && self.last <= most && self.send_window <= most && self.credit <= most
     }

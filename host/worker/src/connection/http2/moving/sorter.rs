@@ -5,8 +5,8 @@
 
 use app_host_core::not_moved::NotMoved;
 
-use super::fields::{Block, Doubt};
-use super::frames::{ACK, DATA, END_HEADERS, HEAD, HEADERS, Head, MAX_LENGTH, SETTINGS, fragment, without_changes};
+use super::fields::{Block, Doubt, without_changes};
+use super::frames::{ACK, DATA, END_HEADERS, HEAD, HEADERS, Head, MAX_LENGTH, SETTINGS, fragment};
 
 /// How much is held back of a connection: with what may lie in the buffers behind it, less than may travel.
 pub const MAX_HELD: usize = 24 * 1024;
@@ -87,7 +87,7 @@ impl Sorter {
         self.is_told = true;
     }
 
-    /// The connection does not leave: the client need not show anything that it was told here.
+    /// The connection does not leave: the client need not show anything that it was told.
     pub const fn stay(&mut self) {
         self.is_told = false;
         self.proof = Proof::Unasked;
@@ -149,13 +149,12 @@ impl Sorter {
                 Ok(Place::Swallowed) => {}
                 Ok(Place::Held) => self.held.extend_from_slice(&self.partial[at..end]),
                 Err(SortError::Unproven) if is_idle => return Err(SortError::Unproven),
-                // What is in flight would end with it. HTTP may be able to read it, and ends it otherwise.
-                Err(SortError::Unproven) => {
-                    self.unproven = None;
-                    out.extend_from_slice(&self.partial[at..end]);
-                }
                 Err(why) => {
-                    result = Err(why);
+                    result = Err(match why {
+                        // What is in flight would end with it. HTTP may be able to read it, and ends it otherwise.
+                        SortError::Unproven => SortError::Stays(NotMoved::Table),
+                        SortError::Stays(_) => why,
+                    });
                     self.release(out);
                     out.extend_from_slice(&self.partial[at..end]);
                 }
@@ -202,7 +201,7 @@ impl Sorter {
         // It says so at its beginning. Of one that goes on in another frame, no more than that is known.
         let empties = without_changes(start).0;
         let block = if empties { Some(Block::EMPTIES) } else { Block::read(start).filter(|_| head.has(END_HEADERS)) };
-        if let Some(doubt) = self.unproven {
+        if let Some(doubt) = self.unproven.take() {
             self.unproven = block.and_then(|block| doubt.behind(block).ok()).ok_or(SortError::Unproven)?;
         }
         match block {
